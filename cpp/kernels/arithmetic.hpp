@@ -1,0 +1,38 @@
+// The elementary operations the rules are written in, beyond + - * /.
+//
+// Everything the levels compile lives in an unnamed namespace inside the level's own: internal linkage, so that no
+// two levels can ever share a symbol. The library's inline functions are left out for the same reason.
+#pragma once
+
+#include <math.h>
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+#if defined(__GNUC__)
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+inline double square_root(double x) { return __builtin_sqrt(x); }
+#else
+inline float square_root(float x) { return sqrtf(x); }
+inline double square_root(double x) { return sqrt(x); }
+#endif
+
+// NaN where either is NaN, as np.maximum and np.minimum.
+template <class T>
+inline T maximum(T x, T y) {
+    return (x >= y || x != x) ? x : y;
+}
+
+template <class T>
+inline T minimum(T x, T y) {
+    return (x <= y || x != x) ? x : y;
+}
+
+// As np.sign: +0 for either zero, NaN for NaN.
+template <class T>
+inline T sign(T x) {
+    return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x;
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,117 @@
+// Blocks: short runs of an operand in the compute type, so that a rule's loop need not know how anything is stored.
+//
+// A block of an operand that is dense and already in the compute type is used where it lies. Any other is read into a
+// small buffer that stays in the L1 cache and, where it changed, written back: memory is still read and written once.
+#pragma once
+
+#include "kernels/formats.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// Elements a block: 2 KiB of the compute type, a multiple of the norm's lanes.
+template <class T>
+constexpr std::int64_t block_elements = 2048 / sizeof(T);
+
+template <class F, class T>
+void load_dense(const char* data, T* out, std::int64_t count) {
+    const auto* stored = reinterpret_cast<const typename F::Stored*>(data);
+    for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(F::load(stored[i]));
+}
+
+template <class F, class T>
+void load_strided(const char* data, std::int64_t stride, T* out, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i)
+        out[i] = static_cast<T>(F::load(*reinterpret_cast<const typename F::Stored*>(data + i * stride)));
+}
+
+template <class F, class T>
+void store_dense(char* data, const T* in, std::int64_t count) {
+    auto* stored = reinterpret_cast<typename F::Stored*>(data);
+    for (std::int64_t i = 0; i < count; ++i) stored[i] = F::store(in[i]);
+}
+
+template <class F, class T>
+void store_strided(char* data, std::int64_t stride, const T* in, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i)
+        *reinterpret_cast<typename F::Stored*>(data + i * stride) = F::store(in[i]);
+}
+
+// Calls action(byte offset, elements done so far, elements in this run) for each run along the innermost axis that
+// elements [begin, begin + count) of the view are made of.
+template <class Action>
+inline void for_each_run(const View& view, std::int64_t begin, std::int64_t count, Action action) {
+    constexpr int max_dimensions = 64;  // NumPy's own limit
+    std::int64_t index[max_dimensions];
+    std::int64_t offset = 0;
+    std::int64_t rest = begin;
+    for (int axis = view.ndim - 1; axis >= 0; --axis) {
+        index[axis] = rest % view.shape[axis];
+        rest /= view.shape[axis];
+        offset += index[axis] * view.strides[axis];
+    }
+    const int inner = view.ndim - 1;
+    std::int64_t done = 0;
+    while (done < count) {
+        const std::int64_t room = view.shape[inner] - index[inner];
+        const std::int64_t run = room < count - done ? room : count - done;
+        action(offset, done, run);
+        done += run;
+        if (done == count) return;
+        offset -= index[inner] * view.strides[inner];  // the run ended at the end of the axis
+        index[inner] = 0;
+        for (int axis = inner - 1; axis >= 0; --axis) {
+            offset += view.strides[axis];
+            if (++index[axis] < view.shape[axis]) break;
+            offset -= view.shape[axis] * view.strides[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+template <class T>
+inline bool lies_ready(const Operand& operand) {
+    return operand.view == nullptr && operand.format == format_of<T>;
+}
+
+template <class T>
+inline T* in_place(const Operand& operand, std::int64_t begin) {
+    return reinterpret_cast<T*>(operand.data) + begin;
+}
+
+template <class T>
+void load_block(const Operand& operand, std::int64_t begin, std::int64_t count, T* buffer) {
+    with_format(operand.format, [&](auto format) {
+        using F = decltype(format);
+        constexpr std::int64_t size = sizeof(typename F::Stored);
+        if (operand.view == nullptr) return load_dense<F>(operand.data + begin * size, buffer, count);
+        const View& view = *operand.view;
+        const std::int64_t stride = view.strides[view.ndim - 1];
+        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
+            if (stride == size)
+                load_dense<F>(operand.data + offset, buffer + done, run);
+            else
+                load_strided<F>(operand.data + offset, stride, buffer + done, run);
+        });
+    });
+}
+
+template <class T>
+void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
+    with_format(operand.format, [&](auto format) {
+        using F = decltype(format);
+        constexpr std::int64_t size = sizeof(typename F::Stored);
+        if (operand.view == nullptr) return store_dense<F>(operand.data + begin * size, buffer, count);
+        const View& view = *operand.view;
+        const std::int64_t stride = view.strides[view.ndim - 1];
+        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
+            if (stride == size)
+                store_dense<F>(operand.data + offset, buffer + done, run);
+            else
+                store_strided<F>(operand.data + offset, stride, buffer + done, run);
+        });
+    });
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

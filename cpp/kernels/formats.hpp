@@ -1,0 +1,136 @@
+// The element formats: how each is read into the compute type and rounded back, branch-free so that the compiler
+// vectorises it at every level, and without the CPU's own half-precision instructions so that all levels agree.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/interface.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+inline float as_float(std::int32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline std::int32_t as_bits(float value) {
+    std::int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+inline double as_double(std::int64_t bits) {
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline std::int64_t as_bits(double value) {
+    std::int64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// Rounds x to nearest even with Digits significant bits and least exponent MinExponent, in double: going through
+// float instead would round twice. Adding 1.5 * 2^k pushes the bits below the last one kept out of the sum.
+template <int Digits, int MinExponent>
+inline double round_to(double x) {
+    constexpr std::int64_t exponent_mask = 0x7ff0000000000000;
+    constexpr std::int64_t lowest = std::int64_t{MinExponent + 1023} << 52;
+    constexpr std::int64_t highest = std::int64_t{128 + 1023} << 52;  // past every such format's infinity
+    constexpr std::int64_t sign_mask = INT64_MIN;
+    const std::int64_t bits = as_bits(x);
+    std::int64_t exponent = bits & exponent_mask;
+    exponent = exponent < lowest ? lowest : exponent;
+    exponent = exponent > highest ? highest : exponent;
+    const double shifter = as_double((exponent + (std::int64_t{53 - Digits} << 52)) | 0x0008000000000000);
+    const double rounded = (x + shifter) - shifter;
+    return as_double((as_bits(rounded) & ~sign_mask) | (bits & sign_mask));  // the sum loses the sign of a zero
+}
+
+struct Float64 {
+    using Stored = double;
+    static double load(double x) { return x; }
+    template <class T>
+    static double store(T x) {
+        return x;
+    }
+};
+
+struct Float32 {
+    using Stored = float;
+    static float load(float x) { return x; }
+    template <class T>
+    static float store(T x) {
+        return static_cast<float>(x);
+    }
+};
+
+struct Float16 {
+    using Stored = std::uint16_t;
+
+    static float load(std::uint16_t stored) {
+        const std::int32_t sign = (stored & 0x8000) << 16;
+        const std::int32_t magnitude = (stored & 0x7fff) << 13;  // in float's place, the exponent's bias still 15
+        constexpr std::int32_t rebias = (127 - 15) << 23;
+        const float subnormal = as_float(magnitude + rebias + (1 << 23)) - as_float(rebias + (1 << 23));
+        std::int32_t bits = magnitude + rebias;
+        bits = magnitude < (1 << 23) ? as_bits(subnormal) : bits;
+        bits = magnitude >= (31 << 23) ? bits + rebias : bits;  // infinity and NaN
+        return as_float(bits | static_cast<std::int32_t>(sign));
+    }
+
+    static std::uint16_t store(float x) {
+        const std::int32_t sign = (as_bits(x) >> 16) & 0x8000;
+        const std::int32_t magnitude = as_bits(x) & 0x7fffffff;
+        constexpr std::int32_t rebias = (127 - 15) << 23;
+        constexpr std::int32_t one_half = 126 << 23;  // its last place is that of the subnormals of the format
+        // Below the overflow the carry of the rounding runs on into the exponent, as it should.
+        const std::int32_t normal = (magnitude - rebias + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+        const std::int32_t subnormal = as_bits(as_float(magnitude) + as_float(one_half)) - one_half;
+        std::int32_t bits = magnitude < rebias + (1 << 23) ? subnormal : normal;
+        bits = magnitude >= (127 + 16) << 23 ? 0x7c00 : bits;
+        bits = magnitude > 255 << 23 ? 0x7e00 : bits;
+        return static_cast<std::uint16_t>(sign | bits);
+    }
+
+    static std::uint16_t store(double x) { return store(static_cast<float>(round_to<11, -14>(x))); }
+};
+
+struct BFloat16 {
+    using Stored = std::uint16_t;
+
+    static float load(std::uint16_t stored) {
+        return as_float(static_cast<std::int32_t>(std::uint32_t{stored} << 16));
+    }
+
+    static std::uint16_t store(float x) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));
+        const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        const std::uint32_t quiet = (bits >> 16) | 0x40;
+        const bool is_nan = (as_bits(x) & 0x7fffffff) > 255 << 23;
+        return static_cast<std::uint16_t>(is_nan ? quiet : rounded);
+    }
+
+    static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
+};
+
+template <class T>
+constexpr Format format_of = sizeof(T) == sizeof(double) ? Format::float64 : Format::float32;
+
+// Calls action with the struct above that the format names.
+template <class Action>
+inline void with_format(Format format, Action action) {
+    switch (format) {
+        case Format::float64: return action(Float64{});
+        case Format::float32: return action(Float32{});
+        case Format::float16: return action(Float16{});
+        case Format::bfloat16: return action(BFloat16{});
+    }
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

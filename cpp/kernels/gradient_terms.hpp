@@ -1,0 +1,38 @@
+// What happens to a block of the gradient before the rule, in the order of docs/semantics.md.
+#pragma once
+
+#include "kernels/arithmetic.hpp"
+#include "kernels/interface.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+inline bool any(const GradientTerms& terms) {
+    return terms.scaled || terms.clipped || terms.negated || terms.l2 || terms.l1;
+}
+
+template <class T>
+void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, std::int64_t count) {
+    if (terms.scaled) {
+        const T scale = static_cast<T>(terms.scale);
+        for (std::int64_t i = 0; i < count; ++i) g[i] = g[i] * scale;
+    }
+    if (terms.clipped) {
+        const T limit = static_cast<T>(terms.clip_value);
+        for (std::int64_t i = 0; i < count; ++i) g[i] = minimum(maximum(g[i], -limit), limit);
+    }
+    if (terms.negated) {
+        for (std::int64_t i = 0; i < count; ++i) g[i] = -g[i];
+    }
+    if (terms.l2) {
+        const T factor = static_cast<T>(terms.l2_factor);
+        for (std::int64_t i = 0; i < count; ++i) g[i] = g[i] + factor * p[i];
+    }
+    if (terms.l1) {
+        const T factor = static_cast<T>(terms.l1_factor);
+        for (std::int64_t i = 0; i < count; ++i) g[i] = g[i] + factor * sign(p[i]);
+    }
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

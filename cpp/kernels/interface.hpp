@@ -1,0 +1,94 @@
+// What the runtime and the kernels tell each other.
+//
+// The kernels are compiled once per instruction-set level, so this header holds plain data and function pointers
+// only: nothing here may be emitted into an object file, or the linker could merge code of one level into another.
+#pragma once
+
+#include <cstdint>
+
+#if defined(_MSC_VER)
+#define INSTEP_NOINLINE __declspec(noinline)
+#else
+#define INSTEP_NOINLINE __attribute__((noinline))
+#endif
+
+namespace instep {
+
+// How an element is stored. The arithmetic is done in the compute type: double for float64, float for the others.
+enum class Format : unsigned char { float64, float32, float16, bfloat16 };
+constexpr int format_count = 4;
+
+enum class Compute : unsigned char { float32, float64 };
+constexpr int compute_count = 2;
+
+constexpr int max_hyperparameters = 8;
+constexpr int max_states = 4;
+constexpr int max_scalar_bytes = 128;  // the largest rule, with all its precomputed scalars
+
+// Elements a chunk. Part of the arithmetic: the norm's order of summation follows from it (docs/semantics.md).
+constexpr std::int64_t chunk_elements = 16384;
+// Running sums a chunk of the norm keeps side by side; part of the arithmetic like the above.
+constexpr int norm_lanes = 16;
+
+// A strided view of one tensor, outermost axis first, neighbouring axes merged where memory allows. Strides in bytes.
+struct View {
+    int ndim;
+    const std::int64_t* shape;
+    const std::int64_t* strides;
+};
+
+// One array taking part in a step.
+struct Operand {
+    char* data;        // of element (0, 0, ...)
+    Format format;
+    const View* view;  // null: the elements lie side by side in the order of the step
+};
+
+// What happens to the gradient before the rule; each line only where its flag is set.
+struct GradientTerms {
+    bool scaled, clipped, negated, l2, l1;
+    double scale, clip_value, l2_factor, l1_factor;
+};
+
+// One rule applied to elements [begin, begin + count) of one tensor.
+struct Sweep {
+    const void* scalars;  // as Variant::prepare left them
+    GradientTerms terms;
+    Operand param, grad, states[max_states];
+    std::int64_t begin, count;
+};
+
+struct StateName {
+    const char* name;
+    bool used;  // by this variant
+};
+
+// A rule with one choice of its options.
+struct Variant {
+    bool valid;
+    int state_count;
+    StateName states[max_states];
+    void (*prepare[compute_count])(const double* hyperparameters, std::int64_t t, void* scalars);
+    void (*sweep[compute_count])(const Sweep&);
+};
+
+// A rule. Variant k has option i switched on where bit i of k is set.
+struct RuleFamily {
+    const char* name;
+    int hyperparameter_count;
+    const char* hyperparameters[max_hyperparameters];
+    int option_count;
+    const char* const* options;
+    const Variant* variants;
+};
+
+struct Level {
+    const char* name;
+    const char* compiled_for;  // what the compiler said of its target while it compiled this level
+    int family_count;
+    const RuleFamily* families;
+    // Sum of squares, in double, of elements [begin, begin + count) of a gradient rounded to the compute type.
+    double (*sum_of_squares[compute_count])(const Operand& grad, std::int64_t begin, std::int64_t count);
+};
+
+}  // namespace instep

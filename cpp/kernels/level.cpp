@@ -1,0 +1,43 @@
+// Everything one instruction-set level compiles. CMake builds this file once a level, with INSTEP_LEVEL naming the
+// level's namespace and INSTEP_LEVEL_NAME the level itself.
+#include "kernels/norm.hpp"
+#include "kernels/registry.hpp"
+
+#if !defined(INSTEP_LEVEL) || !defined(INSTEP_LEVEL_NAME)
+#error "compile through CMake, which defines INSTEP_LEVEL and INSTEP_LEVEL_NAME"
+#endif
+
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0)
+#error "the kernels need IEEE arithmetic in the type as written"
+#endif
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
+constexpr const char* compiled_for = "AVX-512 F BW CD DQ VL";
+#elif defined(__AVX2__)
+constexpr const char* compiled_for = "AVX2";
+#elif defined(__SSE4_2__)
+constexpr const char* compiled_for = "SSE4.2";
+#elif defined(__SSE2__) || defined(_M_X64)
+constexpr const char* compiled_for = "SSE2";
+#elif defined(__ARM_NEON) || defined(_M_ARM64)
+constexpr const char* compiled_for = "NEON";
+#else
+constexpr const char* compiled_for = "the compiler's default target";
+#endif
+
+}  // namespace
+
+extern const Level level;
+const Level level = {
+    INSTEP_LEVEL_NAME,
+    compiled_for,
+    sizeof(families) / sizeof(families[0]),
+    families,
+    {sum_of_squares<float>, sum_of_squares<double>},
+};
+
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,103 @@
+// The one loop: a rule over a chunk, each buffer read once and written once.
+#pragma once
+
+#include "kernels/blocks.hpp"
+#include "kernels/gradient_terms.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// The rule over elements that lie side by side in its compute type. Kept out of line so that the disassembly shows one
+// function a rule, which tools/check_levels.py looks at. The pointers come as parameters because that is where
+// compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
+template <class Rule, class T>
+INSTEP_NOINLINE void update(const Rule rule, std::int64_t count, T* __restrict p, const T* __restrict g,
+                            T* __restrict s0, T* __restrict s1, T* __restrict s2, T* __restrict s3) {
+    static_assert(Rule::slots <= max_states);
+    for (std::int64_t i = 0; i < count; ++i) {
+        [[maybe_unused]] T unused{};  // stands in for a state that this variant of the rule does without
+        if constexpr (Rule::slots == 0) {
+            rule(p[i], g[i]);
+        } else if constexpr (Rule::slots == 1) {
+            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused);
+        } else if constexpr (Rule::slots == 2) {
+            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused);
+        } else if constexpr (Rule::slots == 3) {
+            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused,
+                 Rule::states[2].used ? s2[i] : unused);
+        } else {
+            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused,
+                 Rule::states[2].used ? s2[i] : unused, Rule::states[3].used ? s3[i] : unused);
+        }
+    }
+}
+
+// One operand's blocks: where the current one lies, and whether it has to be written back.
+template <class T>
+class Block {
+public:
+    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
+
+    T* load(std::int64_t begin, std::int64_t count) {
+        if (ready_) return in_place<T>(operand_, begin);
+        load_block(operand_, begin, count, buffer_);
+        return buffer_;
+    }
+
+    // A copy that may be changed without changing the operand.
+    T* load_copy(std::int64_t begin, std::int64_t count) {
+        load_block(operand_, begin, count, buffer_);
+        return buffer_;
+    }
+
+    void store(std::int64_t begin, std::int64_t count) const {
+        if (!ready_) store_block(operand_, begin, count, buffer_);
+    }
+
+private:
+    const Operand& operand_;
+    bool ready_;
+    alignas(64) T buffer_[block_elements<T>];
+};
+
+template <class Rule, class T>
+void sweep(const Sweep& chunk) {
+    Rule rule;
+    std::memcpy(static_cast<void*>(&rule), chunk.scalars, sizeof rule);
+
+    const bool has_terms = any(chunk.terms);
+    bool ready = !has_terms && lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
+    for (int k = 0; k < Rule::slots; ++k)
+        ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
+    if (ready) {
+        T* s[max_states] = {};
+        for (int k = 0; k < Rule::slots; ++k)
+            if (Rule::states[k].used) s[k] = in_place<T>(chunk.states[k], chunk.begin);
+        update(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin), s[0],
+               s[1], s[2], s[3]);
+        return;
+    }
+
+    Block<T> param(chunk.param);
+    Block<T> grad(chunk.grad);
+    Block<T> states[max_states] = {Block<T>(chunk.states[0]), Block<T>(chunk.states[1]), Block<T>(chunk.states[2]),
+                                   Block<T>(chunk.states[3])};
+    for (std::int64_t done = 0; done < chunk.count; done += block_elements<T>) {
+        const std::int64_t begin = chunk.begin + done;
+        const std::int64_t rest = chunk.count - done;
+        const std::int64_t count = rest < block_elements<T> ? rest : block_elements<T>;
+        T* p = param.load(begin, count);
+        T* g = has_terms ? grad.load_copy(begin, count) : grad.load(begin, count);
+        apply(chunk.terms, g, p, count);
+        T* s[max_states] = {};
+        for (int k = 0; k < Rule::slots; ++k)
+            if (Rule::states[k].used) s[k] = states[k].load(begin, count);
+        update(rule, count, p, g, s[0], s[1], s[2], s[3]);
+        param.store(begin, count);
+        for (int k = 0; k < Rule::slots; ++k)
+            if (Rule::states[k].used) states[k].store(begin, count);
+    }
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

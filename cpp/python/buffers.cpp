@@ -1,0 +1,199 @@
+#include "python/buffers.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace instep {
+
+namespace {
+
+using py::detail::npy_api;
+
+constexpr const char* wanted_dtypes = "float64, float32, float16 or bfloat16 (ml_dtypes)";
+
+std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
+
+std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
+
+// The dtype objects seen so far that are native and known; NumPy shares one object for each, so comparing pointers
+// nearly always answers. Held for the life of the process.
+struct KnownDtype {
+    PyObject* descr;
+    Format format;
+};
+
+std::vector<KnownDtype>& known_dtypes() {
+    static auto* known = new std::vector<KnownDtype>{
+        {py::dtype("float64").release().ptr(), Format::float64},
+        {py::dtype("float32").release().ptr(), Format::float32},
+        {py::dtype("float16").release().ptr(), Format::float16},
+    };
+    return *known;
+}
+
+// bfloat16 is known by its name: ml_dtypes defines it, JAX and TensorFlow hand it on, none need be imported here.
+bool is_bfloat16(const py::dtype& dtype) {
+    return dtype.itemsize() == 2 && text_of(dtype.attr("type").attr("__name__")) == "bfloat16";
+}
+
+Format find_format(PyObject* descr, const std::string& who) {
+    for (const KnownDtype& known : known_dtypes())
+        if (known.descr == descr) return known.format;
+    const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
+    const char byteorder = dtype.byteorder();
+    const bool swapped = byteorder != '=' && byteorder != '|';
+    Format format = Format::float64;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 8)
+        format = Format::float64;
+    else if (dtype.kind() == 'f' && dtype.itemsize() == 4)
+        format = Format::float32;
+    else if (dtype.kind() == 'f' && dtype.itemsize() == 2)
+        format = Format::float16;
+    else if (is_bfloat16(dtype))
+        format = Format::bfloat16;
+    else
+        throw py::type_error(who + " has dtype " + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
+    if (swapped)
+        throw py::type_error(who + " has the byte-swapped dtype " + text_of(dtype) +
+                             "; one in the machine's byte order is wanted (array.astype(array.dtype.newbyteorder('=')))");
+    known_dtypes().push_back({dtype.inc_ref().ptr(), format});
+    return format;
+}
+
+void require_array(PyObject* object, const std::string& who) {
+    if (!npy_api::get().PyArray_Check_(object))
+        throw py::type_error(who + " is a " + type_name(object) + "; a NumPy array is wanted");
+    // An update of a masked array's data would pass over its mask.
+    if (Py_TYPE(object) != npy_api::get().PyArray_Type_ && py::hasattr(object, "mask"))
+        throw py::type_error(who + " is a " + type_name(object) + "; a plain NumPy array is wanted");
+}
+
+void require_aligned(const ArrayFields& fields, const std::string& who) {
+    if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0)
+        throw py::value_error(who + " is misaligned; an array whose elements lie on their own boundaries is wanted");
+}
+
+}  // namespace
+
+ArrayFields::ArrayFields(PyObject* array) {
+    const auto* proxy = py::detail::array_proxy(array);
+    data = proxy->data;
+    ndim = proxy->nd;
+    shape = reinterpret_cast<const std::int64_t*>(proxy->dimensions);
+    strides = reinterpret_cast<const std::int64_t*>(proxy->strides);
+    descr = proxy->descr;
+    flags = proxy->flags;
+}
+
+std::int64_t ArrayFields::size() const {
+    std::int64_t count = 1;
+    for (int axis = 0; axis < ndim; ++axis) count *= shape[axis];
+    return count;
+}
+
+std::string ArrayFields::shape_text() const {
+    std::string text = "(";
+    for (int axis = 0; axis < ndim; ++axis) text += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+    return text + (ndim == 1 ? ",)" : ")");
+}
+
+std::int64_t item_size(Format format) {
+    constexpr std::array<std::int64_t, format_count> sizes = {8, 4, 2, 2};
+    return sizes[static_cast<std::size_t>(format)];
+}
+
+const char* format_name(Format format) {
+    constexpr std::array<const char*, format_count> names = {"float64", "float32", "float16", "bfloat16"};
+    return names[static_cast<std::size_t>(format)];
+}
+
+Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who); }
+
+Format check_parameter(const py::object& parameter, const std::string& name) {
+    const std::string who = "parameter '" + name + "'";
+    require_array(parameter.ptr(), who);
+    const ArrayFields fields(parameter.ptr());
+    const Format format = find_format(fields.descr, who);
+    if ((fields.flags & npy_api::NPY_ARRAY_WRITEABLE_) == 0)
+        throw py::value_error(who + " is read-only; a writeable array is wanted, for it is updated in place");
+    require_aligned(fields, who);
+    if (overlaps_itself(Extents(fields.shape, fields.shape + fields.ndim),
+                        Extents(fields.strides, fields.strides + fields.ndim), item_size(format)))
+        throw py::value_error(who +
+                              " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
+                              "array of separate elements is wanted");
+    return format;
+}
+
+Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape) {
+    const auto who = [&name] { return "gradient of '" + name + "'"; };
+    if (Py_TYPE(gradient) != npy_api::get().PyArray_Type_) require_array(gradient, who());
+    const ArrayFields fields(gradient);
+    Format format = Format::float64;
+    bool found = false;
+    for (const KnownDtype& known : known_dtypes()) {
+        if (known.descr != fields.descr) continue;
+        format = known.format;
+        found = true;
+        break;
+    }
+    if (!found) format = find_format(fields.descr, who());
+    if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0) require_aligned(fields, who());
+    if (static_cast<std::size_t>(fields.ndim) != shape.size() || !std::equal(shape.begin(), shape.end(), fields.shape)) {
+        std::string wanted = "(";
+        for (std::size_t axis = 0; axis < shape.size(); ++axis)
+            wanted += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+        wanted += shape.size() == 1 ? ",)" : ")";
+        throw py::value_error(who() + " has shape " + fields.shape_text() + "; the parameter's, " + wanted +
+                              ", is wanted");
+    }
+    return format;
+}
+
+bool share_memory(py::handle a, py::handle b) {
+    return py::module_::import("numpy").attr("shares_memory")(a, b).cast<bool>();
+}
+
+py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype) {
+    constexpr std::int64_t line = 64;
+    std::int64_t count = 1;
+    for (const std::int64_t length : shape) count *= length;
+    const std::int64_t bytes = count * static_cast<std::int64_t>(dtype.itemsize());
+    const py::module_ numpy = py::module_::import("numpy");
+    // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
+    const py::array raw = numpy.attr("zeros")(bytes + line, "uint8");
+    const auto address = reinterpret_cast<std::uintptr_t>(raw.data());
+    const auto skip = static_cast<std::int64_t>((line - address % line) % line);
+    const py::object flat = raw[py::slice(skip, skip + bytes, 1)].attr("view")(dtype);
+    py::tuple lengths(order.size());
+    py::tuple axes(order.size());
+    for (std::size_t k = 0; k < order.size(); ++k) {
+        lengths[k] = shape[static_cast<std::size_t>(order[k])];
+        axes[static_cast<std::size_t>(order[k])] = k;
+    }
+    return flat.attr("reshape")(lengths).attr("transpose")(axes);
+}
+
+void OwnedMemory::add(const py::array& array, const std::string& what) {
+    const ArrayFields fields(array.ptr());
+    const ByteRange range = byte_range(fields.shape, fields.strides, fields.ndim, array.itemsize());
+    if (range.low != range.high) owners_.push_back({fields.data + range.low, fields.data + range.high, array, what});
+}
+
+void OwnedMemory::finish() {
+    std::sort(owners_.begin(), owners_.end(), [](const Owner& a, const Owner& b) { return a.low < b.low; });
+    const char* reach = nullptr;
+    reaches_.clear();
+    for (const Owner& owner : owners_) reaches_.push_back(reach = std::max(reach, owner.high));
+}
+
+void OwnedMemory::find(const char* low, const char* high, std::vector<const Owner*>& found) const {
+    // Owners that begin below the range's end, backwards, while one of those before may still reach into it.
+    auto end = std::lower_bound(owners_.begin(), owners_.end(), high,
+                                [](const Owner& owner, const char* address) { return owner.low < address; });
+    for (auto i = static_cast<std::size_t>(end - owners_.begin()); i-- > 0 && reaches_[i] > low;)
+        if (owners_[i].high > low) found.push_back(&owners_[i]);
+}
+
+}  // namespace instep

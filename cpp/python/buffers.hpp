@@ -1,0 +1,71 @@
+// NumPy arrays as the core sees them: every check of an array, and every error it is refused with.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/interface.hpp"
+#include "runtime/layout.hpp"
+
+namespace instep {
+
+namespace py = pybind11;
+
+static_assert(sizeof(py::ssize_t) == sizeof(std::int64_t), "instep needs a 64-bit Python");
+
+// What an array says of itself, read without a copy; valid while the array is held and not reshaped.
+struct ArrayFields {
+    char* data;
+    int ndim;
+    const std::int64_t* shape;
+    const std::int64_t* strides;
+    PyObject* descr;
+    int flags;
+
+    explicit ArrayFields(PyObject* array);
+    std::int64_t size() const;
+    std::string shape_text() const;
+};
+
+std::int64_t item_size(Format format);
+const char* format_name(Format format);
+
+// The format a dtype names; throws TypeError in the words of `who` ("parameter 'w'").
+Format format_of_dtype(const py::dtype& dtype, const std::string& who);
+
+// Throws TypeError or ValueError unless the array can be updated in place. Returns its format.
+Format check_parameter(const py::object& parameter, const std::string& name);
+
+// Throws TypeError or ValueError unless the gradient can be read and has the parameter's shape. Returns its format.
+Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape);
+
+// Whether two arrays share an element's bytes, decided exactly. May run other Python threads meanwhile.
+bool share_memory(py::handle a, py::handle b);
+
+// A new array of zeros with the shape, laid out without gaps in the given order, on a cache line's boundary.
+py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype);
+
+// Memory that belongs to an optimizer, to find gradients that share it.
+class OwnedMemory {
+public:
+    void add(const py::array& array, const std::string& what);
+    void finish();  // after the last add
+
+    struct Owner {
+        const char *low, *high;
+        py::array array;
+        std::string what;  // "parameter 'w'"
+    };
+
+    // Owners whose byte range meets [low, high).
+    void find(const char* low, const char* high, std::vector<const Owner*>& found) const;
+
+private:
+    std::vector<Owner> owners_;         // by low
+    std::vector<const char*> reaches_;  // highest end among the owners up to this one
+};
+
+}  // namespace instep

@@ -1,0 +1,83 @@
+#include "python/containers.hpp"
+
+namespace instep {
+
+namespace {
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+bool is_sequence(py::handle object) { return PyList_Check(object.ptr()) || PyTuple_Check(object.ptr()); }
+
+std::string quoted(py::handle object) { return py::cast<std::string>(py::repr(object)); }
+
+[[noreturn]] void refuse_keys(const Container& container, py::handle gradients, const std::string& who) {
+    std::string missing;
+    for (const py::str& key : container.keys)
+        if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing += (missing.empty() ? "" : ", ") + quoted(key);
+    std::string unknown;
+    for (const auto& item : py::reinterpret_borrow<py::dict>(gradients)) {
+        bool known = false;
+        for (const py::str& key : container.keys) known = known || key.equal(item.first);
+        if (!known) unknown += (unknown.empty() ? "" : ", ") + quoted(item.first);
+    }
+    std::string text = who + " must have the parameters' keys";
+    if (!missing.empty()) text += "; missing: " + missing + " (None leaves a parameter alone)";
+    if (!unknown.empty()) text += "; unknown: " + unknown;
+    throw py::value_error(text);
+}
+
+}  // namespace
+
+void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
+    out.clear();
+    if (!grouped_) return collect_from(containers_[0], gradients, "the gradients", out);
+    if (!is_sequence(gradients))
+        throw py::type_error("the gradients came as a " + type_name(gradients) +
+                             "; a list with an entry for each parameter group is wanted");
+    const auto groups = py::reinterpret_borrow<py::sequence>(gradients);
+    if (groups.size() != containers_.size())
+        throw py::value_error("the gradients have " + std::to_string(groups.size()) + " entries; one for each of the " +
+                              std::to_string(containers_.size()) + " parameter groups is wanted");
+    for (std::size_t k = 0; k < containers_.size(); ++k)
+        collect_from(containers_[k], py::object(groups[k]), "the gradients of group " + std::to_string(k), out);
+}
+
+void GradientCollector::collect_from(const Container& container, py::handle gradients, const std::string& who,
+                                     std::vector<py::object>& out) {
+    switch (container.kind) {
+        case ContainerKind::array:
+            out.push_back(py::reinterpret_borrow<py::object>(gradients));
+            return;
+        case ContainerKind::sequence: {
+            if (!is_sequence(gradients))
+                throw py::type_error(who + " came as a " + type_name(gradients) + "; a list or tuple of " +
+                                     std::to_string(container.count) + " is wanted, as the parameters came");
+            const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+            if (count != container.count)
+                throw py::value_error(who + " have " + std::to_string(count) + " entries; " +
+                                      std::to_string(container.count) +
+                                      " are wanted, one for each parameter (None leaves one alone)");
+            PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
+            for (std::size_t i = 0; i < count; ++i) out.push_back(py::reinterpret_borrow<py::object>(items[i]));
+            return;
+        }
+        case ContainerKind::mapping: {
+            if (!PyDict_Check(gradients.ptr()))
+                throw py::type_error(who + " came as a " + type_name(gradients) +
+                                     "; a dict is wanted, as the parameters came");
+            if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count)
+                refuse_keys(container, gradients, who);
+            for (const py::str& key : container.keys) {
+                PyObject* item = PyDict_GetItemWithError(gradients.ptr(), key.ptr());
+                if (item == nullptr) {
+                    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+                    refuse_keys(container, gradients, who);
+                }
+                out.push_back(py::reinterpret_borrow<py::object>(item));
+            }
+            return;
+        }
+    }
+}
+
+}  // namespace instep

@@ -1,0 +1,101 @@
+#include "python/introspection.hpp"
+
+#include "runtime/cpu.hpp"
+#include "runtime/levels.hpp"
+#include "runtime/team.hpp"
+
+#define INSTEP_TEXT_OF(x) #x
+#define INSTEP_TEXT(x) INSTEP_TEXT_OF(x)
+
+namespace instep {
+
+namespace py = pybind11;
+
+namespace {
+
+std::vector<std::string> names_of(const std::vector<const Level*>& levels) {
+    std::vector<std::string> names;
+    for (const Level* level : levels) names.emplace_back(level->name);
+    return names;
+}
+
+}  // namespace
+
+py::dict rules() {
+    py::dict rules;
+    const Level& level = current_level();
+    for (int i = 0; i < level.family_count; ++i) {
+        const RuleFamily& family = level.families[i];
+        py::list hyperparameters;
+        for (int k = 0; k < family.hyperparameter_count; ++k) hyperparameters.append(family.hyperparameters[k]);
+        py::list options;
+        for (int k = 0; k < family.option_count; ++k) options.append(family.options[k]);
+        py::list states;
+        for (int k = 0; k < family.variants[0].state_count; ++k) states.append(family.variants[0].states[k].name);
+        py::dict description;
+        description["hyperparameters"] = py::tuple(hyperparameters);
+        description["options"] = py::tuple(options);
+        description["states"] = py::tuple(states);
+        rules[family.name] = description;
+    }
+    return rules;
+}
+
+std::vector<std::string> compiled_level_names() { return names_of(compiled_levels()); }
+
+std::vector<std::string> usable_level_names() { return names_of(usable_levels()); }
+
+std::string level_name() { return current_level().name; }
+
+std::string level_target() { return current_level().compiled_for; }
+
+void set_level_by_name(const std::string& name) {
+    for (const Level* level : usable_levels()) {
+        if (name != level->name) continue;
+        set_level(*level);
+        return;
+    }
+    std::string usable;
+    for (const std::string& level : usable_level_names()) usable += (usable.empty() ? "" : ", ") + level;
+    throw py::value_error("instruction-set level '" + name + "' is not to be had here; one of " + usable + " is wanted");
+}
+
+int x86_64_level_of(std::uint32_t leaf1_ecx, std::uint32_t leaf7_ebx, std::uint32_t extended1_ecx, std::uint64_t xcr0) {
+    return x86_64_level({leaf1_ecx, leaf7_ebx, extended1_ecx, xcr0});
+}
+
+py::dict counters() {
+    py::dict counters;
+    counters["parallel_regions"] = team::counters().parallel_regions;
+    return counters;
+}
+
+py::dict build() {
+    py::dict build;
+    build["version"] = INSTEP_VERSION;
+#if defined(__clang__)
+    build["compiler"] = "Clang " __clang_version__;
+#elif defined(__GNUC__)
+    build["compiler"] = "GCC " __VERSION__;
+#elif defined(_MSC_VER)
+    build["compiler"] = "MSVC " INSTEP_TEXT(_MSC_FULL_VER);
+#else
+    build["compiler"] = "unknown";
+#endif
+    build["pybind11"] = INSTEP_TEXT(PYBIND11_VERSION_MAJOR) "." INSTEP_TEXT(PYBIND11_VERSION_MINOR);
+    build["openmp"] = team::openmp_version();
+    build["openmp_library"] = team::openmp_library();
+    return build;
+}
+
+void start() {
+    const std::vector<const Level*> levels = usable_levels();
+    if (levels.empty()) throw py::import_error("instep needs a CPU of level x86-64-v2 (SSE4.2) or later");
+    set_level(*levels.front());
+    team::watch_forks();
+    // LLVM's OpenMP runtime reads its environment at the first call, not when it is loaded: make that call now, while
+    // python/instep/_openmp.py has the environment prepared.
+    static_cast<void>(team::openmp_max_threads());
+}
+
+}  // namespace instep

@@ -1,0 +1,50 @@
+// The module instep._core: names and docstrings only.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "python/introspection.hpp"
+#include "python/plan.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/team.hpp"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+PYBIND11_MODULE(_core, m) {
+    m.attr("__version__") = INSTEP_VERSION;
+    m.doc() = "The compiled core of instep. Private: use the package instep.";
+
+    py::class_<instep::Plan>(m, "Plan", "Parameters and states bound once, and the step over them.")
+        .def(py::init<const py::list&, bool, const py::object&>(), "groups"_a, "grouped"_a, "state_dtype"_a)
+        .def("set_hyperparameters", &instep::Plan::set_hyperparameters, "settings"_a, "clip_norm"_a,
+             "Sets the values that the next steps use.")
+        .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(),
+             "Takes one step; evaluate(step_count), where given, returns the arguments of set_hyperparameters.")
+        .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
+        .def_property_readonly("grad_norm", &instep::Plan::grad_norm, "Norm in the last step, None without one.")
+        .def_property_readonly("steps", &instep::Plan::steps, "Completed steps of each parameter.")
+        .def_property_readonly("states", &instep::Plan::states, "Parameter name -> state name -> array.");
+
+    m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
+
+    m.def("compiled_levels", &instep::compiled_level_names, "Instruction-set levels compiled in, best first.");
+    m.def("usable_levels", &instep::usable_level_names, "Those that this CPU and operating system support.");
+    m.def("level", &instep::level_name, "The level in use.");
+    m.def("level_target", &instep::level_target, "What the compiler said it compiled that level for.");
+    m.def("set_level", &instep::set_level_by_name, "name"_a, "Use this level from now on.");
+    m.def("x86_64_level", &instep::x86_64_level_of, "leaf1_ecx"_a, "leaf7_ebx"_a, "extended1_ecx"_a, "xcr0"_a,
+          "Level (1 to 4) of a CPU that gives these CPUID and XCR0 words.");
+
+    m.def("set_default_threads", &instep::team::set_default_threads, "count"_a, "What the environment grants.");
+    m.def("wanted_threads", &instep::team::wanted, "The program's choice of threads; 0 for the default.");
+    m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
+    m.def("threads", &instep::team::threads, "Most threads that a step uses.");
+    m.def("threads_for", &instep::team::threads_for, "elements"_a, "Threads that a step over so many elements uses.");
+    m.def("set_idle_threads_spin", &instep::team::set_idle_threads_spin, "spin"_a,
+          "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
+    m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
+    m.def("counters", &instep::counters, "What has happened so far, for tests.");
+    m.def("build", &instep::build, "How the core was compiled.");
+
+    instep::start();
+}

@@ -1,0 +1,31 @@
+#include "python/step_lock.hpp"
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "runtime/team.hpp"
+
+namespace instep {
+
+StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
+    if (lock.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
+        throw std::runtime_error("this optimizer is in the middle of a step on this very thread: "
+                                 "a schedule must not step it");
+    if (!lock.mutex_.try_lock()) {
+        if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
+            throw std::runtime_error("this process was forked while another thread was stepping this optimizer: "
+                                     "its arrays are partly updated here and the thread that would finish is gone");
+        const pybind11::gil_scoped_release release;
+        lock.mutex_.lock();
+    }
+    lock.owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    lock.fork_generation_.store(team::fork_generation(), std::memory_order_relaxed);
+}
+
+StepLock::Guard::~Guard() {
+    lock_.owner_.store(std::thread::id{}, std::memory_order_relaxed);
+    lock_.mutex_.unlock();
+}
+
+}  // namespace instep

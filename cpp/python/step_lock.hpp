@@ -1,0 +1,35 @@
+// Serialises the steps of one optimizer without ever holding the GIL while waiting.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+namespace instep {
+
+class StepLock {
+public:
+    // Holds the lock for a scope. Called with the GIL held; throws RuntimeError where waiting could never end.
+    class Guard {
+    public:
+        explicit Guard(StepLock& lock);
+        ~Guard();
+        Guard(const Guard&) = delete;
+        Guard& operator=(const Guard&) = delete;
+        Guard(Guard&&) = delete;
+        Guard& operator=(Guard&&) = delete;
+
+    private:
+        StepLock& lock_;
+    };
+
+private:
+    std::mutex mutex_;
+    std::atomic<std::thread::id> owner_{};
+    std::atomic<std::uint64_t> fork_generation_{0};  // of the process when the lock was last taken
+};
+
+}  // namespace instep

@@ -1,0 +1,103 @@
+#include "runtime/layout.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
+
+namespace instep {
+
+Axes logical_order(int ndim) {
+    Axes order(static_cast<std::size_t>(ndim));
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+}
+
+Axes memory_order(const Extents& shape, const Extents& strides) {
+    Axes order = logical_order(static_cast<int>(shape.size()));
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+        const auto i = static_cast<std::size_t>(a);
+        const auto j = static_cast<std::size_t>(b);
+        if (shape[i] == 1 || shape[j] == 1) return shape[i] == 1 && shape[j] != 1;  // their strides say nothing
+        return std::llabs(strides[i]) > std::llabs(strides[j]);
+    });
+    return order;
+}
+
+Extents dense_strides(const Extents& shape, const Axes& order, std::int64_t item_size) {
+    Extents strides(shape.size());
+    std::int64_t stride = item_size;
+    for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
+        strides[static_cast<std::size_t>(*axis)] = stride;
+        stride *= shape[static_cast<std::size_t>(*axis)];
+    }
+    return strides;
+}
+
+bool same_strides(const std::int64_t* shape, const std::int64_t* strides, const std::int64_t* dense, int ndim,
+                  std::int64_t item_size) {
+    for (int axis = 0; axis < ndim; ++axis)
+        if (shape[axis] != 1 && strides[axis] != dense[axis] * item_size) return false;
+    return true;
+}
+
+void StridedLayout::assign(const std::int64_t* shape, const std::int64_t* strides, const Axes& order) {
+    shape_.clear();
+    strides_.clear();
+    for (const int axis : order) {
+        const std::int64_t length = shape[axis];
+        const std::int64_t stride = strides[axis];
+        if (length == 1) continue;
+        if (!shape_.empty() && strides_.back() == stride * length) {
+            shape_.back() *= length;
+            strides_.back() = stride;
+        } else {
+            shape_.push_back(length);
+            strides_.push_back(stride);
+        }
+    }
+    if (shape_.empty()) {  // one element
+        shape_.push_back(1);
+        strides_.push_back(0);
+    }
+    view_ = {static_cast<int>(shape_.size()), shape_.data(), strides_.data()};
+}
+
+ByteRange byte_range(const std::int64_t* shape, const std::int64_t* strides, int ndim, std::int64_t item_size) {
+    ByteRange range{0, item_size};
+    for (int axis = 0; axis < ndim; ++axis) {
+        if (shape[axis] == 0) return {0, 0};
+        const std::int64_t reach = (shape[axis] - 1) * strides[axis];
+        (reach < 0 ? range.low : range.high) += reach;
+    }
+    return range;
+}
+
+bool overlaps_itself(const Extents& shape, const Extents& strides, std::int64_t item_size) {
+    const Axes order = memory_order(shape, strides);
+    std::int64_t reach = item_size;
+    bool nested = true;  // each axis steps over all that the inner ones reach: no overlap, and the usual case
+    for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
+        const std::int64_t length = shape[static_cast<std::size_t>(*axis)];
+        const std::int64_t stride = std::llabs(strides[static_cast<std::size_t>(*axis)]);
+        if (length == 0) return false;
+        if (length == 1) continue;
+        if (stride < reach) nested = false;
+        reach += (length - 1) * stride;
+    }
+    if (nested) return false;
+    // Interleaved axes, which only as_strided makes: look at every element.
+    Extents offsets{0};
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+        const std::size_t count = offsets.size();
+        for (std::int64_t k = 1; k < shape[axis]; ++k) {
+            if (strides[axis] == 0) return true;
+            for (std::size_t i = 0; i < count; ++i) offsets.push_back(offsets[i] + k * strides[axis]);
+        }
+    }
+    std::sort(offsets.begin(), offsets.end());
+    for (std::size_t i = 1; i < offsets.size(); ++i)
+        if (offsets[i] - offsets[i - 1] < item_size) return true;
+    return false;
+}
+
+}  // namespace instep

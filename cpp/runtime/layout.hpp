@@ -1,0 +1,56 @@
+// How an array lies in memory, and in which order a step walks over it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/interface.hpp"
+
+namespace instep {
+
+using Axes = std::vector<int>;
+using Extents = std::vector<std::int64_t>;
+
+// The axes from the outermost in memory to the innermost, by stride; the order in which a step walks over a parameter,
+// so that a parameter without gaps is one run whatever its layout.
+Axes memory_order(const Extents& shape, const Extents& strides);
+
+// The same order as if the array were C-contiguous: its logical order.
+Axes logical_order(int ndim);
+
+// Strides, by axis, of an array without gaps whose elements follow that order.
+Extents dense_strides(const Extents& shape, const Axes& order, std::int64_t item_size);
+
+// Whether strides say the same as dense ones; those of axes of length 1 don't matter.
+bool same_strides(const std::int64_t* shape, const std::int64_t* strides, const std::int64_t* dense, int ndim,
+                  std::int64_t item_size);
+
+// Axes in the given order, neighbours merged where one continues the other.
+class StridedLayout {
+public:
+    void assign(const std::int64_t* shape, const std::int64_t* strides, const Axes& order);
+    const View& view() const { return view_; }
+
+    StridedLayout() = default;
+    StridedLayout(const StridedLayout&) = delete;  // view_ points into the vectors
+    StridedLayout& operator=(const StridedLayout&) = delete;
+    StridedLayout(StridedLayout&&) = delete;
+    StridedLayout& operator=(StridedLayout&&) = delete;
+    ~StridedLayout() = default;
+
+private:
+    Extents shape_;
+    Extents strides_;
+    View view_{};
+};
+
+// Bytes from the lowest to one past the highest that the array reaches, relative to its first element.
+struct ByteRange {
+    std::int64_t low, high;
+};
+ByteRange byte_range(const std::int64_t* shape, const std::int64_t* strides, int ndim, std::int64_t item_size);
+
+// Whether two elements of the array share a byte.
+bool overlaps_itself(const Extents& shape, const Extents& strides, std::int64_t item_size);
+
+}  // namespace instep

@@ -1,0 +1,151 @@
+#include "runtime/step.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/float_environment.hpp"
+#include "runtime/team.hpp"
+
+namespace instep {
+
+namespace {
+
+// Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
+double pairwise_sum(std::vector<double>& values, std::size_t count) {
+    if (count == 0) return 0.0;
+    for (; count > 1; count = (count + 1) / 2) {
+        for (std::size_t i = 0; i < count / 2; ++i) values[i] = values[2 * i] + values[2 * i + 1];
+        if (count % 2 == 1) values[count / 2] = values[count - 1];
+    }
+    return values[0];
+}
+
+}  // namespace
+
+Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::move(tensors)) {
+    std::int64_t in_unit = chunk_elements;  // so that the first segment opens a unit
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        const std::int64_t size = tensors_[i]->size;
+        for (std::int64_t begin = 0; begin < size; begin += chunk_elements) {
+            const std::int64_t count = std::min(chunk_elements, size - begin);
+            if (in_unit + count > chunk_elements) {
+                units_.push_back(segments_.size());
+                in_unit = 0;
+            }
+            segments_.push_back({i, begin, count});
+            in_unit += count;
+        }
+    }
+    units_.push_back(segments_.size());
+    scalars_of_.resize(tensors_.size());
+}
+
+std::int64_t Stepper::work(const std::vector<std::unique_ptr<Gradient>>& gradients) const {
+    std::int64_t elements = 0;
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if (gradients[i]->present) elements += tensors_[i]->size;
+    return elements;
+}
+
+std::size_t Stepper::scalars_for(const Tensor& tensor) {
+    const auto group = static_cast<std::size_t>(tensor.group);
+    const std::int64_t t = tensor.steps + 1;
+    // Nearly always the last ones made: parameters of a group have been stepped equally often.
+    for (std::size_t i = scalars_.size(); i-- > 0;) {
+        const Scalars& made = scalars_[i];
+        if (made.group == group && made.compute == tensor.compute && made.t == t) return i;
+    }
+    const Group& settings = (*groups_)[group];
+    Scalars& fresh = scalars_.emplace_back();
+    fresh.group = group;
+    fresh.compute = tensor.compute;
+    fresh.t = t;
+    fresh.variant = &level_->families[settings.family].variants[settings.options];
+    fresh.variant->prepare[static_cast<int>(tensor.compute)](settings.hyperparameters, t, fresh.bytes);
+    return scalars_.size() - 1;
+}
+
+void Stepper::prepare(const Level& level, const std::vector<Group>& groups,
+                      const std::vector<std::unique_ptr<Gradient>>& gradients, bool with_norm, double clip_norm) {
+    const FloatEnvironment environment;
+    level_ = &level;
+    groups_ = &groups;
+    gradients_ = &gradients;
+    with_norm_ = with_norm;
+    clip_norm_ = clip_norm;
+    scalars_.clear();
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if (gradients[i]->present) scalars_of_[i] = scalars_for(*tensors_[i]);
+    if (with_norm) partial_sums_.resize(segments_.size());
+}
+
+double Stepper::take(int threads) {
+    parallel_ = threads > 1;
+    scaled_ = false;
+    next_unit_.store(0, std::memory_order_relaxed);
+    if (with_norm_) {
+        next_norm_unit_.store(0, std::memory_order_relaxed);
+        norm_units_left_.store(units_.size() - 1, std::memory_order_relaxed);
+        if (units_.size() == 1) finish_norm();
+    }
+    team::run(threads, [](void* self) { static_cast<Stepper*>(self)->work_on_chunks(); }, this);
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if ((*gradients_)[i]->present) ++tensors_[i]->steps;
+    return with_norm_ ? norm_ : 0.0;
+}
+
+void Stepper::finish_norm() {
+    // Gradients that are absent leave no gap in the order.
+    std::size_t count = 0;
+    for (std::size_t k = 0; k < segments_.size(); ++k)
+        if ((*gradients_)[segments_[k].tensor]->present) partial_sums_[count++] = partial_sums_[k];
+    norm_ = std::sqrt(pairwise_sum(partial_sums_, count));
+    scaled_ = norm_ > clip_norm_;
+    scale_ = scaled_ ? clip_norm_ / norm_ : 1.0;
+}
+
+void Stepper::work_on_chunks() {
+    const FloatEnvironment environment;
+    const std::size_t unit_count = units_.size() - 1;
+    if (with_norm_) {
+        std::size_t unit = 0;
+        while ((unit = next_norm_unit_.fetch_add(1, std::memory_order_relaxed)) < unit_count) {
+            for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k) {
+                const Segment& segment = segments_[k];
+                const Gradient& gradient = *(*gradients_)[segment.tensor];
+                if (!gradient.present) continue;
+                const auto compute = static_cast<int>(tensors_[segment.tensor]->compute);
+                partial_sums_[k] =
+                    level_->sum_of_squares[compute](gradient.in_logical_order, segment.begin, segment.count);
+            }
+            if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
+        }
+        if (parallel_) team::barrier();
+    }
+    Sweep sweep;
+    std::size_t unit = 0;
+    while ((unit = next_unit_.fetch_add(1, std::memory_order_relaxed)) < unit_count) {
+        for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k) {
+            const Segment& segment = segments_[k];
+            const Gradient& gradient = *(*gradients_)[segment.tensor];
+            if (!gradient.present) continue;
+            const Tensor& tensor = *tensors_[segment.tensor];
+            const Scalars& scalars = scalars_[scalars_of_[segment.tensor]];
+            sweep.scalars = scalars.bytes;
+            sweep.terms = (*groups_)[scalars.group].terms;
+            if (scaled_) {
+                sweep.terms.scaled = true;
+                sweep.terms.scale = scale_;
+            }
+            sweep.param = tensor.param;
+            sweep.grad = gradient.in_step_order;
+            for (int s = 0; s < max_states; ++s) sweep.states[s] = tensor.states[s];
+            sweep.begin = segment.begin;
+            sweep.count = segment.count;
+            scalars.variant->sweep[static_cast<int>(tensor.compute)](sweep);
+        }
+    }
+}
+
+}  // namespace instep

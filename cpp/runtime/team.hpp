@@ -1,0 +1,48 @@
+// The thread team: how many threads a step may use, and one parallel region around its work.
+//
+// With OpenMP the threads belong to its runtime, which python/instep/_openmp.py loads such that idle ones go to sleep.
+// Without OpenMP everything here runs on the calling thread.
+#pragma once
+
+#include <cstdint>
+
+namespace instep::team {
+
+// What the environment grants: OMP_NUM_THREADS, affinity and the cgroup's quota, or INSTEP_NUM_THREADS.
+void set_default_threads(int count);
+// The program's own choice; 0 goes back to the default.
+void set_threads(int count);
+int wanted();
+// Most threads a step on this thread would use now.
+int threads();
+
+// Idle threads of the OpenMP runtime spin: it was loaded, by somebody else, with its default wait policy. Then a
+// parallel step costs whoever computes next a core for milliseconds, so only steps longer than that go parallel.
+void set_idle_threads_spin(bool spin);
+
+// Threads worth waking for a step over so many elements.
+int threads_for(std::int64_t elements);
+
+// Calls work(context) on that many threads, this one included, and returns when all have finished.
+void run(int threads, void (*work)(void*), void* context);
+// Inside run: waits until all its threads are here.
+void barrier();
+
+// Whether this process was forked from one that had loaded instep. Its OpenMP runtime may believe in threads that are
+// gone, so it steps on the calling thread only.
+bool forked();
+// How often this process's ancestors have forked since loading instep.
+std::uint64_t fork_generation();
+void watch_forks();
+
+struct Counters {
+    std::uint64_t parallel_regions;
+};
+Counters counters();
+
+// For config(): the OpenMP version compiled against (0 without), and where its library was loaded from.
+int openmp_version();
+const char* openmp_library();
+int openmp_max_threads();
+
+}  // namespace instep::team

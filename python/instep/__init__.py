@@ -1,0 +1,42 @@
+"""Optimizer steps on NumPy arrays: in place, fused into one sweep over memory, exact to the bit.
+
+>>> import numpy as np, instep
+>>> weights = np.array([1.0, -2.0, 3.0])
+>>> optimizer = instep.Adam(weights, lr=0.1)
+>>> for _ in range(200):
+...     optimizer.step(2 * weights)        # the gradient of the sum of squares
+>>> bool(np.all(np.abs(weights) < 0.01))
+True
+"""
+
+from instep import _openmp
+
+_how_idle_threads_wait = _openmp.load()  # before anything else imports the core
+
+from instep import configuration, isa, schedules, threads  # noqa: E402
+from instep._core import __version__  # noqa: E402
+from instep.configuration import config  # noqa: E402
+from instep.isa import isa_levels, set_isa  # noqa: E402
+from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # noqa: E402
+from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+
+configuration._set_idle_threads(_how_idle_threads_wait)
+isa._start()
+threads._start()
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Optimizer",
+    "RMSprop",
+    "__version__",
+    "config",
+    "get_num_threads",
+    "isa_levels",
+    "num_threads",
+    "schedules",
+    "set_isa",
+    "set_num_threads",
+]

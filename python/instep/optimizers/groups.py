@@ -1,0 +1,127 @@
+"""Parameter groups: hyperparameters that can be read and changed between steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from instep.optimizers.hyperparameters import Interval, as_float, check_flag, check_number, check_pair
+
+if TYPE_CHECKING:
+    from instep.optimizers.base import Optimizer
+    from instep.optimizers.parameters import Container, NamedParameters
+
+__all__ = ["ParamGroup"]
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """One group of parameters: ``group["lr"]`` reads a hyperparameter, ``group["lr"] = 0.1`` sets it.
+
+    A new value is checked before it is taken and used from the next step on. What decides which
+    states a parameter has (such as ``amsgrad``, or ``momentum`` going from zero to more) is fixed
+    when the optimizer is made.
+    """
+
+    def __init__(
+        self,
+        rule: type[Optimizer],
+        parameters: NamedParameters,
+        settings: dict[str, Any],
+        changed: Callable[[], None],
+    ) -> None:
+        self._rule = rule
+        self._parameters = parameters
+        self._changed: Callable[[], None] = lambda: None
+        self._settings: dict[str, Any] = {}
+        for name, value in settings.items():
+            self._settings[name] = self._checked(name, value)
+        rule._check(self._settings)
+        self._options = rule._options(self._settings)
+        self._changed = changed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the group's parameters."""
+        return self._parameters.names
+
+    @property
+    def params(self) -> Container:
+        """The group's parameters, in the container they were given in."""
+        return self._parameters.container
+
+    def __getitem__(self, name: str) -> Any:
+        return self.params if name == "params" else self._settings[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        settings = {**self._settings, name: self._checked(name, value)}
+        self._rule._check(settings)
+        if self._rule._options(settings) != self._options:
+            raise ValueError(
+                f"{name} can't go from {self._settings[name]!r} to {value!r}: that would change which "
+                "states there are, which is fixed when the optimizer is made"
+            )
+        self._settings = settings
+        self._changed()
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a hyperparameter can't be deleted; set it instead")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self._settings
+
+    def __len__(self) -> int:
+        return 1 + len(self._settings)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        return f"ParamGroup({settings}, params={list(self.names)})"
+
+    def _checked(self, name: str, value: Any) -> Any:
+        rule = self._rule
+        if name == "params":
+            raise TypeError("params can't be changed; make a new optimizer")
+        if name in rule._intervals:
+            interval = rule._intervals[name]
+            return None if value is None and name == "clip_value" else check_number(name, value, interval)
+        if name in rule._pairs:
+            return check_pair(name, value, rule._pairs[name])
+        if name in rule._flags:
+            return check_flag(name, value)
+        known = ", ".join([*rule._intervals, *rule._pairs, *rule._flags])
+        raise TypeError(f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}")
+
+    # ---- what the core takes -------------------------------------------------------------------
+
+    def _named_values(self) -> list[tuple[str, Any, Interval]]:
+        """Every number the core needs, in its order: name, number or callable, allowed interval."""
+        rule, settings = self._rule, self._settings
+        values: list[tuple[str, Any, Interval]] = []
+        for name in rule._core_hyperparameters:
+            if name[-1].isdigit():  # beta1 is betas[0]
+                pair, index = name[:-1] + "s", int(name[-1]) - 1
+                values.append((f"{pair}[{index}]", settings[pair][index], rule._pairs[pair]))
+            else:
+                values.append((name, settings[name], rule._intervals[name]))
+        clip_value = settings["clip_value"]
+        decay = ("weight_decay", 0.0 if rule._decoupled_decay else settings["weight_decay"])
+        values.append(
+            ("clip_value", math.inf if clip_value is None else clip_value, rule._intervals["clip_value"])
+        )
+        values.append((*decay, rule._intervals["weight_decay"]))
+        values.append(("l1", settings["l1"], rule._intervals["l1"]))
+        return values
+
+    def _has_schedules(self) -> bool:
+        return any(callable(value) for _, value, _ in self._named_values())
+
+    def _values_at(self, step: int) -> tuple[float, ...]:
+        """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
+        values = [
+            as_float(value(step), interval, f"the schedule of {name} at step {step}")
+            if callable(value)
+            else value
+            for name, value, interval in self._named_values()
+        ]
+        return (*values, float(self._settings["maximize"]))

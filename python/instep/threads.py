@@ -1,0 +1,149 @@
+"""How many threads a step uses."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instep import _core
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+
+_MOST_THREADS = 1024
+
+
+def _cpu_quota(root: Path = Path("/")) -> float:
+    """CPUs that this process's cgroup grants (version 2 or 1), infinity without a limit."""
+    quota = math.inf
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return quota
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read = root / "sys/fs/cgroup" / "cpu", _quota_v1
+        else:
+            continue
+        # A limit anywhere up the tree holds; in a container the path may not exist below its own mount.
+        folder = mount / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            quota = min(quota, read(place))
+            if place == mount:
+                break
+    return quota
+
+
+def _quota_v2(folder: Path) -> float:
+    try:
+        granted, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        return math.inf if granted == "max" else int(granted) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def _quota_v1(folder: Path) -> float:
+    try:
+        granted = int((folder / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+        period = int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
+        return math.inf if granted <= 0 else granted / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def _available_cpus(root: Path = Path("/")) -> int:
+    """CPUs this process may run on, by its affinity and its cgroup's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, math.ceil(min(_cpu_quota(root), cpus))))
+
+
+def _checked(count: object, who: str) -> int:
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"{who} is {count!r}; a whole number from 1 to {_MOST_THREADS} is wanted")
+    number = int(count.__index__())
+    if not 1 <= number <= _MOST_THREADS:
+        raise ValueError(f"{who} is {number}; a whole number from 1 to {_MOST_THREADS} is wanted")
+    return number
+
+
+def _threads_from_environment() -> int | None:
+    text = os.environ.get("INSTEP_NUM_THREADS")
+    if text is None:
+        return None
+    try:
+        return _checked(int(text), "INSTEP_NUM_THREADS")
+    except ValueError:
+        raise ValueError(
+            f"the environment variable INSTEP_NUM_THREADS is {text!r}; "
+            f"a whole number from 1 to {_MOST_THREADS} is wanted"
+        ) from None
+
+
+def _start() -> None:
+    _core.set_default_threads(min(_available_cpus(), _MOST_THREADS))
+    _core.set_threads(_threads_from_environment() or 0)
+
+
+def set_num_threads(n: int | None) -> None:
+    """Let a step use at most n threads, in this process and from now on.
+
+    The result of a step is the same, bit for bit, at any number of threads. Small steps stay on
+    the calling thread whatever n is.
+
+    Parameters
+    ----------
+    n : int or None
+        From 1 to 1024. None goes back to the default: the least of ``OMP_NUM_THREADS``, the CPUs
+        of the process's affinity and the quota of its cgroup.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no such number.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.set_num_threads(2)
+    >>> instep.get_num_threads()
+    2
+    >>> instep.set_num_threads(None)
+    """
+    _core.set_threads(0 if n is None else _checked(n, "n"))
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a long step uses.
+
+    By default the least of ``OMP_NUM_THREADS`` (and limits set by threadpoolctl), the CPUs of the
+    process's affinity and the quota of its cgroup; or the environment's ``INSTEP_NUM_THREADS``; or
+    what `set_num_threads` said last.
+    """
+    return _core.threads()
+
+
+@contextmanager
+def num_threads(n: int | None) -> Iterator[None]:
+    """Let steps use at most n threads inside a ``with`` block, in the whole process.
+
+    Examples
+    --------
+    >>> import instep
+    >>> with instep.num_threads(1):
+    ...     instep.get_num_threads()
+    1
+    """
+    before = _core.wanted_threads()
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        _core.set_threads(before)
