@@ -18,7 +18,7 @@ namespace instep::team {
 namespace {
 
 // Below this many elements a thread, waking it costs more than it helps (bench/threads.py).
-constexpr std::int64_t elements_a_thread = 131072;
+std::atomic<std::int64_t> elements_a_thread{131072};
 // With spinning idle threads, about the time that they go on spinning: 5 ms of work.
 constexpr std::int64_t elements_a_spinning_thread = 16777216;
 
@@ -42,11 +42,15 @@ int threads() {
     return std::max(1, std::min(default_threads.load(std::memory_order_relaxed), openmp_max_threads()));
 }
 
+void set_least_work(std::int64_t elements) { elements_a_thread = elements; }
+
+std::int64_t least_work() { return elements_a_thread.load(std::memory_order_relaxed); }
+
 void set_idle_threads_spin(bool spin) { idle_threads_spin = spin; }
 
 int threads_for(std::int64_t elements) {
     const std::int64_t share =
-        idle_threads_spin.load(std::memory_order_relaxed) ? elements_a_spinning_thread : elements_a_thread;
+        idle_threads_spin.load(std::memory_order_relaxed) ? elements_a_spinning_thread : least_work();
     if (elements < 2 * share || openmp_version() == 0 || forked()) return 1;
     return static_cast<int>(std::min<std::int64_t>(elements / share, threads()));
 }

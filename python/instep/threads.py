@@ -62,7 +62,8 @@ def _available_cpus(root: Path = Path("/")) -> int:
         cpus = len(os.sched_getaffinity(0))
     else:
         cpus = os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(min(_cpu_quota(root), cpus))))
+    # A thread beyond the quota would have all of them stopped for the rest of each period.
+    return max(1, math.floor(min(_cpu_quota(root), cpus)))
 
 
 def _checked(count: object, who: str) -> int:

@@ -1,0 +1,148 @@
+"""The tables that drive the tests: rules and their options, dtypes, sizes, levels, threads.
+
+Rules are found among the public classes and their options in the constructors' signatures, so that
+a new rule is tested by being there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import instep
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = [np.dtype("float64"), np.dtype("float32"), np.dtype("float16"), BFLOAT16]
+LEVELS = instep.config()["isa"]["compiled"]
+THREADS = [1, 2, 3, 7]
+CHUNK = 16_384
+
+# None, one, around the vectors of each level and format, around a block and twice that.
+SMALL_SIZES = sorted({0, 1, 2, 3} | {w + d for w in (8, 16, 32, 64, 256, 512, 1024) for d in (-1, 0, 1)})
+# Around a chunk, and enough of them for seven threads.
+LARGE_SIZES = [CHUNK - 1, CHUNK, CHUNK + 1, 100, 7 * CHUNK + 5]
+
+# Numbers that make each option matter over a few steps.
+NUMBERS: dict[str, Any] = {
+    "lr": 0.03,
+    "betas": (0.8, 0.97),
+    "eps": 1e-3,
+    "alpha": 0.9,
+    "momentum": 0.7,
+    "dampening": 0.25,
+    "weight_decay": 0.05,
+    "l1": 0.01,
+    "clip_value": 0.8,
+}
+TERMS = ("weight_decay", "l1", "clip_value", "maximize")
+
+OPTIMIZERS: list[type[instep.Optimizer]] = [
+    getattr(instep, name)
+    for name in instep.__all__
+    if inspect.isclass(getattr(instep, name))
+    and issubclass(getattr(instep, name), instep.Optimizer)
+    and getattr(instep, name) is not instep.Optimizer
+]
+
+
+class Variant:
+    """A rule with a choice of its options."""
+
+    def __init__(self, rule: type[instep.Optimizer], options: dict[str, Any], label: str) -> None:
+        self.rule, self.options, self.label = rule, options, label
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def make(self, params: Any, **more: Any) -> Any:
+        return self.rule(params, **{**self.options, **more})
+
+
+def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
+    parameters = inspect.signature(rule).parameters.values()
+    known = {p.name: p.default for p in parameters if p.name not in ("params", "self")}
+    return {name: known[name] for name in known if name not in ("clip_norm", "state_dtype")}
+
+
+def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Every choice of the rule's own options that makes sense, with the gradient's terms off."""
+    signature = _signature(rule)
+    flags = [n for n, default in signature.items() if isinstance(default, bool) and n != "maximize"]
+    # Numbers that are off by default switch something on: their states and lines come and go.
+    switches = [n for n, default in signature.items() if default == 0.0 and n in NUMBERS]
+    switches = [n for n in switches if n not in TERMS and not isinstance(signature[n], bool)]
+    always = {
+        n: NUMBERS[n]
+        for n in signature
+        if n in NUMBERS and n not in (*switches, *TERMS) and not isinstance(signature[n], bool)
+    }
+    for chosen in itertools.product([False, True], repeat=len(flags) + len(switches)):
+        on = [n for n, is_on in zip((*flags, *switches), chosen, strict=True) if is_on]
+        options = always | {n: True if n in flags else NUMBERS[n] for n in on}
+        try:
+            rule(np.zeros(1), **options)
+        except ValueError:
+            continue
+        yield options, on
+
+
+def _variants() -> Iterator[Variant]:
+    for rule in OPTIMIZERS:
+        for options, on in _choices(rule):
+            yield Variant(rule, options, "-".join([rule.__name__, *on]))
+        options, on = list(_choices(rule))[-1]
+        terms = {name: NUMBERS.get(name, True) for name in TERMS}
+        for name, value in terms.items():
+            yield Variant(rule, {**options, name: value}, "-".join([rule.__name__, *on, name]))
+        yield Variant(rule, {**options, **terms}, "-".join([rule.__name__, *on, "all-terms"]))
+
+
+VARIANTS = list(_variants())
+
+
+def labels(value: Any) -> str | None:
+    """Pytest's ids."""
+    return str(value) if isinstance(value, (Variant, np.dtype)) else None
+
+
+def numbers(
+    rng: np.random.Generator, shape: int | tuple[int, ...], dtype: Any, spread: float = 3.0
+) -> np.ndarray:
+    """Numbers of both signs over some orders of magnitude, a few of them zero."""
+    values = rng.standard_normal(shape) * 10.0 ** rng.uniform(-spread, 0.5, shape)
+    return np.where(rng.random(shape) < 0.02, 0.0, values).astype(dtype)
+
+
+class Guarded:
+    """Arrays inside larger buffers, off the vectors' boundaries, whose surroundings must stay."""
+
+    def __init__(self) -> None:
+        self._buffers: list[tuple[np.ndarray, slice, np.ndarray]] = []
+
+    def put(self, values: np.ndarray, offset: int) -> np.ndarray:
+        """A one-dimensional copy of values that begins offset elements behind a cache line."""
+        room = 64 // values.itemsize
+        buffer = np.full(len(values) + 4 * room, 7, values.dtype)
+        start = -(buffer.__array_interface__["data"][0] // values.itemsize) % room + offset
+        inside = slice(start, start + len(values))
+        buffer[inside] = values
+        self._buffers.append((buffer, inside, buffer.copy()))
+        return buffer[inside]
+
+    def check(self) -> None:
+        for buffer, inside, before in self._buffers:
+            for part in (slice(0, inside.start), slice(inside.stop, None)):
+                assert buffer[part].tobytes() == before[part].tobytes(), "written outside an array"
+
+
+def use_level(name: str) -> None:
+    """Force a level, or skip the test by that level's name."""
+    if name not in instep.isa_levels():
+        pytest.skip(f"this machine does not have {name}")
+    instep.set_isa(name)

@@ -1,0 +1,169 @@
+"""The compiled steps equal the NumPy reference bit by bit: rules x options x dtypes x levels x threads x sizes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    BFLOAT16,
+    DTYPES,
+    LARGE_SIZES,
+    LEVELS,
+    SMALL_SIZES,
+    THREADS,
+    VARIANTS,
+    Guarded,
+    Variant,
+    labels,
+    numbers,
+    use_level,
+)
+from reference import Reference, assert_same_bits
+
+import instep
+from instep import _core
+
+STEPS = 4
+
+
+def make_arrays(
+    sizes: list[int], dtype: Any, grad_dtype: Any, seed: int = 1
+) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    rng = np.random.default_rng(seed)
+    params = {f"size {n}": numbers(rng, n, dtype) for n in sizes}
+    grads = [{name: numbers(rng, p.size, grad_dtype) for name, p in params.items()} for _ in range(STEPS)]
+    return params, grads
+
+
+@lru_cache(maxsize=4)
+def expected(
+    variant: Variant, sizes: tuple[int, ...], dtype: Any, grad_dtype: Any, **more: Any
+) -> tuple[Any, Any, Any, Any]:
+    """The arrays and where the reference ends; cached for the tests that differ in level or threads."""
+    params, grads = make_arrays(list(sizes), dtype, grad_dtype)
+    reference = Reference(variant.rule.__name__, params, **variant.options, **more)
+    for grad in grads:
+        reference.step(grad)
+    return params, grads, reference.params, reference.state
+
+
+def check(optimizer: Any, params: Any, wanted: Any, states: Any) -> None:
+    for name, array in params.items():
+        assert_same_bits(array, wanted[name], f"{name} after {STEPS} steps")
+        assert optimizer.state[name].keys() == states[name].keys()
+        for state, values in states[name].items():
+            assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+def test_every_size_at_every_level(variant: Variant, dtype: Any, level: str) -> None:
+    use_level(level)
+    start, grads, wanted, states = expected(variant, tuple(SMALL_SIZES), dtype, dtype)
+    guarded = Guarded()
+    params = {name: guarded.put(p, offset=i % 5) for i, (name, p) in enumerate(start.items())}
+    optimizer = variant.make(params)
+    for i, grad in enumerate(grads):
+        optimizer.step({name: guarded.put(g, offset=(i + k) % 7) for k, (name, g) in enumerate(grad.items())})
+    check(optimizer, params, wanted, states)
+    guarded.check()
+    assert _core.level() == level
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+@pytest.mark.usefixtures("eager_threads")
+def test_every_thread_count(variant: Variant, dtype: Any, threads: int) -> None:
+    instep.set_num_threads(threads)
+    start, grads, wanted, states = expected(variant, tuple(LARGE_SIZES), dtype, dtype)
+    params = {name: p.copy() for name, p in start.items()}
+    optimizer = variant.make(params)
+    regions = _core.counters()["parallel_regions"]
+    for grad in grads:
+        optimizer.step(grad)
+    check(optimizer, params, wanted, states)
+    if instep.config()["openmp"]["version"]:
+        taken = _core.counters()["parallel_regions"] - regions
+        assert taken == (STEPS if threads > 1 else 0), "one parallel region a step"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("grad_dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("state_dtype", [None, np.dtype("float16"), BFLOAT16], ids=str)
+def test_mixed_formats(dtype: Any, grad_dtype: Any, state_dtype: Any, level: str) -> None:
+    use_level(level)
+    for variant in (v for v in VARIANTS if v.label in ("AdamW-amsgrad", "SGD-nesterov-momentum")):
+        start, grads, wanted, states = expected(
+            variant, tuple(SMALL_SIZES), dtype, grad_dtype, state_dtype=state_dtype
+        )
+        params = {name: p.copy() for name, p in start.items()}
+        optimizer = variant.make(params, state_dtype=state_dtype)
+        for grad in grads:
+            optimizer.step(grad)
+        check(optimizer, params, wanted, states)
+
+
+def test_the_variants_compared_are_there() -> None:
+    assert {v.label for v in VARIANTS} >= {"AdamW-amsgrad", "SGD-nesterov-momentum"}
+    assert {v.rule.__name__ for v in VARIANTS} >= {"SGD", "Momentum", "RMSprop", "Adam", "AdamW"}
+    for rule in _core.rules():
+        assert any(v.rule._rule == rule for v in VARIANTS), f"no test reaches the rule {rule}"
+
+
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+def test_special_values(variant: Variant, dtype: Any, level: str) -> None:
+    """Zeros of both signs, infinities, NaN, subnormals, the largest numbers, in all pairs of p and g."""
+    use_level(level)
+    info = instep_finfo(dtype)
+    values = np.array([*SPECIAL, *info, *(-x for x in info)], dtype)
+    p, g = (a.ravel() for a in np.meshgrid(values, values))
+    params = {"w": p.copy()}
+    optimizer = variant.make(params)
+    reference = Reference(variant.rule.__name__, params, **variant.options)
+    for k in range(STEPS):
+        grad = {"w": np.roll(g, k)}
+        optimizer.step(grad)
+        reference.step(grad)
+        check(optimizer, params, reference.params, reference.state)
+
+
+def instep_finfo(dtype: Any) -> list[Any]:
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(dtype)
+    return [info.max, info.tiny, info.smallest_subnormal, info.tiny / 2, info.eps]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [np.dtype("float16"), BFLOAT16], ids=str)
+@pytest.mark.parametrize("state_of", [np.dtype("float32"), np.dtype("float64")], ids=str)
+def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
+    """Every tie and its neighbours: the momentum buffer of a first step is the gradient, rounded once."""
+    use_level(level)
+    patterns = np.arange(2**16, dtype=np.uint16).view(dtype)
+    patterns = patterns[np.isfinite(patterns.astype("f4"))].astype(state_of)
+    ordered = np.unique(patterns)
+    ties = ordered[1:] / 2 + ordered[:-1] / 2
+    last = ordered[-1] + (ordered[-1] - ordered[-2]) / 2  # from here on it is infinity
+    ties = np.concatenate([ties, [last, -last]]).astype(state_of)
+    wide = np.concatenate([ordered, ties, np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf)])
+    grad = wide.astype(state_of)
+    params = {"w": np.zeros(grad.shape, state_of)}
+    optimizer = instep.Momentum(params, state_dtype=dtype)
+    reference = Reference("Momentum", params, state_dtype=dtype)
+    optimizer.step({"w": grad})
+    reference.step({"w": grad})
+    assert_same_bits(
+        optimizer.state["w"]["momentum_buffer"], reference.state["w"]["momentum_buffer"], "the buffer"
+    )

@@ -1,0 +1,74 @@
+"""What the documentation shows runs as written."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import instep
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(instep.__path__, "instep.")
+    if not module.name.endswith(("_core", "__main__"))
+)
+
+
+@pytest.mark.parametrize("name", ["instep", *MODULES])
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), raise_on_error=False)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", [n for n in instep.__all__ if isinstance(getattr(instep, n), type)])
+def test_every_optimizer_has_an_example(name: str) -> None:
+    cls = getattr(instep, name)
+    if cls is instep.Optimizer:
+        return
+    examples = doctest.DocTestFinder(recurse=False).find(cls, name)
+    assert examples[0].examples, f"{name} has no example"
+    assert all(section in cls.__doc__ for section in ("Examples", "Parameters")) or "`SGD`" in cls.__doc__
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
+    """The blocks of a page, one after another in one program, in an empty folder."""
+    blocks = python_blocks(path)
+    if not blocks:
+        pytest.skip("no Python on this page")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_opens_with_a_short_example() -> None:
+    first = python_blocks(ROOT / "README.md")[0]
+    lines = [line for line in first.splitlines() if line.strip()]
+    assert 5 <= len(lines) <= 14
+
+
+def test_the_version_has_one_source() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{instep.__version__}"' in pyproject
+    assert f"## {instep.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,80 @@
+"""The caller's floating-point environment changes no bit and is as it was afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from cases import numbers
+from reference import Reference, assert_same_bits
+
+import instep
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64" or platform.system() != "Linux", reason="sets MXCSR through glibc"
+)
+
+FTZ_AND_DAZ = 0x8040
+ROUND_UP = 0x4000
+
+
+class Environment(ctypes.Structure):
+    """glibc's fenv_t on x86-64: 28 bytes of x87, then MXCSR."""
+
+    _fields_ = [("x87", ctypes.c_uint32 * 7), ("mxcsr", ctypes.c_uint32)]  # noqa: RUF012
+
+
+libm = ctypes.CDLL("libm.so.6")
+
+
+def mxcsr() -> int:
+    environment = Environment()
+    assert libm.fegetenv(ctypes.byref(environment)) == 0
+    return environment.mxcsr
+
+
+@contextmanager
+def flags(bits: int) -> Iterator[None]:
+    environment, saved = Environment(), Environment()
+    libm.fegetenv(ctypes.byref(saved))
+    libm.fegetenv(ctypes.byref(environment))
+    environment.mxcsr |= bits
+    libm.fesetenv(ctypes.byref(environment))
+    try:
+        yield
+    finally:
+        libm.fesetenv(ctypes.byref(saved))
+
+
+@pytest.mark.parametrize("bits", [FTZ_AND_DAZ, ROUND_UP, FTZ_AND_DAZ | ROUND_UP])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> None:
+    instep.set_num_threads(threads)
+    rng = np.random.default_rng(14)
+    start = {name: numbers(rng, 60_000, dtype) for name, dtype in (("a", "f4"), ("b", "f8"), ("c", "f2"))}
+    start["a"][::3] = 1e-41  # subnormal
+    start["b"][::3] = 1e-310
+    params = {name: p.copy() for name, p in start.items()}
+    grads = [{name: numbers(rng, p.size, p.dtype) for name, p in start.items()} for _ in range(3)]
+    for grad in grads:
+        grad["a"][::2] = 1e-42
+        grad["b"][::2] = 1e-312
+    reference = Reference("Adam", start, clip_norm=1.0, betas=(0.7, 0.93))
+    for grad in grads:
+        reference.step(grad)
+    optimizer = instep.Adam(params, clip_norm=1.0, betas=(0.7, 0.93))
+    for grad in grads:
+        with flags(bits):
+            before = mxcsr()
+            optimizer.step(grad)
+            after = mxcsr()
+        assert after == before
+        assert before & bits == bits
+    for name, p in params.items():
+        assert_same_bits(p, reference.params[name], name)
+        for state, values in reference.state[name].items():
+            assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")
