@@ -103,9 +103,7 @@ struct Float16 {
 struct BFloat16 {
     using Stored = std::uint16_t;
 
-    static float load(std::uint16_t stored) {
-        return as_float(static_cast<std::int32_t>(std::uint32_t{stored} << 16));
-    }
+    static float load(std::uint16_t stored) { return as_float(static_cast<std::int32_t>(std::uint32_t{stored} << 16)); }
 
     static std::uint16_t store(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));

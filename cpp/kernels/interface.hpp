@@ -39,7 +39,7 @@ struct View {
 
 // One array taking part in a step.
 struct Operand {
-    char* data;        // of element (0, 0, ...)
+    char* data;  // of element (0, 0, ...)
     Format format;
     const View* view;  // null: the elements lie side by side in the order of the step
 };

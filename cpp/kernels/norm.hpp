@@ -41,7 +41,7 @@ double sum_of_squares(const Operand& grad, std::int64_t begin, std::int64_t coun
         }
     }
     for (int width = norm_lanes / 2; width > 0; width /= 2)
-        for (int lane = 0; lane < width; ++lane) lanes[lane] = lanes[2 * lane] + lanes[2 * lane + 1];
+        for (int lane = 0; lane < width; ++lane) lanes[lane] = lanes[lane + lane] + lanes[lane + lane + 1];
     return lanes[0];
 }
 

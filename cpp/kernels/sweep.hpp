@@ -7,6 +7,15 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
+// Element i of a state, or a stand-in where this variant of the rule does without it.
+template <class Rule, int K, class T>
+inline T& state(T* values, std::int64_t i, T& none) {
+    if constexpr (Rule::states[K].used)
+        return values[i];
+    else
+        return none;
+}
+
 // The rule over elements that lie side by side in its compute type. Kept out of line so that the disassembly shows one
 // function a rule, which tools/check_levels.py looks at. The pointers come as parameters because that is where
 // compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
@@ -15,20 +24,18 @@ INSTEP_NOINLINE void update(const Rule rule, std::int64_t count, T* __restrict p
                             T* __restrict s0, T* __restrict s1, T* __restrict s2, T* __restrict s3) {
     static_assert(Rule::slots <= max_states);
     for (std::int64_t i = 0; i < count; ++i) {
-        [[maybe_unused]] T unused{};  // stands in for a state that this variant of the rule does without
-        if constexpr (Rule::slots == 0) {
+        [[maybe_unused]] T none{};
+        if constexpr (Rule::slots == 0)
             rule(p[i], g[i]);
-        } else if constexpr (Rule::slots == 1) {
-            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused);
-        } else if constexpr (Rule::slots == 2) {
-            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused);
-        } else if constexpr (Rule::slots == 3) {
-            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused,
-                 Rule::states[2].used ? s2[i] : unused);
-        } else {
-            rule(p[i], g[i], Rule::states[0].used ? s0[i] : unused, Rule::states[1].used ? s1[i] : unused,
-                 Rule::states[2].used ? s2[i] : unused, Rule::states[3].used ? s3[i] : unused);
-        }
+        else if constexpr (Rule::slots == 1)
+            rule(p[i], g[i], state<Rule, 0>(s0, i, none));
+        else if constexpr (Rule::slots == 2)
+            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none));
+        else if constexpr (Rule::slots == 3)
+            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none), state<Rule, 2>(s2, i, none));
+        else
+            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none), state<Rule, 2>(s2, i, none),
+                 state<Rule, 3>(s3, i, none));
     }
 }
 
@@ -67,8 +74,7 @@ void sweep(const Sweep& chunk) {
 
     const bool has_terms = any(chunk.terms);
     bool ready = !has_terms && lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
-    for (int k = 0; k < Rule::slots; ++k)
-        ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
+    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
     if (ready) {
         T* s[max_states] = {};
         for (int k = 0; k < Rule::slots; ++k)

@@ -55,8 +55,9 @@ Format find_format(PyObject* descr, const std::string& who) {
     else
         throw py::type_error(who + " has dtype " + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
     if (swapped)
-        throw py::type_error(who + " has the byte-swapped dtype " + text_of(dtype) +
-                             "; one in the machine's byte order is wanted (array.astype(array.dtype.newbyteorder('=')))");
+        throw py::type_error(
+            who + " has the byte-swapped dtype " + text_of(dtype) +
+            "; one in the machine's byte order is wanted (array.astype(array.dtype.newbyteorder('=')))");
     known_dtypes().push_back({dtype.inc_ref().ptr(), format});
     return format;
 }
@@ -120,9 +121,10 @@ Format check_parameter(const py::object& parameter, const std::string& name) {
     require_aligned(fields, who);
     if (overlaps_itself(Extents(fields.shape, fields.shape + fields.ndim),
                         Extents(fields.strides, fields.strides + fields.ndim), item_size(format)))
-        throw py::value_error(who +
-                              " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
-                              "array of separate elements is wanted");
+        throw py::value_error(
+            who +
+            " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
+            "array of separate elements is wanted");
     return format;
 }
 
@@ -140,7 +142,8 @@ Format check_gradient(PyObject* gradient, const std::string& name, const Extents
     }
     if (!found) format = find_format(fields.descr, who());
     if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0) require_aligned(fields, who());
-    if (static_cast<std::size_t>(fields.ndim) != shape.size() || !std::equal(shape.begin(), shape.end(), fields.shape)) {
+    if (static_cast<std::size_t>(fields.ndim) != shape.size() ||
+        !std::equal(shape.begin(), shape.end(), fields.shape)) {
         std::string wanted = "(";
         for (std::size_t axis = 0; axis < shape.size(); ++axis)
             wanted += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);

@@ -45,9 +45,7 @@ void GradientCollector::collect(py::handle gradients, std::vector<py::object>& o
 void GradientCollector::collect_from(const Container& container, py::handle gradients, const std::string& who,
                                      std::vector<py::object>& out) {
     switch (container.kind) {
-        case ContainerKind::array:
-            out.push_back(py::reinterpret_borrow<py::object>(gradients));
-            return;
+        case ContainerKind::array: out.push_back(py::reinterpret_borrow<py::object>(gradients)); return;
         case ContainerKind::sequence: {
             if (!is_sequence(gradients))
                 throw py::type_error(who + " came as a " + type_name(gradients) + "; a list or tuple of " +

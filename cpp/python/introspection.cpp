@@ -57,7 +57,8 @@ void set_level_by_name(const std::string& name) {
     }
     std::string usable;
     for (const std::string& level : usable_level_names()) usable += (usable.empty() ? "" : ", ") + level;
-    throw py::value_error("instruction-set level '" + name + "' is not to be had here; one of " + usable + " is wanted");
+    throw py::value_error("instruction-set level '" + name + "' is not to be had here; one of " + usable +
+                          " is wanted");
 }
 
 int x86_64_level_of(std::uint32_t leaf1_ecx, std::uint32_t leaf7_ebx, std::uint32_t extended1_ecx, std::uint64_t xcr0) {

@@ -39,6 +39,20 @@ int family_index(const std::string& rule) {
     return static_cast<int>(family - level.families);
 }
 
+// Lets the gradients go at the end of a step, also of one that was refused.
+class Release {
+public:
+    explicit Release(std::vector<py::object>& held) : held_(held) {}
+    ~Release() { held_.clear(); }
+    Release(const Release&) = delete;
+    Release& operator=(const Release&) = delete;
+    Release(Release&&) = delete;
+    Release& operator=(Release&&) = delete;
+
+private:
+    std::vector<py::object>& held_;
+};
+
 }  // namespace
 
 Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype) {
@@ -153,8 +167,9 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, double clip_norm
         const auto clip_value = values[count].cast<double>();
         const auto l2 = values[count + 1].cast<double>();
         const auto l1 = values[count + 2].cast<double>();
-        group.terms = {false, std::isfinite(clip_value), values[count + 3].cast<bool>(), l2 != 0, l1 != 0, 1.0,
-                       clip_value, l2, l1};
+        group.terms = {
+            false, std::isfinite(clip_value), values[count + 3].cast<bool>(), l2 != 0, l1 != 0, 1.0, clip_value, l2,
+            l1};
     }
     return parsed;
 }
@@ -167,11 +182,7 @@ void Plan::set_hyperparameters(const py::sequence& settings, double clip_norm) {
 
 void Plan::step(py::handle gradients, py::handle evaluate) {
     const StepLock::Guard guard(lock_);
-    struct Release {  // of the gradients, also when a check refuses them
-        std::vector<py::object>& held;
-        ~Release() { held.clear(); }
-    };
-    const Release release_gradients{collected_};
+    const Release release_gradients(collected_);
 
     if (!evaluate.is_none()) {
         const auto result = evaluate(step_count_).cast<py::tuple>();

@@ -10,12 +10,14 @@ namespace instep {
 
 StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
     if (lock.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
-        throw std::runtime_error("this optimizer is in the middle of a step on this very thread: "
-                                 "a schedule must not step it");
+        throw std::runtime_error(
+            "this optimizer is in the middle of a step on this very thread: "
+            "a schedule must not step it");
     if (!lock.mutex_.try_lock()) {
         if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
-            throw std::runtime_error("this process was forked while another thread was stepping this optimizer: "
-                                     "its arrays are partly updated here and the thread that would finish is gone");
+            throw std::runtime_error(
+                "this process was forked while another thread was stepping this optimizer: "
+                "its arrays are partly updated here and the thread that would finish is gone");
         const pybind11::gil_scoped_release release;
         lock.mutex_.lock();
     }

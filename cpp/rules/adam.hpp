@@ -28,9 +28,14 @@ struct Adam {
     static Adam prepare(const double* h, std::int64_t t) {
         const double correction1 = 1.0 - power(h[beta1], t);
         const double correction2 = 1.0 - power(h[beta2], t);
-        return {T(h[beta1]),           T(1.0 - h[beta1]), T(h[beta2]),
-                T(1.0 - h[beta2]),     T(h[lr] / correction1), T(1.0 / square_root(correction2)),
-                T(h[eps]),             T(1.0 - h[lr] * h[weight_decay])};
+        return {T(h[beta1]),
+                T(1.0 - h[beta1]),
+                T(h[beta2]),
+                T(1.0 - h[beta2]),
+                T(h[lr] / correction1),
+                T(1.0 / square_root(correction2)),
+                T(h[eps]),
+                T(1.0 - h[lr] * h[weight_decay])};
     }
 
     void operator()(T& p, T g, T& m, T& v, T& w) const {

@@ -105,47 +105,57 @@ void Stepper::finish_norm() {
     scale_ = scaled_ ? clip_norm_ / norm_ : 1.0;
 }
 
+// Calls action(index, segment, gradient) for every segment of a present gradient in the units that this thread gets
+// hold of, and done() after each unit. Whoever is free takes the next one: a thread that wakes late costs little.
+template <class Action, class Done>
+void Stepper::for_each_segment(std::atomic<std::size_t>& next, Action action, Done done) {
+    const std::size_t unit_count = units_.size() - 1;
+    for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
+         unit = next.fetch_add(1, std::memory_order_relaxed)) {
+        for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k) {
+            const Gradient& gradient = *(*gradients_)[segments_[k].tensor];
+            if (gradient.present) action(k, segments_[k], gradient);
+        }
+        done();
+    }
+}
+
 void Stepper::work_on_chunks() {
     const FloatEnvironment environment;
-    const std::size_t unit_count = units_.size() - 1;
     if (with_norm_) {
-        std::size_t unit = 0;
-        while ((unit = next_norm_unit_.fetch_add(1, std::memory_order_relaxed)) < unit_count) {
-            for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k) {
-                const Segment& segment = segments_[k];
-                const Gradient& gradient = *(*gradients_)[segment.tensor];
-                if (!gradient.present) continue;
+        for_each_segment(
+            next_norm_unit_,
+            [this](std::size_t k, const Segment& segment, const Gradient& gradient) {
                 const auto compute = static_cast<int>(tensors_[segment.tensor]->compute);
                 partial_sums_[k] =
                     level_->sum_of_squares[compute](gradient.in_logical_order, segment.begin, segment.count);
-            }
-            if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
-        }
+            },
+            [this] {  // the thread that finishes the last unit adds up, and the others wait
+                if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
+            });
         if (parallel_) team::barrier();
     }
+    for_each_segment(
+        next_unit_,
+        [this](std::size_t, const Segment& segment, const Gradient& gradient) { update(segment, gradient); }, [] {});
+}
+
+void Stepper::update(const Segment& segment, const Gradient& gradient) const {
+    const Tensor& tensor = *tensors_[segment.tensor];
+    const Scalars& scalars = scalars_[scalars_of_[segment.tensor]];
     Sweep sweep;
-    std::size_t unit = 0;
-    while ((unit = next_unit_.fetch_add(1, std::memory_order_relaxed)) < unit_count) {
-        for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k) {
-            const Segment& segment = segments_[k];
-            const Gradient& gradient = *(*gradients_)[segment.tensor];
-            if (!gradient.present) continue;
-            const Tensor& tensor = *tensors_[segment.tensor];
-            const Scalars& scalars = scalars_[scalars_of_[segment.tensor]];
-            sweep.scalars = scalars.bytes;
-            sweep.terms = (*groups_)[scalars.group].terms;
-            if (scaled_) {
-                sweep.terms.scaled = true;
-                sweep.terms.scale = scale_;
-            }
-            sweep.param = tensor.param;
-            sweep.grad = gradient.in_step_order;
-            for (int s = 0; s < max_states; ++s) sweep.states[s] = tensor.states[s];
-            sweep.begin = segment.begin;
-            sweep.count = segment.count;
-            scalars.variant->sweep[static_cast<int>(tensor.compute)](sweep);
-        }
+    sweep.scalars = scalars.bytes;
+    sweep.terms = (*groups_)[scalars.group].terms;
+    if (scaled_) {
+        sweep.terms.scaled = true;
+        sweep.terms.scale = scale_;
     }
+    sweep.param = tensor.param;
+    sweep.grad = gradient.in_step_order;
+    for (int s = 0; s < max_states; ++s) sweep.states[s] = tensor.states[s];
+    sweep.begin = segment.begin;
+    sweep.count = segment.count;
+    scalars.variant->sweep[static_cast<int>(tensor.compute)](sweep);
 }
 
 }  // namespace instep

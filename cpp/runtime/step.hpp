@@ -69,7 +69,10 @@ private:
     };
 
     std::size_t scalars_for(const Tensor& tensor);
+    template <class Action, class Done>
+    void for_each_segment(std::atomic<std::size_t>& next, Action action, Done done);
     void work_on_chunks();
+    void update(const Segment& segment, const Gradient& gradient) const;
     void finish_norm();
 
     std::vector<std::unique_ptr<Tensor>> tensors_;
