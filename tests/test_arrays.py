@@ -56,13 +56,28 @@ LAYOUTS: list[Callable[[np.ndarray], np.ndarray]] = [
     middle_axis_first,
     inner_slice,
 ]
-SHAPES = [(7,), (1,), (3, 5), (1, 9), (9, 1), (4, 1, 6), (2, 3, 4, 5), (40, 33), (5, 0, 3), (700, 41)]
+SHAPES = [
+    (7,),
+    (1,),
+    (3, 5),
+    (1, 9),
+    (9, 1),
+    (4, 1, 6),
+    (2, 3, 4, 5),
+    (40, 33),
+    (5, 0, 3),
+    (700, 41),
+]
 
 
 def surroundings(view: np.ndarray) -> np.ndarray:
     """The whole buffer behind a view, as bytes."""
     whole = view if view.base is None else view.base
-    return np.asarray(whole).view(np.uint8) if whole.flags.c_contiguous else whole.copy().view(np.uint8)
+    return (
+        np.asarray(whole).view(np.uint8)
+        if whole.flags.c_contiguous
+        else whole.copy().view(np.uint8)
+    )
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
@@ -190,7 +205,11 @@ def test_groups_have_their_own_hyperparameters() -> None:
     optimizer = instep.Adam(
         [
             {"params": {"a": params["a"]}, "lr": 0.5, "amsgrad": True},
-            {"params": {"b": params["b"]}, "betas": (0.5, lambda t: 0.5 + 0.1 * t), "maximize": True},
+            {
+                "params": {"b": params["b"]},
+                "betas": (0.5, lambda t: 0.5 + 0.1 * t),
+                "maximize": True,
+            },
         ],
         lr=lambda t: 0.1 / (1 + t),
     )

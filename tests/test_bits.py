@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import (
@@ -34,7 +35,9 @@ def make_arrays(
 ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     rng = np.random.default_rng(seed)
     params = {f"size {n}": numbers(rng, n, dtype) for n in sizes}
-    grads = [{name: numbers(rng, p.size, grad_dtype) for name, p in params.items()} for _ in range(STEPS)]
+    grads = [
+        {name: numbers(rng, p.size, grad_dtype) for name, p in params.items()} for _ in range(STEPS)
+    ]
     return params, grads
 
 
@@ -68,7 +71,9 @@ def test_every_size_at_every_level(variant: Variant, dtype: Any, level: str) -> 
     params = {name: guarded.put(p, offset=i % 5) for i, (name, p) in enumerate(start.items())}
     optimizer = variant.make(params)
     for i, grad in enumerate(grads):
-        optimizer.step({name: guarded.put(g, offset=(i + k) % 7) for k, (name, g) in enumerate(grad.items())})
+        optimizer.step(
+            {name: guarded.put(g, offset=(i + k) % 7) for k, (name, g) in enumerate(grad.items())}
+        )
     check(optimizer, params, wanted, states)
     guarded.check()
     assert _core.level() == level
@@ -139,8 +144,6 @@ def test_special_values(variant: Variant, dtype: Any, level: str) -> None:
 
 
 def instep_finfo(dtype: Any) -> list[Any]:
-    import ml_dtypes
-
     info = ml_dtypes.finfo(dtype)
     return [info.max, info.tiny, info.smallest_subnormal, info.tiny / 2, info.eps]
 
@@ -165,5 +168,7 @@ def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
     optimizer.step({"w": grad})
     reference.step({"w": grad})
     assert_same_bits(
-        optimizer.state["w"]["momentum_buffer"], reference.state["w"]["momentum_buffer"], "the buffer"
+        optimizer.state["w"]["momentum_buffer"],
+        reference.state["w"]["momentum_buffer"],
+        "the buffer",
     )

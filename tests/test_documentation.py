@@ -28,14 +28,19 @@ def test_examples_in_docstrings(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", [n for n in instep.__all__ if isinstance(getattr(instep, n), type)])
+@pytest.mark.parametrize(
+    "name", [n for n in instep.__all__ if isinstance(getattr(instep, n), type)]
+)
 def test_every_optimizer_has_an_example(name: str) -> None:
     cls = getattr(instep, name)
     if cls is instep.Optimizer:
         return
     examples = doctest.DocTestFinder(recurse=False).find(cls, name)
     assert examples[0].examples, f"{name} has no example"
-    assert all(section in cls.__doc__ for section in ("Examples", "Parameters")) or "`SGD`" in cls.__doc__
+    assert (
+        all(section in cls.__doc__ for section in ("Examples", "Parameters"))
+        or "`SGD`" in cls.__doc__
+    )
 
 
 def python_blocks(path: Path) -> list[str]:

@@ -15,7 +15,8 @@ from reference import Reference, assert_same_bits
 import instep
 
 pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or platform.system() != "Linux", reason="sets MXCSR through glibc"
+    platform.machine() != "x86_64" or platform.system() != "Linux",
+    reason="sets MXCSR through glibc",
 )
 
 FTZ_AND_DAZ = 0x8040
@@ -25,7 +26,7 @@ ROUND_UP = 0x4000
 class Environment(ctypes.Structure):
     """glibc's fenv_t on x86-64: 28 bytes of x87, then MXCSR."""
 
-    _fields_ = [("x87", ctypes.c_uint32 * 7), ("mxcsr", ctypes.c_uint32)]  # noqa: RUF012
+    _fields_ = [("x87", ctypes.c_uint32 * 7), ("mxcsr", ctypes.c_uint32)]
 
 
 libm = ctypes.CDLL("libm.so.6")
@@ -55,7 +56,9 @@ def flags(bits: int) -> Iterator[None]:
 def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> None:
     instep.set_num_threads(threads)
     rng = np.random.default_rng(14)
-    start = {name: numbers(rng, 60_000, dtype) for name, dtype in (("a", "f4"), ("b", "f8"), ("c", "f2"))}
+    start = {
+        name: numbers(rng, 60_000, dtype) for name, dtype in (("a", "f4"), ("b", "f8"), ("c", "f2"))
+    }
     start["a"][::3] = 1e-41  # subnormal
     start["b"][::3] = 1e-310
     params = {name: p.copy() for name, p in start.items()}

@@ -84,7 +84,9 @@ def test_forced_by_the_environment(level: str) -> None:
 
 @pytest.mark.parametrize("name", ["avx512", "", "x86-64-v9", "X86-64-V2"])
 def test_wrong_names(name: str) -> None:
-    with pytest.raises(ValueError, match=f"level '{name}' is not to be had here; one of .*is wanted"):
+    with pytest.raises(
+        ValueError, match=f"level '{name}' is not to be had here; one of .*is wanted"
+    ):
         instep.set_isa(name)
     done = run("import instep", INSTEP_ISA=name)
     assert done.returncode != 0

@@ -24,21 +24,61 @@ def read_only() -> np.ndarray:
 
 
 BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
-    ("read-only", read_only(), ValueError, r"parameter '0' is read-only; a writeable array is wanted"),
+    (
+        "read-only",
+        read_only(),
+        ValueError,
+        r"parameter '0' is read-only; a writeable array is wanted",
+    ),
     ("memory-mapped", np.broadcast_to(np.float64(0), (1,)), ValueError, "read-only"),
     ("misaligned", misaligned(), ValueError, r"parameter '0' is misaligned"),
-    ("byte-swapped", np.zeros(4, ">f4"), TypeError, r"parameter '0' has the byte-swapped dtype >f4"),
-    ("integer", np.zeros(4, int), TypeError, r"parameter '0' has dtype int64; float64, float32, float16 or"),
+    (
+        "byte-swapped",
+        np.zeros(4, ">f4"),
+        TypeError,
+        r"parameter '0' has the byte-swapped dtype >f4",
+    ),
+    (
+        "integer",
+        np.zeros(4, int),
+        TypeError,
+        r"parameter '0' has dtype int64; float64, float32, float16 or",
+    ),
     ("complex", np.zeros(4, complex), TypeError, r"parameter '0' has dtype complex128"),
     ("object", np.zeros(4, object), TypeError, r"parameter '0' has dtype object"),
-    ("long double", np.zeros(4, np.longdouble), TypeError, r"parameter '0' has dtype (longdouble|float128)"),
+    (
+        "long double",
+        np.zeros(4, np.longdouble),
+        TypeError,
+        r"parameter '0' has dtype (longdouble|float128)",
+    ),
     ("bool", np.zeros(4, bool), TypeError, r"parameter '0' has dtype bool"),
     ("structured", np.zeros(4, [("a", "f4")]), TypeError, r"parameter '0' has dtype"),
     ("masked", np.ma.zeros(4), TypeError, r"parameter '0' is a .*Masked"),
-    ("zero strides", np.lib.stride_tricks.as_strided(np.zeros(4), (4, 4), (0, 8)), ValueError, "overlaps itself"),
-    ("sliding", np.lib.stride_tricks.as_strided(np.zeros(9), (4, 4), (8, 8)), ValueError, "overlaps itself"),
-    ("half over", np.lib.stride_tricks.as_strided(np.zeros(9, "f4"), (4,), (2,)), ValueError, "misaligned|overlaps"),
-    ("list of numbers", [1.0, 2.0], TypeError, r"parameter '0' is a float; a NumPy array is wanted"),
+    (
+        "zero strides",
+        np.lib.stride_tricks.as_strided(np.zeros(4), (4, 4), (0, 8)),
+        ValueError,
+        "overlaps itself",
+    ),
+    (
+        "sliding",
+        np.lib.stride_tricks.as_strided(np.zeros(9), (4, 4), (8, 8)),
+        ValueError,
+        "overlaps itself",
+    ),
+    (
+        "half over",
+        np.lib.stride_tricks.as_strided(np.zeros(9, "f4"), (4,), (2,)),
+        ValueError,
+        "misaligned|overlaps",
+    ),
+    (
+        "list of numbers",
+        [1.0, 2.0],
+        TypeError,
+        r"parameter '0' is a float; a NumPy array is wanted",
+    ),
     ("nested list", [[np.zeros(1)]], TypeError, r"parameter '0' is a list"),
     ("number", 1.0, TypeError, "params is a float"),
     ("None", None, TypeError, "params is a NoneType"),
@@ -49,14 +89,26 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
     ("empty group", [{"params": []}], ValueError, "params is empty"),
     ("key no str", {1: np.zeros(1)}, TypeError, "a parameter's name is 1; a str"),
     ("group without params", [{"lr": 1.0}], ValueError, r"group 0 has the keys \['lr'\]"),
-    ("group with another key", [{"params": np.zeros(1), "rate": 1.0}], TypeError, "no hyperparameter 'rate'"),
+    (
+        "group with another key",
+        [{"params": np.zeros(1), "rate": 1.0}],
+        TypeError,
+        "no hyperparameter 'rate'",
+    ),
     ("group with clip_norm", [{"params": np.zeros(1), "clip_norm": 1.0}], TypeError, "'clip_norm'"),
     ("group with bad lr", [{"params": np.zeros(1), "lr": -1.0}], ValueError, "lr is -1.0"),
-    ("same name twice", [{"params": {"1": np.zeros(1)}}, {"params": np.zeros(1)}], ValueError, "go by the name '1'"),
+    (
+        "same name twice",
+        [{"params": {"1": np.zeros(1)}}, {"params": np.zeros(1)}],
+        ValueError,
+        "go by the name '1'",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("params", "error", "message"), [c[1:] for c in BAD_PARAMS], ids=[c[0] for c in BAD_PARAMS])
+@pytest.mark.parametrize(
+    ("params", "error", "message"), [c[1:] for c in BAD_PARAMS], ids=[c[0] for c in BAD_PARAMS]
+)
 def test_parameters(params: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         instep.Adam(params)
@@ -65,7 +117,12 @@ def test_parameters(params: Any, error: type[Exception], message: str) -> None:
 
 def test_overlapping_parameters() -> None:
     base = np.zeros(10)
-    for a, b in [(base, base), (base[:6], base[5:]), (base, base[::3]), (base.reshape(2, 5).T, base[9:])]:
+    for a, b in [
+        (base, base),
+        (base[:6], base[5:]),
+        (base, base[::3]),
+        (base.reshape(2, 5).T, base[9:]),
+    ]:
         with pytest.raises(ValueError, match=r"parameter '\d' shares memory with parameter '\d'"):
             instep.SGD([a, b])
     instep.SGD([base[:5], base[5:]])
@@ -85,7 +142,10 @@ class Bytes:
     def _read(optimizer: Any) -> Any:
         return (
             {name: p.tobytes() for name, p in optimizer.params.items()},
-            {n: {s: a.tobytes() for s, a in states.items()} for n, states in optimizer.state.items()},
+            {
+                n: {s: a.tobytes() for s, a in states.items()}
+                for n, states in optimizer.state.items()
+            },
             optimizer.step_count,
             optimizer._plan.steps,
             optimizer.grad_norm,
@@ -115,20 +175,75 @@ BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
     ("missing", lambda o: {"w": W}, ValueError, r"missing: 'b' \(None leaves"),
     ("too many", lambda o: {"w": W, "b": good(), "c": good()}, ValueError, "unknown: 'c'"),
     ("other key", lambda o: {"w": W, "c": good()}, ValueError, r"missing: 'b'.*unknown: 'c'"),
-    ("shape", lambda o: {"w": W.T, "b": good()}, ValueError, r"gradient of 'w' has shape \(4, 3\).*\(3, 4\), is"),
-    ("last shape", lambda o: {"w": W, "b": np.ones(5)}, ValueError, r"gradient of 'b' has shape \(5,\).*\(4,\), is"),
-    ("dimensions", lambda o: {"w": W, "b": np.ones((4, 1))}, ValueError, r"gradient of 'b' has shape \(4, 1\)"),
+    (
+        "shape",
+        lambda o: {"w": W.T, "b": good()},
+        ValueError,
+        r"gradient of 'w' has shape \(4, 3\).*\(3, 4\), is",
+    ),
+    (
+        "last shape",
+        lambda o: {"w": W, "b": np.ones(5)},
+        ValueError,
+        r"gradient of 'b' has shape \(5,\).*\(4,\), is",
+    ),
+    (
+        "dimensions",
+        lambda o: {"w": W, "b": np.ones((4, 1))},
+        ValueError,
+        r"gradient of 'b' has shape \(4, 1\)",
+    ),
     ("scalar", lambda o: {"w": W, "b": 1.0}, TypeError, "gradient of 'b' is a float"),
-    ("integer", lambda o: {"w": W, "b": np.ones(4, int)}, TypeError, "gradient of 'b' has dtype int64"),
-    ("complex", lambda o: {"w": W, "b": np.ones(4, complex)}, TypeError, "gradient of 'b' has dtype complex128"),
-    ("object", lambda o: {"w": W, "b": np.ones(4, object)}, TypeError, "gradient of 'b' has dtype object"),
-    ("byte-swapped", lambda o: {"w": W, "b": np.ones(4, ">f8")}, TypeError, "gradient of 'b' has the byte-swapped"),
-    ("misaligned", lambda o: {"w": W, "b": misaligned(4, "f8")}, ValueError, "gradient of 'b' is misaligned"),
+    (
+        "integer",
+        lambda o: {"w": W, "b": np.ones(4, int)},
+        TypeError,
+        "gradient of 'b' has dtype int64",
+    ),
+    (
+        "complex",
+        lambda o: {"w": W, "b": np.ones(4, complex)},
+        TypeError,
+        "gradient of 'b' has dtype complex128",
+    ),
+    (
+        "object",
+        lambda o: {"w": W, "b": np.ones(4, object)},
+        TypeError,
+        "gradient of 'b' has dtype object",
+    ),
+    (
+        "byte-swapped",
+        lambda o: {"w": W, "b": np.ones(4, ">f8")},
+        TypeError,
+        "gradient of 'b' has the byte-swapped",
+    ),
+    (
+        "misaligned",
+        lambda o: {"w": W, "b": misaligned(4, "f8")},
+        ValueError,
+        "gradient of 'b' is misaligned",
+    ),
     ("a list in it", lambda o: {"w": W, "b": [1.0] * 4}, TypeError, "gradient of 'b' is a list"),
     ("masked", lambda o: {"w": W, "b": np.ma.ones(4)}, TypeError, "gradient of 'b' is a .*Masked"),
-    ("the parameter", lambda o: {"w": W, "b": o.params["b"]}, ValueError, "'b' shares memory with parameter 'b'"),
-    ("another's", lambda o: {"w": W, "b": o.params["w"][0]}, ValueError, "'b' shares memory with parameter 'w'"),
-    ("reversed", lambda o: {"w": W, "b": o.params["b"][::-1]}, ValueError, "'b' shares memory with parameter 'b'"),
+    (
+        "the parameter",
+        lambda o: {"w": W, "b": o.params["b"]},
+        ValueError,
+        "'b' shares memory with parameter 'b'",
+    ),
+    (
+        "another's",
+        lambda o: {"w": W, "b": o.params["w"][0]},
+        ValueError,
+        "'b' shares memory with parameter 'w'",
+    ),
+    (
+        "reversed",
+        lambda o: {"w": W, "b": o.params["b"][::-1]},
+        ValueError,
+        "'b' shares memory with parameter 'b'",
+    ),
     (
         "state",
         lambda o: {"w": o.state["w"]["exp_avg"], "b": good()},
@@ -138,7 +253,9 @@ BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("grads", "error", "message"), [c[1:] for c in BAD_GRADS], ids=[c[0] for c in BAD_GRADS])
+@pytest.mark.parametrize(
+    ("grads", "error", "message"), [c[1:] for c in BAD_GRADS], ids=[c[0] for c in BAD_GRADS]
+)
 def test_gradients(grads: Any, error: type[Exception], message: str) -> None:
     optimizer = make_optimizer()
     given = grads(optimizer)
@@ -169,9 +286,17 @@ def test_sequences_of_gradients(grads: Any, error: type[Exception], message: str
 @pytest.mark.parametrize(
     ("grads", "error", "message"),
     [
-        (np.ones(1), TypeError, "came as a numpy.ndarray; a list with an entry for each parameter group"),
+        (
+            np.ones(1),
+            TypeError,
+            "came as a numpy.ndarray; a list with an entry for each parameter group",
+        ),
         ([np.ones(1)], ValueError, "have 1 entries; one for each of the 2 parameter groups"),
-        ([np.ones(1), np.ones(1)], TypeError, "the gradients of group 1 came as a numpy.ndarray; a list or tuple"),
+        (
+            [np.ones(1), np.ones(1)],
+            TypeError,
+            "the gradients of group 1 came as a numpy.ndarray; a list or tuple",
+        ),
         ([np.ones(2), [np.ones(1)]], ValueError, r"gradient of '0' has shape \(2,\)"),
     ],
 )
@@ -267,7 +392,10 @@ def test_hyperparameters(rule: str, options: Any, error: type[Exception], messag
 
 
 def test_state_dtype_wider_than_the_arithmetic() -> None:
-    with pytest.raises(ValueError, match="state_dtype float64 is wider than float32, the compute type of parameter '1'"):
+    with pytest.raises(
+        ValueError,
+        match="state_dtype float64 is wider than float32, the compute type of parameter '1'",
+    ):
         instep.Adam([np.zeros(1), np.zeros(1, "f4")], state_dtype="f8")
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import numbers
-from reference import Reference, assert_same_bits
+from reference import assert_same_bits
 
 import instep
 from instep import _core
@@ -70,7 +69,15 @@ def test_set_get_and_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "error"), [(0, ValueError), (-1, ValueError), (1025, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
+    ("count", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1025, ValueError),
+        (1.5, TypeError),
+        ("2", TypeError),
+        (True, TypeError),
+    ],
 )
 def test_bad_counts(count: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="a whole number from 1 to 1024 is wanted"):
@@ -217,14 +224,20 @@ def test_the_environment_is_as_it_was_after_import() -> None:
 
 
 @needs_openmp
-@pytest.mark.skipif(CPUS < 2 or not Path("/proc/self/maps").exists(), reason="needs two CPUs and /proc")
+@pytest.mark.skipif(
+    CPUS < 2 or not Path("/proc/self/maps").exists(), reason="needs two CPUs and /proc"
+)
 def test_a_runtime_that_was_loaded_before_is_taken_to_spin() -> None:
     library = instep.config()["openmp"]["library"]
-    assert output(f"import ctypes; ctypes.CDLL({library!r})\n" + textwrap.dedent(PROBE)).endswith("| spins")
+    assert output(f"import ctypes; ctypes.CDLL({library!r})\n" + textwrap.dedent(PROBE)).endswith(
+        "| spins"
+    )
 
 
 @needs_openmp
-@pytest.mark.skipif(CPUS < 2 or not Path("/proc/self/task").exists(), reason="needs two CPUs and /proc")
+@pytest.mark.skipif(
+    CPUS < 2 or not Path("/proc/self/task").exists(), reason="needs two CPUs and /proc"
+)
 def test_idle_threads_use_no_time() -> None:
     """Processor time of all threads while the program sleeps, after a parallel step."""
     code = """
@@ -401,5 +414,3 @@ def test_fork_while_another_thread_steps() -> None:
     done = run(code, timeout=60, PYTHONWARNINGS="ignore::DeprecationWarning")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 1
-
-

@@ -17,7 +17,12 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("SGD", {"momentum": 0.9}, "SGD", {"momentum": 0.9}),
     ("SGD", {"momentum": 0.9, "dampening": 0.3}, "SGD", {"momentum": 0.9, "dampening": 0.3}),
     ("SGD", {"momentum": 0.9, "nesterov": True}, "SGD", {"momentum": 0.9, "nesterov": True}),
-    ("SGD", {"weight_decay": 0.1, "maximize": True}, "SGD", {"weight_decay": 0.1, "maximize": True}),
+    (
+        "SGD",
+        {"weight_decay": 0.1, "maximize": True},
+        "SGD",
+        {"weight_decay": 0.1, "maximize": True},
+    ),
     ("Momentum", {"weight_decay": 0.1}, "SGD", {"momentum": 0.9, "weight_decay": 0.1}),
     ("RMSprop", {}, "RMSprop", {}),
     ("RMSprop", {"centered": True}, "RMSprop", {"centered": True}),
@@ -29,10 +34,25 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         {"centered": True, "momentum": 0.8, "weight_decay": 0.1, "maximize": True},
     ),
     ("Adam", {}, "Adam", {}),
-    ("Adam", {"amsgrad": True, "betas": (0.8, 0.9)}, "Adam", {"amsgrad": True, "betas": (0.8, 0.9)}),
-    ("Adam", {"weight_decay": 0.1, "maximize": True}, "Adam", {"weight_decay": 0.1, "maximize": True}),
+    (
+        "Adam",
+        {"amsgrad": True, "betas": (0.8, 0.9)},
+        "Adam",
+        {"amsgrad": True, "betas": (0.8, 0.9)},
+    ),
+    (
+        "Adam",
+        {"weight_decay": 0.1, "maximize": True},
+        "Adam",
+        {"weight_decay": 0.1, "maximize": True},
+    ),
     ("AdamW", {}, "AdamW", {}),
-    ("AdamW", {"amsgrad": True, "weight_decay": 0.3}, "AdamW", {"amsgrad": True, "weight_decay": 0.3}),
+    (
+        "AdamW",
+        {"amsgrad": True, "weight_decay": 0.3},
+        "AdamW",
+        {"amsgrad": True, "weight_decay": 0.3},
+    ),
     ("AdamW", {"maximize": True, "eps": 1e-3}, "AdamW", {"maximize": True, "eps": 1e-3}),
 ]
 

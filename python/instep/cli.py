@@ -23,10 +23,10 @@ class Command(NamedTuple):
 # A command's module defines add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = {
     "demo": Command(
-        "instep.demo.command", "train a network with instep.AdamW and with AdamW in plain NumPy"
+        "instep.demo.command", "Train a network with instep.AdamW and with AdamW in plain NumPy"
     ),
     "info": Command(
-        "instep.info", "show what was compiled, what this machine supports, what is used"
+        "instep.info", "Show what was compiled, what this machine supports, what is used"
     ),
 }
 
@@ -46,7 +46,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
-            name, help=command.summary, description=f"{name}: {command.summary}."
+            name, help=command.summary, description=f"{command.summary}."
         )
         if name in argv:  # so that one command never waits for what another one imports
             module = cast(_CommandModule, import_module(command.module))

@@ -58,10 +58,8 @@ def _quota_v1(folder: Path) -> float:
 
 def _available_cpus(root: Path = Path("/")) -> int:
     """CPUs this process may run on, by its affinity and its cgroup's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     # A thread beyond the quota would have all of them stopped for the rest of each period.
     return max(1, math.floor(min(_cpu_quota(root), cpus)))
 

@@ -27,7 +27,9 @@ class Optimizer:
     """
 
     _rule: ClassVar[str] = ""
-    _decoupled_decay: ClassVar[bool] = False  # weight_decay belongs to the rule, not to the gradient
+    _decoupled_decay: ClassVar[bool] = (
+        False  # weight_decay belongs to the rule, not to the gradient
+    )
     _intervals: ClassVar[dict[str, Interval]] = {}
     _pairs: ClassVar[dict[str, Interval]] = {}
     _flags: ClassVar[tuple[str, ...]] = ()
@@ -36,8 +38,7 @@ class Optimizer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._core_hyperparameters = tuple(
-            name
-            for name in _core.rules()[cls._rule]["hyperparameters"]
+            name for name in _core.rules()[cls._rule]["hyperparameters"]
         )
         cls._intervals = {
             **cls._intervals,
@@ -90,9 +91,7 @@ class Optimizer:
             _checked_state_dtype(state_dtype),
         )
         self._params = dict(
-            pair
-            for named in groups
-            for pair in zip(named.names, named.arrays, strict=True)
+            pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
         )
         self._scheduled = False
         self._set_hyperparameters()
@@ -204,5 +203,5 @@ def _checked_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
             raise ImportError(
                 "state_dtype='bfloat16' needs the package ml_dtypes: pip install 'instep[bfloat16]'"
             ) from None
-        return np.dtype(bfloat16)
+        dtype = bfloat16
     return np.dtype(dtype)

@@ -6,7 +6,13 @@ import math
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from instep.optimizers.hyperparameters import Interval, as_float, check_flag, check_number, check_pair
+from instep.optimizers.hyperparameters import (
+    Interval,
+    as_float,
+    check_flag,
+    check_number,
+    check_pair,
+)
 
 if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
@@ -84,13 +90,19 @@ class ParamGroup(MutableMapping[str, Any]):
             raise TypeError("params can't be changed; make a new optimizer")
         if name in rule._intervals:
             interval = rule._intervals[name]
-            return None if value is None and name == "clip_value" else check_number(name, value, interval)
+            return (
+                None
+                if value is None and name == "clip_value"
+                else check_number(name, value, interval)
+            )
         if name in rule._pairs:
             return check_pair(name, value, rule._pairs[name])
         if name in rule._flags:
             return check_flag(name, value)
         known = ", ".join([*rule._intervals, *rule._pairs, *rule._flags])
-        raise TypeError(f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}")
+        raise TypeError(
+            f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}"
+        )
 
     # ---- what the core takes -------------------------------------------------------------------
 
@@ -107,7 +119,11 @@ class ParamGroup(MutableMapping[str, Any]):
         clip_value = settings["clip_value"]
         decay = ("weight_decay", 0.0 if rule._decoupled_decay else settings["weight_decay"])
         values.append(
-            ("clip_value", math.inf if clip_value is None else clip_value, rule._intervals["clip_value"])
+            (
+                "clip_value",
+                math.inf if clip_value is None else clip_value,
+                rule._intervals["clip_value"],
+            )
         )
         values.append((*decay, rule._intervals["weight_decay"]))
         values.append(("l1", settings["l1"], rule._intervals["l1"]))

@@ -17,8 +17,8 @@ Container: TypeAlias = "Array | Sequence[Array] | dict[str, Array]"
 Params: TypeAlias = "Container | Sequence[dict[str, Any]]"
 #: The same container with gradients; None for one leaves its parameter alone.
 Gradients: TypeAlias = (
-    "Array | float | None | Sequence[Array | float | None] | dict[str, Array | None]"
-    " | Sequence[Gradients]"
+    "Array | float | Sequence[Array | float | None] | dict[str, Array | None]"
+    " | Sequence[Gradients] | None"
 )
 
 
@@ -30,7 +30,9 @@ class NamedParameters:
     kind: str  # "array", "sequence" or "mapping"
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
-    settings: dict[str, Any] = field(default_factory=dict)  # what the group says besides its parameters
+    settings: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the group says besides its parameters
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:

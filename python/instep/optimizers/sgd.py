@@ -198,5 +198,7 @@ class Momentum(SGD):
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
         if settings["momentum"] == 0:
-            raise ValueError("momentum is 0; a number in (0, 1] is wanted (SGD does without momentum)")
+            raise ValueError(
+                "momentum is 0; a number in (0, 1] is wanted (SGD does without momentum)"
+            )
         super()._check(settings)

@@ -1,0 +1,275 @@
+"""What a step computes, in plain NumPy: the compiled library must equal this bit by bit.
+
+`T` is the type the arithmetic is done in: float64 for float64 parameters, float32 for float32,
+float16 and bfloat16 ones. Every array operation below is one rounded operation in T. Scalars are
+computed in double, as Python floats, and rounded once by `T(...)`; this also keeps NumPy's
+promotion rules, old (value-based) and new (NEP 50), from choosing another type.
+
+To add a rule, write its function and enter it in RULES with its states and its defaults.
+Arguments are not validated here: that is the library's work, and tested there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CHUNK, LANES = 16_384, 16  # how the sum of squares is cut, see sum_of_squares
+
+# --- Rules: from p, g (both in T), the states s (in T), the hyperparameters h of this step and the
+# parameter's own step count t, return the new p; the new states are left in s.
+
+
+def sgd(p, g, s, h, t, T):
+    """Plain, heavy-ball or Nesterov; by default lr stays outside the buffer, as in PyTorch."""
+    if "momentum_buffer" not in s:
+        return p - T(h.lr) * g
+    b = s["momentum_buffer"]
+    if h.lr_in_velocity:
+        s["momentum_buffer"] = b = T(h.momentum) * b + T(h.lr) * g
+        return p - (T(h.momentum) * b + T(h.lr) * g) if h.nesterov else p - b
+    b = g if t == 1 else T(h.momentum) * b + T(1 - h.dampening) * g
+    s["momentum_buffer"] = b
+    d = g + T(h.momentum) * b if h.nesterov else b
+    return p - T(h.lr) * d
+
+
+def rmsprop(p, g, s, h, t, T):
+    """Tieleman & Hinton 2012; centered: Graves 2013."""
+    s["square_avg"] = u = T(h.alpha) * s["square_avg"] + T(1 - h.alpha) * (g * g)
+    if h.centered:
+        s["grad_avg"] = a = T(h.alpha) * s["grad_avg"] + T(1 - h.alpha) * g
+        u = np.maximum(u - a * a, T(0))  # rounding can take the variance below zero
+    d = np.sqrt(u + T(h.eps)) if h.eps_inside_sqrt else np.sqrt(u) + T(h.eps)
+    if "momentum_buffer" not in s:
+        return p - T(h.lr) * (g / d)
+    s["momentum_buffer"] = b = T(h.momentum) * s["momentum_buffer"] + g / d
+    return p - T(h.lr) * b
+
+
+def adam(p, g, s, h, t, T):
+    """Kingma & Ba 2015; amsgrad: Reddi et al. 2018, on the uncorrected second moment."""
+    beta1, beta2 = h.betas
+    s["exp_avg"] = m = T(beta1) * s["exp_avg"] + T(1 - beta1) * g
+    s["exp_avg_sq"] = w = T(beta2) * s["exp_avg_sq"] + T(1 - beta2) * (g * g)
+    if h.amsgrad:
+        s["max_exp_avg_sq"] = w = np.maximum(s["max_exp_avg_sq"], w)
+    numerator = T(h.lr / (1 - beta1**t)) * m
+    return p - numerator / (np.sqrt(w) * T(1 / math.sqrt(1 - beta2**t)) + T(h.eps))
+
+
+def adamw(p, g, s, h, t, T):
+    """Loshchilov & Hutter 2019: Adam with the decay decoupled from the gradient."""
+    if h.weight_decay:
+        p = p * T(1 - h.lr * h.weight_decay)
+    return adam(p, g, s, h, t, T)
+
+
+class Rule(NamedTuple):
+    update: Callable[..., Any]
+    states: dict[str, str | None]  # name -> the option that asks for it; None: always there
+    defaults: dict[str, Any]
+    decoupled: bool = False  # the rule applies weight_decay itself: no L2 term in the gradient
+
+
+COMMON = {"weight_decay": 0.0, "l1": 0.0, "maximize": False, "clip_value": None}
+SGD = {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "lr_in_velocity": False}
+SGD_STATES = {"momentum_buffer": "momentum"}
+ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
+ADAM_STATES = {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"}
+RMSPROP = {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0}
+RMSPROP |= {"centered": False, "eps_inside_sqrt": False}
+RMSPROP_STATES = {"square_avg": None, "grad_avg": "centered", "momentum_buffer": "momentum"}
+
+RULES = {
+    "SGD": Rule(sgd, SGD_STATES, COMMON | SGD),
+    "Momentum": Rule(sgd, SGD_STATES, COMMON | SGD | {"momentum": 0.9}),
+    "RMSprop": Rule(rmsprop, RMSPROP_STATES, COMMON | RMSPROP),
+    "Adam": Rule(adam, ADAM_STATES, COMMON | ADAM),
+    "AdamW": Rule(adamw, ADAM_STATES, COMMON | ADAM | {"weight_decay": 1e-2}, decoupled=True),
+}
+
+# --- What surrounds a rule: conversion, the gradient's terms, the norm.
+
+
+def compute_type(dtype: Any) -> type[np.floating]:
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+
+
+def load(x: Any, T: type[np.floating]) -> np.ndarray:
+    """`x` in T: exact for the narrower formats; float64 to float32 rounds once."""
+    return np.asarray(x).astype(T)
+
+
+@np.errstate(all="ignore")
+def store(x: Any, dtype: Any) -> np.ndarray:
+    """Round `x` to `dtype` once, to nearest even.
+
+    bfloat16 needs care, as ml_dtypes takes float64 through float32 and so may round twice. Its
+    numbers have 8 significant bits and are multiples of 2**-133: scale the spacing around each
+    element to 1, round to an integer, scale back. The result is exact in bfloat16, or too large
+    for it, and the last conversion rounds no more.
+    """
+    x = np.asarray(x)
+    if np.dtype(dtype).name == "bfloat16":
+        x = x.astype(np.float64)
+        _, exponent = np.frexp(x)  # 0.5 * 2**exponent <= |x| < 2**exponent
+        spacing = np.maximum(exponent - 8, -133)
+        x = np.ldexp(np.rint(np.ldexp(x, -spacing)), spacing)
+    return x.astype(dtype)
+
+
+def put(kept: np.ndarray, value: Any, T: type[np.floating]) -> None:
+    assert value.dtype == T, f"computed in {value.dtype}, not in {T.__name__}"
+    kept[...] = store(value, kept.dtype)
+
+
+def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: bool, T: Any) -> Any:
+    """The gradient as the rule sees it: each line only where its option is set."""
+    g = load(grad, T)
+    if scale is not None:
+        g = g * T(scale)
+    if h.clip_value:
+        g = np.minimum(np.maximum(g, -T(h.clip_value)), T(h.clip_value))
+    if h.maximize:
+        g = -g
+    if l2 and h.weight_decay:
+        g = g + T(h.weight_decay) * p
+    if h.l1:
+        g = g + T(h.l1) * np.sign(p)  # sign is +0 at either zero, NaN at NaN
+    return g
+
+
+def pairwise_tree(a: np.ndarray) -> np.ndarray:
+    """Add neighbours until at most one number is left; an odd last one waits for its turn."""
+    while len(a) > 1:
+        pairs = len(a) // 2
+        a = np.concatenate([a[0 : 2 * pairs : 2] + a[1::2], a[2 * pairs :]])
+    return a
+
+
+def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
+    """16 lanes, element i in lane i % 16, each added in order; then the tree over the lanes."""
+    x = np.zeros(-(-len(chunk) // LANES) * LANES)  # float64; the zeros added change no sum
+    x[: len(chunk)] = chunk
+    x = (x * x).reshape(-1, LANES)
+    return pairwise_tree(np.add.accumulate(x, axis=0)[-1])  # accumulate is sequential
+
+
+def norm(gradients: Iterable[np.ndarray]) -> float:
+    """Of all gradients (in their T) together; no chunk spans two of them."""
+    flat = [g.ravel(order="C") for g in gradients]
+    sums = [sum_of_squares(g[i : i + CHUNK]) for g in flat for i in range(0, len(g), CHUNK)]
+    return math.sqrt(pairwise_tree(np.concatenate(sums))[0]) if sums else 0.0
+
+
+def at(value: Any, step: int) -> Any:
+    """An option's value at this step: schedules called, numbers as Python floats."""
+    if callable(value):
+        value = value(step)
+    if isinstance(value, (tuple, list)):
+        return tuple(at(v, step) for v in value)
+    return value if value is None or isinstance(value, bool) else float(value)
+
+
+class Reference:
+    """An optimizer over named arrays: `rule` and `options` as in the public classes.
+
+    Any number among the options may be a callable of the number of completed steps. The states
+    have `state_dtype`, or else their parameter's T. The caller's arrays are never written to.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        params: Mapping[str, np.ndarray],
+        *,
+        state_dtype: Any = None,
+        clip_norm: Any = None,
+        **options: Any,
+    ) -> None:
+        self.rule = RULES[rule]
+        if unknown := options.keys() - self.rule.defaults.keys():
+            raise TypeError(f"{rule} has no option {', '.join(sorted(unknown))}")
+        self.options = {**self.rule.defaults, **options}
+        self.clip_norm = clip_norm
+        # A schedule is true: it has its state from the start, even where it returns 0.
+        state_names = [k for k, v in self.rule.states.items() if v is None or self.options[v]]
+        self.params = {name: np.array(p) for name, p in params.items()}
+        self.state = {
+            name: {
+                key: np.zeros(p.shape, state_dtype or compute_type(p.dtype)) for key in state_names
+            }
+            for name, p in self.params.items()
+        }
+        self.steps = dict.fromkeys(self.params, 0)
+        self.step_count = 0
+        self.grad_norm: float | None = None
+
+    def step(self, grads: Mapping[str, np.ndarray | None]) -> None:
+        """One step; a parameter whose gradient is None keeps its value, states and count."""
+        with np.errstate(all="ignore"):
+            h = SimpleNamespace(**{k: at(v, self.step_count) for k, v in self.options.items()})
+            present = {name: grads[name] for name in self.params if grads[name] is not None}
+            scale = self._clip_scale(present)
+            for name, grad in present.items():
+                self._update(name, grad, h, scale)
+        self.step_count += 1
+
+    def _clip_scale(self, present: Mapping[str, Any]) -> float | None:
+        limit = at(self.clip_norm, self.step_count)
+        self.grad_norm = None
+        if not limit:
+            return None
+        types = {name: compute_type(self.params[name].dtype) for name in present}
+        self.grad_norm = norm(load(grad, types[name]) for name, grad in present.items())
+        return limit / self.grad_norm if self.grad_norm > limit else None
+
+    def _update(self, name: str, grad: Any, h: SimpleNamespace, scale: float | None) -> None:
+        T = compute_type(self.params[name].dtype)
+        self.steps[name] += 1
+        p = load(self.params[name], T)
+        s = {key: load(value, T) for key, value in self.state[name].items()}
+        g = gradient(grad, p, h, scale, not self.rule.decoupled, T)
+        assert g.shape == p.shape, f"{name}: gradient {g.shape} for a parameter {p.shape}"
+        put(self.params[name], self.rule.update(p, g, s, h, self.steps[name], T), T)
+        for key, value in s.items():
+            put(self.state[name][key], value, T)
+
+
+# --- Comparison.
+
+
+@np.errstate(invalid="ignore")  # isnan of a signalling bfloat16 NaN warns
+def different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where the bits differ; any NaN equals any NaN, as neither payload nor sign is promised."""
+    bits = f"u{a.dtype.itemsize}"
+    return (a.view(bits) != b.view(bits)) & ~(np.isnan(a) & np.isnan(b))
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and not different(a, b).any()
+
+
+def assert_same_bits(a: np.ndarray, b: np.ndarray, what: str = "") -> None:
+    a, b = np.asarray(a), np.asarray(b)
+    label = f"{what}: " if what else ""
+    assert a.dtype == b.dtype, f"{label}dtype {a.dtype} against {b.dtype}"
+    assert a.shape == b.shape, f"{label}shape {a.shape} against {b.shape}"
+    wrong = np.argwhere(different(a, b))
+    if len(wrong):
+        first = tuple(int(i) for i in wrong[0])
+        digits = 2 * a.dtype.itemsize
+        values = [
+            f"{float(x[first])!r} (0x{int(x[first].view(f'u{x.dtype.itemsize}')):0{digits}x})"
+            for x in (a, b)
+        ]
+        raise AssertionError(
+            f"{label}{len(wrong)} of {a.size} elements differ, "
+            f"the first at {first}: {values[0]} against {values[1]}"
+        )

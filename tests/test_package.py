@@ -1,0 +1,46 @@
+"""The package as installed: what importing it costs and brings along."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from test_threads import output
+
+import instep
+from instep import _core
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_numpy_is_all_that_is_imported() -> None:
+    code = """
+        import sys, numpy
+        before = set(sys.modules)
+        import instep
+        new = {name.split('.')[0] for name in set(sys.modules) - before}
+        print(sorted(new - set(sys.stdlib_module_names)))
+    """
+    assert output(code) == "['instep']"
+
+
+def test_names_are_those_promised() -> None:
+    promised = {"SGD", "Momentum", "RMSprop", "Adam", "AdamW", "schedules", "config"}
+    promised |= {"set_num_threads", "get_num_threads", "num_threads", "set_isa", "isa_levels"}
+    assert promised <= set(instep.__all__)
+    assert all(hasattr(instep, name) for name in instep.__all__)
+
+
+def test_typed() -> None:
+    folder = Path(instep.__file__).parent
+    assert (folder / "py.typed").exists()
+    assert (folder / "_core.pyi").exists()
+
+
+def test_the_stub_names_what_the_core_has() -> None:
+    stub = (Path(instep.__file__).parent / "_core.pyi").read_text(encoding="utf-8")
+    functions = {name for name in dir(_core) if not name.startswith("__")} - {"Plan"}
+    assert set(re.findall(r"^def (\w+)", stub, re.M)) == functions
+    methods = {name for name in dir(_core.Plan) if not name.startswith("__")}
+    inside = stub[stub.index("class Plan") :]
+    assert set(re.findall(r"^    def ((?!__)\w+)", inside, re.M)) == methods

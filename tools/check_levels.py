@@ -1,0 +1,122 @@
+"""Prove from the object files of a build that each instruction-set level is what it says.
+
+    python tools/check_levels.py BUILD_FOLDER
+
+For every level: nothing but its table of entry points is visible to the linker and nothing is weak, so that no code of
+one level can replace another's; and each rule's loop uses vectors as wide as the level has, for float32 and float64,
+in its division and square root too. For everything else in the module: no instruction beyond the x86-64 baseline.
+
+Uses nm and objdump of the binutils; ends with status 1 and a line for each finding.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+# Level's namespace -> register that its widest vectors use; None: only the symbols are looked at.
+LEVELS = {
+    "x86_64_v2": r"%xmm",
+    "x86_64_v3": r"%ymm",
+    "x86_64_v4": r"%zmm",
+    "baseline": None,
+}
+SUFFIX = {"float": "s", "double": "d"}
+OPERATIONS = ("mul", "sub", "div", "sqrt")
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def visible_symbols(path: Path) -> list[str]:
+    """Every symbol that the object defines and that the linker sees: 'kind name'."""
+    lines = run("nm", "--demangle", "--defined-only", "--extern-only", path).splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines if line.strip()]
+
+
+def functions(path: Path) -> dict[str, str]:
+    """Disassembly of each function by its demangled name."""
+    text = run("objdump", "--disassemble", "--demangle", "--no-show-raw-insn", path)
+    parts = re.split(r"^[0-9a-f]+ <(.*)>:\n", text, flags=re.M)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def check_symbols(level: str, path: Path) -> list[str]:
+    wanted = f"instep::{level}::level"
+    found = visible_symbols(path)
+    print(f"{level}: symbols that the linker sees: {found}")
+    return [
+        f"{level}: the linker sees {symbol!r}"
+        for symbol in found
+        if symbol.split(maxsplit=1)[1] != wanted or symbol[0] in "WVuwv"
+    ]
+
+
+def check_vectors(level: str, path: Path) -> list[str]:
+    register = LEVELS[level]
+    findings = []
+    loops = {
+        match[1]: body
+        for name, body in functions(path).items()
+        if (match := re.match(r".*::update<.*::(\w+<(?:float|double), \d+u>), ", name))
+    }
+    if not loops:
+        return [f"{level}: no loops of rules found"]
+    for rule, body in sorted(loops.items()):
+        suffix = SUFFIX["double" if "<double" in rule else "float"]
+        counts = {}
+        for operation in OPERATIONS:
+            packed = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{register}", body))
+            scalar = len(re.findall(rf"\bv?{operation}s{suffix}\b", body))
+            if packed or scalar:
+                counts[operation] = packed
+                if not packed:
+                    findings.append(f"{level}: {rule}: {operation} is not vectorised")
+        print(
+            f"{level}: {rule}: packed {register}: "
+            + ", ".join(f"{k} {v}" for k, v in counts.items())
+        )
+        if "mul" not in counts:
+            findings.append(f"{level}: {rule}: no multiplication found")
+    return findings
+
+
+def check_baseline(objects: list[Path]) -> list[str]:
+    findings = []
+    for path in objects:
+        text = run("objdump", "--disassemble", "--no-show-raw-insn", path)
+        wide = re.findall(r"^.*(?:%[yz]mm|\tv[a-z]+[ps][sd]\b).*$", text, flags=re.M)
+        print(f"{path.name}: instructions beyond the baseline: {len(wide)}")
+        findings += [f"{path.name}: {line.strip()}" for line in wide[:3]]
+    return findings
+
+
+def main(build: Path) -> int:
+    objects = [path for path in build.rglob("*.o") if "CMakeScratch" not in path.parts]
+    findings = []
+    kernels: list[Path] = []
+    for path in objects:
+        if path.name != "level.cpp.o":
+            continue
+        kernels.append(path)
+        level = next(
+            part for part in path.parts if part.startswith("instep_") and part.endswith(".dir")
+        )
+        level = level.removeprefix("instep_").removesuffix(".dir")
+        findings += check_symbols(level, path)
+        if LEVELS[level] is not None:
+            findings += check_vectors(level, path)
+    if not kernels:
+        findings.append(f"no object file of a level under {build}")
+    findings += check_baseline([path for path in objects if path not in kernels])
+    for finding in findings:
+        print("FOUND", finding)
+    print(f"{len(kernels)} levels, {len(findings)} findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
