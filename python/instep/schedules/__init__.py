@@ -1,0 +1,50 @@
+"""Schedules: hyperparameters that change with the number of completed steps.
+
+A schedule is a pure function of the step, in closed form: called with a number it returns a float,
+called with an array it returns a float64 array of that shape, and a resumed run needs nothing but
+its step count to go on exactly. `ReduceOnPlateau` alone has a state. Schedules are frozen
+dataclasses; they compose with `Warmup`, `Sequential` and `*`, also with any other callable of the
+step.
+
+>>> from instep.schedules import CosineDecay, Warmup
+>>> lr = Warmup(CosineDecay(1e-3, steps=10_000), steps=500)
+>>> lr(0), lr(250), lr(500), lr(10_500)
+(0.0, 0.0005, 0.001, 0.0)
+"""
+
+from instep.schedules.base import Product, Schedule, StepFunction
+from instep.schedules.composition import Sequential, Warmup
+from instep.schedules.constants import Constant, PiecewiseConstant
+from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
+from instep.schedules.decays import (
+    ExponentialDecay,
+    InverseSqrtDecay,
+    InverseTimeDecay,
+    SqrtDecay,
+)
+from instep.schedules.plateau import ReduceOnPlateau
+from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
+from instep.schedules.serialisation import from_dict
+
+__all__ = [
+    "Constant",
+    "CosineDecay",
+    "CosineRestarts",
+    "Cyclic",
+    "ExponentialDecay",
+    "InverseSqrtDecay",
+    "InverseTimeDecay",
+    "Linear",
+    "OneCycle",
+    "PiecewiseConstant",
+    "PolynomialDecay",
+    "Product",
+    "ReduceOnPlateau",
+    "Schedule",
+    "Sequential",
+    "SqrtDecay",
+    "StepFunction",
+    "Warmup",
+    "WarmupStableDecay",
+    "from_dict",
+]

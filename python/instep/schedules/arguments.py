@@ -1,0 +1,160 @@
+"""What the schedules' constructors accept, and the words with which they refuse.
+
+Every check takes the argument's name, as it shall stand in the message, and what the caller gave;
+it returns the value to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong
+value) with one line: which argument, what is wanted, what was found.
+"""
+
+import math
+import operator
+import reprlib
+from collections.abc import Callable, Collection, Iterable, Sized
+from itertools import pairwise
+from numbers import Real
+from typing import Any
+
+LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
+
+NumberCheck = Callable[[str, Any], float]
+CountCheck = Callable[[str, Any], int]
+
+
+def found(value: object) -> str:
+    """Describe a refused value in a few words, on one line."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return f"{reprlib.repr(value)} ({type(value).__name__})"
+    return f"an object of type {type(value).__name__}"
+
+
+def number(name: str, value: Any) -> float:
+    """Accept any finite real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {found(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be a finite number, got {reprlib.repr(value)}")
+    return result
+
+
+def optional_number(name: str, value: Any) -> float | None:
+    """Accept None or any finite real number."""
+    return None if value is None else number(name, value)
+
+
+def _number_where(wanted: str, holds: Callable[[float], bool]) -> NumberCheck:
+    def check(name: str, value: Any) -> float:
+        result = number(name, value)
+        if not holds(result):
+            raise ValueError(f"{name} must be {wanted}, got {result!r}")
+        return result
+
+    return check
+
+
+positive = _number_where("a number > 0", lambda x: x > 0)
+non_negative = _number_where("a number >= 0", lambda x: x >= 0)
+one_or_growing = _number_where("1 or a number >= 1.000001", lambda x: x == 1 or x >= 1.000001)
+up_to_one = _number_where("a number > 0 and <= 1", lambda x: 0 < x <= 1)
+below_one = _number_where("a number >= 0 and < 1", lambda x: 0 <= x < 1)
+proper_fraction = _number_where("a number > 0 and < 1", lambda x: 0 < x < 1)
+
+
+def _count_from(least: int) -> CountCheck:
+    def check(name: str, value: Any) -> int:
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            result = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an int, got {found(value)}") from None
+        if not least <= result <= LARGEST_COUNT:
+            raise ValueError(
+                f"{name} must be an int >= {least} and <= 2**53, got {reprlib.repr(result)}"
+            )
+        return result
+
+    return check
+
+
+count = _count_from(0)
+positive_count = _count_from(1)
+
+
+def optional_positive_count(name: str, value: Any) -> int | None:
+    """Accept None or an int of at least 1."""
+    return None if value is None else positive_count(name, value)
+
+
+def truth(name: str, value: Any) -> bool:
+    """Accept True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {found(value)}")
+    return value
+
+
+def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
+    """Make the check that accepts only the names given."""
+    names = tuple(options)
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, got {found(value)}")
+        if value not in names:
+            wanted = " or ".join(map(repr, names))
+            raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(value)}")
+        return value
+
+    return check
+
+
+def step_function(name: str, value: Any) -> Callable[[float], float]:
+    """Accept a schedule or any other callable of the step, but not a class."""
+    if isinstance(value, type) or not callable(value):
+        kind = f"the class {value.__name__}" if isinstance(value, type) else found(value)
+        raise TypeError(f"{name} must be a schedule or another callable of the step, got {kind}")
+    function: Callable[[float], float] = value
+    return function
+
+
+def _each(check: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any, ...]]:
+    def check_all(name: str, values: Any) -> tuple[Any, ...]:
+        if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} must be a sequence, got {found(values)}")
+        return tuple(check(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+    return check_all
+
+
+numbers = _each(number)
+step_functions = _each(step_function)
+
+
+def boundaries(name: str, values: Any) -> tuple[int, ...]:
+    """Accept a sequence of steps, each an int of at least 1 and above the one before."""
+    steps = _each(positive_count)(name, values)
+    for before, after in pairwise(steps):
+        if after <= before:
+            raise ValueError(f"{name} must increase strictly, got {after} after {before}")
+    return steps
+
+
+def one_more(name: str, values: Sized, bounds: Sized) -> None:
+    """Refuse values that are not one more than the boundaries between them."""
+    if len(values) != len(bounds) + 1:
+        raise ValueError(
+            f"{name} must be one more than the boundaries, got {len(values)} and {len(bounds)}"
+        )
+
+
+def exact_fields(name: str, given: Iterable[Any], wanted: Collection[str]) -> None:
+    """Refuse a stored dictionary that lacks a wanted field or has another one."""
+    given = tuple(given)
+    for field in wanted:
+        if field not in given:
+            raise ValueError(f"{name} lacks the field {field!r}")
+    for field in given:
+        if field not in wanted:
+            raise ValueError(f"{name} has no field {reprlib.repr(field)}")

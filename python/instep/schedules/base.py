@@ -1,0 +1,227 @@
+"""What all schedules share: evaluation, `*`, comparison, text, dictionary and plot."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, fields
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
+
+import numpy as np
+
+from instep.schedules.arguments import found, number, positive_count, step_function
+from instep.schedules.serialisation import to_dict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+StepFunction: TypeAlias = Callable[[float], float]
+"""A schedule, or any other callable from the number of completed steps to a number."""
+
+LARGEST_STEP = 1e300  # leaves the formulas room: none overflows on its way
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Schedule(ABC):
+    """A hyperparameter as a function of the number of completed steps.
+
+    To write one, derive a frozen dataclass and define ``_value(t)`` for one number ``t >= 0``.
+    Where arrays, ``*`` and `plot` aren't needed, a plain function does as well.
+
+    Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: comparison, hash and text are
+    written here once, and generating them for every class would double the time of the import.
+    """
+
+    # Makes NumPy's numbers leave `number * schedule` to __rmul__.
+    __array_ufunc__: ClassVar[None] = None
+
+    @abstractmethod
+    def _value(self, t: float) -> float:
+        """Return the value at one step, known to be in its range."""
+
+    @overload
+    def __call__(self, step: float) -> float: ...
+
+    @overload
+    def __call__(self, step: NDArray[Any] | Sequence[float]) -> NDArray[np.float64]: ...
+
+    def __call__(self, step: Any) -> float | NDArray[np.float64]:
+        """Return the value at `step`, the number of completed steps (0 at the first step).
+
+        Parameters
+        ----------
+        step : int, float or array of them
+            At least 0 and at most 1e300; fractions of a step are allowed.
+
+        Returns
+        -------
+        float, or float64 array of the same shape
+            Each element equals, to the bit, the value that the same number alone gives.
+
+        Raises
+        ------
+        ValueError
+            If a step is negative, above 1e300 or NaN.
+        TypeError
+            If `step` is neither a number nor an array of numbers.
+        """
+        kind = type(step)
+        if (kind is int or kind is float) and 0 <= step <= LARGEST_STEP:
+            return self._value(step)
+        return self._value_of_other(step)
+
+    def _value_of_other(self, step: Any) -> float | NDArray[np.float64]:
+        """Evaluate NumPy's numbers and arrays; refuse whatever else isn't a step."""
+        if type(step) is int or type(step) is float:
+            raise ValueError(f"step must be a number >= 0 and <= 1e300, got {found(step)}")
+        steps = np.asarray(step)
+        if steps.dtype.kind not in "iuf":
+            raise TypeError(f"step must be a number or an array of numbers, got {found(step)}")
+        if steps.dtype.kind == "f":
+            steps = steps.astype(np.float64)
+        if steps.ndim == 0 and not isinstance(step, np.ndarray):
+            alone: float = steps.item()
+            return self(alone)
+        # One number at a time: the formula stands once, and an array's bits are the scalars' bits.
+        return np.fromiter(map(self, steps.ravel().tolist()), np.float64, steps.size).reshape(
+            steps.shape
+        )
+
+    def __mul__(self, other: float | StepFunction) -> Product:
+        """Return the schedule ``self(t) * other``, or ``self(t) * other(t)``."""
+        return Product(self, other) if callable(other) else self.__rmul__(other)
+
+    def __rmul__(self, other: float | StepFunction) -> Product:
+        """Return the schedule ``other * self(t)``, or ``other(t) * self(t)``."""
+        return Product(other, self) if _is_factor(other) else NotImplemented
+
+    def __repr__(self) -> str:
+        """Return the call that makes an equal schedule."""
+        arguments = (f"{f.name}={getattr(self, f.name)!r}" for f in _arguments(self))
+        return f"{type(self).__qualname__}({', '.join(arguments)})"
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether `other` is of the same class with equal fields."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
+
+    def __hash__(self) -> int:
+        """Hash the class and the arguments."""
+        return hash((type(self), *(getattr(self, f.name) for f in _arguments(self))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dictionary of JSON's types from which `from_dict` makes an equal schedule.
+
+        Raises
+        ------
+        TypeError
+            If this or a schedule in it isn't one of `instep.schedules`: code can't be stored.
+
+        Examples
+        --------
+        >>> from instep.schedules import Linear
+        >>> Linear(0.1, 0.2, steps=5).to_dict()
+        {'schedule': 'Linear', 'init': 0.1, 'end': 0.2, 'steps': 5}
+        >>> (Linear(0.1, 0.2, steps=5) * 3).to_dict()["of"] == Linear(0.1, 0.2, steps=5).to_dict()
+        True
+        """
+        return to_dict(self)
+
+    def plot(self, steps: int, ax: Axes | None = None) -> Axes:
+        """Draw the values at steps 0 to `steps` - 1 and return the Matplotlib axes.
+
+        Parameters
+        ----------
+        steps : int
+            How many steps to draw, at least 1.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure by default.
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing; the extra ``instep[plot]`` brings it.
+        ValueError, TypeError
+            If `steps` is less than 1 or not an int.
+        """
+        t = np.arange(positive_count("plot: steps", steps))
+        if ax is None:
+            try:
+                from matplotlib import pyplot  # noqa: PLC0415 (an extra, and slow to import)
+            except ImportError as error:
+                raise ImportError(
+                    "plot needs Matplotlib, which is missing: pip install 'instep[plot]'"
+                ) from error
+            ax = pyplot.subplots()[1]
+        ax.plot(t, self(t), label=type(self).__name__)
+        ax.set_xlabel("step")
+        ax.set_ylabel("value")
+        return ax
+
+    def _check(self, **checks: Callable[[str, Any], Any]) -> None:
+        """Pass fields through their checks and keep what these return."""
+        for name, check in checks.items():
+            self._keep(name, check(f"{type(self).__name__}: {name}", getattr(self, name)))
+
+    def _keep(self, name: str, value: object) -> None:
+        """Set a field in spite of `frozen`: a checked argument, or a state."""
+        object.__setattr__(self, name, value)
+
+
+def _arguments(schedule: Schedule) -> list[Field[Any]]:
+    """Return the fields that the constructor takes."""
+    return [field for field in fields(schedule) if field.init]
+
+
+def _is_factor(value: object) -> bool:
+    return isinstance(value, Real) or callable(value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Product(Schedule):
+    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes.
+
+    Parameters
+    ----------
+    factor : float or callable of the step
+        A number, a schedule or another callable.
+    schedule : schedule or callable of the step
+        The other factor.
+
+    Raises
+    ------
+    TypeError
+        If `factor` is neither a number nor a callable, or `schedule` not a callable.
+    ValueError
+        If the number isn't finite.
+
+    Examples
+    --------
+    >>> from instep.schedules import Linear
+    >>> half = Linear(0.2, 0.4, steps=10) * 0.5
+    >>> half
+    0.5 * Linear(init=0.2, end=0.4, steps=10)
+    >>> half(10)
+    0.2
+    """
+
+    factor: float | StepFunction
+    schedule: StepFunction
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            factor=step_function if callable(self.factor) else number, schedule=step_function
+        )
+
+    def _value(self, t: float) -> float:
+        factor = self.factor
+        return float(factor(t) if callable(factor) else factor) * float(self.schedule(t))
+
+    def __repr__(self) -> str:
+        """Return the product as it is written with ``*``."""
+        grouped = isinstance(self.schedule, Product)
+        return f"{self.factor!r} * " + (f"({self.schedule!r})" if grouped else f"{self.schedule!r}")

@@ -1,0 +1,113 @@
+"""Schedules made of other schedules; their product, ``*``, is in base.py."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from instep.schedules.arguments import (
+    boundaries,
+    count,
+    number,
+    one_more,
+    step_function,
+    step_functions,
+)
+from instep.schedules.base import Schedule, StepFunction
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Warmup(Schedule):
+    """A linear way to the first value of a schedule, which counts its steps from there.
+
+    ``f(t) = init + (schedule(0) - init) * t / steps`` for ``t < steps``, then
+    ``schedule(t - steps)``.
+
+    Parameters
+    ----------
+    schedule : schedule or callable of the step
+        What follows the warm-up.
+    steps : int
+        Length of the warm-up in steps; 0 leaves it out.
+    init : float
+        Value at step 0, in the hyperparameter's unit. At the default, 0.0, the first step changes
+        nothing.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is negative or `init` not finite.
+    TypeError
+        If `schedule` isn't callable, `steps` not an int or `init` not a number.
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", arXiv:1706.02677,
+    2017.
+
+    Examples
+    --------
+    >>> from instep.schedules import Constant, Warmup
+    >>> f = Warmup(Constant(0.2), steps=10)
+    >>> f(0), f(5), f(10)
+    (0.0, 0.1, 0.2)
+    """
+
+    schedule: StepFunction
+    steps: int
+    init: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(schedule=step_function, steps=count, init=number)
+
+    def _value(self, t: float) -> float:
+        if t >= self.steps:
+            return float(self.schedule(t - self.steps))
+        return self.init + (float(self.schedule(0)) - self.init) * t / self.steps
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sequential(Schedule):
+    """One schedule after another, each counting its steps from its own boundary.
+
+    ``f(t) = schedules[k](t - start)``, k = number of boundaries <= t, ``start`` = the last of
+    these, or 0.
+
+    Parameters
+    ----------
+    schedules : sequence of schedules or callables of the step
+        One more than there are boundaries.
+    boundaries : sequence of int
+        The steps at which the next schedule begins: at least 1, strictly increasing.
+
+    Raises
+    ------
+    ValueError
+        If the lengths don't match or the boundaries don't increase.
+    TypeError
+        If an argument isn't a sequence, a schedule not callable or a boundary not an int.
+
+    Notes
+    -----
+    Source: none; the counterpart of PyTorch's ``SequentialLR``.
+
+    Examples
+    --------
+    >>> from instep.schedules import Constant, Linear, Sequential
+    >>> f = Sequential([Constant(0.5), Linear(0.5, 0.0, steps=10)], [100])
+    >>> f(99), f(105), f(110)
+    (0.5, 0.25, 0.0)
+    """
+
+    schedules: Sequence[StepFunction]
+    boundaries: Sequence[int]
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(schedules=step_functions, boundaries=boundaries)
+        one_more(f"{type(self).__name__}: schedules", self.schedules, self.boundaries)
+
+    def _value(self, t: float) -> float:
+        k = bisect_right(self.boundaries, t)
+        start = self.boundaries[k - 1] if k else 0
+        return float(self.schedules[k](t - start))

@@ -1,0 +1,193 @@
+"""The one schedule that looks at the training's progress, not at the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep.schedules.arguments import (
+    count,
+    exact_fields,
+    found,
+    non_negative,
+    number,
+    one_of,
+    optional_number,
+    proper_fraction,
+)
+from instep.schedules.base import Schedule
+
+
+class _Progress(NamedTuple):
+    """What a `ReduceOnPlateau` has seen."""
+
+    best: float | None = None
+    bad: int = 0
+    cooldown: int = 0
+    reductions: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReduceOnPlateau(Schedule):
+    """Reduce the value whenever a metric has stopped improving.
+
+    ``f(t) = max(init * factor**n, end)`` after n reductions, at any step t. Call `observe` with
+    the metric, such as the validation loss, after every epoch. A metric is an improvement if it
+    differs from the best one so far, in the right direction, by more than
+    ``threshold * abs(best)``. When more than `patience` metrics in a row are none, the value is
+    reduced, and for the next `cooldown` metrics none counts as bad.
+
+    A metric that is NaN or infinite is never an improvement and never the best.
+
+    Parameters
+    ----------
+    init : float
+        Value before the first reduction, in the hyperparameter's unit.
+    factor : float
+        Factor of the value at every reduction, > 0 and < 1.
+    patience : int
+        Metrics in a row without improvement that are put up with; 0 or more.
+    threshold : float
+        The smallest improvement that counts, as a part of the best metric; >= 0.
+    mode : {"min", "max"}
+        Whether the metric should fall or rise.
+    cooldown : int
+        Metrics after a reduction that don't count as bad; 0 or more.
+    end : float
+        Lower bound of the value, at most `init`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range or `mode` unknown.
+    TypeError
+        If an argument is of the wrong type.
+
+    Notes
+    -----
+    Source: none; the rule of PyTorch's ``ReduceLROnPlateau`` with a relative threshold, but
+    without its ``eps``, and with ``abs(best)`` where a metric may be negative.
+
+    Arguments are frozen, but `observe` changes the state. Two are equal if their states are, too;
+    `repr` shows the arguments only.
+
+    Examples
+    --------
+    >>> from instep.schedules import ReduceOnPlateau
+    >>> f = ReduceOnPlateau(0.5, factor=0.5, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0):
+    ...     f.observe(loss)
+    >>> f(40)
+    0.25
+    """
+
+    init: float
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    mode: str = "min"
+    cooldown: int = 0
+    end: float = 0.0
+    _progress: _Progress = field(default=_Progress(), init=False)
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            init=number,
+            factor=proper_fraction,
+            patience=count,
+            threshold=non_negative,
+            mode=one_of(("min", "max")),
+            cooldown=count,
+            end=number,
+        )
+        if self.end > self.init:
+            raise ValueError(
+                f"ReduceOnPlateau: end must be <= init={self.init!r}, got {self.end!r}"
+            )
+
+    def _value(self, t: float) -> float:
+        reduced: float = self.init * self.factor**self._progress.reductions
+        return max(reduced, self.end)
+
+    def observe(self, metric: float) -> None:
+        """Take notice of one metric, and reduce the value if it is time to.
+
+        Parameters
+        ----------
+        metric : float
+            A number, or what converts to one: also a NumPy scalar or an array of no dimensions.
+
+        Raises
+        ------
+        TypeError
+            If it doesn't convert to a float.
+        """
+        try:
+            if isinstance(metric, (bool, np.bool_, str, bytes)) or np.ndim(metric):
+                raise TypeError
+            value = float(metric)
+        except TypeError:
+            raise TypeError(
+                f"ReduceOnPlateau: metric must be a number, got {found(metric)}"
+            ) from None
+        best, bad, cooldown, reductions = self._progress
+        if self._improves(value):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if cooldown > 0:
+            cooldown -= 1
+            bad = 0
+        if bad > self.patience:
+            bad, cooldown, reductions = 0, self.cooldown, reductions + 1
+        self._keep("_progress", _Progress(best, bad, cooldown, reductions))
+
+    def _improves(self, metric: float) -> bool:
+        if not math.isfinite(metric):
+            return False
+        best = self._progress.best
+        if best is None:
+            return True
+        margin = self.threshold * abs(best)
+        return metric < best - margin if self.mode == "min" else metric > best + margin
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was observed so far, in JSON's types.
+
+        Returns
+        -------
+        dict
+            "best": the best metric, None before the first; "bad": metrics in a row without an
+            improvement; "cooldown": metrics left that don't count as bad; "reductions": how often
+            the value was reduced.
+        """
+        return self._progress._asdict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` returned; change nothing if it isn't valid.
+
+        Raises
+        ------
+        ValueError
+            If a field is unknown, missing or out of its range.
+        TypeError
+            If `state` isn't a dict or a field of the wrong type.
+        """
+        if not isinstance(state, dict):
+            raise TypeError(f"ReduceOnPlateau: state must be a dict, got {found(state)}")
+        where = "ReduceOnPlateau: state"
+        exact_fields(where, state, _Progress._fields)
+        new = _Progress(
+            best=optional_number(f"{where}['best']", state["best"]),
+            bad=count(f"{where}['bad']", state["bad"]),
+            cooldown=count(f"{where}['cooldown']", state["cooldown"]),
+            reductions=count(f"{where}['reductions']", state["reductions"]),
+        )
+        for name, most in (("bad", self.patience), ("cooldown", self.cooldown)):
+            if getattr(new, name) > most:
+                raise ValueError(f"{where}[{name!r}] must be <= {most}, got {getattr(new, name)}")
+        self._keep("_progress", new)

@@ -1,0 +1,227 @@
+"""Schedules that go from one value to another in a given number of steps, and stay there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import pi, sqrt
+
+from instep.schedules.arguments import count, number, one_of, positive, positive_count
+from instep.schedules.base import Schedule
+from instep.schedules.curves import half_cosine
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Linear(Schedule):
+    """A straight line: ``f(t) = init + (end - init) * t / steps``, then `end`.
+
+    Parameters
+    ----------
+    init, end : float
+        Values at step 0 and from step `steps` on, in the hyperparameter's unit.
+    steps : int
+        Length in steps, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If `init` or `end` isn't finite or `steps` is less than 1.
+    TypeError
+        If `init` or `end` isn't a number or `steps` not an int.
+
+    Notes
+    -----
+    Source: none; the counterpart of PyTorch's ``LinearLR``, with values in the place of factors.
+
+    Examples
+    --------
+    >>> from instep.schedules import Linear
+    >>> f = Linear(1.0, 0.5, steps=10)
+    >>> f(0), f(5), f(1_000)
+    (1.0, 0.75, 0.5)
+    """
+
+    init: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(init=number, end=number, steps=positive_count)
+
+    def _value(self, t: float) -> float:
+        if t >= self.steps:
+            return self.end
+        return self.init + (self.end - self.init) * t / self.steps
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PolynomialDecay(Schedule):
+    """A power of what is left: ``f(t) = (init - end) * (1 - t/steps)**power + end``, then `end`.
+
+    Parameters
+    ----------
+    init, end : float
+        Values at step 0 and from step `steps` on, in the hyperparameter's unit.
+    steps : int
+        Length in steps, at least 1.
+    power : float
+        Above 1 the curve falls early, below 1 late; must be > 0.
+
+    Raises
+    ------
+    ValueError
+        If `init` or `end` isn't finite, `steps` is less than 1 or `power` not > 0.
+    TypeError
+        If `steps` isn't an int or another argument not a number.
+
+    References
+    ----------
+    Liu, Rabinovich, Berg, "ParseNet: Looking Wider to See Better", arXiv:1506.04579, 2015 (the
+    "poly" policy).
+
+    Examples
+    --------
+    >>> from instep.schedules import PolynomialDecay
+    >>> f = PolynomialDecay(1.0, steps=10, power=2.0)
+    >>> f(0), f(5), f(1_000)
+    (1.0, 0.25, 0.0)
+    """
+
+    init: float
+    steps: int
+    end: float = 0.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(init=number, steps=positive_count, end=number, power=positive)
+
+    def _value(self, t: float) -> float:
+        if t >= self.steps:
+            return self.end
+        left: float = (1.0 - t / self.steps) ** self.power
+        return (self.init - self.end) * left + self.end
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CosineDecay(Schedule):
+    """Half a cosine wave: ``f(t) = end + (init - end) * (1 + cos(pi*t/steps)) / 2``, then `end`.
+
+    Parameters
+    ----------
+    init, end : float
+        Values at step 0 and from step `steps` on, in the hyperparameter's unit.
+    steps : int
+        Length in steps, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If `init` or `end` isn't finite or `steps` is less than 1.
+    TypeError
+        If `init` or `end` isn't a number or `steps` not an int.
+
+    References
+    ----------
+    Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, of
+    which this is one period.
+
+    Examples
+    --------
+    >>> from instep.schedules import CosineDecay
+    >>> f = CosineDecay(1.0, steps=10)
+    >>> f(0), f(5), f(1_000)
+    (1.0, 0.5, 0.0)
+    """
+
+    init: float
+    steps: int
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(init=number, steps=positive_count, end=number)
+
+    def _value(self, t: float) -> float:
+        if t >= self.steps:
+            return self.end
+        return self.end + (self.init - self.end) * half_cosine(pi * t / self.steps)
+
+
+# The part of peak - end that is left after a fraction x of the decay.
+_LEFT: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: 1.0 - x,
+    "cosine": lambda x: half_cosine(pi * x),
+    "sqrt": lambda x: 1.0 - sqrt(x),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WarmupStableDecay(Schedule):
+    """A trapezoid: up from `init` to `peak`, level, and down to `end`.
+
+    ``f(t) = init + (peak - init) * t / warmup`` for ``t < warmup``, then `peak` for `stable`
+    steps, then ``end + (peak - end) * left(x)``, where x is the fraction of `decay` that is over
+    and ``left(x)`` is ``1 - x`` ("linear"), ``(1 + cos(pi*x)) / 2`` ("cosine") or
+    ``1 - sqrt(x)`` ("sqrt"); then `end`.
+
+    Parameters
+    ----------
+    peak : float
+        Value of the level part, in the hyperparameter's unit.
+    warmup, stable, decay : int
+        Lengths of the three parts in steps. `warmup` and `stable` may be 0.
+    init, end : float
+        Values at step 0 and from step ``warmup + stable + decay`` on.
+    shape : {"linear", "cosine", "sqrt"}
+        The curve of the decay.
+
+    Raises
+    ------
+    ValueError
+        If a value isn't finite, a length negative, `decay` less than 1 or `shape` unknown.
+    TypeError
+        If a value isn't a number, a length not an int or `shape` not a str.
+
+    References
+    ----------
+    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
+    Strategies", 2024; for "sqrt" Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond
+    Fixed Training Durations", NeurIPS 2024.
+
+    Examples
+    --------
+    >>> from instep.schedules import WarmupStableDecay
+    >>> f = WarmupStableDecay(1.0, warmup=10, stable=80, decay=10)
+    >>> f(5), f(10), f(90), f(95), f(1_000)
+    (0.5, 1.0, 1.0, 0.5, 0.0)
+    """
+
+    peak: float
+    warmup: int
+    stable: int
+    decay: int
+    init: float = 0.0
+    end: float = 0.0
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            peak=number,
+            warmup=count,
+            stable=count,
+            decay=positive_count,
+            init=number,
+            end=number,
+            shape=one_of(_LEFT),
+        )
+
+    def _value(self, t: float) -> float:
+        if t < self.warmup:
+            return self.init + (self.peak - self.init) * t / self.warmup
+        over = t - self.warmup - self.stable
+        if over <= 0:
+            return self.peak
+        if over >= self.decay:
+            return self.end
+        return self.end + (self.peak - self.end) * _LEFT[self.shape](over / self.decay)

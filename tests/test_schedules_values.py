@@ -1,0 +1,427 @@
+"""The schedules' values: against the documented formulas written in NumPy, and at their corners."""
+
+import contextlib
+import itertools
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instep.schedules import (
+    Constant,
+    CosineDecay,
+    CosineRestarts,
+    Cyclic,
+    ExponentialDecay,
+    InverseSqrtDecay,
+    InverseTimeDecay,
+    Linear,
+    OneCycle,
+    PiecewiseConstant,
+    PolynomialDecay,
+    Schedule,
+    Sequential,
+    SqrtDecay,
+    Warmup,
+    WarmupStableDecay,
+    from_dict,
+)
+
+STEPS = np.arange(1000.0)
+LARGEST = np.finfo(np.float64).max
+
+
+def trapezoid(left, peak, warmup, stable, decay, init, end):
+    x = np.clip((STEPS - warmup - stable) / decay, 0, 1)
+    rise = init + (peak - init) * STEPS / warmup
+    return np.where(warmup > STEPS, rise, end + (peak - end) * left(x))
+
+
+FORMULAS = [
+    (Constant(0.3), np.full(1000, 0.3)),
+    (Linear(0.1, 0.7, 600), 0.1 + 0.6 * np.minimum(STEPS, 600) / 600),
+    (
+        PolynomialDecay(0.5, 700, end=0.01, power=2.5),
+        0.49 * (1 - np.minimum(STEPS, 700) / 700) ** 2.5 + 0.01,
+    ),
+    (ExponentialDecay(0.5, 0.9, 7), 0.5 * np.exp(np.log(0.9) * STEPS / 7)),
+    (
+        ExponentialDecay(0.5, 0.9, 7, staircase=True),
+        0.5 * np.exp(np.log(0.9) * np.floor(STEPS / 7)),
+    ),
+    (ExponentialDecay(0.5, 0.9, 7, end=0.02), np.maximum(0.5 * 0.9 ** (STEPS / 7), 0.02)),
+    (ExponentialDecay(0.5, 1.1, 7, end=20.0), np.minimum(0.5 * 1.1 ** (STEPS / 7), 20.0)),
+    (
+        PiecewiseConstant([0.3, 0.2, 0.1], [100, 500]),
+        np.repeat([0.3, 0.2, 0.1], [100, 400, 500]),
+    ),
+    (InverseTimeDecay(0.5, 0.3, 10), 0.5 / (1 + 0.03 * STEPS)),
+    (InverseTimeDecay(0.5, 0.3, 10, staircase=True), 0.5 / (1 + 0.3 * np.floor(STEPS / 10))),
+    (InverseSqrtDecay(0.5, 40.0), 0.5 * (1 + STEPS / 40) ** -0.5),
+    (SqrtDecay(0.5, 0.2), 0.5 / (1 + 0.2 * STEPS**0.5)),
+    (
+        CosineDecay(0.5, 800, end=0.01),
+        0.01 + 0.49 * np.cos(np.pi * np.minimum(STEPS, 800) / 1600) ** 2,
+    ),
+    (
+        CosineRestarts(0.5, 90, end=0.01),
+        0.01 + 0.49 * np.cos(np.pi * (STEPS % 90) / 180) ** 2,
+    ),
+    (
+        Cyclic(0.1, 0.5, 30, 70),
+        np.interp(STEPS % 100, [0, 30, 100], [0.1, 0.5, 0.1]),
+    ),
+    (
+        Cyclic(0.1, 0.5, 30, 70, "triangular2"),
+        0.1 + np.interp(STEPS % 100, [0, 30, 100], [0, 0.4, 0]) / 2 ** np.floor(STEPS / 100),
+    ),
+    (
+        Cyclic(0.1, 0.5, 30, 70, "exp_range", 0.997),
+        0.1 + np.interp(STEPS % 100, [0, 30, 100], [0, 0.4, 0]) * 0.997**STEPS,
+    ),
+    (
+        OneCycle(0.5, 900, 0.3, 10.0, 20.0, "linear"),
+        np.interp(STEPS, [0, 269, 899], [0.05, 0.5, 0.0025]),
+    ),
+    (
+        OneCycle(0.5, 900, 0.3, 10.0, 20.0),
+        np.where(
+            STEPS < 269,
+            0.05 + 0.45 * np.sin(np.pi / 2 * STEPS / 269) ** 2,
+            0.0025 + 0.4975 * np.cos(np.pi / 2 * np.clip((STEPS - 269) / 630, 0, 1)) ** 2,
+        ),
+    ),
+    (
+        WarmupStableDecay(0.5, 100, 400, 300, 0.02, 0.01),
+        np.interp(STEPS, [0, 100, 500, 800], [0.02, 0.5, 0.5, 0.01]),
+    ),
+    (
+        WarmupStableDecay(0.5, 100, 400, 300, 0.02, 0.01, "cosine"),
+        trapezoid(lambda x: np.cos(np.pi / 2 * x) ** 2, 0.5, 100, 400, 300, 0.02, 0.01),
+    ),
+    (
+        WarmupStableDecay(0.5, 100, 400, 300, 0.02, 0.01, "sqrt"),
+        trapezoid(lambda x: 1 - np.sqrt(x), 0.5, 100, 400, 300, 0.02, 0.01),
+    ),
+    (
+        Warmup(CosineDecay(0.5, 800, end=0.01), 150, init=0.1),
+        np.concatenate(
+            [
+                np.linspace(0.1, 0.5, 150, endpoint=False),
+                0.01 + 0.49 * np.cos(np.pi * np.minimum(STEPS[:850], 800) / 1600) ** 2,
+            ]
+        ),
+    ),
+    (
+        Sequential([Linear(0.1, 0.5, 100), Constant(0.5), Linear(0.5, 0.0, 1000)], [100, 300]),
+        np.interp(STEPS, [0, 100, 300, 1300], [0.1, 0.5, 0.5, 0.0]),
+    ),
+    (
+        3 * Linear(0.1, 0.7, 600) * Constant(0.5),
+        1.5 * (0.1 + 0.6 * np.minimum(STEPS, 600) / 600),
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "values"), FORMULAS, ids=[repr(s) for s, _ in FORMULAS])
+def test_formula(schedule, values):
+    np.testing.assert_allclose(schedule(STEPS), values, rtol=1e-12, atol=0)
+
+
+def test_every_class_has_a_formula():
+    plateau = "ReduceOnPlateau"  # no function of the step; it has tests of its own
+    ours = {c for c in Schedule.__subclasses__() if c.__module__.startswith("instep.")}
+    assert {type(s) for s, _ in FORMULAS} == {c for c in ours if c.__name__ != plateau}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "corners", "values"),
+    [
+        (Linear(0.1, 0.7, 10), [0, 10], [0.1, 0.7]),
+        (WarmupStableDecay(0.5, 10, 5, 8), [0, 10, 15, 23], [0.0, 0.5, 0.5, 0.0]),
+        (Warmup(Linear(0.5, 0.1, 10), 7), [0, 7, 17], [0.0, 0.5, 0.1]),
+        (Cyclic(0.1, 0.5, 7, 13), [0, 7, 20, 27], [0.1, 0.5, 0.1, 0.5]),
+        (OneCycle(1.0, 25, 0.4, 5.0, 2.0, "linear"), [0, 9, 24], [0.2, 1.0, 0.1]),
+        (Sequential([Linear(0, 1, 5), Linear(1, 2, 5)], [5]), [0, 10], [0.0, 2.0]),
+    ],
+)
+def test_fractions_of_a_step_lie_on_the_lines(schedule, corners, values):
+    t = np.linspace(0, 27, 1081)
+    np.testing.assert_allclose(schedule(t), np.interp(t, corners, values), rtol=1e-12, atol=1e-15)
+
+
+def restarts(period, mult, until):
+    """The restarts of an exact SGDR: (number, step, length of the cycle), as fractions."""
+    start, length = Fraction(0), Fraction(period)
+    for k in itertools.count():
+        if start > until:
+            return
+        yield k, start, length
+        start, length = start + length, length * mult
+
+
+@pytest.mark.parametrize(
+    ("period", "mult"),
+    [
+        (10, "1"),
+        (1, "2"),
+        (10, "2"),
+        (7, "3"),
+        (3, "10"),
+        (1000, "2"),
+        (4096, "1.5"),
+        (5, "1.5"),
+        (10, "1.1"),
+        (1000, "1.1"),
+        (100, "1.001"),
+        (999_983, "1.000001"),
+        (12, "2.718281828"),
+    ],
+)
+def test_restarts_come_on_time(period, mult):
+    """At each restart, where it is a whole step, and at the whole steps around it."""
+    schedule = CosineRestarts(1.0, period, end=-1.0, period_mult=float(mult), init_mult=0.9)
+    cycles = list(itertools.islice(restarts(period, Fraction(mult), 10**13), 300))
+    for (k, start, length), (_, after, _) in itertools.pairwise(cycles):
+        # Beyond 1e12 steps, a restart between two whole steps may be taken for one of them.
+        whole = start.denominator == 1
+        if not whole and start > 10**9:
+            break
+        first = math.ceil(start)
+        for t in {first, first + 1, math.ceil(after) - 1, (first + math.ceil(after)) // 2}:
+            if start <= t < after:
+                x = float((t - start) / length)
+                value = -1.0 + (0.9**k + 1.0) * (1.0 + math.cos(math.pi * x)) / 2.0
+                assert schedule(t) == pytest.approx(value, abs=1e-9), (k, t)
+        if whole:
+            assert schedule(first) == pytest.approx(0.9**k, rel=1e-12)
+            assert schedule(float(first)) == schedule(first)
+
+
+@pytest.mark.parametrize("mult", [1.0, 2.0, 3.0, 10.0])
+@pytest.mark.parametrize("period", [1, 2, 7, 10, 1000])
+def test_restart_is_exact_on_its_step(period, mult):
+    schedule = CosineRestarts(1.0, period, period_mult=mult, init_mult=0.9)
+    start, length = 0, period
+    for k in range(60):
+        if start > 10**13:
+            break
+        assert schedule(start) == 0.9**k
+        assert schedule(math.nextafter(start + length, 0)) < 0.9**k * 0.1
+        if length > 1:
+            assert schedule(start + length // 2) < 0.9**k * 0.8
+            assert schedule(start + length - 1) < 0.9**k * 0.6
+        start, length = start + length, length * int(mult)
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+def test_cyclic_corners(mode):
+    schedule = Cyclic(0.0, 1.0, 30, 70, mode, gamma=0.999)
+    height = {
+        "triangular": lambda k, t: 1.0,
+        "triangular2": lambda k, t: 0.5**k,
+        "exp_range": lambda k, t: 0.999**t,
+    }[mode]
+    for k in (0, 1, 2, 50):
+        assert schedule(100 * k) == 0.0
+        assert schedule(100 * k + 30) == pytest.approx(height(k, 100 * k + 30), rel=1e-14)
+        assert schedule(100 * k + 15) == pytest.approx(height(k, 100 * k + 15) / 2, rel=1e-14)
+        assert schedule(100 * k + 65) == pytest.approx(height(k, 100 * k + 65) / 2, rel=1e-14)
+    assert Cyclic(0.0, 1.0, 30)(60) == 0.0
+    assert Cyclic(0.0, 1.0, 30)(45) == 0.5
+
+
+@pytest.mark.parametrize("anneal", ["linear", "cosine"])
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.05, 0.5, 0.99])
+@pytest.mark.parametrize("steps", [1, 2, 10, 20, 100])
+def test_one_cycle_of_few_steps(steps, fraction, anneal):
+    schedule = OneCycle(1.0, steps, fraction, 4.0, 5.0, anneal)
+    values = schedule(np.arange(steps + 5))
+    assert np.all((values >= 0.05) & (values <= 1.0))
+    assert np.all(values[steps - 1 :] == 0.05)
+    top = fraction * steps - 1
+    if top > 0:
+        assert schedule(0) == pytest.approx(0.25)
+        assert schedule(top) == pytest.approx(1.0)
+        rises = np.diff(schedule(np.linspace(0, top, 20)))
+        assert np.all(rises > 0)
+    falls = np.diff(schedule(np.linspace(max(top, 0), steps - 1, 20)))
+    assert np.all(falls < 0) or steps == 1
+
+
+def test_trapezoid_without_its_first_parts():
+    decay = CosineDecay(0.5, 30, end=0.1)
+    for warmup, stable in ((0, 0), (0, 9), (9, 0)):
+        schedule = WarmupStableDecay(0.5, warmup, stable, 30, 0.2, 0.1, "cosine")
+        for t in range(50):
+            assert schedule(warmup + stable + t) == pytest.approx(decay(t), rel=1e-14)
+        assert schedule(0) == (0.2 if warmup else 0.5)
+
+
+def test_growth_stops_at_the_largest_number():
+    assert ExponentialDecay(1.0, 2.0)(10**12) == LARGEST
+    assert ExponentialDecay(-1.0, 2.0)(10**12) == -LARGEST
+    assert ExponentialDecay(2.0, 2.0)(1023.5) == LARGEST
+    assert ExponentialDecay(0.0, 2.0)(10**12) == 0.0
+    assert ExponentialDecay(1.0, 2.0, end=3.0)(10**12) == 3.0
+    assert CosineRestarts(1.0, 1, init_mult=2.0)(10**12) == LARGEST
+    assert CosineRestarts(1.0, 1, period_mult=1e300)(1e300) == 1.0
+
+
+def test_warmup_and_sequential_take_any_callable():
+    def in_two_parts(t):
+        return np.float32(0.5) if t < 3 else 1  # no array could be passed to this
+
+    for schedule in (
+        Warmup(in_two_parts, 4),
+        Sequential([in_two_parts, lambda t: -t], [9]),
+        Constant(1.0) * in_two_parts,
+        in_two_parts * Constant(1.0),
+    ):
+        values = schedule(np.arange(12))
+        assert values.tolist() == [schedule(t) for t in range(12)]
+        assert {type(schedule(t)) for t in range(12)} == {float}
+    assert Warmup(in_two_parts, 4)(np.arange(8)).tolist() == [
+        0,
+        0.125,
+        0.25,
+        0.375,
+        0.5,
+        0.5,
+        0.5,
+        1,
+    ]
+    assert Sequential([in_two_parts, lambda t: -t], [9])(np.arange(8, 12)).tolist() == [
+        1,
+        0,
+        -1,
+        -2,
+    ]
+
+
+def test_products_from_both_sides():
+    cosine = CosineDecay(0.1, 30)
+    linear = Linear(0.1, 0.4, 20)
+    for product in (
+        2 * cosine,
+        cosine * 2,
+        2.0 * cosine,
+        np.float64(2) * cosine,
+        cosine * np.int64(2),
+    ):
+        assert product == 2 * cosine
+        assert repr(product) == f"2.0 * {cosine!r}"
+        assert product(7) == 2.0 * cosine(7)
+    assert (cosine * linear)(7) == cosine(7) * linear(7)
+    assert (cosine * linear) != (linear * cosine)
+    assert (cosine * math.sqrt)(9) == 3.0 * cosine(9)
+    assert (math.sqrt * cosine)(9) == 3.0 * cosine(9)
+    assert repr(cosine * linear * 2) == f"2.0 * ({cosine!r} * {linear!r})"
+    assert repr(2 * cosine * linear) == f"2.0 * {cosine!r} * {linear!r}"
+
+
+numbers = st.floats(-1e6, 1e6)
+lengths = st.integers(1, 10**6)
+times = st.one_of(st.integers(0, 10**7), st.floats(0, 1e7), st.floats(0, 1e300))
+bounded = settings(max_examples=150, deadline=None)
+
+ramps = st.one_of(
+    st.builds(Linear, numbers, numbers, lengths),
+    st.builds(CosineDecay, numbers, lengths, numbers),
+    st.builds(PolynomialDecay, numbers, lengths, numbers, st.floats(0.1, 10)),
+    st.builds(
+        WarmupStableDecay,
+        numbers,
+        st.just(0),
+        lengths,
+        lengths,
+        st.just(0.0),
+        numbers,
+        st.sampled_from(["linear", "cosine", "sqrt"]),
+    ),
+)
+
+
+def first_and_last(schedule):
+    values = schedule.to_dict()
+    return values.get("init") if "peak" not in values else values["peak"], values["end"]
+
+
+@bounded
+@given(ramps, times)
+def test_ramp_stays_between_its_ends(schedule, t):
+    first, last = first_and_last(schedule)
+    slack = 1e-12 * max(abs(first), abs(last))
+    assert min(first, last) - slack <= schedule(t) <= max(first, last) + slack
+
+
+@bounded
+@given(ramps, times, times)
+def test_ramp_goes_one_way(schedule, t, u):
+    first, last = first_and_last(schedule)
+    slack = 1e-12 * max(abs(first), abs(last))
+    way = schedule(max(t, u)) - schedule(min(t, u))
+    assert way >= -slack if last >= first else way <= slack
+
+
+@bounded
+@given(
+    st.integers(1, 10**4),
+    st.one_of(st.just(1.0), st.sampled_from([2.0, 3.0]), st.floats(1.000001, 1e6)),
+    st.floats(0.1, 1.0),
+    times,
+)
+def test_restarts_stay_below_their_peak(period, period_mult, init_mult, t):
+    schedule = CosineRestarts(1.0, period, 0.0, period_mult, init_mult)
+    assert 0.0 <= schedule(t) <= 1.0
+    assert 0.0 <= CosineRestarts(1.0, period, 0.0, period_mult, 1 / init_mult)(t) <= LARGEST
+
+
+@bounded
+@given(st.lists(st.integers(1, 1000), max_size=8, unique=True), st.floats(0, 1100))
+def test_boundaries_are_counted(boundaries, t):
+    boundaries.sort()
+    values = [float(k) for k in range(len(boundaries) + 1)]
+    passed = sum(b <= t for b in boundaries)
+    assert PiecewiseConstant(values, boundaries)(t) == passed
+    parts = [Linear(v, v + 1, 10) for v in values]
+    since = t - ([0, *boundaries][passed])
+    assert Sequential(parts, boundaries)(t) == parts[passed](since)
+
+
+@bounded
+@given(ramps, st.integers(0, 1000), numbers, st.integers(0, 10**7))
+def test_warmup_only_moves_its_schedule(schedule, steps, init, t):
+    warmup = Warmup(schedule, steps, init)
+    assert warmup(t + steps) == schedule(t)
+    assert warmup(0) == (init if steps else schedule(0))
+
+
+@bounded
+@given(ramps, numbers, times)
+def test_dictionary_keeps_every_bit(schedule, factor, t):
+    product = factor * Warmup(schedule, 3)
+    again = from_dict(json.loads(json.dumps(product.to_dict())))
+    assert again == product
+    assert again(t) == product(t)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@bounded
+@given(ramps, st.integers(0, 9), junk)
+def test_from_dict_accepts_or_raises_value_error(schedule, index, value):
+    stored = Warmup(schedule, 3).to_dict()
+    keys = [*stored["of"], "another"]
+    stored["of"][keys[index % len(keys)]] = value
+    with contextlib.suppress(ValueError):
+        assert isinstance(from_dict(stored), Warmup)
