@@ -1,0 +1,1 @@
+"""``instep demo``: one network trained twice, with `instep.AdamW` and with AdamW in plain NumPy."""
