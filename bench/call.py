@@ -1,6 +1,6 @@
 """What a call costs: steps so small that the arithmetic hardly counts.
 
-    python bench/call.py
+python bench/call.py
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ def microseconds(call: Callable[[], None], turns: int = 15) -> float:
 def main() -> None:
     rng = np.random.default_rng(0)
     for name, shapes in LAYOUTS.items():
-        for label, lr in (("constant lr", 1e-3), ("scheduled lr", schedules.CosineDecay(1e-3, 10**9))):
+        for label, lr in (
+            ("constant lr", 1e-3),
+            ("scheduled lr", schedules.CosineDecay(1e-3, 10**9)),
+        ):
             params = [rng.standard_normal(shape).astype("f4") for shape in shapes]
             grads = [rng.standard_normal(shape).astype("f4") for shape in shapes]
             step = instep.Adam(params, lr=lr).step
-            print(f"{name:12} {label:13} {microseconds(lambda step=step, grads=grads: step(grads)):9.2f} us")
+            print(
+                f"{name:12} {label:13} {microseconds(lambda step=step, grads=grads: step(grads)):9.2f} us"
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The step inside a training loop: a NumPy perceptron, forward, backward and step, by variant.
 
-Each variant runs in a process of its own, with default settings, because what a step costs a loop is more than the step:
-threads that go on spinning take the cores from NumPy's matrix products. The processes take turns, several times over.
+Each variant runs in a process of its own, with default settings, because what a step costs a loop is more than the
+step: threads that go on spinning take the cores from NumPy's matrix products. The processes take turns, several times.
 
     python bench/loop.py [--batch 64] [--turns 5] [--variants none instep ...] [--json FILE]
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Perceptron:
     def __init__(self, batch: int) -> None:
         rng = np.random.default_rng(0)
         self.params: list[np.ndarray] = []
-        for inputs, outputs in zip(SIZES, SIZES[1:], strict=False):
+        for inputs, outputs in pairwise(SIZES):
             weights = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
             self.params += [weights.astype("f4"), np.zeros(outputs, "f4")]
         self.x = rng.standard_normal((batch, SIZES[0])).astype("f4")
@@ -62,16 +63,16 @@ def numpy_adam(params: list[np.ndarray]) -> Step:
     def step(grads: list[np.ndarray]) -> None:
         nonlocal t
         t += 1
-        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        for i, g in enumerate(grads):
             m[i] = 0.9 * m[i] + 0.1 * g
             v[i] = 0.999 * v[i] + 0.001 * g**2
-            p -= 1e-3 * (m[i] / (1 - 0.9**t)) / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
+            params[i] -= 1e-3 * (m[i] / (1 - 0.9**t)) / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
 
     return step
 
 
 def torch_adam(params: list[np.ndarray]) -> Step:
-    import torch
+    import torch  # noqa: PLC0415 - only in the process that needs it
 
     tensors = [torch.from_numpy(p) for p in params]
     optimizer = torch.optim.Adam(tensors, lr=1e-3, fused=True)
@@ -91,7 +92,7 @@ def make_step(variant: str, params: list[np.ndarray]) -> Step:
         return numpy_adam(params)
     if variant == "torch fused":
         return torch_adam(params)
-    import instep
+    import instep  # noqa: PLC0415 - not in the processes of the others
 
     if variant == "instep, 1 thread":
         instep.set_num_threads(1)
@@ -117,7 +118,16 @@ def run_variant(variant: str, batch: int, seconds: float) -> float:
 
 def measure(variant: str, batch: int, seconds: float) -> float | None:
     """run_variant in a process of its own; None where it can't run."""
-    command = [sys.executable, __file__, "--run", variant, "--batch", str(batch), "--seconds", str(seconds)]
+    command = [
+        sys.executable,
+        __file__,
+        "--run",
+        variant,
+        "--batch",
+        str(batch),
+        "--seconds",
+        str(seconds),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed"

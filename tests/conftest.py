@@ -22,4 +22,4 @@ def _as_imported() -> Iterator[None]:
 @pytest.fixture
 def eager_threads() -> None:
     """Steps go parallel from one chunk a thread on, though that would not pay."""
-    _core.set_least_work(16_384)
+    _core.set_least_work(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,7 @@ def test_containers() -> None:
         run(list, tuple),
         run(names, names),
         run(names, lambda g: dict(reversed(names(g).items()))),
+        run(lambda p: MappingProxyType(names(p)), lambda g: MappingProxyType(names(g))),
         run(lambda p: [{"params": p}], lambda g: [g]),
         run(lambda p: [{"params": p[0]}, {"params": {"b": p[1]}}], lambda g: (g[0], {"b": g[1]})),
     ]

@@ -165,19 +165,18 @@ def write(path: Path, text: str) -> None:
 def test_cgroup_quota(files: dict[str, str], quota: float, tmp_path: Path) -> None:
     for name, text in files.items():
         write(tmp_path / name, text)
-    assert _cpu_quota(tmp_path) == quota
-    assert _available_cpus(tmp_path) == max(1, min(CPUS, 1 if quota < 2 else CPUS))
+    assert _cpu_quota(str(tmp_path)) == quota
+    assert _available_cpus(str(tmp_path)) == max(1, min(CPUS, 1 if quota < 2 else CPUS))
 
 
 # ---- where and how ---------------------------------------------------------------------------------
 
 
 def test_small_steps_stay_on_the_calling_thread() -> None:
-    optimizer = instep.Adam(np.zeros(100_000, "f4"))
+    optimizer = instep.Adam(np.zeros(80_000, "f4"))
     before = _core.counters()["parallel_regions"]
-    optimizer.step(np.ones(100_000, "f4"))
+    optimizer.step(np.ones(80_000, "f4"))
     assert _core.counters()["parallel_regions"] == before
-    assert _core.threads_for(100_000) == 1
 
 
 @needs_openmp
@@ -195,7 +194,7 @@ def test_absent_gradients_are_no_work() -> None:
 PROBE = """
     import instep
     from instep import _core
-    spins = _core.threads_for(1 << 22) == 1
+    spins = _core.threads_for(1 << 26) == 1
     print(instep.config()["openmp"]["idle_threads"], "| spins" if spins else "| sleeps", sep="")
 """
 
@@ -342,7 +341,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 FORK = """
     import os, sys, numpy as np, instep
     from instep import _core
-    _core.set_least_work(16_384)
+    _core.set_least_work(1)
     instep.set_num_threads(2)
     rng = np.random.default_rng(0)
     p = rng.standard_normal(200_000).astype("f4")

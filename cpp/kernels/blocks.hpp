@@ -13,6 +13,19 @@ namespace {
 template <class T>
 constexpr std::int64_t block_elements = 2048 / sizeof(T);
 
+// Starts to fetch a cache line such that it may be written when it arrives.
+inline void claim_for_writing(const void* address) {
+#if defined(__x86_64__)
+    // GCC turns __builtin_prefetch(address, 1) into a prefetch for reading unless the level includes this instruction,
+    // which none does; where a CPU lacks it, it does nothing.
+    __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
+#elif defined(__GNUC__)
+    __builtin_prefetch(address, 1);
+#else
+    static_cast<void>(address);
+#endif
+}
+
 template <class F, class T>
 void load_dense(const char* data, T* out, std::int64_t count) {
     const auto* stored = reinterpret_cast<const typename F::Stored*>(data);

@@ -39,6 +39,23 @@ INSTEP_NOINLINE void update(const Rule rule, std::int64_t count, T* __restrict p
     }
 }
 
+// Everything lies ready: the rule runs over the arrays themselves, in pieces only so that the parameter can be claimed
+// ahead. Its cache lines were read by other cores too, in the forward pass, and taking them back one store at a time
+// costs a loop of 235,146 parameters a sixth of its step (bench/loop.py).
+template <class Rule, class T>
+void update_in_place(const Rule& rule, std::int64_t count, T* p, const T* g, T* const* s) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    constexpr std::int64_t piece = 16 * line;
+    constexpr std::int64_t ahead = 32 * line;
+    for (std::int64_t done = 0; done < count; done += piece) {
+        const std::int64_t rest = count - done;
+        const std::int64_t claimed = rest - ahead < piece ? rest - ahead : piece;
+        for (std::int64_t i = 0; i < claimed; i += line) claim_for_writing(p + done + ahead + i);
+        const auto from = [done](T* state) { return state == nullptr ? nullptr : state + done; };
+        update(rule, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]), from(s[2]), from(s[3]));
+    }
+}
+
 // One operand's blocks: where the current one lies, and whether it has to be written back.
 template <class T>
 class Block {
@@ -79,8 +96,8 @@ void sweep(const Sweep& chunk) {
         T* s[max_states] = {};
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) s[k] = in_place<T>(chunk.states[k], chunk.begin);
-        update(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin), s[0],
-               s[1], s[2], s[3]);
+        update_in_place(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin),
+                        s);
         return;
     }
 

@@ -60,9 +60,12 @@ void GradientCollector::collect_from(const Container& container, py::handle grad
             return;
         }
         case ContainerKind::mapping: {
-            if (!PyDict_Check(gradients.ptr()))
-                throw py::type_error(who + " came as a " + type_name(gradients) +
-                                     "; a dict is wanted, as the parameters came");
+            if (!PyDict_Check(gradients.ptr())) {
+                if (!py::hasattr(gradients, "keys"))
+                    throw py::type_error(who + " came as a " + type_name(gradients) +
+                                         "; a dict is wanted, as the parameters came");
+                return collect_from(container, py::dict(py::reinterpret_borrow<py::object>(gradients)), who, out);
+            }
             if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count)
                 refuse_keys(container, gradients, who);
             for (const py::str& key : container.keys) {

@@ -39,9 +39,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("wanted_threads", &instep::team::wanted, "The program's choice of threads; 0 for the default.");
     m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
     m.def("threads", &instep::team::threads, "Most threads that a step uses.");
-    m.def("threads_for", &instep::team::threads_for, "elements"_a, "Threads that a step over so many elements uses.");
-    m.def("least_work", &instep::team::least_work, "Elements that make a thread worth waking.");
-    m.def("set_least_work", &instep::team::set_least_work, "elements"_a, "For tests and measurements.");
+    m.def("threads_for", &instep::team::threads_for, "work"_a, "Threads that a step of so much work (bytes) uses.");
+    m.def("least_work", &instep::team::least_work, "Work that makes a thread worth waking.");
+    m.def("set_least_work", &instep::team::set_least_work, "work"_a, "For tests and measurements.");
     m.def("set_idle_threads_spin", &instep::team::set_idle_threads_spin, "spin"_a,
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");

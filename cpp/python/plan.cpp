@@ -13,9 +13,9 @@ namespace instep {
 
 namespace {
 
-// Steps over more elements than this release the GIL. Taking it back may cost a thread switch interval (5 ms by
-// default) where other Python threads compute, so shorter steps keep it.
-constexpr std::int64_t release_gil_elements = 1048576;
+// Steps of more work than this (about a millisecond) release the GIL. Taking it back may cost a thread switch interval
+// (5 ms by default) where other Python threads compute, so shorter steps keep it.
+constexpr std::int64_t work_worth_releasing = std::int64_t{1} << 25;
 
 constexpr std::size_t term_count = 4;  // clip_value, L2 factor, L1 factor, maximize
 
@@ -120,14 +120,16 @@ void Plan::bind(const std::string& name, const py::object& parameter, int group,
                               "'; that or a narrower one is wanted");
     const Group& settings = hyperparameters_.groups[static_cast<std::size_t>(group)];
     const Variant& variant = current_level().families[settings.family].variants[settings.options];
+    std::int64_t streams = 3;  // the gradient is read, the parameter read and written
     for (int k = 0; k < variant.state_count; ++k) {
         if (!variant.states[k].used) continue;
+        streams += 2;
         const py::array state = zeros(bound.shape, bound.order, dtype);
         tensor->states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
         bound.weak.push_back(py::weakref(state.attr("base")));
         bound.states[variant.states[k].name] = state;
     }
-    total_size_ += tensor->size;
+    tensor->work = tensor->size * streams * item_size(compute_format);
     bound_.push_back(std::move(bound));
     unplanned_.push_back(std::move(tensor));
 }
@@ -160,7 +162,7 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, double clip_norm
     if (settings.size() != parsed.groups.size()) throw py::value_error("settings: one tuple a group is wanted");
     for (std::size_t k = 0; k < parsed.groups.size(); ++k) {
         Group& group = parsed.groups[k];
-        const auto values = settings[k].cast<py::tuple>();
+        const auto values = settings[k].cast<py::sequence>();
         const auto count = static_cast<std::size_t>(current_level().families[group.family].hyperparameter_count);
         if (values.size() != count + term_count) throw py::value_error("settings: wrong number of values for a group");
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
@@ -189,7 +191,7 @@ void Plan::step(py::handle gradients, py::handle evaluate) {
         hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<double>());
     }
     collector_->collect(gradients, collected_);
-    const bool release_gil = total_size_ >= release_gil_elements;
+    const bool release_gil = stepper_->most_work() >= work_worth_releasing;
     std::vector<py::object> weak;  // keeps other threads from resizing a gradient while the GIL is released
     if (release_gil)
         for (const py::object& gradient : collected_)

@@ -20,7 +20,7 @@ public:
     // groups: one (rule, options, kind, keys, names, arrays) each; see _core.pyi.
     Plan(const py::list& groups, bool grouped, const py::object& state_dtype);
 
-    // settings: for each group a tuple of its rule's hyperparameters and then clip_value, L2 factor, L1 factor and
+    // settings: for each group a sequence of its rule's hyperparameters and then clip_value, L2 factor, L1 factor and
     // maximize; clip_norm: NaN for none.
     void set_hyperparameters(const py::sequence& settings, double clip_norm);
 
@@ -61,7 +61,6 @@ private:
     std::vector<std::unique_ptr<Tensor>> unplanned_;  // until the stepper takes them
     std::unique_ptr<GradientCollector> collector_;
     OwnedMemory owned_;
-    std::int64_t total_size_ = 0;
 
     Hyperparameters hyperparameters_;
     std::vector<py::object> collected_;

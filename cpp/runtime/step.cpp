@@ -27,6 +27,7 @@ Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::m
     std::int64_t in_unit = chunk_elements;  // so that the first segment opens a unit
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         const std::int64_t size = tensors_[i]->size;
+        most_work_ += tensors_[i]->work;
         for (std::int64_t begin = 0; begin < size; begin += chunk_elements) {
             const std::int64_t count = std::min(chunk_elements, size - begin);
             if (in_unit + count > chunk_elements) {
@@ -42,10 +43,10 @@ Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::m
 }
 
 std::int64_t Stepper::work(const std::vector<std::unique_ptr<Gradient>>& gradients) const {
-    std::int64_t elements = 0;
+    std::int64_t bytes = 0;
     for (std::size_t i = 0; i < tensors_.size(); ++i)
-        if (gradients[i]->present) elements += tensors_[i]->size;
-    return elements;
+        if (gradients[i]->present) bytes += tensors_[i]->work;
+    return bytes;
 }
 
 std::size_t Stepper::scalars_for(const Tensor& tensor) {

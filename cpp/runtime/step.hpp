@@ -17,6 +17,7 @@ struct Tensor {
     Operand states[max_states];
     StridedLayout layout;  // what param.view points to where the parameter has gaps
     std::int64_t size;
+    std::int64_t work;  // bytes that a step over it moves, counted in the compute type
     Compute compute;
     int group;
     std::int64_t steps = 0;  // completed
@@ -46,7 +47,8 @@ public:
     std::vector<std::unique_ptr<Tensor>>& tensors() { return tensors_; }
     const std::vector<std::unique_ptr<Tensor>>& tensors() const { return tensors_; }
 
-    // Elements that a step with these gradients would touch.
+    // Work of a step with these gradients: the bytes it would move if everything were stored in its compute type.
+    std::int64_t most_work() const { return most_work_; }  // with all gradients present
     std::int64_t work(const std::vector<std::unique_ptr<Gradient>>& gradients) const;
 
     // Fills everything a step needs but its threads; may allocate, changes no parameter.
@@ -76,6 +78,7 @@ private:
     void finish_norm();
 
     std::vector<std::unique_ptr<Tensor>> tensors_;
+    std::int64_t most_work_ = 0;
     std::vector<Segment> segments_;
     std::vector<std::size_t> units_;  // first segment of each run that a thread takes at a time, and the end
 

@@ -17,10 +17,10 @@ namespace instep::team {
 
 namespace {
 
-// Below this many elements a thread, waking it costs more than it helps (bench/threads.py).
-std::atomic<std::int64_t> elements_a_thread{131072};
-// With spinning idle threads, about the time that they go on spinning: 5 ms of work.
-constexpr std::int64_t elements_a_spinning_thread = 16777216;
+// Below this much work a thread, waking it costs more than it helps (bench/threads.py).
+std::atomic<std::int64_t> work_a_thread{std::int64_t{1} << 23};
+// With spinning idle threads, several times as long as they go on spinning.
+constexpr std::int64_t work_a_spinning_thread = std::int64_t{1} << 29;
 
 std::atomic<int> default_threads{1};
 std::atomic<int> wanted_threads{0};
@@ -42,17 +42,17 @@ int threads() {
     return std::max(1, std::min(default_threads.load(std::memory_order_relaxed), openmp_max_threads()));
 }
 
-void set_least_work(std::int64_t elements) { elements_a_thread = elements; }
+void set_least_work(std::int64_t work) { work_a_thread = work; }
 
-std::int64_t least_work() { return elements_a_thread.load(std::memory_order_relaxed); }
+std::int64_t least_work() { return work_a_thread.load(std::memory_order_relaxed); }
 
 void set_idle_threads_spin(bool spin) { idle_threads_spin = spin; }
 
-int threads_for(std::int64_t elements) {
+int threads_for(std::int64_t work) {
     const std::int64_t share =
-        idle_threads_spin.load(std::memory_order_relaxed) ? elements_a_spinning_thread : least_work();
-    if (elements < 2 * share || openmp_version() == 0 || forked()) return 1;
-    return static_cast<int>(std::min<std::int64_t>(elements / share, threads()));
+        idle_threads_spin.load(std::memory_order_relaxed) ? work_a_spinning_thread : least_work();
+    if (work < 2 * share || openmp_version() == 0 || forked()) return 1;
+    return static_cast<int>(std::min<std::int64_t>(work / share, threads()));
 }
 
 void run(int threads, void (*work)(void*), void* context) {

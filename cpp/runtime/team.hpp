@@ -20,12 +20,13 @@ int threads();
 // parallel step costs whoever computes next a core for milliseconds, so only steps longer than that go parallel.
 void set_idle_threads_spin(bool spin);
 
-// Elements a thread must find to do to be worth waking. For tests, and for bench/threads.py which measures it.
-void set_least_work(std::int64_t elements);
+// Work, as Stepper::work counts it, that a thread must find to be worth waking. For tests, and for bench/threads.py
+// which measures it.
+void set_least_work(std::int64_t work);
 std::int64_t least_work();
 
-// Threads worth waking for a step over so many elements.
-int threads_for(std::int64_t elements);
+// Threads worth waking for a step of so much work.
+int threads_for(std::int64_t work);
 
 // Calls work(context) on that many threads, this one included, and returns when all have finished.
 void run(int threads, void (*work)(void*), void* context);

@@ -11,7 +11,7 @@ __version__: str
 # rule, options, kind of container ("array", "sequence" or "mapping"), keys of a mapping, names, arrays
 _Group = tuple[str, Sequence[str], str, Sequence[str], Sequence[str], Sequence[Array]]
 # for each group its rule's hyperparameters, then clip_value, L2 factor, L1 factor and maximize; clip_norm, NaN for none
-_Hyperparameters = tuple[Sequence[tuple[float, ...]], float]
+_Hyperparameters = tuple[Sequence[Sequence[float]], float]
 
 def rules() -> dict[str, dict[str, tuple[str, ...]]]: ...
 def compiled_levels() -> list[str]: ...
@@ -37,7 +37,7 @@ class Plan:
         self, groups: list[_Group], grouped: bool, state_dtype: np.dtype[Any] | None
     ) -> None: ...
     def set_hyperparameters(
-        self, settings: Sequence[tuple[float, ...]], clip_norm: float
+        self, settings: Sequence[Sequence[float]], clip_norm: float
     ) -> None: ...
     def step(
         self, gradients: Gradients, evaluate: Callable[[int], _Hyperparameters] | None = ...

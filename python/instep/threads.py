@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from instep import _core
 
@@ -15,48 +14,50 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 _MOST_THREADS = 1024
 
 
-def _cpu_quota(root: Path = Path("/")) -> float:
+def _cpu_quota(root: str = "/") -> float:
     """CPUs that this process's cgroup grants (version 2 or 1), infinity without a limit."""
     quota = math.inf
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _read(root, "proc/self/cgroup").splitlines()
     except OSError:
         return quota
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, read = root / "sys/fs/cgroup", _quota_v2
+            mount, read = "sys/fs/cgroup", _quota_v2
         elif "cpu" in controllers.split(","):
-            mount, read = root / "sys/fs/cgroup" / "cpu", _quota_v1
+            mount, read = "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
         # A limit anywhere up the tree holds; in a container the path may not exist below its own mount.
-        folder = mount / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            quota = min(quota, read(place))
-            if place == mount:
-                break
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names) + 1):
+            quota = min(quota, read(os.path.join(root, mount, *names[:depth])))
     return quota
 
 
-def _quota_v2(folder: Path) -> float:
+def _read(*path: str) -> str:
+    with open(os.path.join(*path), encoding="utf-8") as file:
+        return file.read()
+
+
+def _quota_v2(folder: str) -> float:
     try:
-        granted, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        granted, period = _read(folder, "cpu.max").split()
         return math.inf if granted == "max" else int(granted) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 
 
-def _quota_v1(folder: Path) -> float:
+def _quota_v1(folder: str) -> float:
     try:
-        granted = int((folder / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
-        period = int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
+        granted, period = (int(_read(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
         return math.inf if granted <= 0 else granted / period
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 
 
-def _available_cpus(root: Path = Path("/")) -> int:
+def _available_cpus(root: str = "/") -> int:
     """CPUs this process may run on, by its affinity and its cgroup's quota."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

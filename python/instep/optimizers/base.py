@@ -171,7 +171,7 @@ class Optimizer:
 
     # ---- hyperparameters -----------------------------------------------------------------------
 
-    def _hyperparameters_at(self, step: int) -> tuple[list[tuple[float, ...]], float]:
+    def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], float]:
         clip_norm = math.nan
         if callable(self._clip_norm):
             who = f"the schedule of clip_norm at step {step}"
@@ -183,7 +183,7 @@ class Optimizer:
     def _set_hyperparameters(self) -> None:
         """Hand constant hyperparameters to the core once; schedules are asked at every step."""
         self._scheduled = callable(self._clip_norm) or any(
-            group._has_schedules() for group in self.param_groups
+            group._schedules for group in self.param_groups
         )
         if not self._scheduled:
             self._plan.set_hyperparameters(*self._hyperparameters_at(0))

@@ -44,6 +44,7 @@ class ParamGroup(MutableMapping[str, Any]):
             self._settings[name] = self._checked(name, value)
         rule._check(self._settings)
         self._options = rule._options(self._settings)
+        self._prepare()
         self._changed = changed
 
     @property
@@ -68,6 +69,7 @@ class ParamGroup(MutableMapping[str, Any]):
                 "states there are, which is fixed when the optimizer is made"
             )
         self._settings = settings
+        self._prepare()
         self._changed()
 
     def __delitem__(self, name: str) -> None:
@@ -129,15 +131,24 @@ class ParamGroup(MutableMapping[str, Any]):
         values.append(("l1", settings["l1"], rule._intervals["l1"]))
         return values
 
-    def _has_schedules(self) -> bool:
-        return any(callable(value) for _, value, _ in self._named_values())
-
-    def _values_at(self, step: int) -> tuple[float, ...]:
-        """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
-        values = [
-            as_float(value(step), interval, f"the schedule of {name} at step {step}")
-            if callable(value)
-            else value
-            for name, value, interval in self._named_values()
+    def _prepare(self) -> None:
+        """Sort the numbers into constants and schedules, once for all steps until the next change."""
+        values = self._named_values()
+        self._constants = [0.0 if callable(value) else value for _, value, _ in values] + [
+            float(self._settings["maximize"])
         ]
-        return (*values, float(self._settings["maximize"]))
+        self._schedules = [
+            (place, name, value, interval)
+            for place, (name, value, interval) in enumerate(values)
+            if callable(value)
+        ]
+
+    def _values_at(self, step: int) -> list[float]:
+        """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
+        values = self._constants.copy()
+        for place, name, schedule, interval in self._schedules:
+            value = schedule(step)
+            if type(value) is not float or value not in interval:
+                value = as_float(value, interval, f"the schedule of {name} at step {step}")
+            values[place] = value
+        return values

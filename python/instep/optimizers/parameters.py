@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 __all__ = ["Gradients", "NamedParameters", "Params", "name_parameters"]
 
 Array: TypeAlias = npt.NDArray[Any]
-Container: TypeAlias = "Array | Sequence[Array] | dict[str, Array]"
+Container: TypeAlias = "Array | Sequence[Array] | Mapping[str, Array]"
 #: One array, a list or tuple of arrays, a dict name -> array, or a list of group dicts.
-Params: TypeAlias = "Container | Sequence[dict[str, Any]]"
+Params: TypeAlias = "Container | Sequence[Mapping[str, Any]]"
 #: The same container with gradients; None for one leaves its parameter alone.
 Gradients: TypeAlias = (
-    "Array | float | Sequence[Array | float | None] | dict[str, Array | None]"
+    "Array | float | Sequence[Array | float | None] | Mapping[str, Array | None]"
     " | Sequence[Gradients] | None"
 )
 
@@ -40,7 +40,7 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
     grouped = (
         isinstance(params, (list, tuple))
         and len(params) > 0
-        and all(isinstance(entry, dict) for entry in params)
+        and all(isinstance(entry, Mapping) for entry in params)
     )
     groups: list[NamedParameters] = []
     taken: set[str] = set()
@@ -66,7 +66,7 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
 def _name_group(container: Any, first: int, settings: dict[str, Any]) -> NamedParameters:
     if isinstance(container, np.ndarray):
         return NamedParameters(container, "array", (str(first),), (container,), settings)
-    if isinstance(container, dict):
+    if isinstance(container, Mapping):
         for key in container:
             if not isinstance(key, str):
                 raise TypeError(f"a parameter's name is {key!r}; a str is wanted")

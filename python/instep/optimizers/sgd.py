@@ -85,9 +85,9 @@ class SGD(Optimizer):
     >>> for _ in range(3):
     ...     optimizer.step(2 * w)
     >>> w
-    array([-0.125,  0.25 ])
+    array([-0.25,  0.5 ])
     >>> optimizer.state["0"]["momentum_buffer"]
-    array([ 0.5, -1. ])
+    array([ 1., -2.])
     """
 
     _rule = "sgd"
