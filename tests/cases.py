@@ -42,6 +42,8 @@ NUMBERS: dict[str, Any] = {
     "l1": 0.01,
     "clip_value": 0.8,
 }
+# Arguments that concern all parameters together; tested in files of their own.
+ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
 
 OPTIMIZERS: list[type[instep.Optimizer]] = [
@@ -69,7 +71,7 @@ class Variant:
 def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
     parameters = inspect.signature(rule).parameters.values()
     known = {p.name: p.default for p in parameters if p.name not in ("params", "self")}
-    return {name: known[name] for name in known if name not in ("clip_norm", "state_dtype")}
+    return {name: known[name] for name in known if name not in ALL_PARAMETERS}
 
 
 def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:

@@ -190,13 +190,15 @@ class Reference:
         *,
         state_dtype: Any = None,
         clip_norm: Any = None,
+        ema_decay: Any = None,
+        copy_dtype: Any = None,
         **options: Any,
     ) -> None:
         self.rule = RULES[rule]
         if unknown := options.keys() - self.rule.defaults.keys():
             raise TypeError(f"{rule} has no option {', '.join(sorted(unknown))}")
         self.options = {**self.rule.defaults, **options}
-        self.clip_norm = clip_norm
+        self.clip_norm, self.ema_decay = clip_norm, ema_decay
         # A schedule is true: it has its state from the start, even where it returns 0.
         state_names = [k for k, v in self.rule.states.items() if v is None or self.options[v]]
         self.params = {name: np.array(p) for name, p in params.items()}
@@ -206,28 +208,52 @@ class Reference:
             }
             for name, p in self.params.items()
         }
+        self.averages = {}
+        if ema_decay is not None:
+            self.averages = {n: load(p, compute_type(p.dtype)) for n, p in self.params.items()}
+        self.copies = {}
+        if copy_dtype is not None:
+            self.copies = {n: np.array(store(p, copy_dtype)) for n, p in self.params.items()}
+        self.accumulated: dict[str, np.ndarray] = {}
         self.steps = dict.fromkeys(self.params, 0)
         self.step_count = 0
         self.grad_norm: float | None = None
 
-    def step(self, grads: Mapping[str, np.ndarray | None]) -> None:
+    def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
+        """Add to what the next step takes: the first gradient in T, each later one added in T."""
+        for name, p in self.params.items():
+            if grads[name] is not None:
+                g = load(grads[name], compute_type(p.dtype))
+                self.accumulated[name] = (
+                    self.accumulated[name] + g if name in self.accumulated else g
+                )
+
+    def step(
+        self, grads: Mapping[str, np.ndarray | None] | None = None, grad_scale: float = 1.0
+    ) -> None:
         """One step; a parameter whose gradient is None keeps its value, states and count."""
         with np.errstate(all="ignore"):
             h = SimpleNamespace(**{k: at(v, self.step_count) for k, v in self.options.items()})
-            present = {name: grads[name] for name in self.params if grads[name] is not None}
-            scale = self._clip_scale(present)
+            if grads is not None:
+                self.accumulate(grads)
+            present = {
+                name: self.accumulated[name] for name in self.params if name in self.accumulated
+            }
+            self.accumulated = {}
+            scale = self._scale(present, grad_scale)
             for name, grad in present.items():
                 self._update(name, grad, h, scale)
         self.step_count += 1
 
-    def _clip_scale(self, present: Mapping[str, Any]) -> float | None:
+    def _scale(self, present: Mapping[str, Any], grad_scale: float) -> float | None:
+        """What gradients are multiplied by; the norm is of gradients times grad_scale."""
         limit = at(self.clip_norm, self.step_count)
         self.grad_norm = None
-        if not limit:
-            return None
-        types = {name: compute_type(self.params[name].dtype) for name in present}
-        self.grad_norm = norm(load(grad, types[name]) for name, grad in present.items())
-        return limit / self.grad_norm if self.grad_norm > limit else None
+        if limit:
+            self.grad_norm = grad_scale * norm(present.values())
+            if self.grad_norm > limit:
+                return grad_scale * (limit / self.grad_norm)
+        return None if grad_scale == 1 else grad_scale
 
     def _update(self, name: str, grad: Any, h: SimpleNamespace, scale: float | None) -> None:
         T = compute_type(self.params[name].dtype)
@@ -236,7 +262,13 @@ class Reference:
         s = {key: load(value, T) for key, value in self.state[name].items()}
         g = gradient(grad, p, h, scale, not self.rule.decoupled, T)
         assert g.shape == p.shape, f"{name}: gradient {g.shape} for a parameter {p.shape}"
-        put(self.params[name], self.rule.update(p, g, s, h, self.steps[name], T), T)
+        p = self.rule.update(p, g, s, h, self.steps[name], T)
+        put(self.params[name], p, T)
+        if self.averages:
+            e = self.averages[name]
+            put(e, e + T(1 - at(self.ema_decay, self.step_count)) * (p - e), T)
+        if self.copies:
+            put(self.copies[name], p, T)
         for key, value in s.items():
             put(self.state[name][key], value, T)
 

@@ -126,5 +126,66 @@ void store_block(const Operand& operand, std::int64_t begin, std::int64_t count,
     });
 }
 
+// Where one operand's current block lies, and whether it has to be written back.
+template <class T>
+class Block {
+public:
+    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
+
+    T* load(std::int64_t begin, std::int64_t count) {
+        if (ready_) return in_place<T>(operand_, begin);
+        return load_copy(begin, count);
+    }
+
+    // A copy that may be changed without changing the operand.
+    T* load_copy(std::int64_t begin, std::int64_t count) {
+        load_block(operand_, begin, count, buffer_);
+        return buffer_;
+    }
+
+    void store(std::int64_t begin, std::int64_t count) const {
+        if (!ready_) store_block(operand_, begin, count, buffer_);
+    }
+
+private:
+    const Operand& operand_;
+    bool ready_;
+    alignas(64) T buffer_[block_elements<T>];
+};
+
+// The gradient as the arithmetic sees it first: rounded to the compute type and added to what was accumulated.
+template <class T>
+class GradientBlock {
+public:
+    GradientBlock(const Operand& accumulated, const Operand& grad)
+        : accumulated_(accumulated), has_accumulated_(accumulated.data != nullptr), grad_(grad) {}
+
+    const T* load(std::int64_t begin, std::int64_t count) {
+        return has_accumulated_ ? load_copy(begin, count) : grad_.load(begin, count);
+    }
+
+    T* load_copy(std::int64_t begin, std::int64_t count) {
+        T* __restrict g = grad_.load_copy(begin, count);
+        if (has_accumulated_) {
+            const T* __restrict a = accumulated_.load(begin, count);
+            for (std::int64_t i = 0; i < count; ++i) g[i] = a[i] + g[i];
+        }
+        return g;
+    }
+
+private:
+    Block<T> accumulated_;
+    bool has_accumulated_;
+    Block<T> grad_;
+};
+
+// Calls action(begin, count) for each block of elements [begin, begin + count).
+template <class T, class Action>
+inline void for_each_block(std::int64_t begin, std::int64_t count, Action action) {
+    const std::int64_t end = begin + count;
+    for (; begin < end; begin += block_elements<T>)
+        action(begin, end - begin < block_elements<T> ? end - begin : block_elements<T>);
+}
+
 }  // namespace
 }  // namespace instep::INSTEP_LEVEL

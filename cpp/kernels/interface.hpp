@@ -50,11 +50,15 @@ struct GradientTerms {
     double scale, clip_value, l2_factor, l1_factor;
 };
 
-// One rule applied to elements [begin, begin + count) of one tensor.
+// One rule applied to elements [begin, begin + count) of one tensor. Operands without data are left out.
 struct Sweep {
     const void* scalars;  // as Variant::prepare left them
     GradientTerms terms;
     Operand param, grad, states[max_states];
+    Operand accumulated;  // of earlier micro-batches: the gradient is the sum of both
+    Operand average;      // exponential moving average of the parameter
+    double average_rate;  // 1 - decay
+    Operand copy;         // the parameter once more, rounded to another format
     std::int64_t begin, count;
 };
 
@@ -87,8 +91,17 @@ struct Level {
     const char* compiled_for;  // what the compiler said of its target while it compiled this level
     int family_count;
     const RuleFamily* families;
-    // Sum of squares, in double, of elements [begin, begin + count) of a gradient rounded to the compute type.
-    double (*sum_of_squares[compute_count])(const Operand& grad, std::int64_t begin, std::int64_t count);
+    // All over elements [begin, begin + count), the gradient rounded to the compute type and, where there is one, added
+    // to what was accumulated before.
+    // Sum of squares in double.
+    double (*sum_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
+                                            std::int64_t count);
+    // Whether each is finite.
+    bool (*all_finite[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
+                                      std::int64_t count);
+    // into = grad, or into = accumulated + grad.
+    void (*accumulate[compute_count])(const Operand& accumulated, const Operand& grad, const Operand& into,
+                                      std::int64_t begin, std::int64_t count);
 };
 
 }  // namespace instep

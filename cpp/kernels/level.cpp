@@ -1,6 +1,6 @@
 // Everything one instruction-set level compiles. CMake builds this file once a level, with INSTEP_LEVEL naming the
 // level's namespace and INSTEP_LEVEL_NAME the level itself.
-#include "kernels/norm.hpp"
+#include "kernels/gradients.hpp"
 #include "kernels/registry.hpp"
 
 #if !defined(INSTEP_LEVEL) || !defined(INSTEP_LEVEL_NAME)
@@ -38,6 +38,8 @@ const Level level = {
     sizeof(families) / sizeof(families[0]),
     families,
     {sum_of_squares<float>, sum_of_squares<double>},
+    {all_finite<float>, all_finite<double>},
+    {accumulate<float>, accumulate<double>},
 };
 
 }  // namespace instep::INSTEP_LEVEL

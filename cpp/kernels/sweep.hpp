@@ -56,33 +56,11 @@ void update_in_place(const Rule& rule, std::int64_t count, T* p, const T* g, T* 
     }
 }
 
-// One operand's blocks: where the current one lies, and whether it has to be written back.
+// Follows the parameter p that was just computed: e = e + rate * (p - e).
 template <class T>
-class Block {
-public:
-    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
-
-    T* load(std::int64_t begin, std::int64_t count) {
-        if (ready_) return in_place<T>(operand_, begin);
-        load_block(operand_, begin, count, buffer_);
-        return buffer_;
-    }
-
-    // A copy that may be changed without changing the operand.
-    T* load_copy(std::int64_t begin, std::int64_t count) {
-        load_block(operand_, begin, count, buffer_);
-        return buffer_;
-    }
-
-    void store(std::int64_t begin, std::int64_t count) const {
-        if (!ready_) store_block(operand_, begin, count, buffer_);
-    }
-
-private:
-    const Operand& operand_;
-    bool ready_;
-    alignas(64) T buffer_[block_elements<T>];
-};
+void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) e[i] = e[i] + rate * (p[i] - e[i]);
+}
 
 template <class Rule, class T>
 void sweep(const Sweep& chunk) {
@@ -90,7 +68,10 @@ void sweep(const Sweep& chunk) {
     std::memcpy(static_cast<void*>(&rule), chunk.scalars, sizeof rule);
 
     const bool has_terms = any(chunk.terms);
-    bool ready = !has_terms && lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
+    const bool has_average = chunk.average.data != nullptr;
+    const bool has_copy = chunk.copy.data != nullptr;
+    bool ready = !has_terms && !has_average && !has_copy && chunk.accumulated.data == nullptr &&
+                 lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
     for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
     if (ready) {
         T* s[max_states] = {};
@@ -102,16 +83,20 @@ void sweep(const Sweep& chunk) {
     }
 
     Block<T> param(chunk.param);
-    Block<T> grad(chunk.grad);
+    GradientBlock<T> grad(chunk.accumulated, chunk.grad);
     Block<T> states[max_states] = {Block<T>(chunk.states[0]), Block<T>(chunk.states[1]), Block<T>(chunk.states[2]),
                                    Block<T>(chunk.states[3])};
-    for (std::int64_t done = 0; done < chunk.count; done += block_elements<T>) {
-        const std::int64_t begin = chunk.begin + done;
-        const std::int64_t rest = chunk.count - done;
-        const std::int64_t count = rest < block_elements<T> ? rest : block_elements<T>;
+    Block<T> average(chunk.average);
+    for_each_block<T>(chunk.begin, chunk.count, [&](std::int64_t begin, std::int64_t count) {
         T* p = param.load(begin, count);
-        T* g = has_terms ? grad.load_copy(begin, count) : grad.load(begin, count);
-        apply(chunk.terms, g, p, count);
+        const T* g = nullptr;
+        if (has_terms) {
+            T* changed = grad.load_copy(begin, count);
+            apply(chunk.terms, changed, p, count);
+            g = changed;
+        } else {
+            g = grad.load(begin, count);
+        }
         T* s[max_states] = {};
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) s[k] = states[k].load(begin, count);
@@ -119,7 +104,12 @@ void sweep(const Sweep& chunk) {
         param.store(begin, count);
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) states[k].store(begin, count);
-    }
+        if (has_average) {
+            follow(static_cast<T>(chunk.average_rate), average.load(begin, count), p, count);
+            average.store(begin, count);
+        }
+        if (has_copy) store_block(chunk.copy, begin, count, p);
+    });
 }
 
 }  // namespace

@@ -75,6 +75,21 @@ void require_aligned(const ArrayFields& fields, const std::string& who) {
         throw py::value_error(who + " is misaligned; an array whose elements lie on their own boundaries is wanted");
 }
 
+std::string text_of_shape(const std::int64_t* shape, std::size_t ndim) {
+    std::string text = "(";
+    for (std::size_t axis = 0; axis < ndim; ++axis) text += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+    return text + (ndim == 1 ? ",)" : ")");
+}
+
+// who() puts together who is spoken of, which costs more than the check.
+template <class Who>
+void require_shape(const ArrayFields& fields, const Extents& shape, Who who) {
+    const auto ndim = static_cast<std::size_t>(fields.ndim);
+    if (ndim == shape.size() && std::equal(shape.begin(), shape.end(), fields.shape)) return;
+    throw py::value_error(who() + " has shape " + text_of_shape(fields.shape, ndim) + "; the parameter's, " +
+                          text_of_shape(shape.data(), shape.size()) + ", is wanted");
+}
+
 }  // namespace
 
 ArrayFields::ArrayFields(PyObject* array) {
@@ -93,12 +108,6 @@ std::int64_t ArrayFields::size() const {
     return count;
 }
 
-std::string ArrayFields::shape_text() const {
-    std::string text = "(";
-    for (int axis = 0; axis < ndim; ++axis) text += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
-    return text + (ndim == 1 ? ",)" : ")");
-}
-
 std::int64_t item_size(Format format) {
     constexpr std::array<std::int64_t, format_count> sizes = {8, 4, 2, 2};
     return sizes[static_cast<std::size_t>(format)];
@@ -111,8 +120,7 @@ const char* format_name(Format format) {
 
 Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who); }
 
-Format check_parameter(const py::object& parameter, const std::string& name) {
-    const std::string who = "parameter '" + name + "'";
+Format check_parameter(const py::object& parameter, const std::string& who) {
     require_array(parameter.ptr(), who);
     const ArrayFields fields(parameter.ptr());
     const Format format = find_format(fields.descr, who);
@@ -142,15 +150,16 @@ Format check_gradient(PyObject* gradient, const std::string& name, const Extents
     }
     if (!found) format = find_format(fields.descr, who());
     if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0) require_aligned(fields, who());
-    if (static_cast<std::size_t>(fields.ndim) != shape.size() ||
-        !std::equal(shape.begin(), shape.end(), fields.shape)) {
-        std::string wanted = "(";
-        for (std::size_t axis = 0; axis < shape.size(); ++axis)
-            wanted += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
-        wanted += shape.size() == 1 ? ",)" : ")";
-        throw py::value_error(who() + " has shape " + fields.shape_text() + "; the parameter's, " + wanted +
-                              ", is wanted");
-    }
+    require_shape(fields, shape, who);
+    return format;
+}
+
+Format check_copy(const py::object& copy, const std::string& who, const Extents& shape, Format parameter) {
+    const Format format = check_parameter(copy, who);
+    if (item_size(format) >= item_size(parameter))
+        throw py::type_error(who + " has dtype " + format_name(format) + "; one narrower than the parameter's " +
+                             format_name(parameter) + " is wanted");
+    require_shape(ArrayFields(copy.ptr()), shape, [&who] { return who; });
     return format;
 }
 

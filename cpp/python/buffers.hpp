@@ -27,7 +27,6 @@ struct ArrayFields {
 
     explicit ArrayFields(PyObject* array);
     std::int64_t size() const;
-    std::string shape_text() const;
 };
 
 std::int64_t item_size(Format format);
@@ -37,7 +36,11 @@ const char* format_name(Format format);
 Format format_of_dtype(const py::dtype& dtype, const std::string& who);
 
 // Throws TypeError or ValueError unless the array can be updated in place. Returns its format.
-Format check_parameter(const py::object& parameter, const std::string& name);
+Format check_parameter(const py::object& parameter, const std::string& who);
+
+// Throws TypeError or ValueError unless the array can hold a parameter of that shape and format in a narrower one.
+// Returns its format.
+Format check_copy(const py::object& copy, const std::string& who, const Extents& shape, Format parameter);
 
 // Throws TypeError or ValueError unless the gradient can be read and has the parameter's shape. Returns its format.
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape);

@@ -26,6 +26,39 @@ std::string quoted(py::handle object) { return py::cast<std::string>(py::repr(ob
     throw py::value_error(text);
 }
 
+void collect_sequence(const Container& container, py::handle gradients, const std::string& who,
+                      std::vector<py::object>& out) {
+    if (!is_sequence(gradients))
+        throw py::type_error(who + " came as a " + type_name(gradients) + "; a list or tuple of " +
+                             std::to_string(container.count) + " is wanted, as the parameters came");
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+    if (count != container.count)
+        throw py::value_error(who + " have " + std::to_string(count) + " entries; " + std::to_string(container.count) +
+                              " are wanted, one for each parameter (None leaves one alone)");
+    PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
+    for (std::size_t i = 0; i < count; ++i) out.push_back(py::reinterpret_borrow<py::object>(items[i]));
+}
+
+void collect_mapping(const Container& container, py::handle given, const std::string& who,
+                     std::vector<py::object>& out) {
+    auto gradients = py::reinterpret_borrow<py::object>(given);
+    if (!PyDict_Check(given.ptr())) {
+        if (!py::hasattr(given, "keys"))
+            throw py::type_error(who + " came as a " + type_name(given) + "; a dict is wanted, as the parameters came");
+        gradients = py::dict(gradients);
+    }
+    if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count)
+        refuse_keys(container, gradients, who);
+    for (const py::str& key : container.keys) {
+        PyObject* item = PyDict_GetItemWithError(gradients.ptr(), key.ptr());
+        if (item == nullptr) {
+            if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+            refuse_keys(container, gradients, who);
+        }
+        out.push_back(py::reinterpret_borrow<py::object>(item));
+    }
+}
+
 }  // namespace
 
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
@@ -46,38 +79,8 @@ void GradientCollector::collect_from(const Container& container, py::handle grad
                                      std::vector<py::object>& out) {
     switch (container.kind) {
         case ContainerKind::array: out.push_back(py::reinterpret_borrow<py::object>(gradients)); return;
-        case ContainerKind::sequence: {
-            if (!is_sequence(gradients))
-                throw py::type_error(who + " came as a " + type_name(gradients) + "; a list or tuple of " +
-                                     std::to_string(container.count) + " is wanted, as the parameters came");
-            const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
-            if (count != container.count)
-                throw py::value_error(who + " have " + std::to_string(count) + " entries; " +
-                                      std::to_string(container.count) +
-                                      " are wanted, one for each parameter (None leaves one alone)");
-            PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
-            for (std::size_t i = 0; i < count; ++i) out.push_back(py::reinterpret_borrow<py::object>(items[i]));
-            return;
-        }
-        case ContainerKind::mapping: {
-            if (!PyDict_Check(gradients.ptr())) {
-                if (!py::hasattr(gradients, "keys"))
-                    throw py::type_error(who + " came as a " + type_name(gradients) +
-                                         "; a dict is wanted, as the parameters came");
-                return collect_from(container, py::dict(py::reinterpret_borrow<py::object>(gradients)), who, out);
-            }
-            if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count)
-                refuse_keys(container, gradients, who);
-            for (const py::str& key : container.keys) {
-                PyObject* item = PyDict_GetItemWithError(gradients.ptr(), key.ptr());
-                if (item == nullptr) {
-                    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-                    refuse_keys(container, gradients, who);
-                }
-                out.push_back(py::reinterpret_borrow<py::object>(item));
-            }
-            return;
-        }
+        case ContainerKind::sequence: collect_sequence(container, gradients, who, out); return;
+        case ContainerKind::mapping: collect_mapping(container, gradients, who, out); return;
     }
 }
 

@@ -15,12 +15,22 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "The compiled core of instep. Private: use the package instep.";
 
     py::class_<instep::Plan>(m, "Plan", "Parameters and states bound once, and the step over them.")
-        .def(py::init<const py::list&, bool, const py::object&>(), "groups"_a, "grouped"_a, "state_dtype"_a)
-        .def("set_hyperparameters", &instep::Plan::set_hyperparameters, "settings"_a, "clip_norm"_a,
+        .def(py::init<const py::list&, bool, const py::object&, bool>(), "groups"_a, "grouped"_a, "state_dtype"_a,
+             "averaged"_a)
+        .def("set_hyperparameters", &instep::Plan::set_hyperparameters, "settings"_a, "extras"_a,
              "Sets the values that the next steps use.")
-        .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(),
+        .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
              "Takes one step; evaluate(step_count), where given, returns the arguments of set_hyperparameters.")
+        .def("step_accumulated", &instep::Plan::step_accumulated, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
+             "Takes one step with the accumulated gradients alone.")
+        .def("accumulate", &instep::Plan::accumulate, "gradients"_a, "Adds gradients for the next step.")
+        .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
+        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "steps"_a, "pending"_a,
+             "Goes on from these counts, with room for the pending parameters' accumulated gradients.")
         .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
+        .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
+        .def_property_readonly("averages", &instep::Plan::averages, "Parameter name -> moving average.")
+        .def_property_readonly("accumulated", &instep::Plan::accumulated, "Parameter name -> pending sum.")
         .def_property_readonly("grad_norm", &instep::Plan::grad_norm, "Norm in the last step, None without one.")
         .def_property_readonly("steps", &instep::Plan::steps, "Completed steps of each parameter.")
         .def_property_readonly("states", &instep::Plan::states, "Parameter name -> state name -> array.");

@@ -7,15 +7,10 @@
 #include <utility>
 
 #include "runtime/levels.hpp"
-#include "runtime/team.hpp"
 
 namespace instep {
 
 namespace {
-
-// Steps of more work than this (about a millisecond) release the GIL. Taking it back may cost a thread switch interval
-// (5 ms by default) where other Python threads compute, so shorter steps keep it.
-constexpr std::int64_t work_worth_releasing = std::int64_t{1} << 25;
 
 constexpr std::size_t term_count = 4;  // clip_value, L2 factor, L1 factor, maximize
 
@@ -39,23 +34,18 @@ int family_index(const std::string& rule) {
     return static_cast<int>(family - level.families);
 }
 
-// Lets the gradients go at the end of a step, also of one that was refused.
-class Release {
-public:
-    explicit Release(std::vector<py::object>& held) : held_(held) {}
-    ~Release() { held_.clear(); }
-    Release(const Release&) = delete;
-    Release& operator=(const Release&) = delete;
-    Release(Release&&) = delete;
-    Release& operator=(Release&&) = delete;
+ContainerKind container_kind(const std::string& name) {
+    if (name == "array") return ContainerKind::array;
+    return name == "sequence" ? ContainerKind::sequence : ContainerKind::mapping;
+}
 
-private:
-    std::vector<py::object>& held_;
-};
+Format compute_format(const Tensor& tensor) {
+    return tensor.compute == Compute::float64 ? Format::float64 : Format::float32;
+}
 
 }  // namespace
 
-Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype) {
+Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged) {
     std::vector<Container> containers;
     for (const py::handle item : groups) {
         const auto fields = item.cast<py::tuple>();
@@ -65,38 +55,57 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype) 
         group.options = option_bits(family, fields[1].cast<py::sequence>());
         if (!family.variants[group.options].valid)
             throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options");
-        const auto kind = fields[2].cast<std::string>();
         const auto names = fields[4].cast<std::vector<std::string>>();
         const auto arrays = fields[5].cast<py::sequence>();
-        Container container{kind == "array"      ? ContainerKind::array
-                            : kind == "sequence" ? ContainerKind::sequence
-                                                 : ContainerKind::mapping,
-                            {},
-                            names.size()};
+        const auto copies = fields[6].cast<py::sequence>();
+        Container container{container_kind(fields[2].cast<std::string>()), {}, names.size()};
         for (const py::handle key : fields[3].cast<py::sequence>()) container.keys.push_back(key.cast<py::str>());
         containers.push_back(std::move(container));
         hyperparameters_.groups.push_back(group);
         for (std::size_t i = 0; i < names.size(); ++i)
-            bind(names[i], arrays[i], static_cast<int>(hyperparameters_.groups.size()) - 1, state_dtype);
+            bind(names[i], arrays[i], copies[i], static_cast<int>(hyperparameters_.groups.size()) - 1, state_dtype,
+                 averaged);
     }
     hyperparameters_.clip_norm = std::nan("");
+    hyperparameters_.average_rate = 0;
+    hyperparameters_.not_finite = NotFinite::propagate;
     check_overlaps();
+    own_all();
     stepper_ = std::make_unique<Stepper>(std::move(unplanned_));
+    stepper_->start_followers(current_level());
     collector_ = std::make_unique<GradientCollector>(std::move(containers), grouped);
     for (std::size_t i = 0; i < bound_.size(); ++i) gradients_.push_back(std::make_unique<Gradient>());
     collected_.reserve(bound_.size());
 }
 
-void Plan::bind(const std::string& name, const py::object& parameter, int group, const py::object& state_dtype) {
-    const Format format = check_parameter(parameter, name);
+std::size_t Plan::hold(const std::string& who, const py::object& array) {
+    const ArrayFields fields(array.ptr());
+    held_.push_back({who,
+                     py::reinterpret_borrow<py::array>(array),
+                     fields.data,
+                     {fields.shape, fields.shape + fields.ndim},
+                     {fields.strides, fields.strides + fields.ndim}});
+    weak_.push_back(py::weakref(array));
+    return held_.size() - 1;
+}
+
+// A new array that belongs to the parameter, in the order of its elements.
+py::array Plan::make(const Bound& bound, const py::dtype& dtype) {
+    py::array array = zeros(bound.shape, bound.order, dtype);
+    weak_.push_back(py::weakref(array.attr("base")));
+    return array;
+}
+
+void Plan::bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
+                const py::object& state_dtype, bool averaged) {
+    const std::string who = "parameter '" + name + "'";
+    const Format format = check_parameter(parameter, who);
     Bound bound;
     bound.name = name;
-    bound.param = py::reinterpret_borrow<py::array>(parameter);
-    bound.weak.push_back(py::weakref(parameter));
+    bound.param = hold(who, parameter);
     const ArrayFields fields(parameter.ptr());
-    bound.shape.assign(fields.shape, fields.shape + fields.ndim);
-    bound.strides.assign(fields.strides, fields.strides + fields.ndim);
-    bound.order = memory_order(bound.shape, bound.strides);
+    bound.shape = held_[bound.param].shape;
+    bound.order = memory_order(bound.shape, held_[bound.param].strides);
     bound.dense = dense_strides(bound.shape, bound.order, 1);
     bound.logical_dense = dense_strides(bound.shape, logical_order(fields.ndim), 1);
 
@@ -109,57 +118,95 @@ void Plan::bind(const std::string& name, const py::object& parameter, int group,
         tensor->layout.assign(fields.shape, fields.strides, bound.order);
         tensor->param.view = &tensor->layout.view();
     }
+    std::int64_t streams = 3;  // the gradient is read, the parameter read and written
 
-    const Format compute_format = format == Format::float64 ? Format::float64 : Format::float32;
-    const py::dtype dtype =
-        state_dtype.is_none() ? py::dtype(format_name(compute_format)) : py::reinterpret_borrow<py::dtype>(state_dtype);
+    const py::dtype compute_dtype(format_name(compute_format(*tensor)));
+    const py::dtype dtype = state_dtype.is_none() ? compute_dtype : py::reinterpret_borrow<py::dtype>(state_dtype);
     const Format state_format = format_of_dtype(dtype, "state_dtype");
-    if (item_size(state_format) > item_size(compute_format))
+    if (item_size(state_format) > item_size(compute_format(*tensor)))
         throw py::value_error(std::string("state_dtype ") + format_name(state_format) + " is wider than " +
-                              format_name(compute_format) + ", the compute type of parameter '" + name +
-                              "'; that or a narrower one is wanted");
+                              format_name(compute_format(*tensor)) + ", the compute type of " + who +
+                              "; that or a narrower one is wanted");
     const Group& settings = hyperparameters_.groups[static_cast<std::size_t>(group)];
     const Variant& variant = current_level().families[settings.family].variants[settings.options];
-    std::int64_t streams = 3;  // the gradient is read, the parameter read and written
     for (int k = 0; k < variant.state_count; ++k) {
         if (!variant.states[k].used) continue;
-        streams += 2;
-        const py::array state = zeros(bound.shape, bound.order, dtype);
+        const py::array state = make(bound, dtype);
         tensor->states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
-        bound.weak.push_back(py::weakref(state.attr("base")));
         bound.states[variant.states[k].name] = state;
+        streams += 2;
     }
-    tensor->work = tensor->size * streams * item_size(compute_format);
+    if (averaged) {
+        const py::array average = make(bound, compute_dtype);
+        tensor->average = {ArrayFields(average.ptr()).data, compute_format(*tensor), nullptr};
+        bound.average = average;
+        streams += 2;
+    }
+    if (!copy.is_none()) {
+        const Format copy_format = check_copy(copy, "the copy of '" + name + "'", bound.shape, format);
+        const ArrayFields copied(copy.ptr());
+        hold("the copy of '" + name + "'", copy);
+        tensor->copy = {copied.data, copy_format, nullptr};
+        if (!same_strides(copied.shape, copied.strides, bound.dense.data(), copied.ndim, item_size(copy_format))) {
+            tensor->copy_layout.assign(copied.shape, copied.strides, bound.order);
+            tensor->copy.view = &tensor->copy_layout.view();
+        }
+        streams += 1;
+    }
+    tensor->work = tensor->size * streams * item_size(compute_format(*tensor));
     bound_.push_back(std::move(bound));
     unplanned_.push_back(std::move(tensor));
 }
 
-void Plan::check_overlaps() {
-    for (const Bound& bound : bound_) owned_.add(bound.param, "parameter '" + bound.name + "'");
-    owned_.finish();
-    for (std::size_t i = 0; i < bound_.size(); ++i) {
-        const Bound& bound = bound_[i];
-        const ArrayFields fields(bound.param.ptr());
-        const ByteRange range = byte_range(fields.shape, fields.strides, fields.ndim, bound.param.itemsize());
-        neighbours_.clear();
-        if (range.low != range.high) owned_.find(fields.data + range.low, fields.data + range.high, neighbours_);
-        for (const OwnedMemory::Owner* other : neighbours_) {
-            const std::string who = "parameter '" + bound.name + "'";
-            if (other->what == who || !share_memory(bound.param, other->array)) continue;
-            throw py::value_error(who + " shares memory with " + other->what +
-                                  "; parameters that don't overlap are wanted, or an element would be stepped twice");
-        }
+void Plan::make_accumulated(std::size_t i) {
+    Bound& bound = bound_[i];
+    if (!bound.accumulated.is_none()) return;
+    Tensor& tensor = *stepper_->tensors()[i];
+    const Format format = compute_format(tensor);
+    const py::array array = make(bound, py::dtype(format_name(format)));
+    const ArrayFields fields(array.ptr());
+    tensor.accumulated = {fields.data, format, nullptr};
+    tensor.accumulated_in_logical_order = tensor.accumulated;
+    if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, item_size(format))) {
+        tensor.accumulated_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
+        tensor.accumulated_in_logical_order.view = &tensor.accumulated_layout.view();
     }
-    for (const Bound& bound : bound_)
-        for (const auto& state : bound.states)
-            owned_.add(py::reinterpret_borrow<py::array>(state.second),
-                       "state '" + py::cast<std::string>(state.first) + "' of '" + bound.name + "'");
+    bound.accumulated = array;
+    owned_.add(array, "the accumulated gradient of '" + bound.name + "'");
     owned_.finish();
 }
 
-Plan::Hyperparameters Plan::parse(const py::sequence& settings, double clip_norm) const {
-    Hyperparameters parsed{hyperparameters_.groups, clip_norm};
-    if (settings.size() != parsed.groups.size()) throw py::value_error("settings: one tuple a group is wanted");
+void Plan::check_overlaps() {
+    for (const Held& held : held_) owned_.add(held.array, held.who);
+    owned_.finish();
+    for (const Held& held : held_) {
+        const ByteRange range = byte_range(held.shape.data(), held.strides.data(), static_cast<int>(held.shape.size()),
+                                           held.array.itemsize());
+        neighbours_.clear();
+        if (range.low != range.high) owned_.find(held.data + range.low, held.data + range.high, neighbours_);
+        for (const OwnedMemory::Owner* other : neighbours_) {
+            if (other->what == held.who || !share_memory(held.array, other->array)) continue;
+            throw py::value_error(held.who + " shares memory with " + other->what +
+                                  "; arrays that don't overlap are wanted, or an element would be written twice");
+        }
+    }
+}
+
+void Plan::own_all() {
+    for (const Bound& bound : bound_) {
+        for (const auto& state : bound.states)
+            owned_.add(py::reinterpret_borrow<py::array>(state.second),
+                       "state '" + py::cast<std::string>(state.first) + "' of '" + bound.name + "'");
+        if (!bound.average.is_none())
+            owned_.add(py::reinterpret_borrow<py::array>(bound.average), "the average of '" + bound.name + "'");
+    }
+    owned_.finish();
+}
+
+Plan::Hyperparameters Plan::parse(const py::sequence& settings, const py::sequence& extras) const {
+    Hyperparameters parsed{hyperparameters_.groups, extras[0].cast<double>(), 1.0 - extras[1].cast<double>(),
+                           static_cast<NotFinite>(extras[2].cast<int>())};
+    if (settings.size() != parsed.groups.size()) throw py::value_error("settings: one sequence a group is wanted");
     for (std::size_t k = 0; k < parsed.groups.size(); ++k) {
         Group& group = parsed.groups[k];
         const auto values = settings[k].cast<py::sequence>();
@@ -176,120 +223,10 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, double clip_norm
     return parsed;
 }
 
-void Plan::set_hyperparameters(const py::sequence& settings, double clip_norm) {
-    Hyperparameters parsed = parse(settings, clip_norm);
+void Plan::set_hyperparameters(const py::sequence& settings, const py::sequence& extras) {
+    Hyperparameters parsed = parse(settings, extras);
     const StepLock::Guard guard(lock_);
     hyperparameters_ = std::move(parsed);
-}
-
-void Plan::step(py::handle gradients, py::handle evaluate) {
-    const StepLock::Guard guard(lock_);
-    const Release release_gradients(collected_);
-
-    if (!evaluate.is_none()) {
-        const auto result = evaluate(step_count_).cast<py::tuple>();
-        hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<double>());
-    }
-    collector_->collect(gradients, collected_);
-    const bool release_gil = stepper_->most_work() >= work_worth_releasing;
-    std::vector<py::object> weak;  // keeps other threads from resizing a gradient while the GIL is released
-    if (release_gil)
-        for (const py::object& gradient : collected_)
-            if (py::isinstance<py::array>(gradient)) weak.push_back(py::weakref(gradient));
-    check_arrays();
-
-    const bool with_norm = !std::isnan(hyperparameters_.clip_norm);
-    stepper_->prepare(current_level(), hyperparameters_.groups, gradients_, with_norm, hyperparameters_.clip_norm);
-    const int threads = team::threads_for(stepper_->work(gradients_));
-    double norm = 0;
-    if (release_gil) {
-        const py::gil_scoped_release release;
-        norm = stepper_->take(threads);
-    } else {
-        norm = stepper_->take(threads);
-    }
-    ++step_count_;
-    if (with_norm)
-        grad_norm_ = py::float_(norm);
-    else if (!grad_norm_.is_none())
-        grad_norm_ = py::none();
-}
-
-void Plan::check_arrays() {
-    confirmed_.clear();
-    do {  // nearly always once
-        python_ran_ = false;
-        for (std::size_t i = 0; i < bound_.size(); ++i) {
-            check_parameter_unchanged(i);
-            bind_gradient(i);
-        }
-    } while (python_ran_);
-}
-
-void Plan::check_parameter_unchanged(std::size_t i) const {
-    const Bound& bound = bound_[i];
-    const ArrayFields fields(bound.param.ptr());
-    if ((fields.flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) == 0)
-        throw py::value_error("parameter '" + bound.name +
-                              "' has been made read-only since it was given to the optimizer; it must stay writeable");
-    if (fields.data != stepper_->tensors()[i]->param.data ||
-        static_cast<std::size_t>(fields.ndim) != bound.shape.size() ||
-        !std::equal(bound.shape.begin(), bound.shape.end(), fields.shape) ||
-        !std::equal(bound.strides.begin(), bound.strides.end(), fields.strides))
-        throw py::value_error("parameter '" + bound.name +
-                              "' has been reshaped or moved in memory since it was given to the optimizer; "
-                              "it must stay as it was");
-}
-
-void Plan::bind_gradient(std::size_t i) {
-    const Bound& bound = bound_[i];
-    Gradient& gradient = *gradients_[i];
-    gradient.present = !collected_[i].is_none();
-    if (!gradient.present) return;
-    if (bound.shape.empty() && !py::isinstance<py::array>(collected_[i])) take_scalar(collected_[i]);
-
-    const Format format = check_gradient(collected_[i].ptr(), bound.name, bound.shape);
-    const ArrayFields fields(collected_[i].ptr());
-    const std::int64_t size = item_size(format);
-    gradient.in_step_order = {fields.data, format, nullptr};
-    if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, size)) {
-        gradient.step_layout.assign(fields.shape, fields.strides, bound.order);
-        gradient.in_step_order.view = &gradient.step_layout.view();
-    }
-    gradient.in_logical_order = {fields.data, format, nullptr};
-    if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, size)) {
-        gradient.logical_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
-        gradient.in_logical_order.view = &gradient.logical_layout.view();
-    }
-    const ByteRange range = byte_range(fields.shape, fields.strides, fields.ndim, size);
-    if (range.low != range.high) confirm_separate(i, fields.data + range.low, fields.data + range.high);
-}
-
-// A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
-void Plan::take_scalar(py::object& gradient) {
-    const py::module_ numpy = py::module_::import("numpy");
-    if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;
-    gradient = numpy.attr("asarray")(gradient);
-    python_ran_ = true;
-}
-
-void Plan::confirm_separate(std::size_t i, const char* low, const char* high) {
-    neighbours_.clear();
-    owned_.find(low, high, neighbours_);
-    if (neighbours_.empty()) return;
-    const py::object gradient = collected_[i];
-    const char* data = ArrayFields(gradient.ptr()).data;
-    for (const OwnedMemory::Owner* owner : neighbours_) {
-        const auto same = [&](const Confirmed& c) {
-            return c.gradient == gradient.ptr() && c.data == data && c.owner == owner;
-        };
-        if (std::any_of(confirmed_.begin(), confirmed_.end(), same)) continue;
-        python_ran_ = true;
-        if (share_memory(gradient, owner->array))
-            throw py::value_error("gradient of '" + bound_[i].name + "' shares memory with " + owner->what +
-                                  "; an array of its own is wanted, or the step would change it while reading it");
-        confirmed_.push_back({gradient.ptr(), data, owner});
-    }
 }
 
 std::vector<std::int64_t> Plan::steps() const {
@@ -300,8 +237,41 @@ std::vector<std::int64_t> Plan::steps() const {
 
 py::dict Plan::states() const {
     py::dict states;
-    for (const Bound& bound : bound_) states[py::str(bound.name)] = bound.states;
+    for (const Bound& bound : bound_) states[py::str(bound.name)] = bound.states.attr("copy")();
     return states;
+}
+
+py::dict Plan::averages() const {
+    py::dict averages;
+    for (const Bound& bound : bound_)
+        if (!bound.average.is_none()) averages[py::str(bound.name)] = bound.average;
+    return averages;
+}
+
+py::dict Plan::accumulated() const {
+    py::dict accumulated;
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (stepper_->tensors()[i]->pending) accumulated[py::str(bound_[i].name)] = bound_[i].accumulated;
+    return accumulated;
+}
+
+void Plan::discard_accumulated() {
+    const StepLock::Guard guard(lock_);
+    for (const auto& tensor : stepper_->tensors()) tensor->pending = false;
+}
+
+void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
+                   const std::vector<std::string>& pending) {
+    const StepLock::Guard guard(lock_);
+    if (steps.size() != bound_.size()) throw py::value_error("steps: one count a parameter is wanted");
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        const bool is_pending = std::find(pending.begin(), pending.end(), bound_[i].name) != pending.end();
+        if (is_pending) make_accumulated(i);
+        stepper_->tensors()[i]->pending = is_pending;
+        stepper_->tensors()[i]->steps = steps[i];
+    }
+    step_count_ = step_count;
+    skipped_steps_ = skipped_steps;
 }
 
 }  // namespace instep

@@ -17,45 +17,82 @@ namespace instep {
 
 class Plan {
 public:
-    // groups: one (rule, options, kind, keys, names, arrays) each; see _core.pyi.
-    Plan(const py::list& groups, bool grouped, const py::object& state_dtype);
+    // groups: one (rule, options, kind, keys, names, arrays, copies) each; see _core.pyi.
+    Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged);
 
     // settings: for each group a sequence of its rule's hyperparameters and then clip_value, L2 factor, L1 factor and
-    // maximize; clip_norm: NaN for none.
-    void set_hyperparameters(const py::sequence& settings, double clip_norm);
+    // maximize. extras: clip_norm (NaN: none), decay of the averages, and what to do about gradients that are not
+    // finite.
+    void set_hyperparameters(const py::sequence& settings, const py::sequence& extras);
 
-    void step(py::handle gradients, py::handle evaluate);
+    void step(py::handle gradients, py::handle evaluate, double grad_scale);
+    // A step with the accumulated gradients alone.
+    void step_accumulated(py::handle evaluate, double grad_scale);
+    void accumulate(py::handle gradients);
+    void discard_accumulated();
 
     std::int64_t step_count() const { return step_count_; }
+    std::int64_t skipped_steps() const { return skipped_steps_; }
     py::object grad_norm() const { return grad_norm_; }
     std::vector<std::int64_t> steps() const;
     py::dict states() const;
+    py::dict averages() const;
+    py::dict accumulated() const;
+
+    // Goes on from other counts; names of parameters whose accumulated gradients, zero now, are about to be filled in.
+    void restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
+                 const std::vector<std::string>& pending);
 
 private:
+    // An array of the caller's that must stay where and what it was.
+    struct Held {
+        std::string who;  // "parameter 'w'"
+        py::array array;
+        char* data;
+        Extents shape, strides;
+    };
     struct Bound {  // what Python holds of a tensor
         std::string name;
-        py::array param;
-        std::vector<py::object> weak;  // NumPy refuses to resize an array that has a weak reference
-        Extents shape, strides;
+        std::size_t param;  // index of it among held_
+        Extents shape;
         Axes order;
         Extents dense;  // strides, in elements, of a gapless array in the step's order
         Extents logical_dense;
         py::dict states;
+        py::object average = py::none();
+        py::object accumulated = py::none();
     };
+    enum class NotFinite { propagate, skip, raise };
     struct Hyperparameters {
         std::vector<Group> groups;
         double clip_norm;
+        double average_rate;
+        NotFinite not_finite;
     };
+    enum class Use { step, step_accumulated, accumulate };
 
-    void bind(const std::string& name, const py::object& parameter, int group, const py::object& state_dtype);
+    // plan.cpp: binding
+    void bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
+              const py::object& state_dtype, bool averaged);
+    std::size_t hold(const std::string& who, const py::object& array);
+    py::array make(const Bound& bound, const py::dtype& dtype);
+    void make_accumulated(std::size_t i);
+    void own_all();
     void check_overlaps();
-    Hyperparameters parse(const py::sequence& settings, double clip_norm) const;
-    void check_arrays();
-    void check_parameter_unchanged(std::size_t i) const;
-    void bind_gradient(std::size_t i);
+    Hyperparameters parse(const py::sequence& settings, const py::sequence& extras) const;
+
+    // plan_step.cpp: stepping
+    void take(Use use, py::handle gradients, py::handle evaluate, double grad_scale);
+    void run_step(double grad_scale, bool release_gil);
+    void check_arrays(Use use);
+    static void check_unchanged(const Held& held);
+    void bind_gradient(std::size_t i, Use use);
+    void bind_given(std::size_t i);
     void take_scalar(py::object& gradient);
     void confirm_separate(std::size_t i, const char* low, const char* high);
 
+    std::vector<Held> held_;
+    std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference
     std::vector<Bound> bound_;
     std::unique_ptr<Stepper> stepper_;
     std::vector<std::unique_ptr<Tensor>> unplanned_;  // until the stepper takes them
@@ -74,6 +111,7 @@ private:
     std::vector<Confirmed> confirmed_;
     bool python_ran_ = false;  // during the checks, so what was checked may have been changed
     std::int64_t step_count_ = 0;
+    std::int64_t skipped_steps_ = 0;
     py::object grad_norm_ = py::none();
     StepLock lock_;
 };

@@ -68,32 +68,68 @@ std::size_t Stepper::scalars_for(const Tensor& tensor) {
 }
 
 void Stepper::prepare(const Level& level, const std::vector<Group>& groups,
-                      const std::vector<std::unique_ptr<Gradient>>& gradients, bool with_norm, double clip_norm) {
+                      const std::vector<std::unique_ptr<Gradient>>& gradients, const Extras& extras) {
     const FloatEnvironment environment;
     level_ = &level;
     groups_ = &groups;
     gradients_ = &gradients;
-    with_norm_ = with_norm;
-    clip_norm_ = clip_norm;
+    extras_ = extras;
     scalars_.clear();
     for (std::size_t i = 0; i < tensors_.size(); ++i)
         if (gradients[i]->present) scalars_of_[i] = scalars_for(*tensors_[i]);
-    if (with_norm) partial_sums_.resize(segments_.size());
+    if (extras.needs_norm()) partial_sums_.resize(segments_.size());
 }
 
-double Stepper::take(int threads) {
-    parallel_ = threads > 1;
-    scaled_ = false;
-    next_unit_.store(0, std::memory_order_relaxed);
-    if (with_norm_) {
-        next_norm_unit_.store(0, std::memory_order_relaxed);
-        norm_units_left_.store(units_.size() - 1, std::memory_order_relaxed);
-        if (units_.size() == 1) finish_norm();
+std::ptrdiff_t Stepper::take(int threads) {
+    scale_ = extras_.grad_scale;
+    blocked_ = false;
+    norm_units_left_.store(units_.size() - 1, std::memory_order_relaxed);
+    if (extras_.needs_norm() && units_.size() == 1) finish_norm();
+    run(threads, &Stepper::work_on_step);
+    if (blocked_) {
+        const std::ptrdiff_t found = find_not_finite();
+        if (found >= 0) return found;
+        extras_.guarded = false;  // every element is finite, only the sum of their squares is not
+        return take(threads);
     }
-    team::run(threads, [](void* self) { static_cast<Stepper*>(self)->work_on_chunks(); }, this);
     for (std::size_t i = 0; i < tensors_.size(); ++i)
         if ((*gradients_)[i]->present) ++tensors_[i]->steps;
-    return with_norm_ ? norm_ : 0.0;
+    return -1;
+}
+
+void Stepper::accumulate(const Level& level, const std::vector<std::unique_ptr<Gradient>>& gradients, int threads) {
+    level_ = &level;
+    gradients_ = &gradients;
+    run(threads, &Stepper::work_on_accumulation);
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if (gradients[i]->present) tensors_[i]->pending = true;
+}
+
+void Stepper::start_followers(const Level& level) {
+    const FloatEnvironment environment;
+    for (const Segment& segment : segments_) {
+        const Tensor& tensor = *tensors_[segment.tensor];
+        for (const Operand* follower : {&tensor.average, &tensor.copy}) {
+            if (follower->data == nullptr) continue;
+            level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.param, *follower, segment.begin,
+                                                               segment.count);
+        }
+    }
+}
+
+void Stepper::run(int threads, void (Stepper::*part)()) {
+    part_ = part;
+    parallel_ = threads > 1;
+    next_unit_.store(0, std::memory_order_relaxed);
+    next_norm_unit_.store(0, std::memory_order_relaxed);
+    team::run(
+        threads,
+        [](void* context) {
+            const FloatEnvironment environment;
+            auto* self = static_cast<Stepper*>(context);
+            (self->*self->part_)();
+        },
+        this);
 }
 
 void Stepper::finish_norm() {
@@ -101,9 +137,21 @@ void Stepper::finish_norm() {
     std::size_t count = 0;
     for (std::size_t k = 0; k < segments_.size(); ++k)
         if ((*gradients_)[segments_[k].tensor]->present) partial_sums_[count++] = partial_sums_[k];
-    norm_ = std::sqrt(pairwise_sum(partial_sums_, count));
-    scaled_ = norm_ > clip_norm_;
-    scale_ = scaled_ ? clip_norm_ / norm_ : 1.0;
+    norm_ = extras_.grad_scale * std::sqrt(pairwise_sum(partial_sums_, count));
+    if (norm_ > extras_.clip_norm) scale_ = extras_.grad_scale * (extras_.clip_norm / norm_);
+    blocked_ = extras_.guarded && !std::isfinite(norm_);
+}
+
+std::ptrdiff_t Stepper::find_not_finite() const {
+    const FloatEnvironment environment;
+    for (const Segment& segment : segments_) {
+        const Gradient& gradient = *(*gradients_)[segment.tensor];
+        if (!gradient.present) continue;
+        const auto compute = static_cast<int>(tensors_[segment.tensor]->compute);
+        if (!level_->all_finite[compute](gradient.accumulated, gradient.in_step_order, segment.begin, segment.count))
+            return static_cast<std::ptrdiff_t>(segment.tensor);
+    }
+    return -1;
 }
 
 // Calls action(index, segment, gradient) for every segment of a present gradient in the units that this thread gets
@@ -121,24 +169,35 @@ void Stepper::for_each_segment(std::atomic<std::size_t>& next, Action action, Do
     }
 }
 
-void Stepper::work_on_chunks() {
-    const FloatEnvironment environment;
-    if (with_norm_) {
+void Stepper::work_on_step() {
+    if (extras_.needs_norm()) {
         for_each_segment(
             next_norm_unit_,
             [this](std::size_t k, const Segment& segment, const Gradient& gradient) {
                 const auto compute = static_cast<int>(tensors_[segment.tensor]->compute);
-                partial_sums_[k] =
-                    level_->sum_of_squares[compute](gradient.in_logical_order, segment.begin, segment.count);
+                partial_sums_[k] = level_->sum_of_squares[compute](
+                    gradient.accumulated_in_logical_order, gradient.in_logical_order, segment.begin, segment.count);
             },
             [this] {  // the thread that finishes the last unit adds up, and the others wait
                 if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
             });
         if (parallel_) team::barrier();
+        if (blocked_) return;
     }
     for_each_segment(
         next_unit_,
         [this](std::size_t, const Segment& segment, const Gradient& gradient) { update(segment, gradient); }, [] {});
+}
+
+void Stepper::work_on_accumulation() {
+    for_each_segment(
+        next_unit_,
+        [this](std::size_t, const Segment& segment, const Gradient& gradient) {
+            const Tensor& tensor = *tensors_[segment.tensor];
+            level_->accumulate[static_cast<int>(tensor.compute)](gradient.accumulated, gradient.in_step_order,
+                                                                 tensor.accumulated, segment.begin, segment.count);
+        },
+        [] {});
 }
 
 void Stepper::update(const Segment& segment, const Gradient& gradient) const {
@@ -147,13 +206,15 @@ void Stepper::update(const Segment& segment, const Gradient& gradient) const {
     Sweep sweep;
     sweep.scalars = scalars.bytes;
     sweep.terms = (*groups_)[scalars.group].terms;
-    if (scaled_) {
-        sweep.terms.scaled = true;
-        sweep.terms.scale = scale_;
-    }
+    sweep.terms.scaled = scale_ != 1.0;
+    sweep.terms.scale = scale_;
     sweep.param = tensor.param;
     sweep.grad = gradient.in_step_order;
     for (int s = 0; s < max_states; ++s) sweep.states[s] = tensor.states[s];
+    sweep.accumulated = gradient.accumulated;
+    sweep.average = tensor.average;
+    sweep.average_rate = extras_.average_rate;
+    sweep.copy = tensor.copy;
     sweep.begin = segment.begin;
     sweep.count = segment.count;
     scalars.variant->sweep[static_cast<int>(tensor.compute)](sweep);

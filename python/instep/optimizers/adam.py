@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Params
+from instep.optimizers.parameters import Copies, Params
 
 __all__ = ["Adam", "AdamW"]
 
@@ -39,7 +39,7 @@ class Adam(Optimizer):
         been zero becomes NaN.
     amsgrad : bool
         Divide by the largest mean square so far.
-    weight_decay, l1, clip_value, maximize, clip_norm, state_dtype
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `SGD`.
 
     Raises
@@ -83,6 +83,9 @@ class Adam(Optimizer):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -98,6 +101,9 @@ class Adam(Optimizer):
                 "maximize": maximize,
             },
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            ema_decay=ema_decay,
+            copy_to=copy_to,
             state_dtype=state_dtype,
         )
 
@@ -115,7 +121,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, l1, clip_value, maximize, clip_norm, state_dtype
+    params, lr, betas, eps, amsgrad, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay,
+    copy_to, state_dtype
         As for `Adam`.
     weight_decay : float or callable
         At least 0: the share of a weight that a step takes away, in units of lr.
@@ -155,6 +162,9 @@ class AdamW(Adam):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -168,5 +178,8 @@ class AdamW(Adam):
             clip_value=clip_value,
             maximize=maximize,
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            ema_decay=ema_decay,
+            copy_to=copy_to,
             state_dtype=state_dtype,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +14,27 @@ import numpy.typing as npt
 from instep import _core
 from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import Interval, Number, as_float, check_number
-from instep.optimizers.parameters import Array, Gradients, Params, name_parameters
+from instep.optimizers.parameters import (
+    Array,
+    Copies,
+    Gradients,
+    Params,
+    match_copies,
+    name_parameters,
+)
 
 __all__ = ["Optimizer"]
 
 _CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
+_EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+_GRAD_SCALE = Interval(0.0, low_open=True)
+_NONFINITE = ("propagate", "skip", "raise")
+
+
+class _Accumulated(Enum):
+    """Stands for the gradients that have been accumulated, where step is given none."""
+
+    GRADIENTS = "accumulated gradients"
 
 
 class Optimizer:
@@ -66,10 +84,17 @@ class Optimizer:
         settings: dict[str, Any],
         *,
         clip_norm: Number | None,
+        nonfinite: str,
+        ema_decay: Number | None,
+        copy_to: Copies | None,
         state_dtype: npt.DTypeLike | None,
     ) -> None:
         grouped, groups = name_parameters(params)
-        self._clip_norm = _checked_clip_norm(clip_norm)
+        copies = match_copies(copy_to, groups, grouped)
+        self._clip_norm = _checked_or_none("clip_norm", clip_norm, _CLIP_NORM)
+        self._ema_decay = _checked_or_none("ema_decay", ema_decay, _EMA_DECAY)
+        self._nonfinite = _checked_nonfinite(nonfinite)
+        self._inside_averaged = False
         self.param_groups: list[ParamGroup] = [
             ParamGroup(type(self), group, {**settings, **group.settings}, self._set_hyperparameters)
             for group in groups
@@ -84,11 +109,13 @@ class Optimizer:
                     named.names if named.kind == "mapping" else (),
                     named.names,
                     named.arrays,
+                    copied,
                 )
-                for group, named in zip(self.param_groups, groups, strict=True)
+                for group, named, copied in zip(self.param_groups, groups, copies, strict=True)
             ],
             grouped,
             _checked_state_dtype(state_dtype),
+            ema_decay is not None,
         )
         self._params = dict(
             pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
@@ -98,7 +125,12 @@ class Optimizer:
 
     # ---- stepping ------------------------------------------------------------------------------
 
-    def step(self, grads: Gradients) -> None:
+    def step(
+        self,
+        grads: Gradients | _Accumulated = _Accumulated.GRADIENTS,
+        *,
+        grad_scale: float | None = None,
+    ) -> None:
         """Change the parameters in place, once, by these gradients.
 
         Parameters
@@ -107,7 +139,11 @@ class Optimizer:
             The gradients in the container the parameters came in (for groups: a list with an entry
             for each group). Each has its parameter's shape, any strides, and one of the dtypes
             float64, float32, float16 and bfloat16, whatever the parameter's. None leaves its
-            parameter, the parameter's state and its own step count alone.
+            parameter, the parameter's state and its own step count alone. What `accumulate` has
+            added up is added to them; without grads it is all there is.
+        grad_scale : float, optional
+            The gradients are multiplied by this finite number greater than 0 inside the sweep: one
+            over the scale of the loss, one over the number of accumulated micro-batches.
 
         Raises
         ------
@@ -116,12 +152,96 @@ class Optimizer:
             misaligned or byte-swapped, or sharing memory with a parameter or a state; if a schedule
             gives no such number as its hyperparameter wants; if a parameter has been reshaped,
             moved or made read-only. Nothing has changed then.
+        FloatingPointError
+            With ``nonfinite="raise"``, if a gradient has an infinity or NaN. Nothing has changed.
 
         Notes
         -----
         Threads that step the same optimizer take turns. Long steps release the GIL.
         """
-        self._plan.step(grads, self._hyperparameters_at if self._scheduled else None)
+        if self._inside_averaged:
+            raise RuntimeError(
+                "inside averaged() the parameters are averages; step after the block"
+            )
+        evaluate = self._hyperparameters_at if self._scheduled else None
+        scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
+        if grads is _Accumulated.GRADIENTS:
+            self._plan.step_accumulated(evaluate, scale)
+        else:
+            self._plan.step(grads, evaluate, scale)
+
+    def accumulate(self, grads: Gradients) -> None:
+        """Add the gradients of a micro-batch to those that the next `step` takes.
+
+        The sum is exact to the bit: the first gradient rounded to the arithmetic's type (float64
+        for float64 parameters, float32 for the others), each later one rounded and added in that
+        type. The next step adds its own gradients, if it is given any, in the same sweep, and the
+        sum is then empty again. None leaves a parameter's sum as it is.
+
+        Parameters
+        ----------
+        grads : array, list, tuple or dict
+            As for `step`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; nothing has been added then.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w = np.zeros(2)
+        >>> optimizer = instep.SGD(w, lr=1.0)
+        >>> for batch in ([1.0, 2.0], [3.0, 4.0]):
+        ...     optimizer.accumulate(np.array(batch))
+        >>> optimizer.step(grad_scale=1 / 2)
+        >>> w
+        array([-2., -3.])
+        """
+        self._plan.accumulate(grads)
+
+    def discard_accumulated(self) -> None:
+        """Forget what `accumulate` has added up since the last step."""
+        self._plan.discard_accumulated()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving averages in the parameters' place for the length of a ``with`` block.
+
+        For evaluation: the parameters' arrays hold the averages, rounded to their dtypes, inside
+        the block, and afterwards what they held before, also when the body raises. `step` refuses
+        to run inside. Needs ``ema_decay``.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w = np.zeros(1)
+        >>> optimizer = instep.SGD(w, lr=1.0, ema_decay=0.75)
+        >>> optimizer.step(np.array([-4.0]))
+        >>> with optimizer.averaged():
+        ...     print(w)
+        [1.]
+        >>> w
+        array([4.])
+        """
+        if self._ema_decay is None:
+            raise ValueError(
+                "there are no averages; ema_decay is wanted when the optimizer is made"
+            )
+        if self._inside_averaged:
+            raise RuntimeError("averaged() is in use already; its blocks can't be nested")
+        averages = self._plan.averages
+        weights = {name: param.copy() for name, param in self._params.items()}
+        self._inside_averaged = True
+        try:
+            for name, param in self._params.items():
+                param[...] = averages[name]
+            yield
+        finally:
+            for name, param in self._params.items():
+                param[...] = weights[name]
+            self._inside_averaged = False
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -159,8 +279,46 @@ class Optimizer:
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        self._clip_norm = _checked_clip_norm(value)
+        self._clip_norm = _checked_or_none("clip_norm", value, _CLIP_NORM)
         self._set_hyperparameters()
+
+    @property
+    def lr(self) -> Number:
+        """The learning rate of all groups; setting it sets it for all.
+
+        Reading raises ValueError where groups differ: read ``param_groups[k]["lr"]`` then.
+        """
+        first, *others = (group["lr"] for group in self.param_groups)
+        if any(other != first for other in others):
+            raise ValueError("the groups' lr differ; read each as param_groups[k]['lr']")
+        rate: Number = first
+        return rate
+
+    @lr.setter
+    def lr(self, value: Number) -> None:
+        check_number("lr", value, self._intervals["lr"])  # so that all groups take it, or none
+        for group in self.param_groups:
+            group["lr"] = value
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that changed nothing, because a gradient was not finite under ``nonfinite="skip"``."""
+        return self._plan.skipped_steps
+
+    @property
+    def nonfinite(self) -> str:
+        """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
+        return self._nonfinite
+
+    @property
+    def averages(self) -> dict[str, Array]:
+        """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
+        return self._plan.averages
+
+    @property
+    def accumulated(self) -> dict[str, Array]:
+        """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
+        return self._plan.accumulated
 
     def __repr__(self) -> str:
         settings = ", ".join(
@@ -171,26 +329,40 @@ class Optimizer:
 
     # ---- hyperparameters -----------------------------------------------------------------------
 
-    def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], float]:
-        clip_norm = math.nan
-        if callable(self._clip_norm):
-            who = f"the schedule of clip_norm at step {step}"
-            clip_norm = as_float(self._clip_norm(step), _CLIP_NORM, who)
-        elif self._clip_norm is not None:
-            clip_norm = self._clip_norm
-        return [group._values_at(step) for group in self.param_groups], clip_norm
+    def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
+        clip_norm = _value_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
+        ema_decay = _value_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
+        return (
+            [group._values_at(step) for group in self.param_groups],
+            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+        )
 
     def _set_hyperparameters(self) -> None:
         """Hand constant hyperparameters to the core once; schedules are asked at every step."""
-        self._scheduled = callable(self._clip_norm) or any(
-            group._schedules for group in self.param_groups
+        self._scheduled = (
+            callable(self._clip_norm)
+            or callable(self._ema_decay)
+            or any(group._schedules for group in self.param_groups)
         )
         if not self._scheduled:
             self._plan.set_hyperparameters(*self._hyperparameters_at(0))
 
 
-def _checked_clip_norm(value: Any) -> Number | None:
-    return None if value is None else check_number("clip_norm", value, _CLIP_NORM)
+def _value_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
+    """The number of this step; NaN for None."""
+    if callable(value):
+        return as_float(value(step), interval, f"the schedule of {name} at step {step}")
+    return math.nan if value is None else value
+
+
+def _checked_or_none(name: str, value: Any, interval: Interval) -> Number | None:
+    return None if value is None else check_number(name, value, interval)
+
+
+def _checked_nonfinite(value: object) -> str:
+    if value not in _NONFINITE:
+        raise ValueError(f"nonfinite is {value!r}; one of {', '.join(_NONFINITE)} is wanted")
+    return str(value)
 
 
 def _checked_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:

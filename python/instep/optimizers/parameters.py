@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Gradients", "NamedParameters", "Params", "name_parameters"]
+__all__ = ["Copies", "Gradients", "NamedParameters", "Params", "match_copies", "name_parameters"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Container: TypeAlias = "Array | Sequence[Array] | Mapping[str, Array]"
@@ -19,6 +19,10 @@ Params: TypeAlias = "Container | Sequence[Mapping[str, Any]]"
 Gradients: TypeAlias = (
     "Array | float | Sequence[Array | float | None] | Mapping[str, Array | None]"
     " | Sequence[Gradients] | None"
+)
+#: The same container with arrays that the parameters are copied to; None for one without.
+Copies: TypeAlias = (
+    "Array | Sequence[Array | None] | Mapping[str, Array | None] | Sequence[Copies] | None"
 )
 
 
@@ -82,3 +86,50 @@ def _name_group(container: Any, first: int, settings: dict[str, Any]) -> NamedPa
     if not arrays:
         raise ValueError("params is empty; at least one array is wanted")
     return NamedParameters(container, kind, names, arrays, settings)
+
+
+def match_copies(
+    copies: Copies | None, groups: list[NamedParameters], grouped: bool
+) -> list[tuple[Array | None, ...]]:
+    """Return for each group the arrays its parameters are copied to, None where there is none."""
+    if copies is None:
+        return [(None,) * len(group.names) for group in groups]
+    if not grouped:
+        return [_match_group(copies, groups[0], "copy_to")]
+    if not isinstance(copies, (list, tuple)) or len(copies) != len(groups):
+        raise ValueError(
+            f"copy_to is {_described(copies)}; a list with an entry for each of the "
+            f"{len(groups)} parameter groups is wanted"
+        )
+    return [
+        _match_group(entry, group, f"copy_to[{k}]")
+        for k, (entry, group) in enumerate(zip(copies, groups, strict=True))
+    ]
+
+
+def _match_group(copies: Any, group: NamedParameters, who: str) -> tuple[Array | None, ...]:
+    if copies is None:
+        return (None,) * len(group.names)
+    if group.kind == "array":
+        return (copies,)
+    if group.kind == "mapping":
+        if not isinstance(copies, Mapping) or copies.keys() != set(group.names):
+            raise ValueError(
+                f"{who} is {_described(copies)}; a dict with the parameters' keys, "
+                f"{', '.join(map(repr, group.names))}, is wanted"
+            )
+        return tuple(copies[name] for name in group.names)
+    if not isinstance(copies, (list, tuple)) or len(copies) != len(group.names):
+        raise ValueError(
+            f"{who} is {_described(copies)}; a list or tuple of {len(group.names)} is wanted, "
+            "one for each parameter (None for one without a copy)"
+        )
+    return tuple(copies)
+
+
+def _described(container: Any) -> str:
+    if isinstance(container, Mapping):
+        return f"a dict with the keys {sorted(map(str, container))}"
+    if isinstance(container, (list, tuple)):
+        return f"a {type(container).__name__} of {len(container)}"
+    return f"a {type(container).__name__}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Params
+from instep.optimizers.parameters import Copies, Params
 
 __all__ = ["RMSprop"]
 
@@ -45,7 +45,7 @@ class RMSprop(Optimizer):
         In [0, 1]; 0 keeps no buffer.
     eps_inside_sqrt : bool
         Add eps under the root, as Keras and optax do.
-    weight_decay, l1, clip_value, maximize, clip_norm, state_dtype
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `SGD`.
 
     Raises
@@ -93,6 +93,9 @@ class RMSprop(Optimizer):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -110,6 +113,9 @@ class RMSprop(Optimizer):
                 "maximize": maximize,
             },
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            ema_decay=ema_decay,
+            copy_to=copy_to,
             state_dtype=state_dtype,
         )
 

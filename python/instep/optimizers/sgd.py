@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Params
+from instep.optimizers.parameters import Copies, Params
 
 __all__ = ["SGD", "Momentum"]
 
@@ -61,6 +61,16 @@ class SGD(Optimizer):
     clip_norm : float, callable or None
         The gradients of all parameters together are scaled down to this Euclidean norm where theirs
         is larger; greater than 0. `grad_norm` has theirs.
+    nonfinite : {"propagate", "skip", "raise"}
+        Where a gradient is infinite or NaN: compute on ("propagate"), change nothing and count the
+        step in `skipped_steps` ("skip"; what was accumulated is dropped), or raise
+        FloatingPointError, which changes nothing either. The last two read the gradients once more.
+    ema_decay : float, callable or None
+        Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
+        e = e + (1 - ema_decay) * (p - e), in the same sweep; see `averaged`.
+    copy_to : container like params, or None
+        Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
+        float64 parameters) that always hold the parameters, rounded: written in the same sweep.
     state_dtype : dtype or None
         How states are stored: float16 or bfloat16 halve their memory and round them at every step.
         None: float64 for float64 parameters, float32 for the others.
@@ -111,6 +121,9 @@ class SGD(Optimizer):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -127,6 +140,9 @@ class SGD(Optimizer):
                 "maximize": maximize,
             },
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            ema_decay=ema_decay,
+            copy_to=copy_to,
             state_dtype=state_dtype,
         )
 
@@ -178,6 +194,9 @@ class Momentum(SGD):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -192,6 +211,9 @@ class Momentum(SGD):
             clip_value=clip_value,
             maximize=maximize,
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            ema_decay=ema_decay,
+            copy_to=copy_to,
             state_dtype=state_dtype,
         )
 

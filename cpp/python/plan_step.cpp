@@ -1,0 +1,191 @@
+// The step of a Plan: every check of the gradients, before anything changes, and then the step itself.
+#include <algorithm>
+#include <cmath>
+
+#include "python/plan.hpp"
+#include "runtime/levels.hpp"
+#include "runtime/team.hpp"
+
+namespace instep {
+
+namespace {
+
+// Steps of more work than this (about a millisecond) release the GIL. Taking it back may cost a thread switch interval
+// (5 ms by default) where other Python threads compute, so shorter steps keep it.
+constexpr std::int64_t work_worth_releasing = std::int64_t{1} << 25;
+
+// Lets the gradients go at the end of a step, also of one that was refused.
+class Release {
+public:
+    explicit Release(std::vector<py::object>& held) : held_(held) {}
+    ~Release() { held_.clear(); }
+    Release(const Release&) = delete;
+    Release& operator=(const Release&) = delete;
+    Release(Release&&) = delete;
+    Release& operator=(Release&&) = delete;
+
+private:
+    std::vector<py::object>& held_;
+};
+
+// Runs work with or without the GIL.
+template <class Work>
+auto without_gil(bool release_gil, Work work) {
+    if (!release_gil) return work();
+    const py::gil_scoped_release release;
+    return work();
+}
+
+}  // namespace
+
+void Plan::step(py::handle gradients, py::handle evaluate, double grad_scale) {
+    take(Use::step, gradients, evaluate, grad_scale);
+}
+
+void Plan::step_accumulated(py::handle evaluate, double grad_scale) {
+    take(Use::step_accumulated, py::none(), evaluate, grad_scale);
+}
+
+void Plan::accumulate(py::handle gradients) { take(Use::accumulate, gradients, py::none(), 1.0); }
+
+void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_scale) {
+    const StepLock::Guard guard(lock_);
+    const Release release_gradients(collected_);
+    if (!evaluate.is_none()) {
+        const auto result = evaluate(step_count_).cast<py::tuple>();
+        hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
+    }
+    if (use == Use::step_accumulated) {
+        const auto& tensors = stepper_->tensors();
+        if (std::none_of(tensors.begin(), tensors.end(), [](const auto& tensor) { return tensor->pending; }))
+            throw py::value_error("step() without gradients, and none have been accumulated; call accumulate first");
+        collected_.assign(bound_.size(), py::none());
+    } else {
+        collector_->collect(gradients, collected_);
+    }
+    const bool release_gil = stepper_->most_work() >= work_worth_releasing;
+    std::vector<py::object> weak;  // keeps other threads from resizing a gradient while the GIL is released
+    if (release_gil)
+        for (const py::object& gradient : collected_)
+            if (py::isinstance<py::array>(gradient)) weak.push_back(py::weakref(gradient));
+    if (use == Use::accumulate)
+        for (std::size_t i = 0; i < bound_.size(); ++i)
+            if (!collected_[i].is_none()) make_accumulated(i);
+    check_arrays(use);
+    if (use == Use::accumulate) {
+        const int threads = team::threads_for(stepper_->work(gradients_));
+        without_gil(release_gil, [&] { stepper_->accumulate(current_level(), gradients_, threads); });
+    } else {
+        run_step(grad_scale, release_gil);
+    }
+}
+
+void Plan::run_step(double grad_scale, bool release_gil) {
+    const Extras extras{hyperparameters_.clip_norm, grad_scale, hyperparameters_.average_rate,
+                        hyperparameters_.not_finite != NotFinite::propagate};
+    stepper_->prepare(current_level(), hyperparameters_.groups, gradients_, extras);
+    const int threads = team::threads_for(stepper_->work(gradients_));
+    const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_->take(threads); });
+    if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
+        const std::string text = "gradient of '" + bound_[static_cast<std::size_t>(bad)].name +
+                                 "' is not finite everywhere; finite numbers are wanted, and nothing has changed";
+        PyErr_SetString(PyExc_FloatingPointError, text.c_str());
+        throw py::error_already_set();
+    }
+    ++(bad >= 0 ? skipped_steps_ : step_count_);
+    for (const auto& tensor : stepper_->tensors()) tensor->pending = false;
+    if (extras.needs_norm())
+        grad_norm_ = py::float_(stepper_->norm());
+    else if (!grad_norm_.is_none())
+        grad_norm_ = py::none();
+}
+
+void Plan::check_arrays(Use use) {
+    confirmed_.clear();
+    do {  // nearly always once
+        python_ran_ = false;
+        for (const Held& held : held_) check_unchanged(held);
+        for (std::size_t i = 0; i < bound_.size(); ++i) bind_gradient(i, use);
+    } while (python_ran_);
+}
+
+void Plan::check_unchanged(const Held& held) {
+    const ArrayFields fields(held.array.ptr());
+    if ((fields.flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) == 0)
+        throw py::value_error(held.who +
+                              " has been made read-only since it was given to the optimizer; it must stay writeable");
+    if (fields.data != held.data || static_cast<std::size_t>(fields.ndim) != held.shape.size() ||
+        !std::equal(held.shape.begin(), held.shape.end(), fields.shape) ||
+        !std::equal(held.strides.begin(), held.strides.end(), fields.strides))
+        throw py::value_error(held.who +
+                              " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
+                              "as it was");
+}
+
+void Plan::bind_gradient(std::size_t i, Use use) {
+    Gradient& gradient = *gradients_[i];
+    const Tensor& tensor = *stepper_->tensors()[i];
+    const bool given = !collected_[i].is_none();
+    gradient.present = given || (tensor.pending && use != Use::accumulate);
+    gradient.accumulated = gradient.accumulated_in_logical_order = Operand{};
+    if (given) {
+        bind_given(i);
+        if (tensor.pending) {
+            gradient.accumulated = tensor.accumulated;
+            gradient.accumulated_in_logical_order = tensor.accumulated_in_logical_order;
+        }
+    } else if (gradient.present) {  // what was accumulated is the gradient
+        gradient.in_step_order = tensor.accumulated;
+        gradient.in_logical_order = tensor.accumulated_in_logical_order;
+    }
+}
+
+void Plan::bind_given(std::size_t i) {
+    const Bound& bound = bound_[i];
+    Gradient& gradient = *gradients_[i];
+    if (bound.shape.empty() && !py::isinstance<py::array>(collected_[i])) take_scalar(collected_[i]);
+    const Format format = check_gradient(collected_[i].ptr(), bound.name, bound.shape);
+    const ArrayFields fields(collected_[i].ptr());
+    const std::int64_t size = item_size(format);
+    gradient.in_step_order = {fields.data, format, nullptr};
+    if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, size)) {
+        gradient.step_layout.assign(fields.shape, fields.strides, bound.order);
+        gradient.in_step_order.view = &gradient.step_layout.view();
+    }
+    gradient.in_logical_order = {fields.data, format, nullptr};
+    if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, size)) {
+        gradient.logical_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
+        gradient.in_logical_order.view = &gradient.logical_layout.view();
+    }
+    const ByteRange range = byte_range(fields.shape, fields.strides, fields.ndim, size);
+    if (range.low != range.high) confirm_separate(i, fields.data + range.low, fields.data + range.high);
+}
+
+// A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
+void Plan::take_scalar(py::object& gradient) {
+    const py::module_ numpy = py::module_::import("numpy");
+    if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;
+    gradient = numpy.attr("asarray")(gradient);
+    python_ran_ = true;
+}
+
+void Plan::confirm_separate(std::size_t i, const char* low, const char* high) {
+    neighbours_.clear();
+    owned_.find(low, high, neighbours_);
+    if (neighbours_.empty()) return;
+    const py::object gradient = collected_[i];
+    const char* data = ArrayFields(gradient.ptr()).data;
+    for (const OwnedMemory::Owner* owner : neighbours_) {
+        const auto same = [&](const Confirmed& c) {
+            return c.gradient == gradient.ptr() && c.data == data && c.owner == owner;
+        };
+        if (std::any_of(confirmed_.begin(), confirmed_.end(), same)) continue;
+        python_ran_ = true;
+        if (share_memory(gradient, owner->array))
+            throw py::value_error("gradient of '" + bound_[i].name + "' shares memory with " + owner->what +
+                                  "; an array of its own is wanted, or the step would change it while reading it");
+        confirmed_.push_back({gradient.ptr(), data, owner});
+    }
+}
+
+}  // namespace instep
