@@ -17,6 +17,7 @@ from instep import configuration, isa, schedules, threads  # noqa: E402
 from instep._core import __version__  # noqa: E402
 from instep.configuration import config  # noqa: E402
 from instep.isa import isa_levels, set_isa  # noqa: E402
+from instep.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # noqa: E402
 from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
@@ -28,6 +29,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "LossScaler",
     "Momentum",
     "Optimizer",
     "RMSprop",

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instep import _core
+from instep.optimizers import state
 from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import Interval, Number, as_float, check_number
 from instep.optimizers.parameters import (
@@ -91,10 +92,11 @@ class Optimizer:
     ) -> None:
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
-        self._clip_norm = _checked_or_none("clip_norm", clip_norm, _CLIP_NORM)
-        self._ema_decay = _checked_or_none("ema_decay", ema_decay, _EMA_DECAY)
+        self._clip_norm, self._ema_decay = self._checked_extras(clip_norm, ema_decay)
         self._nonfinite = _checked_nonfinite(nonfinite)
         self._inside_averaged = False
+        self._grouped, self._copy_to = grouped, copy_to
+        self._state_dtype = _checked_state_dtype(state_dtype)
         self.param_groups: list[ParamGroup] = [
             ParamGroup(type(self), group, {**settings, **group.settings}, self._set_hyperparameters)
             for group in groups
@@ -114,7 +116,7 @@ class Optimizer:
                 for group, named, copied in zip(self.param_groups, groups, copies, strict=True)
             ],
             grouped,
-            _checked_state_dtype(state_dtype),
+            self._state_dtype,
             ema_decay is not None,
         )
         self._params = dict(
@@ -320,6 +322,65 @@ class Optimizer:
         """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
         return self._plan.accumulated
 
+    # ---- saving --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs besides the parameters, as plain data.
+
+        Returns
+        -------
+        dict
+            ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
+            ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
+            its hyperparameters (schedules as their ``to_dict()``, other callables by name only);
+            ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
+            array), ``averages`` and ``accumulated`` (parameter -> array).
+        """
+        return state.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, to the bit, once the parameters are the same.
+
+        The optimizer must have been made of the same rule for parameters of the same names, shapes
+        and dtypes. Hyperparameters are loaded too; a callable that is no schedule of instep's can't
+        be, and has to be there already.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If anything doesn't fit; nothing has changed then.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w = np.ones(3)
+        >>> first = instep.Adam(w, lr=0.1)
+        >>> first.step(w.copy())
+        >>> second = instep.Adam(w.copy(), lr=0.5)
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.step_count, second.lr
+        (1, 0.1)
+        """
+        state.load_state_dict(self, state_dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy with parameters and states; the copy steps arrays of its own."""
+        if self._inside_averaged:
+            raise RuntimeError(
+                "inside averaged() the parameters are averages; copy after the block"
+            )
+        groups = [{"params": g.params, **g._settings} for g in self.param_groups]
+        arguments = {
+            "clip_norm": self._clip_norm,
+            "nonfinite": self._nonfinite,
+            "ema_decay": self._ema_decay,
+            "copy_to": self._copy_to,
+            "state_dtype": self._state_dtype,
+        }
+        counts = (self.step_count, self.skipped_steps)
+        arrays = state.arrays_and_steps(self)
+        return _rebuilt, (type(self), groups, self._grouped, arguments, counts, arrays)
+
     def __repr__(self) -> str:
         settings = ", ".join(
             f"{name}={value!r}" for name, value in self.param_groups[0].items() if name != "params"
@@ -337,6 +398,14 @@ class Optimizer:
             (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
         )
 
+    @staticmethod
+    def _checked_extras(clip_norm: Any, ema_decay: Any) -> tuple[Number | None, Number | None]:
+        """Check values of what all groups share."""
+        return (
+            _checked_or_none("clip_norm", clip_norm, _CLIP_NORM),
+            _checked_or_none("ema_decay", ema_decay, _EMA_DECAY),
+        )
+
     def _set_hyperparameters(self) -> None:
         """Hand constant hyperparameters to the core once; schedules are asked at every step."""
         self._scheduled = (
@@ -346,6 +415,26 @@ class Optimizer:
         )
         if not self._scheduled:
             self._plan.set_hyperparameters(*self._hyperparameters_at(0))
+
+
+def _rebuilt(
+    cls: type[Optimizer],
+    groups: list[dict[str, Any]],
+    grouped: bool,
+    arguments: dict[str, Any],
+    counts: tuple[int, int],
+    arrays: dict[str, Any],
+) -> Optimizer:
+    """Make an optimizer again of what __reduce__ took apart."""
+    make: Any = cls
+    optimizer: Optimizer
+    if grouped:
+        optimizer = make(groups, **arguments)
+    else:
+        settings = dict(groups[0])
+        optimizer = make(settings.pop("params"), **settings, **arguments)
+    state.restore(optimizer, *counts, arrays)
+    return optimizer
 
 
 def _value_at(name: str, value: Number | None, interval: Interval, step: int) -> float:

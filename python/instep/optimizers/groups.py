@@ -61,16 +61,24 @@ class ParamGroup(MutableMapping[str, Any]):
         return self.params if name == "params" else self._settings[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        settings = {**self._settings, name: self._checked(name, value)}
-        self._rule._check(settings)
-        if self._rule._options(settings) != self._options:
-            raise ValueError(
-                f"{name} can't go from {self._settings[name]!r} to {value!r}: that would change which "
-                "states there are, which is fixed when the optimizer is made"
-            )
-        self._settings = settings
-        self._prepare()
+        self._checked(name, value)  # for its own message, before it is looked at with the others
+        self._replace(self._checked_settings({**self._settings, name: value}))
         self._changed()
+
+    def _checked_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Check hyperparameters that are to replace the present ones."""
+        checked = {name: self._checked(name, value) for name, value in settings.items()}
+        self._rule._check(checked)
+        for name in set(self._rule._options(checked)) ^ set(self._options):
+            raise ValueError(
+                f"{name} can't go from {self._settings[name]!r} to {checked[name]!r}: that would "
+                "change which states there are, which is fixed when the optimizer is made"
+            )
+        return checked
+
+    def _replace(self, checked: dict[str, Any]) -> None:
+        self._settings = checked
+        self._prepare()
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a hyperparameter can't be deleted; set it instead")

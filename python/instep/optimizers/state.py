@@ -1,0 +1,211 @@
+"""The state of an optimizer as plain data: what a resumed run needs to go on to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep import schedules
+
+if TYPE_CHECKING:
+    from instep.optimizers.base import Optimizer
+
+__all__ = ["SCHEMA", "load_state_dict", "state_dict"]
+
+#: Version of the layout of `state_dict`'s result.
+SCHEMA = 1
+
+_TOP = (
+    "schema",
+    "rule",
+    "step_count",
+    "skipped_steps",
+    "clip_norm",
+    "ema_decay",
+    "param_groups",
+    "steps",
+    "state",
+    "averages",
+    "accumulated",
+)
+
+
+def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """Return counts, hyperparameters and copies of all states."""
+    return {
+        "schema": SCHEMA,
+        "rule": type(optimizer).__name__,
+        "step_count": optimizer.step_count,
+        "skipped_steps": optimizer.skipped_steps,
+        "clip_norm": _encoded(optimizer.clip_norm),
+        "ema_decay": _encoded(optimizer._ema_decay),
+        "param_groups": [
+            {
+                "params": list(group.names),
+                **{name: _encoded(value) for name, value in group._settings.items()},
+            }
+            for group in optimizer.param_groups
+        ],
+        **arrays_and_steps(optimizer),
+    }
+
+
+def arrays_and_steps(optimizer: Optimizer) -> dict[str, Any]:
+    """Return each parameter's step count and copies of its states, averages and sums."""
+    return {
+        "steps": dict(zip(optimizer._params, optimizer._plan.steps, strict=True)),
+        "state": {
+            name: {key: array.copy() for key, array in states.items()}
+            for name, states in optimizer.state.items()
+        },
+        "averages": {name: array.copy() for name, array in optimizer.averages.items()},
+        "accumulated": {name: array.copy() for name, array in optimizer.accumulated.items()},
+    }
+
+
+def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Check everything, then change the optimizer; raise TypeError or ValueError before that."""
+    _require_keys("the state", state, _TOP)
+    if state["schema"] != SCHEMA:
+        raise ValueError(f"the state has schema {state['schema']!r}; {SCHEMA} is wanted")
+    if state["rule"] != type(optimizer).__name__:
+        raise ValueError(
+            f"the state is of rule {state['rule']!r}; {type(optimizer).__name__!r} is wanted"
+        )
+    clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm)
+    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer._ema_decay)
+    clip_norm, ema_decay = optimizer._checked_extras(clip_norm, ema_decay)
+    if (ema_decay is None) != (optimizer._ema_decay is None):
+        raise ValueError(
+            "averages are there in only one of the state and the optimizer; in both or neither is wanted"
+        )
+    settings = _checked_groups(optimizer, state["param_groups"])
+    check_arrays_and_steps(optimizer, state)
+    counts = [_count(key, state[key]) for key in ("step_count", "skipped_steps")]
+
+    optimizer._clip_norm, optimizer._ema_decay = clip_norm, ema_decay
+    for group, checked in zip(optimizer.param_groups, settings, strict=True):
+        group._replace(checked)
+    optimizer._set_hyperparameters()
+    restore(optimizer, counts[0], counts[1], state)
+
+
+def restore(
+    optimizer: Optimizer, step_count: int, skipped_steps: int, state: Mapping[str, Any]
+) -> None:
+    """Take over counts and arrays that have been checked."""
+    steps = [state["steps"][name] for name in optimizer._params]
+    optimizer._plan.restore(step_count, skipped_steps, steps, list(state["accumulated"]))
+    for name, states in optimizer.state.items():
+        for key, array in states.items():
+            array[...] = state["state"][name][key]
+    for mine, theirs in (
+        (optimizer.averages, state["averages"]),
+        (optimizer.accumulated, state["accumulated"]),
+    ):
+        for name, array in mine.items():
+            array[...] = theirs[name]
+
+
+def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Raise unless the arrays and step counts are those of these parameters."""
+    names = tuple(optimizer._params)
+    _require_keys("steps", state["steps"], names)
+    _require_keys("state", state["state"], names)
+    _require_keys("averages", state["averages"], tuple(optimizer.averages))
+    for name in names:
+        _count(f"steps[{name!r}]", state["steps"][name])
+        mine, theirs = optimizer.state[name], state["state"][name]
+        _require_keys(f"state[{name!r}]", theirs, tuple(mine))
+        for key, array in mine.items():
+            _require_like(f"state {key!r} of {name!r}", theirs[key], array)
+    for name, array in optimizer.averages.items():
+        _require_like(f"the average of {name!r}", state["averages"][name], array)
+    if not isinstance(state["accumulated"], Mapping):
+        raise TypeError(f"accumulated is {state['accumulated']!r}; a dict is wanted")
+    for name, array in state["accumulated"].items():
+        if name not in names:
+            raise ValueError(f"accumulated has {name!r}; names of parameters are wanted")
+        param = optimizer._params[name]
+        wide = np.float64 if param.dtype == np.float64 else np.float32
+        _require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
+
+
+def _checked_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
+    if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
+        raise ValueError(
+            f"param_groups is {groups!r}; a list of {len(optimizer.param_groups)} is wanted"
+        )
+    checked = []
+    for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        who = f"param_groups[{k}]"
+        _require_keys(who, theirs, ("params", *group._settings))
+        if list(theirs["params"]) != list(group.names):
+            raise ValueError(
+                f"{who} is of the parameters {theirs['params']!r}; {list(group.names)!r} is wanted"
+            )
+        settings = {
+            name: _decoded(f"{who}[{name!r}]", theirs[name], mine)
+            for name, mine in group._settings.items()
+        }
+        checked.append(group._checked_settings(settings))
+    return checked
+
+
+def _require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{who} is a {type(found).__name__}; a dict is wanted")
+    if set(found) != set(wanted):
+        missing = sorted(set(wanted) - set(found))
+        unknown = sorted(map(repr, set(found) - set(wanted)))
+        raise ValueError(
+            f"{who} must have the keys {', '.join(wanted) or 'of none'}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+
+
+def _require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
+    if not isinstance(found, np.ndarray):
+        raise TypeError(f"{who} is a {type(found).__name__}; a NumPy array is wanted")
+    if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+        raise ValueError(
+            f"{who} has shape {found.shape} and dtype {found.dtype}; "
+            f"{wanted.shape} and {wanted.dtype} are wanted"
+        )
+
+
+def _count(who: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{who} is {value!r}; a count of steps is wanted")
+    return value
+
+
+def _encoded(value: Any) -> Any:
+    """A hyperparameter as JSON could hold it."""
+    if isinstance(value, schedules.Schedule):
+        return value.to_dict()
+    if callable(value):
+        return {"callable": getattr(value, "__qualname__", type(value).__qualname__)}
+    return [_encoded(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _decoded(who: str, value: Any, mine: Any) -> Any:
+    """What _encoded was given; a callable that isn't a schedule of instep's is the present one."""
+    if isinstance(value, list):
+        parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
+        return tuple(
+            _decoded(f"{who}[{k}]", part, own)
+            for k, (part, own) in enumerate(zip(value, parts, strict=True))
+        )
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"callable"}:
+        return schedules.from_dict(dict(value))
+    if not callable(mine) or isinstance(mine, schedules.Schedule):
+        raise ValueError(
+            f"{who} was the function {value['callable']!r}, which can't be stored; "
+            "make the optimizer with it before loading"
+        )
+    return mine

@@ -1,0 +1,288 @@
+"""State as plain data, copies and pickles: a resumed run equals the uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BFLOAT16, DTYPES, VARIANTS, Variant, labels, numbers
+from reference import assert_same_bits
+
+import instep
+from instep import schedules
+
+STEPS, STOP = 7, 3
+
+
+def arrays(dtype: Any = "f4") -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    rng = np.random.default_rng(30)
+    params = {"w": numbers(rng, (4, 5), dtype), "b": numbers(rng, 3, dtype)}
+    grads: list[dict[str, Any]] = []
+    for k in range(STEPS):
+        grads.append({n: numbers(rng, p.shape, dtype) for n, p in params.items()})
+        if k == 1:
+            grads[-1]["b"] = None  # so that the parameters' own counts differ
+    return params, grads
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    assert (a.step_count, a.skipped_steps) == (b.step_count, b.skipped_steps)
+    assert a._plan.steps == b._plan.steps
+    for x, y in ((a.params, b.params), (a.averages, b.averages), (a.accumulated, b.accumulated)):
+        assert x.keys() == y.keys()
+        for name in x:
+            assert_same_bits(x[name], y[name], name)
+    for name, states in a.state.items():
+        for key, values in states.items():
+            assert_same_bits(values, b.state[name][key], f"{key} of {name}")
+
+
+def resumed_by_state_dict(optimizer: Any, make: Any) -> Any:
+    fresh = make({name: p.copy() for name, p in optimizer.params.items()})
+    fresh.load_state_dict(optimizer.state_dict())
+    return fresh
+
+
+def resumed_by_pickle(optimizer: Any, make: Any) -> Any:
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def resumed_by_deepcopy(optimizer: Any, make: Any) -> Any:
+    return copy.deepcopy(optimizer)
+
+
+RESUMED = [resumed_by_state_dict, resumed_by_pickle, resumed_by_deepcopy]
+
+
+@pytest.mark.parametrize("resume", RESUMED, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+def test_a_resumed_run_is_the_uninterrupted_one(variant: Variant, dtype: Any, resume: Any) -> None:
+    params, grads = arrays(dtype)
+    more: dict[str, Any] = {
+        "lr": schedules.CosineDecay(0.1, steps=9),
+        "ema_decay": 0.75,
+        "nonfinite": "skip",
+        "state_dtype": BFLOAT16,
+    }
+
+    def make(values: Any) -> Any:
+        return variant.make(values, **more)
+
+    whole = make({name: p.copy() for name, p in params.items()})
+    first = make({name: p.copy() for name, p in params.items()})
+    for optimizer in (whole, first):
+        for grad in grads[:STOP]:
+            optimizer.step(grad)
+        optimizer.step({"w": np.full((4, 5), np.nan), "b": None})
+        optimizer.accumulate({"w": grads[STOP]["w"], "b": None})
+    second = resume(first, make)
+    assert_equal(first, second)
+    for optimizer in (whole, second):
+        for grad in grads[STOP + 1 :]:
+            optimizer.step(grad)
+    assert_equal(whole, second)
+    assert first.step_count == STOP, "the first one has not been stepped along"
+
+
+def test_hyperparameters_are_loaded() -> None:
+    first = instep.Adam(
+        [{"params": np.zeros(1), "betas": (0.5, schedules.Linear(0.9, 0.99, 10))}],
+        lr=schedules.Warmup(schedules.Constant(0.1), 5),
+        clip_norm=2.0,
+    )
+    first.param_groups[0]["weight_decay"] = 0.25
+    second = instep.Adam([{"params": np.zeros(1)}])
+    second.load_state_dict(
+        json.loads(json.dumps(without_arrays(first.state_dict()))) | arrays_of(first)
+    )
+    assert dict(second.param_groups[0]) == {
+        **first.param_groups[0],
+        "params": second.param_groups[0].params,
+    }
+    assert second.clip_norm == 2.0
+
+
+def without_arrays(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in state.items() if k not in ("state", "averages", "accumulated")}
+
+
+def arrays_of(optimizer: Any) -> dict[str, Any]:
+    return {k: optimizer.state_dict()[k] for k in ("state", "averages", "accumulated")}
+
+
+def test_a_function_of_the_users_own_must_be_there() -> None:
+    def rate(step: int) -> float:
+        return 0.1 / (1 + step)
+
+    state = instep.SGD(np.zeros(1), lr=rate).state_dict()
+    assert "rate" in state["param_groups"][0]["lr"]["callable"]
+    with pytest.raises(ValueError, match=r"was the function '.*rate', which can't be stored"):
+        instep.SGD(np.zeros(1)).load_state_dict(state)
+    same = instep.SGD(np.zeros(1), lr=rate)
+    same.load_state_dict(state)
+    assert same.lr is rate
+
+
+def changed(
+    state: dict[str, Any], *path: Any, to: Any = None, drop: bool = False
+) -> dict[str, Any]:
+    state = copy.deepcopy(state)
+    place = state
+    for key in path[:-1]:
+        place = place[key]
+    if drop:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return state
+
+
+BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    (("schema",), {"to": 2}, ValueError, "the state has schema 2; 1 is wanted"),
+    (("rule",), {"to": "Adam"}, ValueError, "the state is of rule 'Adam'; 'AdamW' is wanted"),
+    (("steps",), {"drop": True}, ValueError, "missing: steps"),
+    (("more",), {"to": 1}, ValueError, "unknown: 'more'"),
+    (("step_count",), {"to": -1}, ValueError, "step_count is -1"),
+    (("step_count",), {"to": 1.5}, ValueError, "step_count is 1.5"),
+    (("skipped_steps",), {"to": True}, ValueError, "skipped_steps is True"),
+    (("clip_norm",), {"to": -1.0}, ValueError, "clip_norm is -1.0"),
+    (("ema_decay",), {"to": None}, ValueError, "averages are there in only one"),
+    (("param_groups",), {"to": []}, ValueError, r"a list of 1 is wanted"),
+    (
+        ("param_groups", 0, "params"),
+        {"to": ["w", "x"]},
+        ValueError,
+        r"is of the parameters \['w', 'x'\]",
+    ),
+    (("param_groups", 0, "lr"), {"to": -1.0}, ValueError, "lr is -1.0"),
+    (("param_groups", 0, "lr"), {"to": {"schedule": "Nonsense"}}, ValueError, "Nonsense"),
+    (("param_groups", 0, "lr"), {"to": "0.1"}, TypeError, "lr is '0.1'"),
+    (("param_groups", 0, "betas"), {"to": [0.5]}, TypeError, "betas is .*; a pair"),
+    (
+        ("param_groups", 0, "amsgrad"),
+        {"to": True},
+        ValueError,
+        "amsgrad can't go from False to True",
+    ),
+    (("param_groups", 0, "l1"), {"drop": True}, ValueError, "missing: l1"),
+    (("steps", "w"), {"to": 2**63}, ValueError, r"steps\['w'\] is"),
+    (("steps", "w"), {"drop": True}, ValueError, "missing: w"),
+    (("state", "w"), {"to": None}, TypeError, r"state\['w'\] is a NoneType"),
+    (("state", "w", "exp_avg"), {"drop": True}, ValueError, "missing: exp_avg"),
+    (
+        ("state", "b", "exp_avg"),
+        {"to": np.zeros(4, "f4")},
+        ValueError,
+        r"state 'exp_avg' of 'b' has shape \(4,\)",
+    ),
+    (
+        ("state", "b", "exp_avg"),
+        {"to": np.zeros(3)},
+        ValueError,
+        "dtype float64; .* float32 are wanted",
+    ),
+    (("state", "b", "exp_avg"), {"to": [0.0] * 3}, TypeError, "is a list; a NumPy array"),
+    (("averages", "w"), {"drop": True}, ValueError, "missing: w"),
+    (("averages", "w"), {"to": np.zeros(3, "f4")}, ValueError, "the average of 'w' has shape"),
+    (("accumulated",), {"to": {"x": np.zeros(3)}}, ValueError, "accumulated has 'x'"),
+    (
+        ("accumulated",),
+        {"to": {"b": np.zeros(3)}},
+        ValueError,
+        "the accumulated gradient of 'b' has shape",
+    ),
+    (("accumulated",), {"to": None}, TypeError, "accumulated is None"),
+]
+
+
+@pytest.mark.parametrize(("path", "how", "error", "message"), BAD, ids=str)
+def test_what_does_not_fit_changes_nothing(
+    path: Any, how: Any, error: type[Exception], message: str
+) -> None:
+    params, grads = arrays()
+    optimizer = instep.AdamW(params, lr=0.3, ema_decay=0.5)
+    optimizer.step(grads[0])
+    before = optimizer.state_dict()
+    weights = {name: p.tobytes() for name, p in params.items()}
+    other = instep.AdamW({n: p.copy() for n, p in params.items()}, lr=0.1, ema_decay=0.25)
+    other.step(grads[1])
+    with pytest.raises(error, match=message) as caught:
+        optimizer.load_state_dict(changed(other.state_dict(), *path, **how))
+    assert "\n" not in str(caught.value)
+    assert repr(optimizer.state_dict()) == repr(before)
+    assert {name: p.tobytes() for name, p in params.items()} == weights
+
+
+def test_no_dict_at_all() -> None:
+    bad: Any = [1]
+    with pytest.raises(TypeError, match="the state is a list; a dict is wanted"):
+        instep.SGD(np.zeros(1)).load_state_dict(bad)
+
+
+def test_a_deep_copy_steps_arrays_of_its_own_and_keeps_its_containers() -> None:
+    model = {"w": np.ones(3), "half": np.ones(3, "f2")}
+    optimizer = instep.SGD([{"params": [model["w"]], "lr": 0.5}], copy_to=[[model["half"]]])
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    twin.step([[np.ones(3)]])
+    assert model["w"].tolist() == [1.0] * 3
+    assert twin_model["w"].tolist() == [0.5] * 3, (
+        "arrays shared before the copy are shared after it"
+    )
+    assert twin_model["half"].tolist() == [0.5] * 3
+    with optimizer_with_averages().averaged():
+        pass
+    averaged = optimizer_with_averages()
+    with averaged.averaged(), pytest.raises(RuntimeError, match="copy after the block"):
+        copy.deepcopy(averaged)
+
+
+def optimizer_with_averages() -> Any:
+    return instep.SGD(np.zeros(1), ema_decay=0.5)
+
+
+# ---- loss scaling -----------------------------------------------------------------------------------
+
+
+def test_loss_scaler() -> None:
+    w = np.zeros(2, "f4")
+    optimizer = instep.SGD(w, lr=1.0, nonfinite="skip")
+    scaler = instep.LossScaler(scale=8.0, growth_interval=2)
+    good, bad = np.array([0.5, -0.25]), np.array([0.0, np.nan])
+    assert scaler.step(optimizer, scaler.scale * good)
+    assert not scaler.step(optimizer, bad)
+    assert scaler.scale == 4.0
+    assert scaler.step(optimizer, scaler.scale * good)
+    assert scaler.scale == 4.0, "the interval counts from the skipped step"
+    state = scaler.state_dict()
+    again = instep.LossScaler()
+    again.load_state_dict(json.loads(json.dumps(state)))
+    for one in (scaler, again):
+        assert one.step(optimizer, one.scale * good)
+        assert one.scale == 8.0
+    assert w.tolist() == [-2.0, 1.0]
+    for _ in range(100):
+        scaler.step(optimizer, bad)
+    assert scaler.scale == 2.0**-24
+    assert repr(instep.LossScaler()) == "LossScaler(scale=65536.0, growth_interval=2000)"
+
+
+def test_loss_scaler_refusals() -> None:
+    with pytest.raises(ValueError, match="nonfinite='propagate'; 'skip' is wanted"):
+        instep.LossScaler().step(instep.SGD(np.zeros(1)), np.zeros(1))
+    for arguments in ({"scale": 0.0}, {"scale": np.inf}, {"growth_interval": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(arguments))} is"):
+            instep.LossScaler(**arguments)
+    scaler = instep.LossScaler()
+    for state in (
+        {},
+        {**scaler.state_dict(), "scale": -1.0},
+        {**scaler.state_dict(), "good_steps": -1},
+    ):
+        with pytest.raises(ValueError, match=r"keys|scale is|good_steps is"):
+            scaler.load_state_dict(state)
+    assert scaler.state_dict() == instep.LossScaler().state_dict()
