@@ -62,26 +62,11 @@ void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) 
     for (std::int64_t i = 0; i < count; ++i) e[i] = e[i] + rate * (p[i] - e[i]);
 }
 
+// Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
+// the gradient's terms, the rule and what follows it while it is in the L1 cache.
 template <class Rule, class T>
-void sweep(const Sweep& chunk) {
-    Rule rule;
-    std::memcpy(static_cast<void*>(&rule), chunk.scalars, sizeof rule);
-
+void update_in_blocks(const Rule& rule, const Sweep& chunk) {
     const bool has_terms = any(chunk.terms);
-    const bool has_average = chunk.average.data != nullptr;
-    const bool has_copy = chunk.copy.data != nullptr;
-    bool ready = !has_terms && !has_average && !has_copy && chunk.accumulated.data == nullptr &&
-                 lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
-    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
-    if (ready) {
-        T* s[max_states] = {};
-        for (int k = 0; k < Rule::slots; ++k)
-            if (Rule::states[k].used) s[k] = in_place<T>(chunk.states[k], chunk.begin);
-        update_in_place(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin),
-                        s);
-        return;
-    }
-
     Block<T> param(chunk.param);
     GradientBlock<T> grad(chunk.accumulated, chunk.grad);
     Block<T> states[max_states] = {Block<T>(chunk.states[0]), Block<T>(chunk.states[1]), Block<T>(chunk.states[2]),
@@ -104,12 +89,36 @@ void sweep(const Sweep& chunk) {
         param.store(begin, count);
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) states[k].store(begin, count);
-        if (has_average) {
+        if (chunk.average.data != nullptr) {
             follow(static_cast<T>(chunk.average_rate), average.load(begin, count), p, count);
             average.store(begin, count);
         }
-        if (has_copy) store_block(chunk.copy, begin, count, p);
+        if (chunk.copy.data != nullptr) store_block(chunk.copy, begin, count, p);
     });
+}
+
+// Whether the rule can run over the arrays themselves.
+template <class Rule, class T>
+bool all_ready(const Sweep& chunk) {
+    if (any(chunk.terms) || chunk.accumulated.data != nullptr) return false;
+    if (chunk.average.data != nullptr || chunk.copy.data != nullptr) return false;
+    bool ready = lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
+    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
+    return ready;
+}
+
+template <class Rule, class T>
+void sweep(const Sweep& chunk) {
+    Rule rule;
+    std::memcpy(static_cast<void*>(&rule), chunk.scalars, sizeof rule);
+    if (!all_ready<Rule, T>(chunk)) {
+        update_in_blocks<Rule, T>(rule, chunk);
+        return;
+    }
+    T* s[max_states] = {};
+    for (int k = 0; k < Rule::slots; ++k)
+        if (Rule::states[k].used) s[k] = in_place<T>(chunk.states[k], chunk.begin);
+    update_in_place(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin), s);
 }
 
 }  // namespace

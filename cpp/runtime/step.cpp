@@ -81,20 +81,24 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups,
 }
 
 std::ptrdiff_t Stepper::take(int threads) {
+    attempt(threads);
+    if (blocked_) {
+        const std::ptrdiff_t found = find_not_finite();
+        if (found >= 0) return found;
+        extras_.guarded = false;  // every element is finite, only the sum of their squares is not
+        attempt(threads);
+    }
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if ((*gradients_)[i]->present) ++tensors_[i]->steps;
+    return -1;
+}
+
+void Stepper::attempt(int threads) {
     scale_ = extras_.grad_scale;
     blocked_ = false;
     norm_units_left_.store(units_.size() - 1, std::memory_order_relaxed);
     if (extras_.needs_norm() && units_.size() == 1) finish_norm();
     run(threads, &Stepper::work_on_step);
-    if (blocked_) {
-        const std::ptrdiff_t found = find_not_finite();
-        if (found >= 0) return found;
-        extras_.guarded = false;  // every element is finite, only the sum of their squares is not
-        return take(threads);
-    }
-    for (std::size_t i = 0; i < tensors_.size(); ++i)
-        if ((*gradients_)[i]->present) ++tensors_[i]->steps;
-    return -1;
 }
 
 void Stepper::accumulate(const Level& level, const std::vector<std::unique_ptr<Gradient>>& gradients, int threads) {

@@ -100,6 +100,7 @@ private:
     std::size_t scalars_for(const Tensor& tensor);
     template <class Action, class Done>
     void for_each_segment(std::atomic<std::size_t>& next, Action action, Done done);
+    void attempt(int threads);
     void run(int threads, void (Stepper::*part)());
     void work_on_step();
     void work_on_accumulation();
