@@ -1,0 +1,129 @@
+"""A run started in torch goes on in instep, and the other way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import instep
+from instep import interop, schedules
+
+STEPS = 12
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    ("SGD", "SGD", {}),
+    ("SGD", "SGD", {"momentum": 0.9, "dampening": 0.3}),
+    ("Momentum", "SGD", {"momentum": 0.8, "nesterov": True}),
+    ("RMSprop", "RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Adam", "Adam", {"amsgrad": True, "weight_decay": 0.1}),
+    ("AdamW", "AdamW", {"betas": (0.8, 0.95)}),
+]
+
+
+def tensors_of(torch: Any, state: dict[str, Any]) -> dict[str, Any]:
+    def tensor(value: Any) -> Any:
+        return torch.tensor(value) if isinstance(value, (np.ndarray, float)) else value
+
+    return {
+        "param_groups": state["param_groups"],
+        "state": {n: {k: tensor(v) for k, v in s.items()} for n, s in state["state"].items()},
+    }
+
+
+@pytest.mark.parametrize("switches", [1, 5])
+@pytest.mark.parametrize(("ours", "theirs", "options"), CASES, ids=str)
+def test_there_and_back(ours: str, theirs: str, options: dict[str, Any], switches: int) -> None:
+    """The run changes sides every few steps; one in torch alone is the measure."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rng = np.random.default_rng(40)
+    start = [rng.standard_normal((3, 2)), rng.standard_normal(4)]
+    grads = [[rng.standard_normal(p.shape) for p in start] for _ in range(STEPS)]
+
+    def in_torch(values: list[np.ndarray]) -> tuple[list[Any], Any]:
+        tensors = [torch.tensor(p, requires_grad=True) for p in values]
+        groups = [{"params": tensors[:1]}, {"params": tensors[1:], "lr": 0.02}]
+        return tensors, getattr(torch.optim, theirs)(groups, lr=0.05, **options)
+
+    def step_torch(tensors: list[Any], optimizer: Any, grad: list[np.ndarray]) -> None:
+        for tensor, g in zip(tensors, grad, strict=True):
+            tensor.grad = torch.tensor(g)
+        optimizer.step()
+
+    whole, whole_optimizer = in_torch(start)
+    for grad in grads:
+        step_torch(whole, whole_optimizer, grad)
+
+    tensors, other = in_torch(start)
+    params = [p.copy() for p in start]
+    mine = getattr(instep, ours)([{"params": params[0]}, {"params": [params[1]]}], **options)
+    in_instep = False
+    for k, grad in enumerate(grads):
+        if k % switches == 0 and k:
+            if in_instep:
+                tensors, other = in_torch(params)
+                other.load_state_dict(tensors_of(torch, interop.to_torch_state_dict(mine)))
+            else:
+                for p, tensor in zip(params, tensors, strict=True):
+                    p[...] = tensor.detach().numpy()
+                interop.from_torch_state_dict(mine, other.state_dict())
+                assert [g["lr"] for g in mine.param_groups] == [0.05, 0.02]
+            in_instep = not in_instep
+        if in_instep:
+            mine.step([grad[0], [grad[1]]])
+        else:
+            step_torch(tensors, other, grad)
+    final = params if in_instep else [t.detach().numpy() for t in tensors]
+    for found, wanted in zip(final, whole, strict=True):
+        np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_without_torch() -> None:
+    """Nothing of torch is needed: state as NumPy arrays goes round."""
+    w = np.ones(3)
+    first = instep.Adam({"w": w}, lr=schedules.Constant(0.25))
+    first.step({"w": np.ones(3)})
+    state = interop.to_torch_state_dict(first)
+    assert state["param_groups"][0]["lr"] == 0.25
+    second = instep.Adam({"w": w.copy()}, lr=0.5)
+    interop.from_torch_state_dict(second, state)
+    assert (second.step_count, second.lr) == (1, 0.25)
+    assert second.state["w"]["exp_avg"].tolist() == first.state["w"]["exp_avg"].tolist()
+    third = instep.Adam({"w": w.copy()}, lr=schedules.Constant(0.5))
+    interop.from_torch_state_dict(third, state)
+    assert third.lr == schedules.Constant(0.5), "a schedule stays"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"l1": 0.1}, "l1 is 0.1"), ({"clip_value": 1.0}, "clip_value is 1.0")],
+)
+def test_what_torch_can_not_do(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}; torch's Adam has none"):
+        interop.to_torch_state_dict(instep.Adam(np.zeros(1), **options))
+    pending = instep.Adam(np.zeros(1))
+    pending.accumulate(np.ones(1))
+    with pytest.raises(ValueError, match="gradients have been accumulated"):
+        interop.to_torch_state_dict(pending)
+
+
+def test_what_does_not_fit_changes_nothing() -> None:
+    other = instep.Adam([np.zeros(2), np.zeros(3)], lr=0.5)
+    other.step([np.ones(2), np.ones(3)])
+    good = interop.to_torch_state_dict(other)
+    optimizer = instep.Adam([np.zeros(2), np.zeros(3)])
+    before = repr(optimizer.state_dict())
+    bad_lr = {**good, "param_groups": [{**good["param_groups"][0], "lr": -1.0}]}
+    bad_shape = {**good, "state": {**good["state"], 1: {"exp_avg": np.zeros(4)}}}
+    for state, message in [
+        ({**good, "param_groups": []}, "has 0 parameter groups; 1 are wanted"),
+        (
+            {**good, "param_groups": [{**good["param_groups"][0], "params": [0]}]},
+            "has 1 parameters; 2 are",
+        ),
+        (bad_lr, "lr is -1.0"),
+        (bad_shape, r"exp_avg of '1' has shape \(4,\); \(3,\) is wanted"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            interop.from_torch_state_dict(optimizer, state)
+        assert repr(optimizer.state_dict()) == before
