@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from typing import Any
 
 import numpy as np
@@ -286,3 +288,19 @@ def test_loss_scaler_refusals() -> None:
         with pytest.raises(ValueError, match=r"keys|scale is|good_steps is"):
             scaler.load_state_dict(state)
     assert scaler.state_dict() == instep.LossScaler().state_dict()
+
+
+def test_an_optimizer_frees_its_arrays_at_once() -> None:
+    """No reference cycle: states of a large model must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        optimizer = instep.Adam(np.zeros(10), lr=schedules.Constant(0.1), ema_decay=0.5)
+        optimizer.step(np.ones(10))
+        state = weakref.ref(optimizer.state["0"]["exp_avg"])
+        group = optimizer.param_groups[0]
+        del optimizer
+        assert state() is None
+        group["lr"] = 0.5  # a group left over can still be read and set
+        assert group["lr"] == 0.5
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, ClassVar
+from weakref import WeakMethod
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +99,12 @@ class Optimizer:
         self._grouped, self._copy_to = grouped, copy_to
         self._state_dtype = _checked_state_dtype(state_dtype)
         self.param_groups: list[ParamGroup] = [
-            ParamGroup(type(self), group, {**settings, **group.settings}, self._set_hyperparameters)
+            ParamGroup(
+                type(self),
+                group,
+                {**settings, **group.settings},
+                WeakMethod(self._set_hyperparameters),
+            )
             for group in groups
         ]
         """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""

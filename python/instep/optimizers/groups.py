@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from instep.optimizers.hyperparameters import (
     Interval,
@@ -34,18 +35,19 @@ class ParamGroup(MutableMapping[str, Any]):
         rule: type[Optimizer],
         parameters: NamedParameters,
         settings: dict[str, Any],
-        changed: Callable[[], None],
+        changed: WeakMethod[Callable[[], None]],
     ) -> None:
         self._rule = rule
         self._parameters = parameters
-        self._changed: Callable[[], None] = lambda: None
         self._settings: dict[str, Any] = {}
         for name, value in settings.items():
             self._settings[name] = self._checked(name, value)
         rule._check(self._settings)
         self._options = rule._options(self._settings)
         self._prepare()
-        self._changed = changed
+        self._changed = (
+            changed  # weak: an optimizer's arrays go when it goes, not at some collection
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +65,8 @@ class ParamGroup(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         self._checked(name, value)  # for its own message, before it is looked at with the others
         self._replace(self._checked_settings({**self._settings, name: value}))
-        self._changed()
+        if tell_optimizer := self._changed():
+            tell_optimizer()
 
     def _checked_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Check hyperparameters that are to replace the present ones."""
