@@ -66,10 +66,11 @@ def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> N
     for grad in grads:
         grad["a"][::2] = 1e-42
         grad["b"][::2] = 1e-312
-    reference = Reference("Adam", start, clip_norm=1.0, betas=(0.7, 0.93))
+    settings = {"clip_norm": 1.0, "betas": (0.7, 0.93), "ema_decay": 0.1}
+    reference = Reference("Adam", start, **settings)
     for grad in grads:
         reference.step(grad)
-    optimizer = instep.Adam(params, clip_norm=1.0, betas=(0.7, 0.93))
+    optimizer = instep.Adam(params, **settings)
     for grad in grads:
         with flags(bits):
             before = mxcsr()
@@ -79,5 +80,6 @@ def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> N
         assert before & bits == bits
     for name, p in params.items():
         assert_same_bits(p, reference.params[name], name)
+        assert_same_bits(optimizer.averages[name], reference.averages[name], name)
         for state, values in reference.state[name].items():
             assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")

@@ -127,3 +127,18 @@ def test_what_does_not_fit_changes_nothing() -> None:
         with pytest.raises(ValueError, match=message):
             interop.from_torch_state_dict(optimizer, state)
         assert repr(optimizer.state_dict()) == before
+
+
+@pytest.mark.parametrize("step", [-1.0, 1e300, np.inf, np.nan, 1.5])
+def test_bad_step_counts(step: float) -> None:
+    optimizer = instep.Adam(np.zeros(1))
+    optimizer.step(np.ones(1))
+    state = interop.to_torch_state_dict(optimizer)
+    state["state"][0]["step"] = step
+    state["param_groups"][0]["lr"] = 0.7
+    before = repr(optimizer.state_dict())
+    with pytest.raises(ValueError, match="torch's step of '0' is"):
+        interop.from_torch_state_dict(optimizer, state)
+    assert repr(optimizer.state_dict()) == before
+    with pytest.raises(ValueError, match="torch's state has the keys"):
+        interop.from_torch_state_dict(optimizer, {})

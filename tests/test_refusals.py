@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -467,3 +468,51 @@ def test_bfloat16_by_name_without_ml_dtypes(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ImportError, match=r"pip install 'instep\[bfloat16\]'"):
         instep.Adam(np.zeros(1), state_dtype="bfloat16")
     assert instep.Adam(np.zeros(1), state_dtype=BFLOAT16).state["0"]["exp_avg"].dtype == BFLOAT16
+
+
+def test_a_schedule_that_changes_settings_changes_the_next_step() -> None:
+    w = np.zeros(1)
+
+    def schedule(step: int) -> float:
+        optimizer.param_groups[0]["weight_decay"] = 0.0
+        optimizer.lr = 0.25
+        return 1.0
+
+    optimizer = instep.SGD(w, lr=schedule)
+    optimizer.step(np.ones(1))
+    assert w[0] == -1.0
+    assert optimizer.lr == 0.25
+    optimizer.step(np.ones(1))
+    assert w[0] == -1.25
+
+
+def test_a_schedule_that_loads_a_state() -> None:
+    def schedule(step: int) -> float:
+        optimizer.load_state_dict(saved)
+        return 1.0
+
+    optimizer = instep.SGD(np.zeros(1), lr=schedule)
+    saved = optimizer.state_dict()
+    before = Bytes(optimizer)
+    with pytest.raises(RuntimeError, match="in the middle of a step on this very thread"):
+        optimizer.step(np.ones(1))
+    before.check()
+
+
+def test_numbers_too_large_and_complex() -> None:
+    with pytest.raises(ValueError, match="lr is larger than any float"):
+        instep.SGD(np.zeros(1), lr=10**400)
+    with pytest.raises(TypeError, match="lr is"):
+        instep.SGD(np.zeros(1), lr=np.complex64(1))
+
+
+def test_dtype_objects_of_gradients_are_not_kept() -> None:
+    """An unpickled array brings a dtype object of its own."""
+    optimizer = instep.SGD(np.zeros(2), lr=1.0)
+    dtypes = [np.dtype("f8", metadata={"k": k}) for k in range(50)]
+    before = [sys.getrefcount(dtype) for dtype in dtypes]
+    for dtype in dtypes:
+        optimizer.step(np.ones(2, dtype))
+    del dtype
+    assert optimizer.params["0"].tolist() == [-50.0, -50.0]
+    assert [sys.getrefcount(dtype) for dtype in dtypes] == before

@@ -172,7 +172,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         "amsgrad can't go from False to True",
     ),
     (("param_groups", 0, "l1"), {"drop": True}, ValueError, "missing: l1"),
-    (("steps", "w"), {"to": 2**63}, ValueError, r"steps\['w'\] is"),
+    (("steps", "w"), {"to": 2**53 + 1}, ValueError, r"steps\['w'\] is"),
     (("steps", "w"), {"drop": True}, ValueError, "missing: w"),
     (("state", "w"), {"to": None}, TypeError, r"state\['w'\] is a NoneType"),
     (("state", "w", "exp_avg"), {"drop": True}, ValueError, "missing: exp_avg"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,27 @@ def test_averaged_swaps_in_and_out() -> None:
     for name, p in optimizer.params.items():
         assert_same_bits(p, before[name], name)
     optimizer.step(gradients(rng))
+
+
+def test_swapping_waits_for_a_step_on_another_thread() -> None:
+    size = 20_000_000
+    w = np.zeros(size, "f4")
+    optimizer = instep.SGD(w, lr=1.0, ema_decay=0.5)
+
+    def step() -> None:
+        with suppress(RuntimeError):  # refused, if it comes while the averages are in
+            optimizer.step(np.ones(size, "f4"))
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    for _ in range(20):
+        with optimizer.averaged():
+            pass
+        assert w[0] == w[-1] == w[size // 2]
+        if not thread.is_alive():
+            break
+    thread.join()
+    assert (w == -float(optimizer.step_count)).all()
 
 
 def test_without_averages() -> None:

@@ -16,8 +16,8 @@ std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
 
 std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
 
-// The dtype objects seen so far that are native and known; NumPy shares one object for each, so comparing pointers
-// nearly always answers. Held for the life of the process.
+// The dtype objects that NumPy shares among nearly all arrays of a dtype, so that comparing pointers nearly always
+// answers. Held for the life of the process.
 struct KnownDtype {
     PyObject* descr;
     Format format;
@@ -58,7 +58,10 @@ Format find_format(PyObject* descr, const std::string& who) {
         throw py::type_error(
             who + " has the byte-swapped dtype " + text_of(dtype) +
             "; one in the machine's byte order is wanted (array.astype(array.dtype.newbyteorder('=')))");
-    known_dtypes().push_back({dtype.inc_ref().ptr(), format});
+    // Only bfloat16's shared object joins: others are made anew all the time, by unpickling an array for one.
+    const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
+                                     [format](const KnownDtype& known) { return known.format == format; });
+    if (is_new) known_dtypes().push_back({dtype.inc_ref().ptr(), format});
     return format;
 }
 

@@ -17,13 +17,14 @@ PYBIND11_MODULE(_core, m) {
     py::class_<instep::Plan>(m, "Plan", "Parameters and states bound once, and the step over them.")
         .def(py::init<const py::list&, bool, const py::object&, bool>(), "groups"_a, "grouped"_a, "state_dtype"_a,
              "averaged"_a)
-        .def("set_hyperparameters", &instep::Plan::set_hyperparameters, "settings"_a, "extras"_a,
-             "Sets the values that the next steps use.")
         .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
-             "Takes one step; evaluate(step_count), where given, returns the arguments of set_hyperparameters.")
+             "Takes one step; evaluate(step_count), where given, returns the hyperparameters from now on.")
         .def("step_accumulated", &instep::Plan::step_accumulated, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
              "Takes one step with the accumulated gradients alone.")
         .def("accumulate", &instep::Plan::accumulate, "gradients"_a, "Adds gradients for the next step.")
+        .def("acquire", &instep::Plan::acquire, "Keeps steps on other threads waiting.")
+        .def("release", &instep::Plan::release, "Lets them go on.")
+        .def_property("suspended", &instep::Plan::suspended, &instep::Plan::set_suspended, "Steps are refused.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
         .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "steps"_a, "pending"_a,
              "Goes on from these counts, with room for the pending parameters' accumulated gradients.")

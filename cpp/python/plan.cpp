@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
 
 namespace instep {
@@ -204,6 +205,7 @@ void Plan::own_all() {
 }
 
 Plan::Hyperparameters Plan::parse(const py::sequence& settings, const py::sequence& extras) const {
+    const FloatEnvironment environment;
     Hyperparameters parsed{hyperparameters_.groups, extras[0].cast<double>(), 1.0 - extras[1].cast<double>(),
                            static_cast<NotFinite>(extras[2].cast<int>())};
     if (settings.size() != parsed.groups.size()) throw py::value_error("settings: one sequence a group is wanted");
@@ -223,10 +225,13 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, const py::sequen
     return parsed;
 }
 
-void Plan::set_hyperparameters(const py::sequence& settings, const py::sequence& extras) {
-    Hyperparameters parsed = parse(settings, extras);
-    const StepLock::Guard guard(lock_);
-    hyperparameters_ = std::move(parsed);
+void Plan::acquire() {
+    auto guard = std::make_unique<StepLock::Guard>(lock_);
+    acquired_ = std::move(guard);
+}
+
+void Plan::release() {
+    const std::unique_ptr<StepLock::Guard> guard = std::move(acquired_);  // gone from here before the lock is free
 }
 
 std::vector<std::int64_t> Plan::steps() const {
@@ -262,7 +267,6 @@ void Plan::discard_accumulated() {
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
                    const std::vector<std::string>& pending) {
-    const StepLock::Guard guard(lock_);
     if (steps.size() != bound_.size()) throw py::value_error("steps: one count a parameter is wanted");
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         const bool is_pending = std::find(pending.begin(), pending.end(), bound_[i].name) != pending.end();

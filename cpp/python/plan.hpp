@@ -20,11 +20,9 @@ public:
     // groups: one (rule, options, kind, keys, names, arrays, copies) each; see _core.pyi.
     Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged);
 
-    // settings: for each group a sequence of its rule's hyperparameters and then clip_value, L2 factor, L1 factor and
-    // maximize. extras: clip_norm (NaN: none), decay of the averages, and what to do about gradients that are not
-    // finite.
-    void set_hyperparameters(const py::sequence& settings, const py::sequence& extras);
-
+    // evaluate, where given, is called with the completed steps and returns the hyperparameters from now on: for each
+    // group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize; and a sequence of
+    // clip_norm (NaN: none), decay of the averages, and what to do about gradients that are not finite.
     void step(py::handle gradients, py::handle evaluate, double grad_scale);
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle evaluate, double grad_scale);
@@ -39,7 +37,15 @@ public:
     py::dict averages() const;
     py::dict accumulated() const;
 
-    // Goes on from other counts; names of parameters whose accumulated gradients, zero now, are about to be filled in.
+    // Keeps steps on other threads waiting; for reading or writing arrays between.
+    void acquire();
+    void release();
+    // While the parameters hold something else, steps are refused.
+    void set_suspended(bool suspended) { suspended_ = suspended; }
+    bool suspended() const { return suspended_; }
+
+    // Called between acquire and release. Goes on from other counts; names of parameters whose accumulated gradients,
+    // zero now, are about to be filled in.
     void restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
                  const std::vector<std::string>& pending);
 
@@ -113,7 +119,9 @@ private:
     std::int64_t step_count_ = 0;
     std::int64_t skipped_steps_ = 0;
     py::object grad_norm_ = py::none();
+    bool suspended_ = false;
     StepLock lock_;
+    std::unique_ptr<StepLock::Guard> acquired_;
 };
 
 }  // namespace instep

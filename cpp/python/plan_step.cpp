@@ -1,6 +1,7 @@
 // The step of a Plan: every check of the gradients, before anything changes, and then the step itself.
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "python/plan.hpp"
 #include "runtime/levels.hpp"
@@ -51,6 +52,8 @@ void Plan::accumulate(py::handle gradients) { take(Use::accumulate, gradients, p
 void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_scale) {
     const StepLock::Guard guard(lock_);
     const Release release_gradients(collected_);
+    if (suspended_ && use != Use::accumulate)
+        throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
     if (!evaluate.is_none()) {
         const auto result = evaluate(step_count_).cast<py::tuple>();
         hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());

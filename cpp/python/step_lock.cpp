@@ -12,7 +12,7 @@ StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
     if (lock.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
         throw std::runtime_error(
             "this optimizer is in the middle of a step on this very thread: "
-            "a schedule must not step it");
+            "a schedule can not step it or load its state");
     if (!lock.mutex_.try_lock()) {
         if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
             throw std::runtime_error(

@@ -1,4 +1,4 @@
-// A step over all parameters of an optimizer: plain C++, everything already validated, nothing here can fail.
+// A step over all parameters of an optimizer: plain C++, everything already validated; nothing after prepare can fail.
 #pragma once
 
 #include <atomic>

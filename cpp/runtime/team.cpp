@@ -42,7 +42,7 @@ int threads() {
     return std::max(1, std::min(default_threads.load(std::memory_order_relaxed), openmp_max_threads()));
 }
 
-void set_least_work(std::int64_t work) { work_a_thread = work; }
+void set_least_work(std::int64_t work) { work_a_thread = std::max<std::int64_t>(1, work); }
 
 std::int64_t least_work() { return work_a_thread.load(std::memory_order_relaxed); }
 

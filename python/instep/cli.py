@@ -28,6 +28,7 @@ COMMANDS = {
     "info": Command(
         "instep.info", "Show what was compiled, what this machine supports, what is used"
     ),
+    "inspect": Command("instep.inspection", "Verify a checkpoint and show what is in it"),
 }
 
 

@@ -100,6 +100,14 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         If anything doesn't fit; nothing has changed then.
     """
     shared = _shared_names(type(optimizer).__name__)
+    if not {"param_groups", "state"} <= set(state_dict):
+        raise ValueError(
+            f"torch's state has the keys {sorted(state_dict)}; 'state' and 'param_groups' are wanted"
+        )
+    if optimizer.accumulated:
+        raise ValueError("gradients have been accumulated and not been used; step first")
+    for group in optimizer.param_groups:
+        _require_torchs(type(optimizer).__name__, group)
     groups, state = state_dict["param_groups"], state_dict["state"]
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(
@@ -123,7 +131,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
             key: _matching(f"torch's {key} of '{name}'", theirs.get(key), array)
             for key, array in states.items()
         }
-        steps[name] = _step_of(theirs)
+        steps[name] = _step_of(name, theirs)
 
     for group, checked in zip(optimizer.param_groups, settings, strict=True):
         group._replace(checked)
@@ -131,7 +139,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
     counts_steps = "betas" in shared or "alpha" in shared
     count = max(steps.values()) if counts_steps else optimizer.step_count
-    restore(optimizer, count, optimizer.skipped_steps, whole)
+    with optimizer._between_steps():
+        restore(optimizer, count, optimizer.skipped_steps, whole)
 
 
 def _shared_names(rule: str) -> tuple[str, ...]:
@@ -165,9 +174,12 @@ def _number(value: Any) -> Any:
     return value if isinstance(value, bool) else float(value)
 
 
-def _step_of(state: Mapping[str, Any]) -> int:
+def _step_of(name: str, state: Mapping[str, Any]) -> int:
     if "step" in state:
-        return int(float(state["step"]))
+        step = float(state["step"])
+        if not (0 <= step <= 2**53 and step.is_integer()):
+            raise ValueError(f"torch's step of '{name}' is {step}; a count of steps is wanted")
+        return int(step)
     return int(state.get("momentum_buffer") is not None)  # SGD counts no steps but for the first
 
 

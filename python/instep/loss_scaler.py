@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LossScaler"]
 
-_SCALE = Interval(0.0, low_open=True)
-_LOWEST = 2.0**-24  # gradients that are NaN at any scale must not drive it to zero
+# Gradients that are NaN at any scale must not drive it to zero, nor zero ones to infinity.
+_SCALE = Interval(2.0**-24, 2.0**100)
 
 
 class LossScaler:
@@ -27,7 +27,7 @@ class LossScaler:
     Parameters
     ----------
     scale : float
-        To begin with; greater than 0.
+        To begin with; from 2^-24 to 2^100, which it never leaves.
     growth_interval : int
         Good steps in a row after which the scale is doubled; at least 1.
 
@@ -82,12 +82,12 @@ class LossScaler:
         skipped = optimizer.skipped_steps
         optimizer.step(grads, grad_scale=1.0 / self._scale)
         if optimizer.skipped_steps != skipped:
-            self._scale = max(self._scale / 2, _LOWEST)
+            self._scale = max(self._scale / 2, _SCALE.low)
             self._good_steps = 0
             return False
         self._good_steps += 1
         if self._good_steps == self._growth_interval:
-            self._scale *= 2
+            self._scale = min(self._scale * 2, _SCALE.high)
             self._good_steps = 0
         return True
 

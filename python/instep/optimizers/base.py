@@ -95,7 +95,6 @@ class Optimizer:
         copies = match_copies(copy_to, groups, grouped)
         self._clip_norm, self._ema_decay = self._checked_extras(clip_norm, ema_decay)
         self._nonfinite = _checked_nonfinite(nonfinite)
-        self._inside_averaged = False
         self._grouped, self._copy_to = grouped, copy_to
         self._state_dtype = _checked_state_dtype(state_dtype)
         self.param_groups: list[ParamGroup] = [
@@ -167,11 +166,7 @@ class Optimizer:
         -----
         Threads that step the same optimizer take turns. Long steps release the GIL.
         """
-        if self._inside_averaged:
-            raise RuntimeError(
-                "inside averaged() the parameters are averages; step after the block"
-            )
-        evaluate = self._hyperparameters_at if self._scheduled else None
+        evaluate = self._hyperparameters_at if self._scheduled or self._stale else None
         scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
         if grads is _Accumulated.GRADIENTS:
             self._plan.step_accumulated(evaluate, scale)
@@ -237,19 +232,30 @@ class Optimizer:
             raise ValueError(
                 "there are no averages; ema_decay is wanted when the optimizer is made"
             )
-        if self._inside_averaged:
-            raise RuntimeError("averaged() is in use already; its blocks can't be nested")
-        averages = self._plan.averages
-        weights = {name: param.copy() for name, param in self._params.items()}
-        self._inside_averaged = True
-        try:
+        with self._between_steps():
+            if self._plan.suspended:
+                raise RuntimeError("averaged() is in use already; its blocks can't be nested")
+            averages = self._plan.averages
+            weights = {name: param.copy() for name, param in self._params.items()}
+            self._plan.suspended = True
             for name, param in self._params.items():
                 param[...] = averages[name]
+        try:
             yield
         finally:
-            for name, param in self._params.items():
-                param[...] = weights[name]
-            self._inside_averaged = False
+            with self._between_steps():
+                self._plan.suspended = False
+                for name, param in self._params.items():
+                    param[...] = weights[name]
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Keep steps on other threads waiting meanwhile: no array changes half-way."""
+        self._plan.acquire()
+        try:
+            yield
+        finally:
+            self._plan.release()
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -275,8 +281,8 @@ class Optimizer:
     def grad_norm(self) -> float | None:
         """Euclidean norm of all gradients of the last step, before clipping; None without one.
 
-        It is computed where ``clip_norm`` is set. ``clip_norm=math.inf`` computes it and clips
-        nothing.
+        It is computed where ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise".
+        ``clip_norm=math.inf`` computes it and clips nothing.
         """
         return self._plan.grad_norm
 
@@ -342,7 +348,8 @@ class Optimizer:
             ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
             array), ``averages`` and ``accumulated`` (parameter -> array).
         """
-        return state.state_dict(self)
+        with self._between_steps():
+            return state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, to the bit, once the parameters are the same.
@@ -367,11 +374,12 @@ class Optimizer:
         >>> second.step_count, second.lr
         (1, 0.1)
         """
-        state.load_state_dict(self, state_dict)
+        with self._between_steps():
+            state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with parameters and states; the copy steps arrays of its own."""
-        if self._inside_averaged:
+        """Pickle and copy with states and parameters (which ``copy.copy`` alone shares)."""
+        if self._plan.suspended:
             raise RuntimeError(
                 "inside averaged() the parameters are averages; copy after the block"
             )
@@ -383,8 +391,9 @@ class Optimizer:
             "copy_to": self._copy_to,
             "state_dtype": self._state_dtype,
         }
-        counts = (self.step_count, self.skipped_steps)
-        arrays = state.arrays_and_steps(self)
+        with self._between_steps():
+            counts = (self.step_count, self.skipped_steps)
+            arrays = state.arrays_and_steps(self)
         return _rebuilt, (type(self), groups, self._grouped, arguments, counts, arrays)
 
     def __repr__(self) -> str:
@@ -397,6 +406,7 @@ class Optimizer:
     # ---- hyperparameters -----------------------------------------------------------------------
 
     def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
+        self._stale = False  # first: what a schedule changes is for the next step
         clip_norm = _value_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
         ema_decay = _value_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
         return (
@@ -413,14 +423,13 @@ class Optimizer:
         )
 
     def _set_hyperparameters(self) -> None:
-        """Hand constant hyperparameters to the core once; schedules are asked at every step."""
+        """Have the next step ask for all numbers: constants once, schedules at every step."""
         self._scheduled = (
             callable(self._clip_norm)
             or callable(self._ema_decay)
             or any(group._schedules for group in self.param_groups)
         )
-        if not self._scheduled:
-            self._plan.set_hyperparameters(*self._hyperparameters_at(0))
+        self._stale = True
 
 
 def _rebuilt(
@@ -439,7 +448,8 @@ def _rebuilt(
     else:
         settings = dict(groups[0])
         optimizer = make(settings.pop("params"), **settings, **arguments)
-    state.restore(optimizer, *counts, arrays)
+    with optimizer._between_steps():
+        state.restore(optimizer, *counts, arrays)
     return optimizer
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 __all__ = ["Interval", "Number", "as_float", "check_flag", "check_number", "check_pair"]
 
 #: A number, or a callable from the number of completed steps (0 at the first step) to one.
@@ -42,7 +44,7 @@ class Interval:
 def as_float(value: object, interval: Interval, who: str) -> float:
     """Return value as a float in the interval, or raise in the name of who."""
     if (
-        isinstance(value, (bool, str, bytes, complex))
+        isinstance(value, (bool, str, bytes, complex, np.complexfloating))
         or not hasattr(value, "__float__")
         or getattr(value, "ndim", 0) != 0
     ):
@@ -51,6 +53,8 @@ def as_float(value: object, interval: Interval, who: str) -> float:
         number = float(value)
     except TypeError:
         raise TypeError(f"{who} is {value!r}; {interval} is wanted") from None
+    except OverflowError:
+        raise ValueError(f"{who} is larger than any float; {interval} is wanted") from None
     if number not in interval:
         raise ValueError(f"{who} is {number!r}; {interval} is wanted")
     return number

@@ -142,7 +142,7 @@ def _checked_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
     for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"param_groups[{k}]"
         _require_keys(who, theirs, ("params", *group._settings))
-        if list(theirs["params"]) != list(group.names):
+        if theirs["params"] != list(group.names):
             raise ValueError(
                 f"{who} is of the parameters {theirs['params']!r}; {list(group.names)!r} is wanted"
             )
@@ -177,7 +177,7 @@ def _require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
 
 
 def _count(who: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
         raise ValueError(f"{who} is {value!r}; a count of steps is wanted")
     return value
 

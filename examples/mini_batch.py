@@ -1,0 +1,50 @@
+"""Linear regression by batch gradient descent, by mini-batches, and by Adam on mini-batches.
+
+The same number of epochs: a batch of all points takes one exact step in each, mini-batches take
+several noisy ones, which gets them into the valley sooner and keeps them restless at its bottom.
+"""
+
+import numpy as np
+from picture import output_path, picture
+from straight_line import StraightLine
+
+import instep
+
+EPOCHS = 60
+
+
+def train(make_optimizer, batch_size):
+    """Return theta before the first epoch and after each."""
+    rng = np.random.default_rng(1)
+    theta = np.zeros(2)
+    optimizer = make_optimizer(theta)
+    path = [theta.copy()]
+    for _ in range(EPOCHS):
+        for rows in line.batches(batch_size, rng):
+            optimizer.step(line.gradient(theta, rows))
+        path.append(theta.copy())
+    return np.array(path)
+
+
+output = output_path(__doc__)
+line = StraightLine()
+paths = {
+    "batch of all 100": train(lambda theta: instep.SGD(theta, lr=0.1), 100),
+    "mini-batches of 10": train(lambda theta: instep.SGD(theta, lr=0.1), 10),
+    "Adam, mini-batches of 10": train(lambda theta: instep.Adam(theta, lr=0.1), 10),
+}
+
+print(f"least squares: {line.report(line.best)}")
+for name, path in paths.items():
+    print(f"{name}: {line.report(path[-1])}")
+
+if output:
+    title = f"Linear regression, {EPOCHS} epochs of 100 points"
+    with picture(output, title) as (valley, losses):
+        line.draw_valley(valley, 4.6)
+        for name, path in paths.items():
+            valley.plot(*path.T, ".-", linewidth=1.2, markersize=6, label=name)
+            excess = [line.excess(theta) for theta in path]
+            losses.semilogy(excess, label=name)
+        valley.set_title("theta after each epoch")
+        losses.set(title="How far from the best", xlabel="epoch", ylabel="loss - least loss")

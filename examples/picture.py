@@ -1,0 +1,52 @@
+"""What the examples share beside their method: the command line and the picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BLUE, ORANGE, GREEN, RED, GREY = COLOURS = "#1d3557", "#f4a259", "#2a9d8f", "#d1495b", "#b8c0cc"
+
+
+def output_path(description: str) -> Path | None:
+    """Read the command line: where the picture goes, None for no picture."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    default = Path(sys.argv[0]).with_suffix(".png").name
+    parser.add_argument("--output", type=Path, default=default, help="a PNG (%(default)s)")
+    parser.add_argument("--no-picture", action="store_true", help="only train and print")
+    arguments = parser.parse_args()
+    if arguments.no_picture:
+        return None
+    try:
+        import matplotlib.figure  # noqa: F401, PLC0415 - missing? say so before the training
+    except ImportError:
+        parser.exit(1, "the picture needs Matplotlib: pip install matplotlib, or --no-picture\n")
+    path: Path = arguments.output
+    return path
+
+
+@contextmanager
+def picture(path: Path, title: str, panels: int = 2) -> Iterator[Any]:
+    """Give axes side by side to draw in, and save them as a PNG at the end of the block."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only where a picture is wanted
+
+    # Without pyplot a figure draws with Agg, on machines without a screen too.
+    figure = Figure(figsize=(1 + 4.8 * panels, 4.6), dpi=110, layout="constrained")
+    axes = figure.subplots(1, panels)
+    for one in axes:
+        one.set_prop_cycle(color=COLOURS)  # so that a method looks the same in all panels
+    yield axes
+    for one in axes:
+        one.grid(alpha=0.3)
+        if one.get_legend_handles_labels()[0]:
+            one.legend(framealpha=0.9)
+    figure.suptitle(title)
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        sys.exit(f"the picture was not saved: {error}")
+    print(f"Picture: {path}")

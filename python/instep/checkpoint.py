@@ -1,0 +1,341 @@
+"""Checkpoints: weights, optimizer and loss scaler in one file that is whole or isn't there.
+
+`save` writes a safetensors file, `load` goes on from it to the bit, and `inspect` (on the command
+line ``instep inspect FILE``) says what is in it. They need ``pip install 'instep[checkpoint]'``.
+
+>>> import numpy as np, os, tempfile
+>>> import instep
+>>> from instep import checkpoint
+>>> w = np.ones(3)
+>>> optimizer = instep.Adam({"w": w}, lr=0.1)
+>>> optimizer.step({"w": w.copy()})
+>>> folder = tempfile.TemporaryDirectory()
+>>> path = os.path.join(folder.name, "run.safetensors")
+>>> checkpoint.save(path, optimizer, extra={"epoch": 1})
+>>> again = instep.Adam({"w": np.zeros(3)}, lr=0.1)
+>>> checkpoint.load(path, again)
+{'epoch': 1}
+>>> again.step_count, bool(np.array_equal(again.params["w"], w))
+(1, True)
+>>> folder.cleanup()
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep.checkpoint_format import CheckpointError, Tensor, encode, one_line, read, write_durably
+from instep.loss_scaler import LossScaler
+from instep.optimizers import state
+
+if TYPE_CHECKING:
+    from instep.optimizers import Optimizer
+    from instep.optimizers.parameters import Array
+
+__all__ = ["SCHEMA", "CheckpointError", "inspect", "load", "save"]
+
+#: Version of the layout of a checkpoint's document.
+SCHEMA = 1
+
+_DOCUMENT = ("schema", "optimizer", "scaler", "extra", "tensors")
+_ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def save(
+    path: str | os.PathLike[str],
+    optimizer: Optimizer,
+    extra: Any = None,
+    scaler: LossScaler | None = None,
+) -> None:
+    """Write everything that a resumed run needs to one file, in one step.
+
+    The file is written beside its place, synced to the disk and then put there: whenever the
+    program or the machine stops, the old file or the new one is there, whole. A program killed in
+    between can leave a file ``.instep-*.tmp`` in the folder. While it is made, the content takes
+    about three times its size in memory.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, in a folder that is there; by custom it ends in ``.safetensors``. The mode of a
+        file that is replaced stays.
+    optimizer : Optimizer
+        Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
+        written; of a callable that is no schedule of instep's the name alone. No other thread may
+        step it meanwhile.
+    extra : optional
+        Anything of yours that JSON can hold, such as the state of a random number generator; it
+        comes back as JSON has it, tuples as lists, keys as str. NaN and infinity are refused.
+    scaler : LossScaler, optional
+        Its state is written too.
+
+    Raises
+    ------
+    OSError
+        If the file can't be written: the disk is full, the folder isn't there or isn't writable.
+        The old file is as it was, and nothing else is left behind.
+    TypeError, ValueError
+        If extra is nothing for JSON.
+    RuntimeError
+        Inside ``averaged()``, where the parameters are averages.
+    ImportError
+        If safetensors is missing.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import instep
+    >>> from instep import checkpoint
+    >>> rng = np.random.default_rng(0)
+    >>> optimizer = instep.SGD(rng.standard_normal(4), lr=0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     checkpoint.save(path, optimizer, extra={"rng": rng.bit_generator.state})
+    ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
+    """
+    _refuse_averages(optimizer, "save")
+    _require_json(extra)
+    stored = optimizer.state_dict()
+    arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
+    for name, states in stored["state"].items():
+        arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
+    for kind in ("averages", "accumulated"):
+        arrays.update({f"{kind}/{name}": array for name, array in stored[kind].items()})
+    document = {
+        "schema": SCHEMA,
+        "optimizer": _without_infinity({k: v for k, v in stored.items() if k not in _ARRAYS}),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "extra": extra,
+    }
+    write_durably(path, encode(document, arrays))
+
+
+def load(
+    path: str | os.PathLike[str], optimizer: Optimizer, scaler: LossScaler | None = None
+) -> Any:
+    """Go on from what `save` wrote, to the bit; return its extra.
+
+    The weights are written into the optimizer's parameters, in place. Hyperparameters are loaded
+    too; a callable that is no schedule of instep's can't be, and has to be there already. Nothing
+    in the file is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    optimizer : Optimizer
+        Of the same rule, for parameters of the same names, shapes and dtypes, with the same
+        dtypes of states, and with averages if the saved one had them.
+    scaler : LossScaler, optional
+        To be given if, and only if, one was saved.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint, is damaged, or doesn't fit; nothing has changed then.
+    OSError
+        If the file can't be read.
+    RuntimeError
+        Inside ``averaged()``.
+    ImportError
+        If safetensors is missing, or ml_dtypes for a file with bfloat16.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import instep
+    >>> from instep import checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     checkpoint.save(path, instep.Adam(np.ones(2)))
+    ...     try:
+    ...         checkpoint.load(path, instep.Adam(np.ones(3)))
+    ...     except checkpoint.CheckpointError as error:
+    ...         print(str(error).removeprefix(path))
+    : the weights of '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
+    """
+    _refuse_averages(optimizer, "load")
+    document, tensors = read(path)
+    try:
+        stored = _stored_optimizer(document)
+        weights = _take_arrays(stored, tensors, optimizer)
+        _check_weights(weights, optimizer)
+        _check_scaler(document["scaler"], scaler)
+        optimizer.load_state_dict(stored)  # checks everything before it changes anything
+    except _WRONG as error:
+        raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
+    if scaler is not None:
+        scaler.load_state_dict(document["scaler"])
+    for name, param in optimizer.params.items():
+        param[...] = weights[name]
+    return document["extra"]
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what is in a checkpoint, having verified its checksums.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    dict
+        ``schema``, ``rule``, ``step_count``, ``skipped_steps``; ``hyperparameters``, a dict of
+        ``clip_norm``, ``ema_decay`` and ``param_groups``; ``scaler`` (None without one);
+        ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``. The names are
+        ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME`` and ``accumulated/NAME``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint or is damaged.
+    OSError
+        If the file can't be read.
+    ImportError
+        If safetensors is missing.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import instep
+    >>> from instep import checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     checkpoint.save(path, instep.SGD({"w": np.ones((3, 2))}, lr=0.5))
+    ...     found = checkpoint.inspect(path)
+    >>> found["rule"], found["hyperparameters"]["param_groups"][0]["lr"]
+    ('SGD', 0.5)
+    >>> found["tensors"]
+    {'weights/w': {'dtype': 'float64', 'shape': (3, 2), 'bytes': 48}}
+    """
+    document, tensors = read(path)
+    try:
+        stored = _stored_optimizer(document)
+    except _WRONG as error:
+        raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
+    return {
+        "schema": document["schema"],
+        **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
+        "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
+        "scaler": document["scaler"],
+        "tensors": {
+            name: {
+                "dtype": document["tensors"][name]["dtype"],
+                "shape": tensor.shape,
+                "bytes": len(tensor.data),
+            }
+            for name, tensor in sorted(tensors.items())
+        },
+        "extra": document["extra"],
+    }
+
+
+def _refuse_averages(optimizer: Optimizer, what: str) -> None:
+    if optimizer._plan.suspended:
+        raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
+
+
+def _require_json(extra: Any) -> None:
+    try:
+        json.dumps(extra, allow_nan=False)
+    except TypeError as error:
+        raise TypeError(f"extra can't be written as JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"extra can't be written as JSON: {error}") from None
+
+
+def _stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the optimizer's state without its arrays; raise unless the document is of this schema."""
+    if document.get("schema") != SCHEMA:
+        raise ValueError(
+            f"the checkpoint has schema {document.get('schema')!r}; {SCHEMA} is wanted"
+        )
+    state._require_keys("the checkpoint", document, _DOCUMENT)
+    stored = _with_infinity(document["optimizer"])
+    wanted = tuple(key for key in state._TOP if key not in _ARRAYS)
+    state._require_keys("the optimizer's state", stored, wanted)
+    return dict(stored)
+
+
+def _take_arrays(
+    stored: dict[str, Any], tensors: Mapping[str, Tensor], optimizer: Optimizer
+) -> dict[str, Array]:
+    """Put the tensors into the optimizer's state, as state_dict has them; return the weights."""
+    kinds: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
+    states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
+    for full_name, tensor in tensors.items():
+        kind, _, name = full_name.partition("/")
+        array = np.ndarray(tensor.shape, _dtype(tensor.dtype), tensor.data)
+        if kind == "state":
+            key, _, name = name.partition("/")
+            states.setdefault(name, {})[key] = array
+        elif kind in kinds:
+            kinds[kind][name] = array
+        else:
+            raise ValueError(
+                f"the tensor {full_name!r} is unknown; weights, states, averages and accumulated "
+                "gradients are wanted"
+            )
+    weights = kinds.pop("weights")
+    stored.update(state=states, **kinds)
+    return weights
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    if name != "BF16":
+        return np.dtype({"F64": np.float64, "F32": np.float32, "F16": np.float16}[name])
+    try:
+        from ml_dtypes import bfloat16  # noqa: PLC0415 - an extra, for those who use it
+    except ImportError:
+        raise ImportError(
+            "a checkpoint with bfloat16 needs the package ml_dtypes: pip install 'instep[bfloat16]'"
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
+
+
+def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
+    params = optimizer.params
+    state._require_keys("weights", weights, tuple(params))
+    for name, param in params.items():
+        state._require_like(f"the weights of {name!r}", weights[name], param)
+        if not param.flags.writeable:
+            raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
+
+
+def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
+    if (stored is None) != (scaler is None):
+        raise ValueError(
+            "a loss scaler is there in only one of the file and the call; "
+            "in both or neither is wanted"
+        )
+    if scaler is not None:
+        if not isinstance(stored, Mapping):
+            raise TypeError(f"the loss scaler is {stored!r}; a dict is wanted")
+        LossScaler().load_state_dict(stored)  # one to try it on
+
+
+def _without_infinity(value: Any) -> Any:
+    """Hyperparameters as strict JSON holds them: a limit may be infinite."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinity(inner) for inner in value]
+    return {"float": str(value)} if isinstance(value, float) and math.isinf(value) else value
+
+
+def _with_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value in ({"float": "inf"}, {"float": "-inf"}):
+            return float(value["float"])
+        return {key: _with_infinity(inner) for key, inner in value.items()}
+    return [_with_infinity(inner) for inner in value] if isinstance(value, list) else value
