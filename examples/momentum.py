@@ -1,6 +1,6 @@
 """Momentum and Nesterov momentum against plain gradient descent, on linear regression.
 
-The loss is a valley sixteen times steeper across than along: plain gradient descent falls to its
+The loss is a valley, sixteen times as curved across as along: plain gradient descent falls to its
 floor and creeps; momentum sums up what the gradients agree on, along the valley, and overshoots.
 """
 

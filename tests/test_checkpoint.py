@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import tracemalloc
 from contextlib import contextmanager
 
@@ -251,6 +252,32 @@ def test_not_inside_averaged(saved):
         with pytest.raises(RuntimeError, match="load after the block"):
             checkpoint.load(path, optimizer, scaler)
     assert path.read_bytes() == content
+
+
+def test_a_save_beside_steps_of_another_thread(tmp_path):
+    path = tmp_path / "run"
+    w = np.zeros(300_000)
+    optimizer = instep.SGD(w, lr=1.0, momentum=1.0, dampening=1.0)
+    gradient = np.full(len(w), -1.0)
+    optimizer.step(gradient)  # from now on every step adds 1
+    stop = threading.Event()
+
+    def go():
+        while not stop.is_set():
+            optimizer.step(gradient)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        other = instep.SGD(np.zeros(len(w)), lr=1.0, momentum=1.0, dampening=1.0)
+        for _ in range(10):
+            checkpoint.save(path, optimizer)
+            checkpoint.load(path, other)
+            assert np.all(other.params["0"] == other.step_count)
+    finally:
+        stop.set()
+        thread.join()
+    assert optimizer.step_count > 10
 
 
 # --- whole, or not there

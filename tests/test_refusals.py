@@ -516,3 +516,14 @@ def test_dtype_objects_of_gradients_are_not_kept() -> None:
     del dtype
     assert optimizer.params["0"].tolist() == [-50.0, -50.0]
     assert [sys.getrefcount(dtype) for dtype in dtypes] == before
+
+
+def test_groups_can_not_be_changed_past_the_checks() -> None:
+    optimizer = instep.SGD(np.zeros(1), lr=0.1)
+    loose: Any = optimizer
+    with pytest.raises(AttributeError):
+        loose.param_groups[0].lr = 0.5
+    with pytest.raises(AttributeError):
+        loose.param_groups = []
+    with pytest.raises(AttributeError):
+        loose.param_groups.append({"params": np.zeros(1)})

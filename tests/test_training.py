@@ -172,7 +172,6 @@ def test_swapping_waits_for_a_step_on_another_thread() -> None:
     for _ in range(20):
         with optimizer.averaged():
             pass
-        assert w[0] == w[-1] == w[size // 2]
         if not thread.is_alive():
             break
     thread.join()

@@ -68,8 +68,8 @@ def save(
         file that is replaced stays.
     optimizer : Optimizer
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
-        written; of a callable that is no schedule of instep's the name alone. No other thread may
-        step it meanwhile.
+        written; of a callable that is no schedule of instep's the name alone. Steps on other
+        threads wait while they are copied.
     extra : optional
         Anything of yours that JSON can hold, such as the state of a random number generator; it
         comes back as JSON has it, tuples as lists, keys as str. NaN and infinity are refused.
@@ -100,10 +100,11 @@ def save(
     ...     checkpoint.save(path, optimizer, extra={"rng": rng.bit_generator.state})
     ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
     """
-    _refuse_averages(optimizer, "save")
     _require_json(extra)
-    stored = optimizer.state_dict()
-    arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
+    with optimizer._between_steps():
+        _refuse_averages(optimizer, "save")
+        stored = state.state_dict(optimizer)
+        arrays = {f"weights/{name}": param.copy() for name, param in optimizer.params.items()}
     for name, states in stored["state"].items():
         arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
     for kind in ("averages", "accumulated"):
@@ -161,20 +162,21 @@ def load(
     ...         print(str(error).removeprefix(path))
     : the weights of '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
-    _refuse_averages(optimizer, "load")
     document, tensors = read(path)
-    try:
-        stored = _stored_optimizer(document)
-        weights = _take_arrays(stored, tensors, optimizer)
-        _check_weights(weights, optimizer)
-        _check_scaler(document["scaler"], scaler)
-        optimizer.load_state_dict(stored)  # checks everything before it changes anything
-    except _WRONG as error:
-        raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
-    if scaler is not None:
-        scaler.load_state_dict(document["scaler"])
-    for name, param in optimizer.params.items():
-        param[...] = weights[name]
+    with optimizer._between_steps():
+        _refuse_averages(optimizer, "load")
+        try:
+            stored = _stored_optimizer(document)
+            weights = _take_arrays(stored, tensors, optimizer)
+            _check_weights(weights, optimizer)
+            _check_scaler(document["scaler"], scaler)
+            state.load_state_dict(optimizer, stored)  # checks everything before it changes anything
+        except _WRONG as error:
+            raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
+        if scaler is not None:
+            scaler.load_state_dict(document["scaler"])
+        for name, param in optimizer.params.items():
+            param[...] = weights[name]
     return document["extra"]
 
 

@@ -97,7 +97,7 @@ class Optimizer:
         self._nonfinite = _checked_nonfinite(nonfinite)
         self._grouped, self._copy_to = grouped, copy_to
         self._state_dtype = _checked_state_dtype(state_dtype)
-        self.param_groups: list[ParamGroup] = [
+        self._param_groups = [
             ParamGroup(
                 type(self),
                 group,
@@ -106,7 +106,6 @@ class Optimizer:
             )
             for group in groups
         ]
-        """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""
         self._plan = _core.Plan(
             [
                 (
@@ -263,6 +262,11 @@ class Optimizer:
     def step_count(self) -> int:
         """Completed steps; what schedules are called with."""
         return self._plan.step_count
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""
+        return tuple(self._param_groups)
 
     @property
     def params(self) -> dict[str, Array]:

@@ -30,6 +30,17 @@ class ParamGroup(MutableMapping[str, Any]):
     when the optimizer is made.
     """
 
+    # So that group.lr = 0.1, which would set nothing, is an error.
+    __slots__ = (
+        "_changed",
+        "_constants",
+        "_options",
+        "_parameters",
+        "_rule",
+        "_schedules",
+        "_settings",
+    )
+
     def __init__(
         self,
         rule: type[Optimizer],
