@@ -13,7 +13,7 @@ from instep import _openmp
 
 _how_idle_threads_wait = _openmp.load()  # before anything else imports the core
 
-from instep import configuration, interop, isa, schedules, threads  # noqa: E402
+from instep import checkpoint, configuration, interop, isa, schedules, threads  # noqa: E402
 from instep._core import __version__  # noqa: E402
 from instep.configuration import config  # noqa: E402
 from instep.isa import isa_levels, set_isa  # noqa: E402
@@ -34,6 +34,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "__version__",
+    "checkpoint",
     "config",
     "get_num_threads",
     "interop",
