@@ -9,17 +9,28 @@
 True
 """
 
+import importlib
+
 from instep import _openmp
 
 _how_idle_threads_wait = _openmp.load()  # before anything else imports the core
 
-from instep import checkpoint, configuration, interop, isa, schedules, threads  # noqa: E402
+from instep import configuration, interop, isa, schedules, threads  # noqa: E402
 from instep._core import __version__  # noqa: E402
 from instep.configuration import config  # noqa: E402
 from instep.isa import isa_levels, set_isa  # noqa: E402
 from instep.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # noqa: E402
 from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+
+
+def __getattr__(name: str) -> object:
+    if (
+        name == "checkpoint"
+    ):  # on first use: it brings hashlib and json along, which a step needs not
+        return importlib.import_module("instep.checkpoint")
+    raise AttributeError(f"module 'instep' has no attribute {name!r}")
+
 
 configuration._set_idle_threads(_how_idle_threads_wait)
 isa._start()
