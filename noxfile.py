@@ -26,6 +26,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("python", "tools/check_readme.py")
     session.run("clang-format", "--dry-run", "--Werror", *CPP)
 
 

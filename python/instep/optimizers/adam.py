@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+from instep.optimizers.parameters import Params
 
-from instep.optimizers.base import Optimizer
-from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Copies, Params
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Adam", "AdamW"]
+
+
+class AdamKeywords(Shared, total=False):
+    """Keywords of `Adam` that `AdamW` hands on."""
+
+    betas: tuple[Number, Number]
+    eps: Number
+    amsgrad: bool
 
 
 class Adam(Optimizer):
@@ -24,12 +33,13 @@ class Adam(Optimizer):
         w = max(w, v)                             amsgrad; otherwise w = v
         p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
 
-    What happens to the gradient before that is said at `SGD`; ``weight_decay`` is an L2 term of it.
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
 
     Parameters
     ----------
-    params : array, list or tuple of arrays, dict name -> array, or list of group dicts
-        As for `SGD`.
+    params
+        As for `Optimizer`.
     lr : float or callable
         Learning rate, at least 0: about the largest change of an element in one step.
     betas : pair of float or callable
@@ -40,12 +50,12 @@ class Adam(Optimizer):
     amsgrad : bool
         Divide by the largest mean square so far.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
-        As for `SGD`.
+        As for `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        As `SGD`.
+        As for `Optimizer`.
 
     References
     ----------
@@ -65,10 +75,13 @@ class Adam(Optimizer):
     ['exp_avg', 'exp_avg_sq']
     """
 
+    __slots__ = ()
+
     _rule = "adam"
-    _intervals: ClassVar[dict[str, Interval]] = {"eps": Interval()}
-    _pairs: ClassVar[dict[str, Interval]] = {"betas": Interval(0.0, 1.0, high_open=True)}
-    _flags = ("amsgrad",)
+
+    betas = NumericPair(Interval(0.0, 1.0, high_open=True))
+    eps = Numeric(Interval())
+    amsgrad = Flag()
 
     def __init__(
         self,
@@ -79,33 +92,10 @@ class Adam(Optimizer):
         eps: Number = 1e-8,
         amsgrad: bool = False,
         weight_decay: Number = 0.0,
-        l1: Number = 0.0,
-        clip_value: Number | None = None,
-        maximize: bool = False,
-        clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
-        ema_decay: Number | None = None,
-        copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "amsgrad": amsgrad,
-                "weight_decay": weight_decay,
-                "l1": l1,
-                "clip_value": clip_value,
-                "maximize": maximize,
-            },
-            clip_norm=clip_norm,
-            nonfinite=nonfinite,
-            ema_decay=ema_decay,
-            copy_to=copy_to,
-            state_dtype=state_dtype,
-        )
+        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -121,16 +111,17 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay,
-    copy_to, state_dtype
+    params, lr, betas, eps, amsgrad
         As for `Adam`.
     weight_decay : float or callable
         At least 0: the share of a weight that a step takes away, in units of lr.
+    l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Adam`.
 
     Raises
     ------
     TypeError, ValueError
-        As `SGD`.
+        As for `Adam`.
 
     References
     ----------
@@ -147,6 +138,8 @@ class AdamW(Adam):
     array([ 0.95, -1.9 ], dtype=float32)
     """
 
+    __slots__ = ()
+
     _decoupled_decay = True
 
     def __init__(
@@ -154,32 +147,7 @@ class AdamW(Adam):
         params: Params,
         lr: Number = 1e-3,
         *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        amsgrad: bool = False,
         weight_decay: Number = 1e-2,
-        l1: Number = 0.0,
-        clip_value: Number | None = None,
-        maximize: bool = False,
-        clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
-        ema_decay: Number | None = None,
-        copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        **adams: Unpack[AdamKeywords],
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas=betas,
-            eps=eps,
-            amsgrad=amsgrad,
-            weight_decay=weight_decay,
-            l1=l1,
-            clip_value=clip_value,
-            maximize=maximize,
-            clip_norm=clip_norm,
-            nonfinite=nonfinite,
-            ema_decay=ema_decay,
-            copy_to=copy_to,
-            state_dtype=state_dtype,
-        )
+        super().__init__(params, lr, weight_decay=weight_decay, **adams)

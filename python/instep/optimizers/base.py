@@ -6,16 +6,26 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 from weakref import WeakMethod
 
 import numpy as np
 import numpy.typing as npt
 
 from instep import _core
-from instep.optimizers import state
+from instep.optimizers import documentation, state
 from instep.optimizers.groups import ParamGroup
-from instep.optimizers.hyperparameters import Interval, Number, as_float, check_number
+from instep.optimizers.hyperparameters import (
+    Flag,
+    Hyperparameter,
+    Interval,
+    Number,
+    Numeric,
+    NumericOrNone,
+    as_float,
+    check_number_or_none,
+    value_at,
+)
 from instep.optimizers.parameters import (
     Array,
     Copies,
@@ -25,7 +35,7 @@ from instep.optimizers.parameters import (
     name_parameters,
 )
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "Shared"]
 
 _CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
 _EMA_DECAY = Interval(0.0, 1.0, high_open=True)
@@ -39,35 +49,107 @@ class _Accumulated(Enum):
     GRADIENTS = "accumulated gradients"
 
 
+class Shared(TypedDict, total=False):
+    """Keywords of every rule, besides weight_decay: `Optimizer` has their defaults."""
+
+    l1: Number
+    clip_value: Number | None
+    maximize: bool
+    clip_norm: Number | None
+    nonfinite: str
+    ema_decay: Number | None
+    copy_to: Copies | None
+    state_dtype: npt.DTypeLike | None
+
+
 class Optimizer:
     """Base of the optimizers; use one of `SGD`, `Momentum`, `RMSprop`, `Adam`, `AdamW`.
 
-    A subclass names its rule in the core and says what its hyperparameters may be. Those of every
-    rule (``weight_decay``, ``l1``, ``clip_value``, ``maximize``) are said here.
+    A subclass names its rule in the core, and its hyperparameters as attributes. The arguments that
+    every rule has are said here.
+
+    Parameters
+    ----------
+    params : array, list or tuple of arrays, dict name -> array, or list of group dicts
+        Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
+        strides, changed in place. A group dict has such a container under "params" and may have any
+        of the hyperparameters below but those that are for all parameters together: clip_norm,
+        nonfinite, ema_decay, copy_to and state_dtype.
+    lr : float or callable
+        Learning rate, at least 0. As every number here it may be a callable from the number of
+        completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
+    weight_decay : float or callable
+        L2 regularisation, at least 0; added to the gradient.
+    l1 : float or callable
+        L1 regularisation, at least 0; added to the gradient.
+    clip_value : float, callable or None
+        Each element of the gradient is limited to [-clip_value, clip_value]; greater than 0.
+    maximize : bool
+        Go up the gradient, not down.
+    clip_norm : float, callable or None
+        The gradients of all parameters together are scaled down to this Euclidean norm where theirs
+        is larger; greater than 0. `grad_norm` has theirs.
+    nonfinite : {"propagate", "skip", "raise"}
+        Where a gradient is infinite or NaN: compute on ("propagate"), change nothing and count the
+        step in `skipped_steps` ("skip"; what was accumulated is dropped), or raise
+        FloatingPointError, which changes nothing either. The last two read the gradients once more.
+    ema_decay : float, callable or None
+        Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
+        e = e + (1 - ema_decay) * (p - e), in the same sweep; see `averaged`.
+    copy_to : container like params, or None
+        Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
+        float64 parameters) that always hold the parameters, rounded: written in the same sweep.
+    state_dtype : dtype or None
+        How states are stored: float16 or bfloat16 halve their memory and round them at every step.
+        None: float64 for float64 parameters, float32 for the others.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter can't be updated in place (read-only, misaligned, byte-swapped, of another
+        dtype, overlapping itself or another), or a hyperparameter is out of its range.
+
     """
+
+    # So that optimizer.rate = 0.1, which would set nothing, is an error.
+    __slots__ = (
+        "__weakref__",
+        "_clip_norm",
+        "_copy_to",
+        "_ema_decay",
+        "_grouped",
+        "_nonfinite",
+        "_param_groups",
+        "_params",
+        "_plan",
+        "_scheduled",
+        "_stale",
+        "_state_dtype",
+    )
 
     _rule: ClassVar[str] = ""
     _decoupled_decay: ClassVar[bool] = (
         False  # weight_decay belongs to the rule, not to the gradient
     )
-    _intervals: ClassVar[dict[str, Interval]] = {}
-    _pairs: ClassVar[dict[str, Interval]] = {}
-    _flags: ClassVar[tuple[str, ...]] = ()
+    _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
+
+    lr = Numeric(Interval())
+    weight_decay = Numeric(Interval())
+    l1 = Numeric(Interval())
+    clip_value = NumericOrNone(Interval(low_open=True, finite=False))
+    maximize = Flag()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._core_hyperparameters = tuple(
-            name for name in _core.rules()[cls._rule]["hyperparameters"]
-        )
-        cls._intervals = {
-            **cls._intervals,
-            "lr": Interval(),
-            "weight_decay": Interval(),
-            "l1": Interval(),
-            "clip_value": Interval(low_open=True, finite=False),
+        documentation.complete(cls)
+        cls._core_hyperparameters = _core.rules()[cls._rule]["hyperparameters"]
+        cls._hyperparameters = {
+            name: value
+            for base in reversed(cls.__mro__)
+            for name, value in vars(base).items()
+            if isinstance(value, Hyperparameter)
         }
-        cls._flags = (*dict.fromkeys((*cls._flags, "maximize")),)
 
     # ---- for subclasses ------------------------------------------------------------------------
 
@@ -83,17 +165,35 @@ class Optimizer:
     def __init__(
         self,
         params: Params,
-        settings: dict[str, Any],
+        own: dict[str, Any],
         *,
-        clip_norm: Number | None,
-        nonfinite: str,
-        ema_decay: Number | None,
-        copy_to: Copies | None,
-        state_dtype: npt.DTypeLike | None,
+        weight_decay: Number,
+        l1: Number = 0.0,
+        clip_value: Number | None = None,
+        maximize: bool = False,
+        clip_norm: Number | None = None,
+        nonfinite: str = "propagate",
+        ema_decay: Number | None = None,
+        copy_to: Copies | None = None,
+        state_dtype: npt.DTypeLike | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            known = ", ".join(documentation.keywords(type(self)))
+            raise TypeError(
+                f"{type(self).__name__} has no argument {next(iter(unknown))!r}; it has {known}"
+            )
+        settings = {
+            **own,
+            "weight_decay": weight_decay,
+            "l1": l1,
+            "clip_value": clip_value,
+            "maximize": maximize,
+        }
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
-        self._clip_norm, self._ema_decay = self._checked_extras(clip_norm, ema_decay)
+        self._clip_norm = self._checked_clip_norm(clip_norm)
+        self._ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
         self._nonfinite = _checked_nonfinite(nonfinite)
         self._grouped, self._copy_to = grouped, copy_to
         self._state_dtype = _checked_state_dtype(state_dtype)
@@ -163,7 +263,8 @@ class Optimizer:
 
         Notes
         -----
-        Threads that step the same optimizer take turns. Long steps release the GIL.
+        Threads that step the same optimizer take turns. Long steps release the GIL. What a schedule
+        raises comes through as it is, with a note of whose schedule it was; nothing has changed then.
         """
         evaluate = self._hyperparameters_at if self._scheduled or self._stale else None
         scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
@@ -297,26 +398,18 @@ class Optimizer:
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        self._clip_norm = _checked_or_none("clip_norm", value, _CLIP_NORM)
+        self._clip_norm = self._checked_clip_norm(value)
         self._set_hyperparameters()
 
     @property
-    def lr(self) -> Number:
-        """The learning rate of all groups; setting it sets it for all.
+    def ema_decay(self) -> Number | None:
+        """The share of the moving averages that a step keeps; None where there are none."""
+        return self._ema_decay
 
-        Reading raises ValueError where groups differ: read ``param_groups[k]["lr"]`` then.
-        """
-        first, *others = (group["lr"] for group in self.param_groups)
-        if any(other != first for other in others):
-            raise ValueError("the groups' lr differ; read each as param_groups[k]['lr']")
-        rate: Number = first
-        return rate
-
-    @lr.setter
-    def lr(self, value: Number) -> None:
-        check_number("lr", value, self._intervals["lr"])  # so that all groups take it, or none
-        for group in self.param_groups:
-            group["lr"] = value
+    @ema_decay.setter
+    def ema_decay(self, value: Number | None) -> None:
+        self._ema_decay = self._checked_ema_decay(value)
+        self._set_hyperparameters()
 
     @property
     def skipped_steps(self) -> int:
@@ -383,48 +476,52 @@ class Optimizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy with states and parameters (which ``copy.copy`` alone shares)."""
-        if self._plan.suspended:
-            raise RuntimeError(
-                "inside averaged() the parameters are averages; copy after the block"
-            )
-        groups = [{"params": g.params, **g._settings} for g in self.param_groups]
-        arguments = {
-            "clip_norm": self._clip_norm,
-            "nonfinite": self._nonfinite,
-            "ema_decay": self._ema_decay,
-            "copy_to": self._copy_to,
-            "state_dtype": self._state_dtype,
-        }
-        with self._between_steps():
-            counts = (self.step_count, self.skipped_steps)
-            arrays = state.arrays_and_steps(self)
-        return _rebuilt, (type(self), groups, self._grouped, arguments, counts, arrays)
+        return state.taken_apart(self)
 
     def __repr__(self) -> str:
-        settings = ", ".join(
-            f"{name}={value!r}" for name, value in self.param_groups[0].items() if name != "params"
-        )
-        groups = f", groups={len(self.param_groups)}" if len(self.param_groups) > 1 else ""
-        return f"{type(self).__name__}({settings}, parameters={len(self._params)}{groups})"
+        groups = self.param_groups
+        values = {name: [group[name] for group in groups] for name in groups[0]._settings}
+        shown = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+        extras = {"clip_norm": self._clip_norm, "ema_decay": self._ema_decay}
+        shown.update({name: value for name, value in extras.items() if value is not None})
+        shown["parameters"] = len(self._params)
+        if len(groups) > 1:
+            shown["groups"] = len(groups)
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({text})"
 
     # ---- hyperparameters -----------------------------------------------------------------------
 
     def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
         self._stale = False  # first: what a schedule changes is for the next step
-        clip_norm = _value_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
-        ema_decay = _value_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
+        clip_norm = _number_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
+        ema_decay = _number_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
         return (
             [group._values_at(step) for group in self.param_groups],
             (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
         )
 
     @staticmethod
-    def _checked_extras(clip_norm: Any, ema_decay: Any) -> tuple[Number | None, Number | None]:
-        """Check values of what all groups share."""
-        return (
-            _checked_or_none("clip_norm", clip_norm, _CLIP_NORM),
-            _checked_or_none("ema_decay", ema_decay, _EMA_DECAY),
-        )
+    def _checked_clip_norm(value: Any) -> Number | None:
+        return check_number_or_none("clip_norm", value, _CLIP_NORM)
+
+    def _checked_ema_decay(self, value: Any) -> Number | None:
+        """Check a value that is to replace the present one."""
+        checked = check_number_or_none("ema_decay", value, _EMA_DECAY)
+        if (checked is None) != (self._ema_decay is None):
+            raise ValueError(
+                f"ema_decay can't go from {self._ema_decay!r} to {value!r}: whether there are "
+                "averages is fixed when the optimizer is made"
+            )
+        return checked
+
+    def _set_in_all_groups(self, name: str, value: Any) -> None:
+        """Set a hyperparameter in every group, or, where one refuses it, in none."""
+        groups = self._param_groups
+        checked = [group._checked_change(name, value) for group in groups]
+        for group, settings in zip(groups, checked, strict=True):
+            group._replace(settings)
+        self._set_hyperparameters()
 
     def _set_hyperparameters(self) -> None:
         """Have the next step ask for all numbers: constants once, schedules at every step."""
@@ -436,36 +533,11 @@ class Optimizer:
         self._stale = True
 
 
-def _rebuilt(
-    cls: type[Optimizer],
-    groups: list[dict[str, Any]],
-    grouped: bool,
-    arguments: dict[str, Any],
-    counts: tuple[int, int],
-    arrays: dict[str, Any],
-) -> Optimizer:
-    """Make an optimizer again of what __reduce__ took apart."""
-    make: Any = cls
-    optimizer: Optimizer
-    if grouped:
-        optimizer = make(groups, **arguments)
-    else:
-        settings = dict(groups[0])
-        optimizer = make(settings.pop("params"), **settings, **arguments)
-    with optimizer._between_steps():
-        state.restore(optimizer, *counts, arrays)
-    return optimizer
-
-
-def _value_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
+def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
     """The number of this step; NaN for None."""
     if callable(value):
-        return as_float(value(step), interval, f"the schedule of {name} at step {step}")
+        return value_at(name, value, interval, step)
     return math.nan if value is None else value
-
-
-def _checked_or_none(name: str, value: Any, interval: Interval) -> Number | None:
-    return None if value is None else check_number(name, value, interval)
 
 
 def _checked_nonfinite(value: object) -> str:

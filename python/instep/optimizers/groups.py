@@ -7,13 +7,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from instep.optimizers.hyperparameters import (
-    Interval,
-    as_float,
-    check_flag,
-    check_number,
-    check_pair,
-)
+from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
 if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
@@ -74,10 +68,14 @@ class ParamGroup(MutableMapping[str, Any]):
         return self.params if name == "params" else self._settings[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._checked(name, value)  # for its own message, before it is looked at with the others
-        self._replace(self._checked_settings({**self._settings, name: value}))
+        self._replace(self._checked_change(name, value))
         if tell_optimizer := self._changed():
             tell_optimizer()
+
+    def _checked_change(self, name: str, value: Any) -> dict[str, Any]:
+        """Check a hyperparameter that is to replace the present one, and return all."""
+        self._checked(name, value)  # for its own message, before it is looked at with the others
+        return self._checked_settings({**self._settings, name: value})
 
     def _checked_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Check hyperparameters that are to replace the present ones."""
@@ -109,49 +107,37 @@ class ParamGroup(MutableMapping[str, Any]):
         return f"ParamGroup({settings}, params={list(self.names)})"
 
     def _checked(self, name: str, value: Any) -> Any:
-        rule = self._rule
         if name == "params":
             raise TypeError("params can't be changed; make a new optimizer")
-        if name in rule._intervals:
-            interval = rule._intervals[name]
-            return (
-                None
-                if value is None and name == "clip_value"
-                else check_number(name, value, interval)
+        known = self._rule._hyperparameters
+        if name not in known:
+            raise TypeError(
+                f"{self._rule.__name__} has no hyperparameter {name!r} in a group; it has "
+                f"{', '.join(known)}"
             )
-        if name in rule._pairs:
-            return check_pair(name, value, rule._pairs[name])
-        if name in rule._flags:
-            return check_flag(name, value)
-        known = ", ".join([*rule._intervals, *rule._pairs, *rule._flags])
-        raise TypeError(
-            f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}"
-        )
+        return known[name].check(name, value)
 
     # ---- what the core takes -------------------------------------------------------------------
 
     def _named_values(self) -> list[tuple[str, Any, Interval]]:
         """Every number the core needs, in its order: name, number or callable, allowed interval."""
-        rule, settings = self._rule, self._settings
-        values: list[tuple[str, Any, Interval]] = []
-        for name in rule._core_hyperparameters:
-            if name[-1].isdigit():  # beta1 is betas[0]
-                pair, index = name[:-1] + "s", int(name[-1]) - 1
-                values.append((f"{pair}[{index}]", settings[pair][index], rule._pairs[pair]))
-            else:
-                values.append((name, settings[name], rule._intervals[name]))
-        clip_value = settings["clip_value"]
-        decay = ("weight_decay", 0.0 if rule._decoupled_decay else settings["weight_decay"])
-        values.append(
-            (
-                "clip_value",
-                math.inf if clip_value is None else clip_value,
-                rule._intervals["clip_value"],
-            )
-        )
-        values.append((*decay, rule._intervals["weight_decay"]))
-        values.append(("l1", settings["l1"], rule._intervals["l1"]))
+        rule = self._rule
+        values = [self._named_value(name) for name in rule._core_hyperparameters]
+        for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
+            _, value, interval = self._named_value(name)
+            is_off = value is None or (name == "weight_decay" and rule._decoupled_decay)
+            values.append((name, off if is_off else value, interval))
         return values
+
+    def _named_value(self, name: str) -> tuple[str, Any, Interval]:
+        if name[-1].isdigit() and name not in self._settings:  # beta1 is betas[0]
+            pair, index = name[:-1] + "s", int(name[-1]) - 1
+            value, name = self._settings[pair][index], f"{pair}[{index}]"
+        else:
+            pair, value = name, self._settings[name]
+        kind = self._rule._hyperparameters[pair]
+        assert isinstance(kind, InInterval)  # for it is a number in the core
+        return name, value, kind.interval
 
     def _prepare(self) -> None:
         """Sort the numbers into constants and schedules, once for all steps until the next change."""
@@ -169,8 +155,5 @@ class ParamGroup(MutableMapping[str, Any]):
         """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
         values = self._constants.copy()
         for place, name, schedule, interval in self._schedules:
-            value = schedule(step)
-            if type(value) is not float or value not in interval:
-                value = as_float(value, interval, f"the schedule of {name} at step {step}")
-            values[place] = value
+            values[place] = value_at(name, schedule, interval, step)
         return values

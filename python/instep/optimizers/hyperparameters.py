@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
 
-__all__ = ["Interval", "Number", "as_float", "check_flag", "check_number", "check_pair"]
+if TYPE_CHECKING:
+    from instep.optimizers.base import Optimizer
+
+__all__ = [
+    "Flag",
+    "Hyperparameter",
+    "InInterval",
+    "Interval",
+    "Number",
+    "Numeric",
+    "NumericOrNone",
+    "NumericPair",
+    "as_float",
+    "check_number",
+    "check_number_or_none",
+    "value_at",
+]
 
 #: A number, or a callable from the number of completed steps (0 at the first step) to one.
 Number: TypeAlias = "float | Callable[[int], float]"
 
-Settings: TypeAlias = Mapping[str, Any]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -65,17 +82,107 @@ def check_number(name: str, value: Any, interval: Interval) -> Number:
     return value if callable(value) else as_float(value, interval, name)
 
 
-def check_pair(name: str, value: Any, interval: Interval) -> tuple[Number, Number]:
-    """Return a hyperparameter that is a pair, such as betas."""
+def check_number_or_none(name: str, value: Any, interval: Interval) -> Number | None:
+    """Return a hyperparameter that is off where it is None."""
+    return None if value is None else check_number(name, value, interval)
+
+
+def value_at(name: str, schedule: Callable[[int], float], interval: Interval, step: int) -> float:
+    """Return what a schedule gives for a step, checked; name it in a note to what it raises."""
     try:
-        first, second = value
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; a pair, each {interval}, is wanted") from None
-    return check_number(f"{name}[0]", first, interval), check_number(f"{name}[1]", second, interval)
+        value = schedule(step)
+    except Exception as error:
+        # add_note, which Python 3.10 lacks: pytest and IPython show its notes there, too.
+        note = f"raised by the schedule of {name} at step {step}"
+        vars(error).setdefault("__notes__", []).append(note)
+        raise
+    if type(value) is float and value in interval:
+        return value
+    return as_float(value, interval, f"the schedule of {name} at step {step}")
 
 
-def check_flag(name: str, value: Any) -> bool:
-    """Return a hyperparameter that is on or off."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; True or False is wanted")
-    return value
+class Hyperparameter(ABC, Generic[Value]):
+    """What a rule's hyperparameter may be; as an attribute of an optimizer, its value in all groups.
+
+    Reading it raises ValueError where the groups differ; setting it sets it for all groups, or,
+    where one refuses it, for none.
+    """
+
+    _name = ""
+
+    @abstractmethod
+    def check(self, name: str, value: Any) -> Value:
+        """Return the value to keep; raise TypeError or ValueError in the words of name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+        self.__doc__ = f"{name} of all groups, to read and set; see `instep.{owner.__name__}`."
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> Hyperparameter[Value]: ...
+
+    @overload
+    def __get__(self, optimizer: Optimizer, owner: type) -> Value: ...
+
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
+        if optimizer is None:
+            return self
+        first, *others = (group[self._name] for group in optimizer.param_groups)
+        if any(other != first for other in others):
+            raise ValueError(
+                f"the groups' {self._name} differ; read each as param_groups[k]['{self._name}']"
+            )
+        return first
+
+    def __set__(self, optimizer: Optimizer, value: Value) -> None:
+        optimizer._set_in_all_groups(self._name, value)
+
+
+class InInterval(Hyperparameter[Value]):
+    """A hyperparameter made of numbers in an interval, each of which may be a schedule."""
+
+    def __init__(self, interval: Interval) -> None:
+        self.interval = interval
+
+
+class Numeric(InInterval[Number]):
+    """A number."""
+
+    def check(self, name: str, value: Any) -> Number:
+        """Accept a number in the interval, or any callable."""
+        return check_number(name, value, self.interval)
+
+
+class NumericOrNone(InInterval["Number | None"]):
+    """A number, or None for none."""
+
+    def check(self, name: str, value: Any) -> Number | None:
+        """Accept None, a number in the interval, or any callable."""
+        return check_number_or_none(name, value, self.interval)
+
+
+class NumericPair(InInterval["tuple[Number, Number]"]):
+    """Two numbers."""
+
+    def check(self, name: str, value: Any) -> tuple[Number, Number]:
+        """Accept a pair of numbers in the interval, or of any callables."""
+        try:
+            first, second = value
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} is {value!r}; a pair, each {self.interval}, is wanted"
+            ) from None
+        return (
+            check_number(f"{name}[0]", first, self.interval),
+            check_number(f"{name}[1]", second, self.interval),
+        )
+
+
+class Flag(Hyperparameter[bool]):
+    """On or off."""
+
+    def check(self, name: str, value: Any) -> bool:
+        """Accept True or False."""
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; True or False is wanted")
+        return value

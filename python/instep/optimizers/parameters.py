@@ -9,21 +9,27 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Copies", "Gradients", "NamedParameters", "Params", "match_copies", "name_parameters"]
+__all__ = [
+    "Array",
+    "Container",
+    "Copies",
+    "Gradients",
+    "NamedParameters",
+    "Params",
+    "match_copies",
+    "name_parameters",
+]
 
+# One kind of sequence in each union: type checkers then read a list display in the light of it.
 Array: TypeAlias = npt.NDArray[Any]
 Container: TypeAlias = "Array | Sequence[Array] | Mapping[str, Array]"
 #: One array, a list or tuple of arrays, a dict name -> array, or a list of group dicts.
-Params: TypeAlias = "Container | Sequence[Mapping[str, Any]]"
+Params: TypeAlias = "Array | Sequence[Array | Mapping[str, Any]] | Mapping[str, Array]"
 #: The same container with gradients; None for one leaves its parameter alone.
-Gradients: TypeAlias = (
-    "Array | float | Sequence[Array | float | None] | Mapping[str, Array | None]"
-    " | Sequence[Gradients] | None"
-)
+Gradients: TypeAlias = "Gradient | Sequence[Gradients] | Mapping[str, Gradient]"
+Gradient: TypeAlias = "Array | float | np.floating[Any] | None"
 #: The same container with arrays that the parameters are copied to; None for one without.
-Copies: TypeAlias = (
-    "Array | Sequence[Array | None] | Mapping[str, Array | None] | Sequence[Copies] | None"
-)
+Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Array | None] | None"
 
 
 @dataclass(frozen=True)

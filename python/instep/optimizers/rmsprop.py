@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.parameters import Params
 
-from instep.optimizers.base import Optimizer
-from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Copies, Params
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["RMSprop"]
 
@@ -26,14 +27,13 @@ class RMSprop(Optimizer):
         p = p - lr * g / d                        momentum: b = momentum * b + g / d
                                                             p = p - lr * b
 
-    What happens to the gradient before that is said at `SGD`.
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
 
     Parameters
     ----------
-    params : array, list or tuple of arrays, dict name -> array, or list of group dicts
-        As for `SGD`.
-    lr : float or callable
-        Learning rate, at least 0.
+    params, lr
+        As for `Optimizer`.
     alpha : float or callable
         How much of the running mean of squares is kept, in [0, 1).
     eps : float or callable
@@ -46,12 +46,12 @@ class RMSprop(Optimizer):
     eps_inside_sqrt : bool
         Add eps under the root, as Keras and optax do.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
-        As for `SGD`.
+        As for `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        As `SGD`.
+        As for `Optimizer`.
 
     References
     ----------
@@ -70,13 +70,15 @@ class RMSprop(Optimizer):
     array([1., 4.])
     """
 
+    __slots__ = ()
+
     _rule = "rmsprop"
-    _intervals: ClassVar[dict[str, Interval]] = {
-        "alpha": Interval(0.0, 1.0, high_open=True),
-        "eps": Interval(),
-        "momentum": Interval(0.0, 1.0),
-    }
-    _flags = ("centered", "eps_inside_sqrt")
+
+    alpha = Numeric(Interval(0.0, 1.0, high_open=True))
+    eps = Numeric(Interval())
+    centered = Flag()
+    momentum = Numeric(Interval(0.0, 1.0))
+    eps_inside_sqrt = Flag()
 
     def __init__(
         self,
@@ -89,35 +91,17 @@ class RMSprop(Optimizer):
         momentum: Number = 0.0,
         eps_inside_sqrt: bool = False,
         weight_decay: Number = 0.0,
-        l1: Number = 0.0,
-        clip_value: Number | None = None,
-        maximize: bool = False,
-        clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
-        ema_decay: Number | None = None,
-        copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "centered": centered,
-                "momentum": momentum,
-                "eps_inside_sqrt": eps_inside_sqrt,
-                "weight_decay": weight_decay,
-                "l1": l1,
-                "clip_value": clip_value,
-                "maximize": maximize,
-            },
-            clip_norm=clip_norm,
-            nonfinite=nonfinite,
-            ema_decay=ema_decay,
-            copy_to=copy_to,
-            state_dtype=state_dtype,
-        )
+        own = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "centered": centered,
+            "momentum": momentum,
+            "eps_inside_sqrt": eps_inside_sqrt,
+        }
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.parameters import Params
 
-from instep.optimizers.base import Optimizer
-from instep.optimizers.hyperparameters import Interval, Number
-from instep.optimizers.parameters import Copies, Params
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SGD", "Momentum"]
+
+
+class SGDKeywords(Shared, total=False):
+    """Keywords of `SGD` that `Momentum` hands on."""
+
+    dampening: Number
+    nesterov: bool
+    lr_in_velocity: bool
 
 
 class SGD(Optimizer):
@@ -29,19 +38,13 @@ class SGD(Optimizer):
         b = momentum * b + lr * g
         p = p - b                                    or, with nesterov, p - (momentum * b + lr * g)
 
-    Before that, each line only where its argument is set: the gradient is scaled to ``clip_norm``,
-    clipped to ``clip_value``, negated by ``maximize``, and ``weight_decay * p`` and
-    ``l1 * sign(p)`` are added, in this order.
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
 
     Parameters
     ----------
-    params : array, list or tuple of arrays, dict name -> array, or list of group dicts
-        Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
-        strides, changed in place. A group dict has such a container under "params" and may have any
-        of the hyperparameters below but clip_norm and state_dtype.
-    lr : float or callable
-        Learning rate, at least 0. As every number here it may be a callable from the number of
-        completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
+    params, lr
+        As for `Optimizer`.
     momentum : float or callable
         In [0, 1]. 0 keeps no buffer.
     dampening : float or callable
@@ -50,36 +53,13 @@ class SGD(Optimizer):
         Nesterov's momentum; needs momentum > 0 and dampening = 0.
     lr_in_velocity : bool
         See above; needs momentum > 0 and dampening = 0.
-    weight_decay : float or callable
-        L2 regularisation, at least 0; added to the gradient.
-    l1 : float or callable
-        L1 regularisation, at least 0; added to the gradient.
-    clip_value : float, callable or None
-        Each element of the gradient is limited to [-clip_value, clip_value]; greater than 0.
-    maximize : bool
-        Go up the gradient, not down.
-    clip_norm : float, callable or None
-        The gradients of all parameters together are scaled down to this Euclidean norm where theirs
-        is larger; greater than 0. `grad_norm` has theirs.
-    nonfinite : {"propagate", "skip", "raise"}
-        Where a gradient is infinite or NaN: compute on ("propagate"), change nothing and count the
-        step in `skipped_steps` ("skip"; what was accumulated is dropped), or raise
-        FloatingPointError, which changes nothing either. The last two read the gradients once more.
-    ema_decay : float, callable or None
-        Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
-        e = e + (1 - ema_decay) * (p - e), in the same sweep; see `averaged`.
-    copy_to : container like params, or None
-        Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
-        float64 parameters) that always hold the parameters, rounded: written in the same sweep.
-    state_dtype : dtype or None
-        How states are stored: float16 or bfloat16 halve their memory and round them at every step.
-        None: float64 for float64 parameters, float32 for the others.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        If a parameter can't be updated in place (read-only, misaligned, byte-swapped, of another
-        dtype, overlapping itself or another), or a hyperparameter is out of its range.
+        As for `Optimizer`.
 
     References
     ----------
@@ -100,12 +80,14 @@ class SGD(Optimizer):
     array([ 1., -2.])
     """
 
+    __slots__ = ()
+
     _rule = "sgd"
-    _intervals: ClassVar[dict[str, Interval]] = {
-        "momentum": Interval(0.0, 1.0),
-        "dampening": Interval(0.0, 1.0),
-    }
-    _flags = ("nesterov", "lr_in_velocity")
+
+    momentum = Numeric(Interval(0.0, 1.0))
+    dampening = Numeric(Interval(0.0, 1.0))
+    nesterov = Flag()
+    lr_in_velocity = Flag()
 
     def __init__(
         self,
@@ -117,34 +99,16 @@ class SGD(Optimizer):
         nesterov: bool = False,
         lr_in_velocity: bool = False,
         weight_decay: Number = 0.0,
-        l1: Number = 0.0,
-        clip_value: Number | None = None,
-        maximize: bool = False,
-        clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
-        ema_decay: Number | None = None,
-        copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "nesterov": nesterov,
-                "lr_in_velocity": lr_in_velocity,
-                "weight_decay": weight_decay,
-                "l1": l1,
-                "clip_value": clip_value,
-                "maximize": maximize,
-            },
-            clip_norm=clip_norm,
-            nonfinite=nonfinite,
-            ema_decay=ema_decay,
-            copy_to=copy_to,
-            state_dtype=state_dtype,
-        )
+        own = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "nesterov": nesterov,
+            "lr_in_velocity": lr_in_velocity,
+        }
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -168,7 +132,23 @@ class SGD(Optimizer):
 class Momentum(SGD):
     """Stochastic gradient descent with momentum: `SGD` with momentum=0.9 by default, greater than 0.
 
-    Formula, parameters, errors and papers are those of `SGD`.
+    Formula and papers are those of `SGD`.
+
+    Parameters
+    ----------
+    params, lr
+        As for `SGD`.
+    momentum : float or callable
+        In (0, 1].
+    dampening, nesterov, lr_in_velocity
+        As for `SGD`.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `SGD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `SGD`.
 
     Examples
     --------
@@ -180,42 +160,18 @@ class Momentum(SGD):
     {'w': array([2.1])}
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         params: Params,
         lr: Number = 1e-3,
         *,
         momentum: Number = 0.9,
-        dampening: Number = 0.0,
-        nesterov: bool = False,
-        lr_in_velocity: bool = False,
         weight_decay: Number = 0.0,
-        l1: Number = 0.0,
-        clip_value: Number | None = None,
-        maximize: bool = False,
-        clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
-        ema_decay: Number | None = None,
-        copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        **sgds: Unpack[SGDKeywords],
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-            lr_in_velocity=lr_in_velocity,
-            weight_decay=weight_decay,
-            l1=l1,
-            clip_value=clip_value,
-            maximize=maximize,
-            clip_norm=clip_norm,
-            nonfinite=nonfinite,
-            ema_decay=ema_decay,
-            copy_to=copy_to,
-            state_dtype=state_dtype,
-        )
+        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, **sgds)
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:

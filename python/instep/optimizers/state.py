@@ -40,7 +40,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
         "clip_norm": _encoded(optimizer.clip_norm),
-        "ema_decay": _encoded(optimizer._ema_decay),
+        "ema_decay": _encoded(optimizer.ema_decay),
         "param_groups": [
             {
                 "params": list(group.names),
@@ -75,12 +75,13 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             f"the state is of rule {state['rule']!r}; {type(optimizer).__name__!r} is wanted"
         )
     clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm)
-    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer._ema_decay)
-    clip_norm, ema_decay = optimizer._checked_extras(clip_norm, ema_decay)
-    if (ema_decay is None) != (optimizer._ema_decay is None):
+    clip_norm = optimizer._checked_clip_norm(clip_norm)
+    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay)
+    if (ema_decay is None) != (optimizer.ema_decay is None):
         raise ValueError(
             "averages are there in only one of the state and the optimizer; in both or neither is wanted"
         )
+    ema_decay = optimizer._checked_ema_decay(ema_decay)
     settings = _checked_groups(optimizer, state["param_groups"])
     check_arrays_and_steps(optimizer, state)
     counts = [_count(key, state[key]) for key in ("step_count", "skipped_steps")]
@@ -107,6 +108,45 @@ def restore(
     ):
         for name, array in mine.items():
             array[...] = theirs[name]
+
+
+def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
+    """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer."""
+    if optimizer._plan.suspended:
+        raise RuntimeError("inside averaged() the parameters are averages; copy after the block")
+    groups = [{"params": g.params, **g._settings} for g in optimizer.param_groups]
+    arguments = {
+        "clip_norm": optimizer.clip_norm,
+        "nonfinite": optimizer.nonfinite,
+        "ema_decay": optimizer.ema_decay,
+        "copy_to": optimizer._copy_to,
+        "state_dtype": optimizer._state_dtype,
+    }
+    with optimizer._between_steps():
+        counts = (optimizer.step_count, optimizer.skipped_steps)
+        arrays = arrays_and_steps(optimizer)
+    parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, arrays)
+    return _put_together, parts
+
+
+def _put_together(
+    cls: type[Optimizer],
+    groups: list[dict[str, Any]],
+    grouped: bool,
+    arguments: dict[str, Any],
+    counts: tuple[int, int],
+    arrays: dict[str, Any],
+) -> Optimizer:
+    make: Any = cls
+    optimizer: Optimizer
+    if grouped:
+        optimizer = make(groups, **arguments)
+    else:
+        settings = dict(groups[0])
+        optimizer = make(settings.pop("params"), **settings, **arguments)
+    with optimizer._between_steps():
+        restore(optimizer, *counts, arrays)
+    return optimizer
 
 
 def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
