@@ -21,7 +21,7 @@ struct Adam {
     static constexpr bool amsgrad = Options & 1, decoupled_decay = Options & 2;
     static constexpr bool valid = true;
     static constexpr int slots = 3;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
+    static constexpr StateName states[slots] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, step_size_, root_correction_, eps_, decay_;
 

@@ -18,7 +18,7 @@ struct RMSprop {
     static constexpr bool centered = Options & 1, has_momentum = Options & 2, eps_inside_sqrt = Options & 4;
     static constexpr bool valid = true;
     static constexpr int slots = 3;
-    static constexpr StateName states[] = {
+    static constexpr StateName states[slots] = {
         {"square_avg", true}, {"grad_avg", centered}, {"momentum_buffer", has_momentum}};
 
     T lr_, alpha_, one_minus_alpha_, eps_, momentum_;

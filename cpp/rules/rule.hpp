@@ -4,7 +4,7 @@
 //
 //   name, hyperparameters, options, states   as Python and the registry see them; option i is bit i
 //   valid                                    whether this choice of options makes sense
-//   slots                                    how many states operator() takes
+//   slots                                    how many states operator() takes, the length of states
 //   prepare(h, t)                            the rule's scalars from hyperparameters and the parameter's step t >= 1,
 //                                            computed in double and rounded to T once
 //   operator()(p, g, states...)              the formula for one element, in the paper's notation; a state that the

@@ -19,7 +19,7 @@ struct SGD {
     static constexpr bool has_momentum = Options & 1, nesterov = Options & 2, lr_in_velocity = Options & 4;
     static constexpr bool valid = has_momentum || !(nesterov || lr_in_velocity);
     static constexpr int slots = 1;
-    static constexpr StateName states[] = {{"momentum_buffer", has_momentum}};
+    static constexpr StateName states[slots] = {{"momentum_buffer", has_momentum}};
 
     T lr_, momentum_, undamped_;
     bool first_;
