@@ -6,6 +6,10 @@
 
 #include <math.h>
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#pragma fp_contract(off)  // its -ffp-contract=off; without, older versions round a*b+c once
+#endif
+
 namespace instep::INSTEP_LEVEL {
 namespace {
 
