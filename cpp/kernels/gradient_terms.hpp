@@ -19,7 +19,7 @@ void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, s
     }
     if (terms.clipped) {
         const T limit = static_cast<T>(terms.clip_value);
-        for (std::int64_t i = 0; i < count; ++i) g[i] = minimum(maximum(g[i], -limit), limit);
+        for (std::int64_t i = 0; i < count; ++i) g[i] = clamp(g[i], limit);
     }
     if (terms.negated) {
         for (std::int64_t i = 0; i < count; ++i) g[i] = -g[i];

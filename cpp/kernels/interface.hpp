@@ -50,16 +50,19 @@ struct GradientTerms {
     double scale, clip_value, l2_factor, l1_factor;
 };
 
-// One rule applied to elements [begin, begin + count) of one tensor. Operands without data are left out.
-struct Sweep {
-    const void* scalars;  // as Variant::prepare left them
-    GradientTerms terms;
+// The arrays of one tensor. Operands without data are left out.
+struct Operands {
     Operand param, grad, states[max_states];
     Operand accumulated;  // of earlier micro-batches: the gradient is the sum of both
     Operand average;      // exponential moving average of the parameter
-    double average_rate;  // 1 - decay
     Operand copy;         // the parameter once more, rounded to another format
-    std::int64_t begin, count;
+};
+
+// What a step does, alike for all tensors that share a rule, its hyperparameters and a step count.
+struct Settings {
+    GradientTerms terms;
+    double average_rate;                                  // 1 - decay
+    alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare left them
 };
 
 struct StateName {
@@ -73,7 +76,8 @@ struct Variant {
     int state_count;
     StateName states[max_states];
     void (*prepare[compute_count])(const double* hyperparameters, std::int64_t t, void* scalars);
-    void (*sweep[compute_count])(const Sweep&);
+    // Applies the rule to elements [begin, begin + count).
+    void (*sweep[compute_count])(const Operands&, const Settings&, std::int64_t begin, std::int64_t count);
 };
 
 // A rule. Variant k has option i switched on where bit i of k is set.

@@ -65,19 +65,21 @@ void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) 
 // Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
 // the gradient's terms, the rule and what follows it while it is in the L1 cache.
 template <class Rule, class T>
-void update_in_blocks(const Rule& rule, const Sweep& chunk) {
-    const bool has_terms = any(chunk.terms);
-    Block<T> param(chunk.param);
-    GradientBlock<T> grad(chunk.accumulated, chunk.grad);
-    Block<T> states[max_states] = {Block<T>(chunk.states[0]), Block<T>(chunk.states[1]), Block<T>(chunk.states[2]),
-                                   Block<T>(chunk.states[3])};
-    Block<T> average(chunk.average);
-    for_each_block<T>(chunk.begin, chunk.count, [&](std::int64_t begin, std::int64_t count) {
+void update_in_blocks(const Rule& rule, const Operands& of, const Settings& settings, std::int64_t chunk_begin,
+                      std::int64_t chunk_count) {
+    const GradientTerms terms = settings.terms;
+    const bool has_terms = any(terms);
+    Block<T> param(of.param);
+    GradientBlock<T> grad(of.accumulated, of.grad);
+    Block<T> states[max_states] = {Block<T>(of.states[0]), Block<T>(of.states[1]), Block<T>(of.states[2]),
+                                   Block<T>(of.states[3])};
+    Block<T> average(of.average);
+    for_each_block<T>(chunk_begin, chunk_count, [&](std::int64_t begin, std::int64_t count) {
         T* p = param.load(begin, count);
         const T* g = nullptr;
         if (has_terms) {
             T* changed = grad.load_copy(begin, count);
-            apply(chunk.terms, changed, p, count);
+            apply(terms, changed, p, count);
             g = changed;
         } else {
             g = grad.load(begin, count);
@@ -89,36 +91,36 @@ void update_in_blocks(const Rule& rule, const Sweep& chunk) {
         param.store(begin, count);
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) states[k].store(begin, count);
-        if (chunk.average.data != nullptr) {
-            follow(static_cast<T>(chunk.average_rate), average.load(begin, count), p, count);
+        if (of.average.data != nullptr) {
+            follow(static_cast<T>(settings.average_rate), average.load(begin, count), p, count);
             average.store(begin, count);
         }
-        if (chunk.copy.data != nullptr) store_block(chunk.copy, begin, count, p);
+        if (of.copy.data != nullptr) store_block(of.copy, begin, count, p);
     });
 }
 
 // Whether the rule can run over the arrays themselves.
 template <class Rule, class T>
-bool all_ready(const Sweep& chunk) {
-    if (any(chunk.terms) || chunk.accumulated.data != nullptr) return false;
-    if (chunk.average.data != nullptr || chunk.copy.data != nullptr) return false;
-    bool ready = lies_ready<T>(chunk.param) && lies_ready<T>(chunk.grad);
-    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(chunk.states[k]));
+bool all_ready(const Operands& of, const GradientTerms& terms) {
+    if (any(terms) || of.accumulated.data != nullptr) return false;
+    if (of.average.data != nullptr || of.copy.data != nullptr) return false;
+    bool ready = lies_ready<T>(of.param) && lies_ready<T>(of.grad);
+    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(of.states[k]));
     return ready;
 }
 
 template <class Rule, class T>
-void sweep(const Sweep& chunk) {
+void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
     Rule rule;
-    std::memcpy(static_cast<void*>(&rule), chunk.scalars, sizeof rule);
-    if (!all_ready<Rule, T>(chunk)) {
-        update_in_blocks<Rule, T>(rule, chunk);
+    std::memcpy(static_cast<void*>(&rule), settings.scalars, sizeof rule);
+    if (!all_ready<Rule, T>(of, settings.terms)) {
+        update_in_blocks<Rule, T>(rule, of, settings, begin, count);
         return;
     }
     T* s[max_states] = {};
     for (int k = 0; k < Rule::slots; ++k)
-        if (Rule::states[k].used) s[k] = in_place<T>(chunk.states[k], chunk.begin);
-    update_in_place(rule, chunk.count, in_place<T>(chunk.param, chunk.begin), in_place<T>(chunk.grad, chunk.begin), s);
+        if (Rule::states[k].used) s[k] = in_place<T>(of.states[k], begin);
+    update_in_place(rule, count, in_place<T>(of.param, begin), in_place<T>(of.grad, begin), s);
 }
 
 }  // namespace

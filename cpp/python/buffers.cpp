@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 namespace instep {
@@ -32,14 +33,19 @@ std::vector<KnownDtype>& known_dtypes() {
     return *known;
 }
 
+const KnownDtype* find_known(PyObject* descr) {
+    for (const KnownDtype& known : known_dtypes())
+        if (known.descr == descr) return &known;
+    return nullptr;
+}
+
 // bfloat16 is known by its name: ml_dtypes defines it, JAX and TensorFlow hand it on, none need be imported here.
 bool is_bfloat16(const py::dtype& dtype) {
     return dtype.itemsize() == 2 && text_of(dtype.attr("type").attr("__name__")) == "bfloat16";
 }
 
 Format find_format(PyObject* descr, const std::string& who) {
-    for (const KnownDtype& known : known_dtypes())
-        if (known.descr == descr) return known.format;
+    if (const KnownDtype* known = find_known(descr)) return known->format;
     const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
     const char byteorder = dtype.byteorder();
     const bool swapped = byteorder != '=' && byteorder != '|';
@@ -69,12 +75,12 @@ void require_array(PyObject* object, const std::string& who) {
     if (!npy_api::get().PyArray_Check_(object))
         throw py::type_error(who + " is a " + type_name(object) + "; a NumPy array is wanted");
     // An update of a masked array's data would pass over its mask.
-    if (Py_TYPE(object) != npy_api::get().PyArray_Type_ && py::hasattr(object, "mask"))
+    if (!is_plain_array(object) && py::hasattr(object, "mask"))
         throw py::type_error(who + " is a " + type_name(object) + "; a plain NumPy array is wanted");
 }
 
 void require_aligned(const ArrayFields& fields, const std::string& who) {
-    if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0)
+    if (!fields.aligned())
         throw py::value_error(who + " is misaligned; an array whose elements lie on their own boundaries is wanted");
 }
 
@@ -94,16 +100,6 @@ void require_shape(const ArrayFields& fields, const Extents& shape, Who who) {
 }
 
 }  // namespace
-
-ArrayFields::ArrayFields(PyObject* array) {
-    const auto* proxy = py::detail::array_proxy(array);
-    data = proxy->data;
-    ndim = proxy->nd;
-    shape = reinterpret_cast<const std::int64_t*>(proxy->dimensions);
-    strides = reinterpret_cast<const std::int64_t*>(proxy->strides);
-    descr = proxy->descr;
-    flags = proxy->flags;
-}
 
 std::int64_t ArrayFields::size() const {
     std::int64_t count = 1;
@@ -127,7 +123,7 @@ Format check_parameter(const py::object& parameter, const std::string& who) {
     require_array(parameter.ptr(), who);
     const ArrayFields fields(parameter.ptr());
     const Format format = find_format(fields.descr, who);
-    if ((fields.flags & npy_api::NPY_ARRAY_WRITEABLE_) == 0)
+    if (!fields.writeable())
         throw py::value_error(who + " is read-only; a writeable array is wanted, for it is updated in place");
     require_aligned(fields, who);
     if (overlaps_itself(Extents(fields.shape, fields.shape + fields.ndim),
@@ -141,21 +137,18 @@ Format check_parameter(const py::object& parameter, const std::string& who) {
 
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape) {
     const auto who = [&name] { return "gradient of '" + name + "'"; };
-    if (Py_TYPE(gradient) != npy_api::get().PyArray_Type_) require_array(gradient, who());
+    if (!is_plain_array(gradient)) require_array(gradient, who());
     const ArrayFields fields(gradient);
-    Format format = Format::float64;
-    bool found = false;
-    for (const KnownDtype& known : known_dtypes()) {
-        if (known.descr != fields.descr) continue;
-        format = known.format;
-        found = true;
-        break;
-    }
-    if (!found) format = find_format(fields.descr, who());
-    if ((fields.flags & npy_api::NPY_ARRAY_ALIGNED_) == 0) require_aligned(fields, who());
+    const KnownDtype* known = find_known(fields.descr);
+    const Format format = known != nullptr ? known->format : find_format(fields.descr, who());
+    if (!fields.aligned()) require_aligned(fields, who());
     require_shape(fields, shape, who);
     return format;
 }
+
+bool is_plain_array(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
+
+bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
 
 Format check_copy(const py::object& copy, const std::string& who, const Extents& shape, Format parameter) {
     const Format format = check_parameter(copy, who);
@@ -203,12 +196,23 @@ void OwnedMemory::finish() {
     for (const Owner& owner : owners_) reaches_.push_back(reach = std::max(reach, owner.high));
 }
 
+std::vector<OwnedMemory::Owner>::const_iterator OwnedMemory::first_from(const char* address) const {
+    return std::lower_bound(owners_.begin(), owners_.end(), address,
+                            [](const Owner& owner, const char* low) { return owner.low < low; });
+}
+
 void OwnedMemory::find(const char* low, const char* high, std::vector<const Owner*>& found) const {
     // Owners that begin below the range's end, backwards, while one of those before may still reach into it.
-    auto end = std::lower_bound(owners_.begin(), owners_.end(), high,
-                                [](const Owner& owner, const char* address) { return owner.low < address; });
+    const auto end = first_from(high);
     for (auto i = static_cast<std::size_t>(end - owners_.begin()); i-- > 0 && reaches_[i] > low;)
         if (owners_[i].high > low) found.push_back(&owners_[i]);
+}
+
+OwnedMemory::Gap OwnedMemory::gap_around(const char* low, const char* high) const {
+    const auto next = first_from(high);
+    const auto below = static_cast<std::size_t>(next - owners_.begin());
+    const auto* const top = reinterpret_cast<const char*>(std::numeric_limits<std::uintptr_t>::max());
+    return {below == 0 ? nullptr : reaches_[below - 1], next == owners_.end() ? top : next->low};
 }
 
 }  // namespace instep

@@ -25,8 +25,18 @@ struct ArrayFields {
     PyObject* descr;
     int flags;
 
-    explicit ArrayFields(PyObject* array);
+    explicit ArrayFields(PyObject* array) {
+        const auto* proxy = py::detail::array_proxy(array);
+        data = proxy->data;
+        ndim = proxy->nd;
+        shape = reinterpret_cast<const std::int64_t*>(proxy->dimensions);
+        strides = reinterpret_cast<const std::int64_t*>(proxy->strides);
+        descr = proxy->descr;
+        flags = proxy->flags;
+    }
     std::int64_t size() const;
+    bool aligned() const { return (flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+    bool writeable() const { return (flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0; }
 };
 
 std::int64_t item_size(Format format);
@@ -44,6 +54,12 @@ Format check_copy(const py::object& copy, const std::string& who, const Extents&
 
 // Throws TypeError or ValueError unless the gradient can be read and has the parameter's shape. Returns its format.
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape);
+
+// Whether the object is an ndarray itself and no subclass.
+bool is_plain_array(PyObject* object);
+
+// Whether a dtype object stays for the life of the process, so that its address tells what it is.
+bool is_known_dtype(PyObject* descr);
 
 // Whether two arrays share an element's bytes, decided exactly. May run other Python threads meanwhile.
 bool share_memory(py::handle a, py::handle b);
@@ -66,7 +82,15 @@ public:
     // Owners whose byte range meets [low, high).
     void find(const char* low, const char* high, std::vector<const Owner*>& found) const;
 
+    // The free memory around [low, high), which meets no owner.
+    struct Gap {
+        const char *low, *high;
+    };
+    Gap gap_around(const char* low, const char* high) const;
+
 private:
+    std::vector<Owner>::const_iterator first_from(const char* address) const;
+
     std::vector<Owner> owners_;         // by low
     std::vector<const char*> reaches_;  // highest end among the owners up to this one
 };

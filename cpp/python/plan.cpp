@@ -75,19 +75,16 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
     stepper_ = std::make_unique<Stepper>(std::move(unplanned_));
     stepper_->start_followers(current_level());
     collector_ = std::make_unique<GradientCollector>(std::move(containers), grouped);
-    for (std::size_t i = 0; i < bound_.size(); ++i) gradients_.push_back(std::make_unique<Gradient>());
     collected_.reserve(bound_.size());
 }
 
-std::size_t Plan::hold(const std::string& who, const py::object& array) {
+void Plan::hold(const std::string& who, const py::object& array) {
     const ArrayFields fields(array.ptr());
-    held_.push_back({who,
-                     py::reinterpret_borrow<py::array>(array),
-                     fields.data,
-                     {fields.shape, fields.shape + fields.ndim},
-                     {fields.strides, fields.strides + fields.ndim}});
+    held_.push_back({array.ptr(), fields.data, fields.ndim, extents_.size()});
+    extents_.insert(extents_.end(), fields.shape, fields.shape + fields.ndim);
+    extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
+    named_.push_back({who, py::reinterpret_borrow<py::array>(array)});
     weak_.push_back(py::weakref(array));
-    return held_.size() - 1;
 }
 
 // A new array that belongs to the parameter, in the order of its elements.
@@ -103,10 +100,14 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
     const Format format = check_parameter(parameter, who);
     Bound bound;
     bound.name = name;
-    bound.param = hold(who, parameter);
     const ArrayFields fields(parameter.ptr());
-    bound.shape = held_[bound.param].shape;
-    bound.order = memory_order(bound.shape, held_[bound.param].strides);
+    known_.emplace_back();
+    known_.back().param = held_.size();
+    hold(who, parameter);
+    known_.back().strides = extents_.size();
+    extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
+    bound.shape = {fields.shape, fields.shape + fields.ndim};
+    bound.order = memory_order(bound.shape, {fields.strides, fields.strides + fields.ndim});
     bound.dense = dense_strides(bound.shape, bound.order, 1);
     bound.logical_dense = dense_strides(bound.shape, logical_order(fields.ndim), 1);
 
@@ -114,10 +115,11 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
     tensor->size = fields.size();
     tensor->compute = format == Format::float64 ? Compute::float64 : Compute::float32;
     tensor->group = group;
-    tensor->param = {fields.data, format, nullptr};
+    Operands& operands = tensor->operands;
+    operands.param = {fields.data, format, nullptr};
     if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, item_size(format))) {
-        tensor->layout.assign(fields.shape, fields.strides, bound.order);
-        tensor->param.view = &tensor->layout.view();
+        tensor->param_layout.assign(fields.shape, fields.strides, bound.order);
+        operands.param.view = &tensor->param_layout.view();
     }
     std::int64_t streams = 3;  // the gradient is read, the parameter read and written
 
@@ -133,13 +135,13 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
     for (int k = 0; k < variant.state_count; ++k) {
         if (!variant.states[k].used) continue;
         const py::array state = make(bound, dtype);
-        tensor->states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
+        operands.states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
         bound.states[variant.states[k].name] = state;
         streams += 2;
     }
     if (averaged) {
         const py::array average = make(bound, compute_dtype);
-        tensor->average = {ArrayFields(average.ptr()).data, compute_format(*tensor), nullptr};
+        operands.average = {ArrayFields(average.ptr()).data, compute_format(*tensor), nullptr};
         bound.average = average;
         streams += 2;
     }
@@ -147,10 +149,10 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
         const Format copy_format = check_copy(copy, "the copy of '" + name + "'", bound.shape, format);
         const ArrayFields copied(copy.ptr());
         hold("the copy of '" + name + "'", copy);
-        tensor->copy = {copied.data, copy_format, nullptr};
+        operands.copy = {copied.data, copy_format, nullptr};
         if (!same_strides(copied.shape, copied.strides, bound.dense.data(), copied.ndim, item_size(copy_format))) {
             tensor->copy_layout.assign(copied.shape, copied.strides, bound.order);
-            tensor->copy.view = &tensor->copy_layout.view();
+            operands.copy.view = &tensor->copy_layout.view();
         }
         streams += 1;
     }
@@ -162,32 +164,34 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
 void Plan::make_accumulated(std::size_t i) {
     Bound& bound = bound_[i];
     if (!bound.accumulated.is_none()) return;
-    Tensor& tensor = *stepper_->tensors()[i];
+    Tensor& tensor = stepper_->tensor(i);
     const Format format = compute_format(tensor);
     const py::array array = make(bound, py::dtype(format_name(format)));
     const ArrayFields fields(array.ptr());
     tensor.accumulated = {fields.data, format, nullptr};
-    tensor.accumulated_in_logical_order = tensor.accumulated;
+    tensor.logical_order_of_accumulated = tensor.accumulated;
     if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, item_size(format))) {
         tensor.accumulated_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
-        tensor.accumulated_in_logical_order.view = &tensor.accumulated_layout.view();
+        tensor.logical_order_of_accumulated.view = &tensor.accumulated_layout.view();
     }
     bound.accumulated = array;
     owned_.add(array, "the accumulated gradient of '" + bound.name + "'");
     owned_.finish();
+    for (Known& known : known_) known.descr = nullptr;  // what was free memory may now be this array's
 }
 
 void Plan::check_overlaps() {
-    for (const Held& held : held_) owned_.add(held.array, held.who);
+    for (const Named& named : named_) owned_.add(named.array, named.who);
     owned_.finish();
-    for (const Held& held : held_) {
-        const ByteRange range = byte_range(held.shape.data(), held.strides.data(), static_cast<int>(held.shape.size()),
-                                           held.array.itemsize());
+    for (std::size_t k = 0; k < held_.size(); ++k) {
+        const Held& held = held_[k];
+        const Named& named = named_[k];
+        const ByteRange range = byte_range(shape_of(held), strides_of(held), held.ndim, named.array.itemsize());
         neighbours_.clear();
         if (range.low != range.high) owned_.find(held.data + range.low, held.data + range.high, neighbours_);
         for (const OwnedMemory::Owner* other : neighbours_) {
-            if (other->what == held.who || !share_memory(held.array, other->array)) continue;
-            throw py::value_error(held.who + " shares memory with " + other->what +
+            if (other->what == named.who || !share_memory(named.array, other->array)) continue;
+            throw py::value_error(named.who + " shares memory with " + other->what +
                                   "; arrays that don't overlap are wanted, or an element would be written twice");
         }
     }
@@ -236,7 +240,7 @@ void Plan::release() {
 
 std::vector<std::int64_t> Plan::steps() const {
     std::vector<std::int64_t> steps;
-    for (const auto& tensor : stepper_->tensors()) steps.push_back(tensor->steps);
+    for (std::size_t i = 0; i < stepper_->count(); ++i) steps.push_back(stepper_->steps(i));
     return steps;
 }
 
@@ -256,13 +260,13 @@ py::dict Plan::averages() const {
 py::dict Plan::accumulated() const {
     py::dict accumulated;
     for (std::size_t i = 0; i < bound_.size(); ++i)
-        if (stepper_->tensors()[i]->pending) accumulated[py::str(bound_[i].name)] = bound_[i].accumulated;
+        if (stepper_->pending(i)) accumulated[py::str(bound_[i].name)] = bound_[i].accumulated;
     return accumulated;
 }
 
 void Plan::discard_accumulated() {
     const StepLock::Guard guard(lock_);
-    for (const auto& tensor : stepper_->tensors()) tensor->pending = false;
+    stepper_->clear_pending();
 }
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
@@ -271,8 +275,8 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const st
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         const bool is_pending = std::find(pending.begin(), pending.end(), bound_[i].name) != pending.end();
         if (is_pending) make_accumulated(i);
-        stepper_->tensors()[i]->pending = is_pending;
-        stepper_->tensors()[i]->steps = steps[i];
+        stepper_->set_pending(i, is_pending);
+        stepper_->set_steps(i, steps[i]);
     }
     step_count_ = step_count;
     skipped_steps_ = skipped_steps;

@@ -52,14 +52,17 @@ public:
 private:
     // An array of the caller's that must stay where and what it was.
     struct Held {
+        PyObject* array;  // kept alive by named_
+        char* data;
+        int ndim;
+        std::size_t extents;  // its shape and then its strides, from here on in extents_
+    };
+    struct Named {
         std::string who;  // "parameter 'w'"
         py::array array;
-        char* data;
-        Extents shape, strides;
     };
     struct Bound {  // what Python holds of a tensor
         std::string name;
-        std::size_t param;  // index of it among held_
         Extents shape;
         Axes order;
         Extents dense;  // strides, in elements, of a gapless array in the step's order
@@ -67,6 +70,15 @@ private:
         py::dict states;
         py::object average = py::none();
         py::object accumulated = py::none();
+    };
+    // How the last gradient of a parameter lay. For one that lies like it, where no array of the optimizer is, the
+    // address is all that has to be taken down: that is what makes a step over many small tensors quick.
+    struct Known {
+        PyObject* descr = nullptr;       // null: nothing is known
+        std::size_t param;               // index of the parameter among held_
+        std::size_t strides;             // from here on in extents_
+        std::int64_t low = 0, high = 0;  // bytes that it reaches, from its first element
+        OwnedMemory::Gap gap{};          // free memory that it lay in
     };
     enum class NotFinite { propagate, skip, raise };
     struct Hyperparameters {
@@ -80,7 +92,11 @@ private:
     // plan.cpp: binding
     void bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
               const py::object& state_dtype, bool averaged);
-    std::size_t hold(const std::string& who, const py::object& array);
+    void hold(const std::string& who, const py::object& array);
+    const std::int64_t* shape_of(const Held& held) const { return &extents_[held.extents]; }
+    const std::int64_t* strides_of(const Held& held) const {
+        return &extents_[held.extents + static_cast<std::size_t>(held.ndim)];
+    }
     py::array make(const Bound& bound, const py::dtype& dtype);
     void make_accumulated(std::size_t i);
     void own_all();
@@ -91,13 +107,19 @@ private:
     void take(Use use, py::handle gradients, py::handle evaluate, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
     void check_arrays(Use use);
-    static void check_unchanged(const Held& held);
+    void check_unchanged(const Held& held, std::size_t index) const;
     void bind_gradient(std::size_t i, Use use);
+    bool bind_known(std::size_t i);
     void bind_given(std::size_t i);
+    void bind_accumulated(std::size_t i, bool given, Use use);
+    void note_known(std::size_t i, const ArrayFields& fields, const ByteRange& range);
     void take_scalar(py::object& gradient);
-    void confirm_separate(std::size_t i, const char* low, const char* high);
+    bool confirm_separate(std::size_t i, const char* low, const char* high);
 
     std::vector<Held> held_;
+    std::vector<Named> named_;  // of each in held_
+    std::vector<Known> known_;  // by parameter
+    std::vector<std::int64_t> extents_;
     std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference
     std::vector<Bound> bound_;
     std::unique_ptr<Stepper> stepper_;
@@ -107,7 +129,6 @@ private:
 
     Hyperparameters hyperparameters_;
     std::vector<py::object> collected_;
-    std::vector<std::unique_ptr<Gradient>> gradients_;
     std::vector<const OwnedMemory::Owner*> neighbours_;
     struct Confirmed {  // these two were found not to share an element
         PyObject* gradient;

@@ -59,8 +59,7 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
         hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
     }
     if (use == Use::step_accumulated) {
-        const auto& tensors = stepper_->tensors();
-        if (std::none_of(tensors.begin(), tensors.end(), [](const auto& tensor) { return tensor->pending; }))
+        if (!stepper_->any_pending())
             throw py::value_error("step() without gradients, and none have been accumulated; call accumulate first");
         collected_.assign(bound_.size(), py::none());
     } else {
@@ -76,8 +75,8 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
             if (!collected_[i].is_none()) make_accumulated(i);
     check_arrays(use);
     if (use == Use::accumulate) {
-        const int threads = team::threads_for(stepper_->work(gradients_));
-        without_gil(release_gil, [&] { stepper_->accumulate(current_level(), gradients_, threads); });
+        const int threads = team::threads_for(stepper_->work());
+        without_gil(release_gil, [&] { stepper_->accumulate(current_level(), threads); });
     } else {
         run_step(grad_scale, release_gil);
     }
@@ -86,8 +85,8 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
 void Plan::run_step(double grad_scale, bool release_gil) {
     const Extras extras{hyperparameters_.clip_norm, grad_scale, hyperparameters_.average_rate,
                         hyperparameters_.not_finite != NotFinite::propagate};
-    stepper_->prepare(current_level(), hyperparameters_.groups, gradients_, extras);
-    const int threads = team::threads_for(stepper_->work(gradients_));
+    stepper_->prepare(current_level(), hyperparameters_.groups, extras);
+    const int threads = team::threads_for(stepper_->work());
     const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_->take(threads); });
     if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
         const std::string text = "gradient of '" + bound_[static_cast<std::size_t>(bad)].name +
@@ -96,7 +95,7 @@ void Plan::run_step(double grad_scale, bool release_gil) {
         throw py::error_already_set();
     }
     ++(bad >= 0 ? skipped_steps_ : step_count_);
-    for (const auto& tensor : stepper_->tensors()) tensor->pending = false;
+    stepper_->clear_pending();
     if (extras.needs_norm())
         grad_norm_ = py::float_(stepper_->norm());
     else if (!grad_norm_.is_none())
@@ -107,61 +106,95 @@ void Plan::check_arrays(Use use) {
     confirmed_.clear();
     do {  // nearly always once
         python_ran_ = false;
-        for (const Held& held : held_) check_unchanged(held);
+        for (std::size_t k = 0; k < held_.size(); ++k) check_unchanged(held_[k], k);
         for (std::size_t i = 0; i < bound_.size(); ++i) bind_gradient(i, use);
     } while (python_ran_);
 }
 
-void Plan::check_unchanged(const Held& held) {
-    const ArrayFields fields(held.array.ptr());
-    if ((fields.flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) == 0)
-        throw py::value_error(held.who +
+void Plan::check_unchanged(const Held& held, std::size_t index) const {
+    const ArrayFields fields(held.array);
+    if (!fields.writeable())
+        throw py::value_error(named_[index].who +
                               " has been made read-only since it was given to the optimizer; it must stay writeable");
-    if (fields.data != held.data || static_cast<std::size_t>(fields.ndim) != held.shape.size() ||
-        !std::equal(held.shape.begin(), held.shape.end(), fields.shape) ||
-        !std::equal(held.strides.begin(), held.strides.end(), fields.strides))
-        throw py::value_error(held.who +
+    if (fields.data != held.data || fields.ndim != held.ndim ||
+        !std::equal(fields.shape, fields.shape + fields.ndim, shape_of(held)) ||
+        !std::equal(fields.strides, fields.strides + fields.ndim, strides_of(held)))
+        throw py::value_error(named_[index].who +
                               " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
                               "as it was");
 }
 
 void Plan::bind_gradient(std::size_t i, Use use) {
-    Gradient& gradient = *gradients_[i];
-    const Tensor& tensor = *stepper_->tensors()[i];
     const bool given = !collected_[i].is_none();
-    gradient.present = given || (tensor.pending && use != Use::accumulate);
-    gradient.accumulated = gradient.accumulated_in_logical_order = Operand{};
-    if (given) {
-        bind_given(i);
-        if (tensor.pending) {
-            gradient.accumulated = tensor.accumulated;
-            gradient.accumulated_in_logical_order = tensor.accumulated_in_logical_order;
-        }
-    } else if (gradient.present) {  // what was accumulated is the gradient
-        gradient.in_step_order = tensor.accumulated;
-        gradient.in_logical_order = tensor.accumulated_in_logical_order;
-    }
+    const bool pending = stepper_->pending(i);
+    stepper_->set_present(i, given || (pending && use != Use::accumulate));
+    if (given && !bind_known(i)) bind_given(i);
+    if (pending || stepper_->tensor(i).operands.accumulated.data != nullptr) bind_accumulated(i, given, use);
+}
+
+bool Plan::bind_known(std::size_t i) {
+    const Known& known = known_[i];
+    PyObject* gradient = collected_[i].ptr();
+    if (known.descr == nullptr || !is_plain_array(gradient)) return false;
+    const ArrayFields fields(gradient);
+    const Held& param = held_[known.param];
+    if (fields.descr != known.descr || fields.ndim != param.ndim || !fields.aligned()) return false;
+    const std::int64_t* shape = shape_of(param);
+    const std::int64_t* strides = &extents_[known.strides];
+    for (int axis = 0; axis < fields.ndim; ++axis)
+        if (fields.shape[axis] != shape[axis] || fields.strides[axis] != strides[axis]) return false;
+    if (fields.data + known.low < known.gap.low || fields.data + known.high > known.gap.high) return false;
+    Tensor& tensor = stepper_->tensor(i);
+    tensor.operands.grad.data = tensor.logical_grad.data = fields.data;
+    return true;
 }
 
 void Plan::bind_given(std::size_t i) {
     const Bound& bound = bound_[i];
-    Gradient& gradient = *gradients_[i];
+    Tensor& tensor = stepper_->tensor(i);
+    known_[i].descr = nullptr;
     if (bound.shape.empty() && !py::isinstance<py::array>(collected_[i])) take_scalar(collected_[i]);
     const Format format = check_gradient(collected_[i].ptr(), bound.name, bound.shape);
     const ArrayFields fields(collected_[i].ptr());
     const std::int64_t size = item_size(format);
-    gradient.in_step_order = {fields.data, format, nullptr};
+    tensor.operands.grad = tensor.logical_grad = {fields.data, format, nullptr};
     if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, size)) {
-        gradient.step_layout.assign(fields.shape, fields.strides, bound.order);
-        gradient.in_step_order.view = &gradient.step_layout.view();
+        tensor.grad_layout.assign(fields.shape, fields.strides, bound.order);
+        tensor.operands.grad.view = &tensor.grad_layout.view();
     }
-    gradient.in_logical_order = {fields.data, format, nullptr};
     if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, size)) {
-        gradient.logical_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
-        gradient.in_logical_order.view = &gradient.logical_layout.view();
+        tensor.logical_grad_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
+        tensor.logical_grad.view = &tensor.logical_grad_layout.view();
     }
     const ByteRange range = byte_range(fields.shape, fields.strides, fields.ndim, size);
-    if (range.low != range.high) confirm_separate(i, fields.data + range.low, fields.data + range.high);
+    if (range.low != range.high && !confirm_separate(i, fields.data + range.low, fields.data + range.high)) return;
+    note_known(i, fields, range);
+}
+
+void Plan::note_known(std::size_t i, const ArrayFields& fields, const ByteRange& range) {
+    if (!is_known_dtype(fields.descr)) return;
+    Known& known = known_[i];
+    std::copy(fields.strides, fields.strides + fields.ndim,
+              extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
+    known.low = range.low;
+    known.high = range.high;
+    known.gap = owned_.gap_around(fields.data + range.low, fields.data + range.high);
+    known.descr = fields.descr;
+}
+
+// What micro-batches have added up: it is added to the gradient given, or is the gradient.
+void Plan::bind_accumulated(std::size_t i, bool given, Use use) {
+    Tensor& tensor = stepper_->tensor(i);
+    tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
+    if (!stepper_->pending(i)) return;
+    if (given) {
+        tensor.operands.accumulated = tensor.accumulated;
+        tensor.logical_accumulated = tensor.logical_order_of_accumulated;
+    } else if (use != Use::accumulate) {
+        tensor.operands.grad = tensor.accumulated;
+        tensor.logical_grad = tensor.logical_order_of_accumulated;
+        known_[i].descr = nullptr;
+    }
 }
 
 // A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
@@ -172,10 +205,12 @@ void Plan::take_scalar(py::object& gradient) {
     python_ran_ = true;
 }
 
-void Plan::confirm_separate(std::size_t i, const char* low, const char* high) {
+// Throws where the gradient shares an element with an array of the optimizer. Returns whether it lies apart from all of
+// them, not just woven through one.
+bool Plan::confirm_separate(std::size_t i, const char* low, const char* high) {
     neighbours_.clear();
     owned_.find(low, high, neighbours_);
-    if (neighbours_.empty()) return;
+    if (neighbours_.empty()) return true;
     const py::object gradient = collected_[i];
     const char* data = ArrayFields(gradient.ptr()).data;
     for (const OwnedMemory::Owner* owner : neighbours_) {
@@ -189,6 +224,7 @@ void Plan::confirm_separate(std::size_t i, const char* low, const char* high) {
                                   "; an array of its own is wanted, or the step would change it while reading it");
         confirmed_.push_back({gradient.ptr(), data, owner});
     }
+    return false;
 }
 
 }  // namespace instep

@@ -11,33 +11,20 @@
 
 namespace instep {
 
-// A parameter and what goes with it, as they lie in memory. Operands without data are not there.
+// A parameter and what goes with it, as they lie in memory; what the step under way needs comes first. In logical order
+// the norm goes over a gradient, so that its bits don't depend on how the parameter lies.
 struct Tensor {
-    Operand param;
-    Operand states[max_states];
-    Operand average;
-    Operand copy;
-    Operand accumulated;
-    Operand accumulated_in_logical_order;
-    bool pending = false;  // accumulated holds gradients that the next step takes
-    StridedLayout copy_layout;
-    StridedLayout accumulated_layout;
-    StridedLayout layout;  // what param.view points to where the parameter has gaps
+    Operands operands;  // parameter, states, average and copy are bound once, the gradient at each step
+    Operand logical_grad, logical_accumulated;
+
+    Operand accumulated;  // where micro-batches are added up; among the operands only where a step takes them
+    Operand logical_order_of_accumulated;
+    StridedLayout param_layout, copy_layout, accumulated_layout;  // of what has gaps
+    StridedLayout grad_layout, logical_grad_layout;
     std::int64_t size;
     std::int64_t work;  // bytes that a step over it moves, counted in the compute type
     Compute compute;
     int group;
-    std::int64_t steps = 0;  // completed
-};
-
-struct Gradient {
-    bool present = false;
-    Operand in_step_order;
-    Operand in_logical_order;
-    Operand accumulated;  // what the tensor has accumulated, where that is added
-    Operand accumulated_in_logical_order;
-    StridedLayout step_layout;
-    StridedLayout logical_layout;
 };
 
 // Parameters that share a rule and hyperparameters.
@@ -63,16 +50,27 @@ public:
     // The chunks are laid out here, once; tensors must keep their sizes from now on.
     explicit Stepper(std::vector<std::unique_ptr<Tensor>> tensors);
 
-    std::vector<std::unique_ptr<Tensor>>& tensors() { return tensors_; }
-    const std::vector<std::unique_ptr<Tensor>>& tensors() const { return tensors_; }
+    std::size_t count() const { return tensors_.size(); }
+    Tensor& tensor(std::size_t i) { return *tensors_[i]; }
+    const Tensor& tensor(std::size_t i) const { return *tensors_[i]; }
 
-    // Work of a step with these gradients: the bytes it would move if everything were stored in its compute type.
+    // Completed steps of a tensor.
+    std::int64_t steps(std::size_t i) const { return turns_[i].steps; }
+    void set_steps(std::size_t i, std::int64_t steps) { turns_[i].steps = steps; }
+    // Whether the tensor has accumulated gradients that the next step takes.
+    bool pending(std::size_t i) const { return turns_[i].pending; }
+    void set_pending(std::size_t i, bool pending) { turns_[i].pending = pending; }
+    bool any_pending() const;
+    void clear_pending();
+    // Whether there is a gradient for the tensor in the step that is being prepared.
+    void set_present(std::size_t i, bool present) { turns_[i].present = present; }
+
+    // Work of a step: the bytes it would move if everything were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
-    std::int64_t work(const std::vector<std::unique_ptr<Gradient>>& gradients) const;
+    std::int64_t work() const;                             // with those that are
 
     // Fills everything a step needs but its threads; may allocate, changes no parameter.
-    void prepare(const Level& level, const std::vector<Group>& groups,
-                 const std::vector<std::unique_ptr<Gradient>>& gradients, const Extras& extras);
+    void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
     // Takes the prepared step and counts it for each parameter. Where it is guarded and a gradient is not finite it
     // changes nothing and returns the first tensor concerned, otherwise -1.
     std::ptrdiff_t take(int threads);
@@ -80,7 +78,7 @@ public:
     double norm() const { return norm_; }
 
     // Adds the gradients to what each tensor has accumulated.
-    void accumulate(const Level& level, const std::vector<std::unique_ptr<Gradient>>& gradients, int threads);
+    void accumulate(const Level& level, int threads);
     // Makes averages and copies equal to the parameters.
     void start_followers(const Level& level);
 
@@ -89,41 +87,45 @@ private:
         std::size_t tensor;
         std::int64_t begin, count;
     };
-    struct alignas(16) Scalars {
-        std::size_t group;
-        Compute compute;
+    // What every step looks at of every tensor, side by side in memory.
+    struct Turn {
+        std::int64_t steps = 0;
+        std::uint32_t settings = 0;  // which of settings_
+        std::uint32_t kind = 0;      // tensors of a kind share group and compute type
+        bool present = false;
+        bool pending = false;
+    };
+    struct Prepared {
+        std::uint32_t kind;
         std::int64_t t;
-        const Variant* variant;
-        alignas(16) unsigned char bytes[max_scalar_bytes];
+        void (*sweep)(const Operands&, const Settings&, std::int64_t begin, std::int64_t count);
+        Settings settings;
     };
 
-    std::size_t scalars_for(const Tensor& tensor);
+    std::uint32_t settings_for(std::size_t i, const std::vector<Group>& groups);
     template <class Action, class Done>
     void for_each_segment(std::atomic<std::size_t>& next, Action action, Done done);
     void attempt(int threads);
+    void set_scale(double scale);
     void run(int threads, void (Stepper::*part)());
     void work_on_step();
     void work_on_accumulation();
-    void update(const Segment& segment, const Gradient& gradient) const;
     void finish_norm();
     std::ptrdiff_t find_not_finite() const;
 
     std::vector<std::unique_ptr<Tensor>> tensors_;
+    std::vector<Turn> turns_;  // by tensor
     std::int64_t most_work_ = 0;
     std::vector<Segment> segments_;
     std::vector<std::size_t> units_;  // first segment of each run that a thread takes at a time, and the end
 
     // Of the step under way.
     const Level* level_ = nullptr;
-    const std::vector<Group>* groups_ = nullptr;
-    const std::vector<std::unique_ptr<Gradient>>* gradients_ = nullptr;
-    std::vector<Scalars> scalars_;
-    std::vector<std::size_t> scalars_of_;  // by tensor
+    std::vector<Prepared> settings_;
     bool parallel_ = false;
     void (Stepper::*part_)() = nullptr;
     Extras extras_{};
     double norm_ = 0;
-    double scale_ = 1;
     bool blocked_ = false;
     std::vector<double> partial_sums_;  // by segment
     std::atomic<std::size_t> next_norm_unit_{0};

@@ -49,6 +49,9 @@ class _Accumulated(Enum):
     GRADIENTS = "accumulated gradients"
 
 
+_GRADIENTS = _Accumulated.GRADIENTS  # an enum's member costs a look-up that a step can feel
+
+
 class Shared(TypedDict, total=False):
     """Keywords of every rule, besides weight_decay: `Optimizer` has their defaults."""
 
@@ -233,7 +236,7 @@ class Optimizer:
 
     def step(
         self,
-        grads: Gradients | _Accumulated = _Accumulated.GRADIENTS,
+        grads: Gradients | _Accumulated = _GRADIENTS,
         *,
         grad_scale: float | None = None,
     ) -> None:
@@ -268,7 +271,7 @@ class Optimizer:
         """
         evaluate = self._hyperparameters_at if self._scheduled or self._stale else None
         scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
-        if grads is _Accumulated.GRADIENTS:
+        if grads is _GRADIENTS:
             self._plan.step_accumulated(evaluate, scale)
         else:
             self._plan.step(grads, evaluate, scale)
