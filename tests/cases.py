@@ -37,7 +37,7 @@ NUMBERS: dict[str, Any] = {
     "eps": 1e-3,
     "alpha": 0.9,
     "momentum": 0.7,
-    "dampening": 0.25,
+    "dampening": 0.6,  # float32(1 - 0.6) is not 1 - float32(0.6)
     "weight_decay": 0.05,
     "l1": 0.01,
     "clip_value": 0.8,
@@ -150,3 +150,13 @@ def use_level(name: str) -> None:
     if name not in instep.isa_levels():
         pytest.skip(f"this machine does not have {name}")
     instep.set_isa(name)
+
+
+def rng_for(*key: object) -> np.random.Generator:
+    """Random numbers of a test's own."""
+    return np.random.default_rng(list(repr(key).encode()))
+
+
+def misaligned(n: int = 4, dtype: str = "f4") -> np.ndarray:
+    """Zeros that lie off their own boundaries."""
+    return np.zeros(8 * n + 1, np.uint8)[1 : 1 + n * np.dtype(dtype).itemsize].view(dtype)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from checkpoint_files import small
+from snapshots import bits
 
 import instep
-from instep import _core
+from instep import _core, checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +27,19 @@ def _as_imported() -> Iterator[None]:
 def eager_threads() -> None:
     """Steps go parallel from one chunk a thread on, though that would not pay."""
     _core.set_least_work(1)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, Any, instep.LossScaler]:
+    """A small checkpoint, and an optimizer and a scaler that it fits, in another state."""
+    optimizer, grads = small()
+    scaler = instep.LossScaler(scale=8.0)
+    assert scaler.step(optimizer, grads)
+    optimizer.accumulate(grads)
+    path = tmp_path / "run.safetensors"
+    checkpoint.save(path, optimizer, extra={"epoch": 3, "name": "é\n"}, scaler=scaler)
+    other, grads = small()
+    for _ in range(2):
+        other.step(grads)
+    assert bits(other) != bits(optimizer)
+    return path, other, instep.LossScaler()

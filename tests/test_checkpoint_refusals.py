@@ -1,0 +1,289 @@
+"""Files that are damaged, foreign, hostile or of another optimizer: refused, and nothing changes."""
+
+import json
+import math
+import os
+import re
+import tracemalloc
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from checkpoint_files import document_of, file_of, parts, refused, small, with_document
+
+import instep
+from instep import checkpoint
+from instep.checkpoint import CheckpointError
+
+pytest.importorskip("safetensors")
+
+# --- damaged
+
+
+def test_cut_off_anywhere(saved):
+    path, optimizer, scaler = saved
+    content = path.read_bytes()
+    for length in reversed(range(len(content))):
+        os.truncate(path, length)
+        refused(path, optimizer, scaler)
+    path.write_bytes(content + b"\0")
+    refused(path, optimizer, scaler)
+    path.write_bytes(content)
+    assert checkpoint.load(path, optimizer, scaler) == {"epoch": 3, "name": "é\n"}
+
+
+def test_a_bit_flipped_in_any_byte(saved):
+    path, optimizer, scaler = saved
+    content = path.read_bytes()
+    for k in range(len(content)):
+        with open(path, "r+b") as file:
+            file.seek(max(k - 1, 0))
+            file.write(content[max(k - 1, 0) : k] + bytes([content[k] ^ 1 << k % 8]))
+        refused(path, optimizer, scaler)
+        with pytest.raises(CheckpointError):
+            checkpoint.inspect(path)
+
+
+# --- foreign and hostile
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+FOREIGN = {
+    "empty": (b"", "cut off or no checkpoint"),
+    "text": (b"hello, world: this is text", "cut off or no checkpoint"),
+    "zeros": (bytes(1000), "no safetensors file"),
+    "pickle": (b"\x80\x04\x95" + bytes(100), "less than its header"),
+    "huge header": ((2**64 - 1).to_bytes(8, "little") + b"{}", "less than its header"),
+    "header one byte longer": ((3).to_bytes(8, "little") + b"{}", "less than its header"),
+    "no metadata": (file_of({"x": ONE}, bytes(4)), "no metadata of instep's"),
+    "no object": (file_of(b"[1]"), "no safetensors file"),
+    "metadata of others": (file_of({"__metadata__": {"format": "pt"}}), "no metadata of"),
+    "metadata a list": (file_of({"__metadata__": ["instep"]}), "no metadata of instep's"),
+    "metadata no text": (
+        file_of({"__metadata__": {"instep": 1, "instep_sha256": "0"}}),
+        "differ from their checksum",
+    ),
+    "deep header": (file_of(b'{"x":' + b"[" * 100_000), "nested too deeply"),
+    "deep objects": (file_of(b'{"x":' * 100_000), "nested too deeply"),
+    "NaN": (file_of(b'{"x":NaN}'), "not finite"),
+    "infinity": (file_of(b'{"x":1e999}'), "not finite"),
+    "long integer": (file_of(b'{"x":' + b"9" * 10_000 + b"}"), "no JSON"),
+    "key twice": (file_of(b'{"x":1,"x":1}'), "a key is there twice"),
+    "no UTF-8": (file_of(b'{"\xff":1}'), "no JSON"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files(name, tmp_path):
+    path = tmp_path / "run"
+    content, match = FOREIGN[name]
+    path.write_bytes(content)
+    refused(path, small()[0], match=match)
+    with pytest.raises(CheckpointError, match=match):
+        checkpoint.inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "match"),
+    [
+        ((200_000_000).to_bytes(8, "little") + b"{", "header has 200000000 bytes"),
+        ((1 << 40).to_bytes(8, "little") + b"{", "less than its header"),
+        ((1000).to_bytes(8, "little"), "no safetensors file"),
+    ],
+)
+def test_a_large_file_that_is_wrong_is_not_read(start, match, tmp_path):
+    path = tmp_path / "run"
+    path.write_bytes(start)
+    os.truncate(path, 300_000_000)
+    optimizer, _ = small()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=match):
+            checkpoint.load(path, optimizer)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_no_file(tmp_path):
+    refused(tmp_path, small()[0], match="not a file")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        refused(tmp_path / "pipe", small()[0], match="not a file")
+
+
+def _set(*keys_and_value):
+    *keys, last, value = keys_and_value
+
+    def change(tree):
+        for key in keys:
+            tree = tree[key]
+        tree[last] = value(tree[last]) if callable(value) else value
+
+    return change
+
+
+def _delete(*keys):
+    def change(tree):
+        for key in keys[:-1]:
+            tree = tree[key]
+        del tree[keys[-1]]
+
+    return change
+
+
+# Changes of the header behind the metadata's back.
+HEADERS = {
+    "other dtype": _set("weights/w", "dtype", "I32"),
+    "other dtype of that size": _set("state/exp_avg/b", "dtype", "U32"),
+    "unknown dtype": _set("weights/w", "dtype", "F31"),
+    "other shape": _set("weights/w", "shape", [2, 2]),
+    "huge shape": _set("weights/w", "shape", [2**40, 2**40]),
+    "wrapping shape": _set("weights/w", "shape", [2**62 + 4]),
+    "negative shape": _set("weights/w", "shape", [-4]),
+    "zero and huge": _set("weights/w", "shape", [0, 2**63]),
+    "overlapping": _set("weights/w", "data_offsets", [0, 16]),
+    "out of range": _set("weights/w", "data_offsets", lambda o: [o[0] + 2**40, o[1] + 2**40]),
+    "backwards": _set("weights/w", "data_offsets", lambda o: o[::-1]),
+    "negative offset": _set("weights/w", "data_offsets", [-16, 0]),
+    "no offsets": _delete("weights/w", "data_offsets"),
+    "no tensor": _delete("weights/w"),
+    "one more": lambda header: header.update(
+        {"weights/v": {**ONE, "shape": [0], "data_offsets": [0, 0]}}
+    ),
+    "another name": lambda header: header.update(x=header.pop("weights/w")),
+    "a list": _set("weights/w", []),
+    "text for a shape": _set("weights/w", "shape", "4"),
+    "deep metadata": _set("__metadata__", "x", [[[]]]),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_hostile_headers(name, saved):
+    path, optimizer, scaler = saved
+    header, data = parts(path.read_bytes())
+    header["__metadata__"]["x"] = ""
+    path.write_bytes(file_of(header, data))
+    assert checkpoint.inspect(path)["step_count"] == 1  # so it is the change that is refused
+    HEADERS[name](header)
+    path.write_bytes(file_of(header, data))
+    refused(path, optimizer, scaler)
+
+
+GROUP = ("optimizer", "param_groups", 0)
+
+# Changes of the document, with its checksum set right.
+DOCUMENTS = {
+    "schema": (_set("schema", 2), "schema 2; 1 is wanted"),
+    "no schema": (_delete("schema"), "schema None"),
+    "no extra": (_delete("extra"), "missing: extra"),
+    "no tensors": (_delete("tensors"), "no table of tensors"),
+    "tensors a list": (_set("tensors", []), "no table of tensors"),
+    "table": (_set("tensors", "weights/w", 3), "say 3 of the tensor"),
+    "table's checksum": (_set("tensors", "weights/w", "sha256", None), "from its checksum"),
+    "table's dtype": (_set("tensors", "weights/w", "dtype", ["f"]), "is wanted"),
+    "table's shape": (_set("tensors", "weights/w", "shape", {}), "is wanted"),
+    "optimizer": (_set("optimizer", None), "a dict is wanted"),
+    "rule": (_set("optimizer", "rule", "AdamW"), "of rule 'AdamW'"),
+    "rule no text": (_set("optimizer", "rule", [[]]), "of rule"),
+    "its schema": (_set("optimizer", "schema", 99), "schema 99"),
+    "negative count": (_set("optimizer", "step_count", -1), "count of steps"),
+    "count in halves": (_set("optimizer", "step_count", 0.5), "count of steps"),
+    "large count": (_set("optimizer", "skipped_steps", 2**64), "count of steps"),
+    "count of a parameter": (_set("optimizer", "steps", "w", True), "count of steps"),
+    "no count of a parameter": (_delete("optimizer", "steps", "w"), "missing: w"),
+    "steps": (_set("optimizer", "steps", []), "a dict is wanted"),
+    "groups": (_set("optimizer", "param_groups", {}), "a list of 1 is wanted"),
+    "group": (_set(*GROUP, "x"), "a dict is wanted"),
+    "members": (_set(*GROUP, "params", ["w"]), "of the parameters"),
+    "lr": (_set(*GROUP, "lr", "0.1; import os"), "lr"),
+    "infinite lr": (_set(*GROUP, "lr", {"float": "inf"}), "lr"),
+    "betas": (_set(*GROUP, "betas", [2, 2]), "betas"),
+    "unknown schedule": (_set(*GROUP, "lr", {"schedule": "os.system"}), "os.system"),
+    "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
+    "ema_decay": (_set("optimizer", "ema_decay", None), "averages"),
+    "scaler gone": (_set("scaler", None), "in only one of"),
+    "scaler a list": (_set("scaler", []), "a dict is wanted"),
+    "scaler's keys": (_set("scaler", {}), "are wanted"),
+    "scale": (_set("scaler", "scale", -1), "scale"),
+    "NaN": (json.dumps({"x": math.nan}), "NaN is not finite"),
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "no JSON": ("{", "no JSON"),
+    "no object": ("[]", "a JSON object is wanted"),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_hostile_documents(name, saved):
+    path, optimizer, scaler = saved
+    content = path.read_bytes()
+    change, match = DOCUMENTS[name]
+    document = document_of(content)
+    path.write_bytes(with_document(content, document))
+    assert checkpoint.inspect(path)["step_count"] == 1  # so it is the change that is refused
+    if callable(change):
+        change(document)
+    else:
+        document = change
+    path.write_bytes(with_document(content, document))
+    refused(path, optimizer, scaler, match=re.escape(match))
+
+
+@contextmanager
+def _read_only(optimizer):
+    array = optimizer.params["w"]
+    array.flags.writeable = False
+    yield
+    array.flags.writeable = True
+
+
+OTHERS = {
+    "rule": (lambda w, b: instep.AdamW({"w": w, "b": b}, ema_decay=0.5), "rule"),
+    "names": (lambda w, b: instep.Adam({"w": w, "c": b}, ema_decay=0.5), "missing: c"),
+    "one more": (
+        lambda w, b: instep.Adam({"w": w, "b": b, "c": np.ones(1)}, ema_decay=0.5),
+        "missing: c",
+    ),
+    "one less": (lambda w, b: instep.Adam({"w": w}, ema_decay=0.5), "unknown: 'b'"),
+    "shape": (lambda w, b: instep.Adam({"w": w[1:], "b": b}, ema_decay=0.5), "(4,)"),
+    "dtype": (
+        lambda w, b: instep.Adam({"w": w.astype(np.float64), "b": b}, ema_decay=0.5),
+        "float32; (4,) and float64 are wanted",
+    ),
+    "averages": (lambda w, b: instep.Adam({"w": w, "b": b}), "averages"),
+    "states": (lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, amsgrad=True), "amsgrad"),
+    "dtype of states": (
+        lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, state_dtype=np.float16),
+        "float16 are wanted",
+    ),
+    "order": (lambda w, b: instep.Adam({"b": b, "w": w}, ema_decay=0.5), "of the parameters"),
+    "groups": (
+        lambda w, b: instep.Adam([{"params": {"w": w}}, {"params": {"b": b}}], ema_decay=0.5),
+        "a list of 2 is wanted",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_optimizer_is_refused(name, saved):
+    path, optimizer, scaler = saved
+    make, match = OTHERS[name]
+    other = make(*optimizer.params.values())
+    refused(path, other, scaler, match=re.escape(match))
+
+
+def test_other_circumstances_are_refused(saved):
+    path, optimizer, scaler = saved
+    refused(path, optimizer, None, match="loss scaler is there in only one")
+    with _read_only(optimizer):
+        refused(path, optimizer, scaler, match="'w' is read-only")
+    checkpoint.save(path, optimizer)
+    refused(path, optimizer, scaler, match="loss scaler is there in only one")
+
+
+def test_a_line_stays_one_short_line(tmp_path):
+    path = tmp_path / "run"
+    checkpoint.save(path, instep.SGD({"a\nb\x1b[31m" * 500: np.ones(1)}, lr=0.1))
+    line = refused(path, instep.SGD(np.ones(1), lr=0.1), match="weights")
+    assert line.isprintable()
+    assert len(line) < 500

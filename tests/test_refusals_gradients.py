@@ -1,0 +1,188 @@
+"""Gradients that can't be taken as they are: one clear error, and nothing has changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import misaligned
+from snapshots import snapshot
+
+import instep
+
+
+def make_optimizer() -> Any:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4)}
+    optimizer = instep.AdamW(params, amsgrad=True, clip_norm=10.0)
+    optimizer.step({"w": np.ones((3, 4)), "b": np.ones(4)})
+    return optimizer
+
+
+def good() -> np.ndarray:
+    return np.ones(4)
+
+
+W = np.ones((3, 4))
+
+
+BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
+    ("list", lambda o: [W, good()], TypeError, "the gradients came as a list; a dict is wanted"),
+    ("array", lambda o: W, TypeError, "the gradients came as a numpy.ndarray; a dict is wanted"),
+    ("None", lambda o: None, TypeError, "the gradients came as a NoneType"),
+    ("missing", lambda o: {"w": W}, ValueError, r"missing: 'b' \(None leaves"),
+    ("too many", lambda o: {"w": W, "b": good(), "c": good()}, ValueError, "unknown: 'c'"),
+    ("other key", lambda o: {"w": W, "c": good()}, ValueError, r"missing: 'b'.*unknown: 'c'"),
+    (
+        "shape",
+        lambda o: {"w": W.T, "b": good()},
+        ValueError,
+        r"gradient of 'w' has shape \(4, 3\).*\(3, 4\), is",
+    ),
+    (
+        "last shape",
+        lambda o: {"w": W, "b": np.ones(5)},
+        ValueError,
+        r"gradient of 'b' has shape \(5,\).*\(4,\), is",
+    ),
+    (
+        "dimensions",
+        lambda o: {"w": W, "b": np.ones((4, 1))},
+        ValueError,
+        r"gradient of 'b' has shape \(4, 1\)",
+    ),
+    ("scalar", lambda o: {"w": W, "b": 1.0}, TypeError, "gradient of 'b' is a float"),
+    (
+        "integer",
+        lambda o: {"w": W, "b": np.ones(4, int)},
+        TypeError,
+        "gradient of 'b' has dtype int64",
+    ),
+    (
+        "complex",
+        lambda o: {"w": W, "b": np.ones(4, complex)},
+        TypeError,
+        "gradient of 'b' has dtype complex128",
+    ),
+    (
+        "object",
+        lambda o: {"w": W, "b": np.ones(4, object)},
+        TypeError,
+        "gradient of 'b' has dtype object",
+    ),
+    (
+        "byte-swapped",
+        lambda o: {"w": W, "b": np.ones(4, ">f8")},
+        TypeError,
+        "gradient of 'b' has the byte-swapped",
+    ),
+    (
+        "misaligned",
+        lambda o: {"w": W, "b": misaligned(4, "f8")},
+        ValueError,
+        "gradient of 'b' is misaligned",
+    ),
+    ("a list in it", lambda o: {"w": W, "b": [1.0] * 4}, TypeError, "gradient of 'b' is a list"),
+    ("masked", lambda o: {"w": W, "b": np.ma.ones(4)}, TypeError, "gradient of 'b' is a .*Masked"),
+    (
+        "the parameter",
+        lambda o: {"w": W, "b": o.params["b"]},
+        ValueError,
+        "'b' shares memory with parameter 'b'",
+    ),
+    (
+        "another's",
+        lambda o: {"w": W, "b": o.params["w"][0]},
+        ValueError,
+        "'b' shares memory with parameter 'w'",
+    ),
+    (
+        "reversed",
+        lambda o: {"w": W, "b": o.params["b"][::-1]},
+        ValueError,
+        "'b' shares memory with parameter 'b'",
+    ),
+    (
+        "state",
+        lambda o: {"w": o.state["w"]["exp_avg"], "b": good()},
+        ValueError,
+        "gradient of 'w' shares memory with state 'exp_avg' of 'w'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("grads", "error", "message"), [c[1:] for c in BAD_GRADS], ids=[c[0] for c in BAD_GRADS]
+)
+def test_gradients(grads: Any, error: type[Exception], message: str) -> None:
+    optimizer = make_optimizer()
+    given = grads(optimizer)
+    before = snapshot(optimizer)
+    with pytest.raises(error, match=message) as caught:
+        optimizer.step(given)
+    assert "\n" not in str(caught.value)
+    assert snapshot(optimizer) == before
+    optimizer.step({"w": W, "b": good()})  # and it goes on
+
+
+@pytest.mark.parametrize(
+    ("grads", "error", "message"),
+    [
+        ({"0": W}, TypeError, "the gradients came as a dict; a list or tuple of 2 is wanted"),
+        ([W], ValueError, "the gradients have 1 entries; 2 are wanted"),
+        ([W, W, W], ValueError, "the gradients have 3 entries; 2 are wanted"),
+        ((g for g in [W, W]), TypeError, "came as a generator"),
+        (np.ones((2, 3, 4)), TypeError, "came as a numpy.ndarray"),
+    ],
+)
+def test_sequences_of_gradients(grads: Any, error: type[Exception], message: str) -> None:
+    optimizer = instep.SGD([np.zeros((3, 4)), np.zeros((3, 4))])
+    with pytest.raises(error, match=message):
+        optimizer.step(grads)
+
+
+@pytest.mark.parametrize(
+    ("grads", "error", "message"),
+    [
+        (
+            np.ones(1),
+            TypeError,
+            "came as a numpy.ndarray; a list with an entry for each parameter group",
+        ),
+        ([np.ones(1)], ValueError, "have 1 entries; one for each of the 2 parameter groups"),
+        (
+            [np.ones(1), np.ones(1)],
+            TypeError,
+            "the gradients of group 1 came as a numpy.ndarray; a list or tuple",
+        ),
+        ([np.ones(2), [np.ones(1)]], ValueError, r"gradient of '0' has shape \(2,\)"),
+    ],
+)
+def test_gradients_of_groups(grads: Any, error: type[Exception], message: str) -> None:
+    optimizer = instep.SGD([{"params": np.zeros(1)}, {"params": [np.zeros(1)]}])
+    with pytest.raises(error, match=message):
+        optimizer.step(grads)
+
+
+def test_a_gradient_between_the_elements_of_a_parameter_is_fine() -> None:
+    both = np.zeros(8)
+    w, g = both[::2], both[1::2]
+    g[:] = 1
+    optimizer = instep.SGD(w, lr=1.0)
+    optimizer.step(g)
+    assert both.tolist() == [-1, 1] * 4
+
+
+def test_dtype_objects_of_gradients_are_not_kept() -> None:
+    """An unpickled array brings a dtype object of its own."""
+    optimizer = instep.SGD(np.zeros(2), lr=1.0)
+    dtypes = [np.dtype("f8", metadata={"k": k}) for k in range(50)]
+    before = [sys.getrefcount(dtype) for dtype in dtypes]
+    for dtype in dtypes:
+        optimizer.step(np.ones(2, dtype))
+    del dtype
+    assert optimizer.params["0"].tolist() == [-50.0, -50.0]
+    assert [sys.getrefcount(dtype) for dtype in dtypes] == before

@@ -1,0 +1,156 @@
+"""Parameters that can't be updated in place, from the start or later, are refused, and nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import misaligned
+from snapshots import snapshot
+
+import instep
+
+
+def read_only() -> np.ndarray:
+    a = np.zeros(4)
+    a.flags.writeable = False
+    return a
+
+
+BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
+    (
+        "read-only",
+        read_only(),
+        ValueError,
+        r"parameter '0' is read-only; a writeable array is wanted",
+    ),
+    ("memory-mapped", np.broadcast_to(np.float64(0), (1,)), ValueError, "read-only"),
+    ("misaligned", misaligned(), ValueError, r"parameter '0' is misaligned"),
+    (
+        "byte-swapped",
+        np.zeros(4, ">f4"),
+        TypeError,
+        r"parameter '0' has the byte-swapped dtype >f4",
+    ),
+    (
+        "integer",
+        np.zeros(4, int),
+        TypeError,
+        r"parameter '0' has dtype int64; float64, float32, float16 or",
+    ),
+    ("complex", np.zeros(4, complex), TypeError, r"parameter '0' has dtype complex128"),
+    ("object", np.zeros(4, object), TypeError, r"parameter '0' has dtype object"),
+    (
+        "long double",
+        np.zeros(4, np.longdouble),
+        TypeError,
+        r"parameter '0' has dtype (longdouble|float128)",
+    ),
+    ("bool", np.zeros(4, bool), TypeError, r"parameter '0' has dtype bool"),
+    ("structured", np.zeros(4, [("a", "f4")]), TypeError, r"parameter '0' has dtype"),
+    ("masked", np.ma.zeros(4), TypeError, r"parameter '0' is a .*Masked"),
+    (
+        "zero strides",
+        np.lib.stride_tricks.as_strided(np.zeros(4), (4, 4), (0, 8)),
+        ValueError,
+        "overlaps itself",
+    ),
+    (
+        "sliding",
+        np.lib.stride_tricks.as_strided(np.zeros(9), (4, 4), (8, 8)),
+        ValueError,
+        "overlaps itself",
+    ),
+    (
+        "half over",
+        np.lib.stride_tricks.as_strided(np.zeros(9, "f4"), (4,), (2,)),
+        ValueError,
+        "misaligned|overlaps",
+    ),
+    (
+        "list of numbers",
+        [1.0, 2.0],
+        TypeError,
+        r"parameter '0' is a float; a NumPy array is wanted",
+    ),
+    ("nested list", [[np.zeros(1)]], TypeError, r"parameter '0' is a list"),
+    ("number", 1.0, TypeError, "params is a float"),
+    ("None", None, TypeError, "params is a NoneType"),
+    ("set", {1.0}, TypeError, "params is a set"),
+    ("generator", (np.zeros(1) for _ in range(2)), TypeError, "params is a generator"),
+    ("nothing", [], ValueError, "params is empty"),
+    ("empty dict", {}, ValueError, "params is empty"),
+    ("empty group", [{"params": []}], ValueError, "params is empty"),
+    ("key no str", {1: np.zeros(1)}, TypeError, "a parameter's name is 1; a str"),
+    ("group without params", [{"lr": 1.0}], ValueError, r"group 0 has the keys \['lr'\]"),
+    (
+        "group with another key",
+        [{"params": np.zeros(1), "rate": 1.0}],
+        TypeError,
+        "no hyperparameter 'rate'",
+    ),
+    ("group with clip_norm", [{"params": np.zeros(1), "clip_norm": 1.0}], TypeError, "'clip_norm'"),
+    ("group with bad lr", [{"params": np.zeros(1), "lr": -1.0}], ValueError, "lr is -1.0"),
+    (
+        "same name twice",
+        [{"params": {"1": np.zeros(1)}}, {"params": np.zeros(1)}],
+        ValueError,
+        "go by the name '1'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"), [c[1:] for c in BAD_PARAMS], ids=[c[0] for c in BAD_PARAMS]
+)
+def test_parameters(params: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        instep.Adam(params)
+    assert "\n" not in str(caught.value)
+
+
+def test_overlapping_parameters() -> None:
+    base = np.zeros(10)
+    for a, b in [
+        (base, base),
+        (base[:6], base[5:]),
+        (base, base[::3]),
+        (base.reshape(2, 5).T, base[9:]),
+    ]:
+        with pytest.raises(ValueError, match=r"parameter '\d' shares memory with parameter '\d'"):
+            instep.SGD([a, b])
+    instep.SGD([base[:5], base[5:]])
+    instep.SGD([base[::2], base[1::2]])
+    matrix = np.zeros((4, 6))
+    instep.SGD([matrix[:, :3], matrix[:, 3:]])
+    instep.SGD([base[:0], base])
+
+
+def test_a_parameter_changed_behind_the_optimizers_back() -> None:
+    w = np.zeros((2, 3))
+    optimizer = instep.Adam({"w": w})
+    with pytest.raises(ValueError, match="cannot resize"):
+        w.resize((4, 3), refcheck=False)  # the memory would be freed under the optimizer
+    w.flags.writeable = False
+    before = snapshot(optimizer)
+    with pytest.raises(ValueError, match="parameter 'w' has been made read-only"):
+        optimizer.step({"w": np.ones((2, 3))})
+    assert snapshot(optimizer) == before
+    w.flags.writeable = True
+    optimizer.step({"w": np.ones((2, 3))})
+
+
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_a_reshaped_parameter() -> None:
+    w = np.zeros((2, 3))
+    optimizer = instep.Adam({"w": w})
+    w.shape = (3, 2)
+    with pytest.raises(ValueError, match="parameter 'w' has been reshaped or moved"):
+        optimizer.step({"w": np.ones((2, 3))})
+
+
+def test_parameters_outlive_their_names() -> None:
+    optimizer = instep.SGD({"w": np.zeros(1000)}, lr=1.0)
+    optimizer.step({"w": np.ones(1000)})  # the only references are the optimizer's
+    assert (optimizer.params["w"] == -1).all()
