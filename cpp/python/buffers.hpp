@@ -79,6 +79,8 @@ public:
         std::string what;  // "parameter 'w'"
     };
 
+    const std::vector<Owner>& owners() const { return owners_; }
+
     // Owners whose byte range meets [low, high).
     void find(const char* low, const char* high, std::vector<const Owner*>& found) const;
 

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
+
 #include "python/introspection.hpp"
 #include "python/plan.hpp"
 #include "runtime/cpu.hpp"
@@ -10,24 +12,44 @@
 namespace py = pybind11;
 using namespace pybind11::literals;
 
+namespace {
+
+// A Plan takes part in garbage collection, and can't be made without being constructed (as Plan.__new__ would), for its
+// methods would then read memory that was never written.
+void set_up_plan_type(PyHeapTypeObject* heap_type) {
+    PyTypeObject& type = heap_type->ht_type;
+    type.tp_flags |= Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+        Py_VISIT(Py_TYPE(self));
+        if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
+            return 0;  // it is being made
+        return py::cast<const instep::Plan&>(py::handle(self)).traverse(visit, arg);
+    };
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = INSTEP_VERSION;
     m.doc() = "The compiled core of instep. Private: use the package instep.";
 
-    py::class_<instep::Plan>(m, "Plan", "Parameters and states bound once, and the step over them.")
-        .def(py::init<const py::list&, bool, const py::object&, bool>(), "groups"_a, "grouped"_a, "state_dtype"_a,
-             "averaged"_a)
+    py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(set_up_plan_type),
+                             "Parameters and states bound once, and the step over them; made by make_plan.")
         .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
              "Takes one step; evaluate(step_count), where given, returns the hyperparameters from now on.")
         .def("step_accumulated", &instep::Plan::step_accumulated, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
              "Takes one step with the accumulated gradients alone.")
         .def("accumulate", &instep::Plan::accumulate, "gradients"_a, "Adds gradients for the next step.")
-        .def("acquire", &instep::Plan::acquire, "Keeps steps on other threads waiting.")
-        .def("release", &instep::Plan::release, "Lets them go on.")
-        .def_property("suspended", &instep::Plan::suspended, &instep::Plan::set_suspended, "Steps are refused.")
+        .def("__enter__", &instep::Plan::acquire, "Keeps steps on other threads waiting.")
+        .def(
+            "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
+        .def("show_averages", &instep::Plan::show_averages, "block"_a, "Puts the averages in the parameters' place.")
+        .def("hide_averages", &instep::Plan::hide_averages, "block"_a,
+             "Puts the weights back, if this block shows them.")
+        .def_property_readonly("shows_averages", &instep::Plan::shows_averages, "Steps are refused.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
-        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "steps"_a, "pending"_a,
-             "Goes on from these counts, with room for the pending parameters' accumulated gradients.")
+        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a,
+             "Goes on from these counts and, for each parameter, its own and its arrays.")
         .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("averages", &instep::Plan::averages, "Parameter name -> moving average.")
@@ -36,6 +58,12 @@ PYBIND11_MODULE(_core, m) {
         .def_property_readonly("steps", &instep::Plan::steps, "Completed steps of each parameter.")
         .def_property_readonly("states", &instep::Plan::states, "Parameter name -> state name -> array.");
 
+    m.def(
+        "make_plan",
+        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged) {
+            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged);
+        },
+        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "Binds parameters and makes their states.");
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 
     m.def("compiled_levels", &instep::compiled_level_names, "Instruction-set levels compiled in, best first.");

@@ -2,7 +2,6 @@
 
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -227,59 +226,6 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, const py::sequen
             l1};
     }
     return parsed;
-}
-
-void Plan::acquire() {
-    auto guard = std::make_unique<StepLock::Guard>(lock_);
-    acquired_ = std::move(guard);
-}
-
-void Plan::release() {
-    const std::unique_ptr<StepLock::Guard> guard = std::move(acquired_);  // gone from here before the lock is free
-}
-
-std::vector<std::int64_t> Plan::steps() const {
-    std::vector<std::int64_t> steps;
-    for (std::size_t i = 0; i < stepper_->count(); ++i) steps.push_back(stepper_->steps(i));
-    return steps;
-}
-
-py::dict Plan::states() const {
-    py::dict states;
-    for (const Bound& bound : bound_) states[py::str(bound.name)] = bound.states.attr("copy")();
-    return states;
-}
-
-py::dict Plan::averages() const {
-    py::dict averages;
-    for (const Bound& bound : bound_)
-        if (!bound.average.is_none()) averages[py::str(bound.name)] = bound.average;
-    return averages;
-}
-
-py::dict Plan::accumulated() const {
-    py::dict accumulated;
-    for (std::size_t i = 0; i < bound_.size(); ++i)
-        if (stepper_->pending(i)) accumulated[py::str(bound_[i].name)] = bound_[i].accumulated;
-    return accumulated;
-}
-
-void Plan::discard_accumulated() {
-    const StepLock::Guard guard(lock_);
-    stepper_->clear_pending();
-}
-
-void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
-                   const std::vector<std::string>& pending) {
-    if (steps.size() != bound_.size()) throw py::value_error("steps: one count a parameter is wanted");
-    for (std::size_t i = 0; i < bound_.size(); ++i) {
-        const bool is_pending = std::find(pending.begin(), pending.end(), bound_[i].name) != pending.end();
-        if (is_pending) make_accumulated(i);
-        stepper_->set_pending(i, is_pending);
-        stepper_->set_steps(i, steps[i]);
-    }
-    step_count_ = step_count;
-    skipped_steps_ = skipped_steps;
 }
 
 }  // namespace instep

@@ -40,14 +40,21 @@ public:
     // Keeps steps on other threads waiting; for reading or writing arrays between.
     void acquire();
     void release();
-    // While the parameters hold something else, steps are refused.
-    void set_suspended(bool suspended) { suspended_ = suspended; }
-    bool suspended() const { return suspended_; }
 
-    // Called between acquire and release. Goes on from other counts; names of parameters whose accumulated gradients,
-    // zero now, are about to be filled in.
-    void restore(std::int64_t step_count, std::int64_t skipped_steps, const std::vector<std::int64_t>& steps,
-                 const std::vector<std::string>& pending);
+    // Called between acquire and release, everything checked. Goes on from other counts and arrays; for each parameter
+    // (steps, states by name, average, accumulated gradient, weights), the last three None where there is none.
+    void restore(std::int64_t step_count, std::int64_t skipped_steps, const py::list& parameters);
+
+    // Puts the averages in the parameters' place, and the weights back; meanwhile steps are refused. Only the block
+    // that shows the averages can hide them.
+    void show_averages(const py::object& block);
+    void hide_averages(const py::object& block);
+    bool shows_averages() const { return !block_.is_none(); }
+
+    // For Python's garbage collector: visits every array that is held. An array of a subclass can have attributes, and
+    // so lead back to the optimizer. Any such cycle goes through these attributes, which the collector clears, so that
+    // a Plan needs no clearing of its own and is never seen half empty.
+    int traverse(visitproc visit, void* arg) const;
 
 private:
     // An array of the caller's that must stay where and what it was.
@@ -97,13 +104,14 @@ private:
     const std::int64_t* strides_of(const Held& held) const {
         return &extents_[held.extents + static_cast<std::size_t>(held.ndim)];
     }
+    const py::array& param(std::size_t i) const { return named_[known_[i].param].array; }
     py::array make(const Bound& bound, const py::dtype& dtype);
     void make_accumulated(std::size_t i);
     void own_all();
     void check_overlaps();
     Hyperparameters parse(const py::sequence& settings, const py::sequence& extras) const;
 
-    // plan_step.cpp: stepping
+    // plan_step.cpp: stepping; plan_state.cpp has what concerns the arrays as a whole
     void take(Use use, py::handle gradients, py::handle evaluate, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
     void check_arrays(Use use);
@@ -140,7 +148,8 @@ private:
     std::int64_t step_count_ = 0;
     std::int64_t skipped_steps_ = 0;
     py::object grad_norm_ = py::none();
-    bool suspended_ = false;
+    py::object block_ = py::none();    // that shows the averages
+    std::vector<py::object> weights_;  // meanwhile
     StepLock lock_;
     std::unique_ptr<StepLock::Guard> acquired_;
 };

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "python/gil.hpp"
 #include "python/plan.hpp"
 #include "runtime/levels.hpp"
 #include "runtime/team.hpp"
@@ -33,7 +34,7 @@ private:
 template <class Work>
 auto without_gil(bool release_gil, Work work) {
     if (!release_gil) return work();
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return work();
 }
 
@@ -52,7 +53,7 @@ void Plan::accumulate(py::handle gradients) { take(Use::accumulate, gradients, p
 void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_scale) {
     const StepLock::Guard guard(lock_);
     const Release release_gradients(collected_);
-    if (suspended_ && use != Use::accumulate)
+    if (shows_averages() && use != Use::accumulate)
         throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
     if (!evaluate.is_none()) {
         const auto result = evaluate(step_count_).cast<py::tuple>();

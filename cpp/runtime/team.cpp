@@ -37,6 +37,7 @@ void set_threads(int count) { wanted_threads = count; }
 int wanted() { return wanted_threads.load(std::memory_order_relaxed); }
 
 int threads() {
+    if (forked()) return 1;
     if (const int count = wanted()) return count;
     // omp_get_max_threads is asked each time so that threadpoolctl's limits hold for instep too.
     return std::max(1, std::min(default_threads.load(std::memory_order_relaxed), openmp_max_threads()));

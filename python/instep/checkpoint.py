@@ -101,7 +101,7 @@ def save(
     ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
     """
     _require_json(extra)
-    with optimizer._between_steps():
+    with optimizer._plan:
         _refuse_averages(optimizer, "save")
         stored = state.state_dict(optimizer)
         arrays = {f"weights/{name}": param.copy() for name, param in optimizer.params.items()}
@@ -163,20 +163,19 @@ def load(
     : the weights of '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
     document, tensors = read(path)
-    with optimizer._between_steps():
+    with optimizer._plan:
         _refuse_averages(optimizer, "load")
         try:
             stored = _stored_optimizer(document)
             weights = _take_arrays(stored, tensors, optimizer)
             _check_weights(weights, optimizer)
             _check_scaler(document["scaler"], scaler)
-            state.load_state_dict(optimizer, stored)  # checks everything before it changes anything
+            # Checks everything before it changes anything.
+            state.load_state_dict(optimizer, stored, weights)
         except _WRONG as error:
             raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
         if scaler is not None:
             scaler.load_state_dict(document["scaler"])
-        for name, param in optimizer.params.items():
-            param[...] = weights[name]
     return document["extra"]
 
 
@@ -242,7 +241,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _refuse_averages(optimizer: Optimizer, what: str) -> None:
-    if optimizer._plan.suspended:
+    if optimizer._plan.shows_averages:
         raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
 
 

@@ -139,7 +139,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
     counts_steps = "betas" in shared or "alpha" in shared
     count = max(steps.values()) if counts_steps else optimizer.step_count
-    with optimizer._between_steps():
+    with optimizer._plan:
         restore(optimizer, count, optimizer.skipped_steps, whole)
 
 

@@ -117,6 +117,7 @@ class Optimizer:
     # So that optimizer.rate = 0.1, which would set nothing, is an error.
     __slots__ = (
         "__weakref__",
+        "_change",
         "_clip_norm",
         "_copy_to",
         "_ema_decay",
@@ -126,8 +127,8 @@ class Optimizer:
         "_params",
         "_plan",
         "_scheduled",
-        "_stale",
         "_state_dtype",
+        "_taken",
     )
 
     _rule: ClassVar[str] = ""
@@ -209,7 +210,7 @@ class Optimizer:
             )
             for group in groups
         ]
-        self._plan = _core.Plan(
+        self._plan = _core.make_plan(
             [
                 (
                     self._rule,
@@ -230,6 +231,7 @@ class Optimizer:
             pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
         )
         self._scheduled = False
+        self._taken: object = None  # the change of hyperparameters that the core has seen
         self._set_hyperparameters()
 
     # ---- stepping ------------------------------------------------------------------------------
@@ -269,12 +271,16 @@ class Optimizer:
         Threads that step the same optimizer take turns. Long steps release the GIL. What a schedule
         raises comes through as it is, with a note of whose schedule it was; nothing has changed then.
         """
-        evaluate = self._hyperparameters_at if self._scheduled or self._stale else None
+        change = self._change  # what a schedule or another thread sets from here on is a later one
+        evaluate = (
+            self._hyperparameters_at if self._scheduled or self._taken is not change else None
+        )
         scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
         if grads is _GRADIENTS:
             self._plan.step_accumulated(evaluate, scale)
         else:
             self._plan.step(grads, evaluate, scale)
+        self._taken = change  # last: had a Ctrl-C come before, the next step would ask again
 
     def accumulate(self, grads: Gradients) -> None:
         """Add the gradients of a micro-batch to those that the next `step` takes.
@@ -335,30 +341,12 @@ class Optimizer:
             raise ValueError(
                 "there are no averages; ema_decay is wanted when the optimizer is made"
             )
-        with self._between_steps():
-            if self._plan.suspended:
-                raise RuntimeError("averaged() is in use already; its blocks can't be nested")
-            averages = self._plan.averages
-            weights = {name: param.copy() for name, param in self._params.items()}
-            self._plan.suspended = True
-            for name, param in self._params.items():
-                param[...] = averages[name]
+        block = object()
         try:
+            self._plan.show_averages(block)
             yield
         finally:
-            with self._between_steps():
-                self._plan.suspended = False
-                for name, param in self._params.items():
-                    param[...] = weights[name]
-
-    @contextmanager
-    def _between_steps(self) -> Iterator[None]:
-        """Keep steps on other threads waiting meanwhile: no array changes half-way."""
-        self._plan.acquire()
-        try:
-            yield
-        finally:
-            self._plan.release()
+            self._plan.hide_averages(block)
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -448,7 +436,7 @@ class Optimizer:
             ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
             array), ``averages`` and ``accumulated`` (parameter -> array).
         """
-        with self._between_steps():
+        with self._plan:
             return state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -474,7 +462,7 @@ class Optimizer:
         >>> second.step_count, second.lr
         (1, 0.1)
         """
-        with self._between_steps():
+        with self._plan:
             state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -496,7 +484,6 @@ class Optimizer:
     # ---- hyperparameters -----------------------------------------------------------------------
 
     def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
-        self._stale = False  # first: what a schedule changes is for the next step
         clip_norm = _number_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
         ema_decay = _number_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
         return (
@@ -533,7 +520,7 @@ class Optimizer:
             or callable(self._ema_decay)
             or any(group._schedules for group in self.param_groups)
         )
-        self._stale = True
+        self._change = object()
 
 
 def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:

@@ -65,8 +65,13 @@ def arrays_and_steps(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Check everything, then change the optimizer; raise TypeError or ValueError before that."""
+def load_state_dict(
+    optimizer: Optimizer, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> None:
+    """Check everything, then change the optimizer; raise TypeError or ValueError before that.
+
+    Weights, where given, have been checked.
+    """
     _require_keys("the state", state, _TOP)
     if state["schema"] != SCHEMA:
         raise ValueError(f"the state has schema {state['schema']!r}; {SCHEMA} is wanted")
@@ -90,29 +95,34 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     for group, checked in zip(optimizer.param_groups, settings, strict=True):
         group._replace(checked)
     optimizer._set_hyperparameters()
-    restore(optimizer, counts[0], counts[1], state)
+    restore(optimizer, counts[0], counts[1], state, weights)
 
 
 def restore(
-    optimizer: Optimizer, step_count: int, skipped_steps: int, state: Mapping[str, Any]
+    optimizer: Optimizer,
+    step_count: int,
+    skipped_steps: int,
+    state: Mapping[str, Any],
+    weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Take over counts and arrays that have been checked."""
-    steps = [state["steps"][name] for name in optimizer._params]
-    optimizer._plan.restore(step_count, skipped_steps, steps, list(state["accumulated"]))
-    for name, states in optimizer.state.items():
-        for key, array in states.items():
-            array[...] = state["state"][name][key]
-    for mine, theirs in (
-        (optimizer.averages, state["averages"]),
-        (optimizer.accumulated, state["accumulated"]),
-    ):
-        for name, array in mine.items():
-            array[...] = theirs[name]
+    """Take over counts and arrays that have been checked, in one call."""
+    averages, accumulated, weights = state["averages"], state["accumulated"], weights or {}
+    parameters = [
+        (
+            state["steps"][name],
+            state["state"][name],
+            averages.get(name),
+            accumulated.get(name),
+            weights.get(name),
+        )
+        for name in optimizer._params
+    ]
+    optimizer._plan.restore(step_count, skipped_steps, parameters)
 
 
 def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
     """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer."""
-    if optimizer._plan.suspended:
+    if optimizer._plan.shows_averages:
         raise RuntimeError("inside averaged() the parameters are averages; copy after the block")
     groups = [{"params": g.params, **g._settings} for g in optimizer.param_groups]
     arguments = {
@@ -122,7 +132,7 @@ def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
         "copy_to": optimizer._copy_to,
         "state_dtype": optimizer._state_dtype,
     }
-    with optimizer._between_steps():
+    with optimizer._plan:
         counts = (optimizer.step_count, optimizer.skipped_steps)
         arrays = arrays_and_steps(optimizer)
     parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, arrays)
@@ -144,7 +154,7 @@ def _put_together(
     else:
         settings = dict(groups[0])
         optimizer = make(settings.pop("params"), **settings, **arguments)
-    with optimizer._between_steps():
+    with optimizer._plan:
         restore(optimizer, *counts, arrays)
     return optimizer
 
