@@ -13,7 +13,7 @@ void set_default_threads(int count);
 // The program's own choice; 0 goes back to the default.
 void set_threads(int count);
 int wanted();
-// Most threads a step on this thread would use now.
+// Most threads a step on this thread would use now; 1 in a forked child.
 int threads();
 
 // Idle threads of the OpenMP runtime spin: it was loaded, by somebody else, with its default wait policy. Then a

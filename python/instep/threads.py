@@ -125,7 +125,8 @@ def get_num_threads() -> int:
 
     By default the least of ``OMP_NUM_THREADS`` (and limits set by threadpoolctl), the CPUs of the
     process's affinity and the quota of its cgroup; or the environment's ``INSTEP_NUM_THREADS``; or
-    what `set_num_threads` said last.
+    what `set_num_threads` said last. In a forked child 1, whatever is set: it steps on the calling
+    thread.
     """
     return _core.threads()
 
