@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "python/introspection.hpp"
+#include "python/measurement.hpp"
 #include "python/plan.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/team.hpp"
@@ -85,6 +86,8 @@ PYBIND11_MODULE(_core, m) {
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("counters", &instep::counters, "What has happened so far, for tests.");
+    m.def("memory_limit", &instep::measure_memory_limit, "arrays"_a, "written"_a, "threads"_a, "chunk"_a,
+          "Reads all the arrays and overwrites the first ones, with next to no arithmetic, for measurements.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::start();

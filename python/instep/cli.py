@@ -22,6 +22,9 @@ class Command(NamedTuple):
 
 # A command's module defines add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = {
+    "bench": Command(
+        "instep.bench.command", "Time a step of Adam beside plain NumPy and the memory's own limit"
+    ),
     "demo": Command(
         "instep.demo.command", "Train a network with instep.AdamW and with AdamW in plain NumPy"
     ),

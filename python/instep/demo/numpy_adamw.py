@@ -69,5 +69,6 @@ class NumpyAdamW:
         (beta1, beta2), t = self.betas, self.step_count
         m = self.exp_avg[name] = beta1 * self.exp_avg[name] + (1 - beta1) * g
         v = self.exp_avg_sq[name] = beta2 * self.exp_avg_sq[name] + (1 - beta2) * (g * g)
-        p *= 1 - lr * self.weight_decay
+        if self.weight_decay:
+            p *= 1 - lr * self.weight_decay
         p -= lr / (1 - beta1**t) * m / (np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + self.eps)

@@ -1,0 +1,232 @@
+"""Contestants in processes of their own that take turns.
+
+Every contestant runs in a process of its own, as it does in its users' programs: two of them in one process would share
+or disturb each other's thread pools, OpenMP runtimes and allocators. Between its turns a process is stopped (SIGSTOP),
+with all its threads: PyTorch's, for one, go on spinning for a while after a step, and would take the cores from
+whoever comes next. Only one process runs at a time, and its turn begins with calls that aren't counted (turns.pace).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from package import turns
+from task import Task
+
+TURN = 0.005  # seconds
+CAN_STOP = hasattr(signal, "SIGSTOP")
+SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped have gone to sleep
+OURS = "instep"
+LIMIT = "memory limit"
+MEMORY = 10 << 30  # bytes that the contestants of one heat may hold together
+
+
+class Entry(NamedTuple):
+    """A contestant of one comparison: its name there, whose it is, and its task."""
+
+    label: str
+    peer: str
+    task: Task
+
+
+@dataclass
+class Comparison:
+    """What came out. Ratios are by instep's time in the same round: how many times as long a contestant takes."""
+
+    medians: dict[str, float] = field(default_factory=dict)  # seconds
+    quartiles: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    rounds: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class LeftOutError(Exception):
+    """A contestant can't take part; the message says why."""
+
+
+class Worker:
+    """A contestant's process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.versions: dict[str, str] = {}
+        self._errors = tempfile.TemporaryFile(  # noqa: SIM115 - closed with the process
+            "w+", encoding="utf-8", errors="replace"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py")), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._stopped = False
+        self._stop()
+
+    def prepare(self, task: Task) -> None:
+        self.versions = self._ask({"do": "prepare", "task": task.as_dict()})["versions"]
+
+    def forget(self) -> None:
+        """Free the task's arrays."""
+        self._ask({"do": "forget"})
+
+    def turn(self, seconds: float) -> float:
+        took: float = self._ask({"do": "turn", "seconds": seconds})["time"]
+        return took
+
+    def close(self) -> None:
+        self._go_on()
+        assert self._process.stdin is not None
+        try:
+            self._process.communicate(timeout=10)  # the end of its input ends it
+        except (subprocess.TimeoutExpired, OSError):
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._go_on()
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._process.wait()
+            raise LeftOutError(self._last_words())
+        self._stop()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LeftOutError(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = [line.strip() for line in self._errors if line.strip()]
+        return lines[-1] if lines else f"it ended with status {self._process.returncode}"
+
+    def _stop(self) -> None:
+        if not CAN_STOP:
+            time.sleep(SETTLE)
+        elif self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP)
+            os.waitpid(self._process.pid, os.WUNTRACED)  # until it stands still
+            self._stopped = True
+
+    def _go_on(self) -> None:
+        if self._stopped:
+            self._process.send_signal(signal.SIGCONT)
+            self._stopped = False
+
+
+class Pool:
+    """Workers by label, started when first asked for and kept, for they are slow to import what they need."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+
+    def get(self, label: str, peer: str) -> Worker:
+        if label not in self._workers:
+            self._workers[label] = Worker(peer)
+        return self._workers[label]
+
+    def drop(self, label: str) -> None:
+        if label in self._workers:
+            self._workers.pop(label).close()
+
+    def drop_all(self) -> None:
+        for label in list(self._workers):
+            self.drop(label)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.drop_all()
+
+
+def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
+    """Split contestants that don't fit memory together; instep and the memory limit are in each heat."""
+    always = [entry for entry in entries if entry.peer in (OURS, LIMIT)]
+    others = [entry for entry in entries if entry.peer not in (OURS, LIMIT)]
+    held = sum(entry.task.memory for entry in always)
+    heat: list[Entry] = []
+    for entry in others:
+        if heat and held + sum(e.task.memory for e in [*heat, entry]) > memory:
+            yield always + heat
+            heat = []
+        heat.append(entry)
+    yield always + heat
+
+
+def compare(
+    pool: Pool, entries: Sequence[Entry], seconds: float, turn: float = TURN, memory: int = MEMORY
+) -> Comparison:
+    """Measure contestants in turns for about so many seconds; one that can't take part is left out by name."""
+    found = Comparison()
+    all_heats = list(heats(entries, memory))
+    for heat in all_heats:
+        _compare_heat(pool, heat, seconds / len(all_heats), turn, found)
+    return found
+
+
+def _compare_heat(
+    pool: Pool, heat: Sequence[Entry], seconds: float, turn: float, found: Comparison
+) -> None:
+    def leave_out(label: str, reason: LeftOutError) -> None:
+        found.left_out[label] = str(reason)
+        pool.drop(label)
+
+    def take_turn(label: str) -> float:
+        if label in found.left_out:
+            return math.nan
+        try:
+            return workers[label].turn(turn)
+        except LeftOutError as reason:
+            leave_out(label, reason)
+            return math.nan
+
+    workers: dict[str, Worker] = {}
+    for entry in heat:
+        worker = pool.get(entry.label, entry.peer)
+        try:
+            worker.prepare(entry.task)
+        except LeftOutError as reason:
+            leave_out(entry.label, reason)
+        else:
+            workers[entry.label] = worker
+            found.versions |= worker.versions
+    times = turns.take_turns({label: partial(take_turn, label) for label in workers}, seconds)
+    for label, worker in workers.items():
+        if label in found.left_out:
+            continue
+        worker.forget()
+        found.medians.setdefault(label, statistics.median(times[label]))
+        low, _, high = statistics.quantiles(times[label], n=4)
+        found.quartiles.setdefault(label, (low, high))
+        found.rounds.setdefault(label, len(times[label]))
+        if OURS in workers and OURS not in found.left_out:
+            found.ratios.setdefault(label, turns.ratio(times[label], times[OURS]))

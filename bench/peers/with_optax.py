@@ -1,0 +1,42 @@
+"""optax on JAX's arrays, compiled as one function that may overwrite parameters and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+
+from peers import Arrays
+from task import Task
+
+
+def versions() -> dict[str, str]:
+    return {"JAX": jax.__version__, "optax": optax.__version__}
+
+
+class Optax:
+    def __init__(self, task: Task, params: Arrays) -> None:
+        assert task.rule == "Adam"
+        transform = optax.adam(1e-3)
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def update(params, state, grads):  # type: ignore[no-untyped-def]
+            changes, state = transform.update(grads, state, params)
+            return optax.apply_updates(params, changes), state
+
+        self._update = update
+        self._values = [jax.numpy.array(p) for p in params]
+        self._state = transform.init(self._values)
+
+    def call(self, grads: Arrays) -> Callable[[], object]:
+        return partial(self._step, [jax.numpy.asarray(g) for g in grads])
+
+    def _step(self, grads: list[jax.Array]) -> None:
+        self._values, self._state = self._update(self._values, self._state, grads)
+        jax.block_until_ready(self._values)
+
+    def params(self) -> list[np.ndarray]:
+        return [np.asarray(value) for value in self._values]

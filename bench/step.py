@@ -1,0 +1,62 @@
+"""The step benchmark: a step of instep beside its peers' and the memory's limit.
+
+    python bench/step.py [ROW ...] [--peers NAME ...] [--seconds 20] [--json FILE]
+
+Rows are those of rows.py; a workload's name alone is its row with Adam in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from harness import LIMIT, OURS, Comparison, Pool, compare
+from machine import describe
+from peers import PEERS
+from rows import ROWS, Row
+from tables import duration, plain_table
+
+
+def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None) -> Comparison:
+    chosen = [p for p in row.peers if peers is None or p in peers or p == OURS]
+    return compare(pool, row.entries(chosen), seconds)
+
+
+def as_text(row: Row, found: Comparison) -> str:
+    lines = [("contestant", "a step", "quartiles", "rounds", "x instep")]
+    for label, median in sorted(found.medians.items(), key=lambda item: item[1]):
+        low, high = found.quartiles[label]
+        ratio = f"{found.ratios[label]:.2f}" if label in found.ratios else "-"
+        spread = f"{duration(low)} .. {duration(high)}"
+        lines.append((label, duration(median), spread, str(found.rounds[label]), ratio))
+    text = f"{row.name}: {row.title}\n{plain_table(lines)}"
+    if LIMIT in found.ratios:
+        text += f"\nshare of the memory limit reached: {found.ratios[LIMIT]:.3f}"
+    return text + "".join(f"\n{who} is left out: {why}" for who, why in found.left_out.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)} (all)")
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), help="only these, and instep")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of turns, for each row")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"row {unknown[0]!r} is not known; one of {', '.join(ROWS)} is wanted")
+    report = {"machine": describe(), "rows": {}}
+    with Pool() as pool:
+        for name in arguments.rows or ROWS:
+            found = measure(pool, ROWS[name], arguments.seconds, arguments.peers)
+            print(as_text(ROWS[name], found), end="\n\n", flush=True)
+            report["rows"][name] = asdict(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The timer: contestants take turns, and the medians count.
+
+On a machine that does other things too, a time says little; a ratio of times taken in the same minute says much. So
+nothing is measured to its end before the next: everyone has a turn, then everyone the next one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import timeit
+from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["pace", "ratio", "take_turns"]
+
+# A call this long (seconds) counts alone: what it finds asleep or out of the caches makes no difference to it.
+_LONG_CALL = 0.1
+
+
+def pace(call: Callable[[], object], seconds: float) -> float:
+    """Return the seconds that a call takes within one turn.
+
+    The call is repeated for about `seconds`, after a quarter as long (one call at least) that isn't counted: by then
+    the caches hold the contestant's arrays again, and its threads are awake.
+    """
+    timer = timeit.Timer(call)
+    number, spent = 1, 0.0
+    while True:
+        took = timer.timeit(number)
+        if number == 1 and took >= _LONG_CALL:
+            return took
+        spent += took
+        if spent >= seconds / 4:
+            break
+        number *= 2
+    number = max(1, round(number * seconds / took))
+    return timer.timeit(number) / number
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], float]],
+    seconds: float,
+    least: int = 7,
+    most: int = 101,
+) -> dict[str, list[float]]:
+    """Let every contestant have a turn, then every one its next, and return what each turn returned.
+
+    Parameters
+    ----------
+    contestants : mapping of str to callable
+        Name and turn; a turn returns a time, e.g. ``lambda: pace(call, 0.005)``.
+    seconds : float
+        No new round begins later than this, once there have been `least`.
+    least, most : int
+        Rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    for done in range(most):
+        if done >= least and time.perf_counter() >= end:
+            break
+        for name, turn in contestants.items():
+            times[name].append(turn())
+    return times
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Return the median, over the rounds, of one contestant's time by another's in the same round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
