@@ -1,44 +1,44 @@
 """What a call costs: steps so small that the arithmetic hardly counts.
 
-python bench/call.py
+python bench/call.py [--seconds 5]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import timeit
-from collections.abc import Callable
-
-import numpy as np
+from functools import partial
 
 import instep
 from instep import schedules
+from package import turns, workloads
+from tables import duration, plain_table
 
-TINY = [(64, 32), (32,), (32, 10), (10,)]
-MANY = [(100,)] * 1000
-LAYOUTS: dict[str, list[tuple[int, ...]]] = {"one element": [(1,)], "tiny": TINY, "many": MANY}
+TURN = 0.005
+RATES = {"constant lr": 1e-3, "scheduled lr": schedules.CosineDecay(1e-3, 10**9)}
 
 
-def microseconds(call: Callable[[], None], turns: int = 15) -> float:
-    timer = timeit.Timer(call)
-    number, _ = timer.autorange()
-    number = max(1, number // 20)
-    return statistics.median(timer.repeat(turns, number)) / number * 1e6
+def measure(seconds: float) -> dict[str, float]:
+    contestants = {}
+    for workload in ("1", "tiny", "many"):
+        shapes = workloads.shapes_of(workload)
+        grads = workloads.filled(shapes, "float32", 1)
+        for label, lr in RATES.items():
+            step = instep.Adam(workloads.filled(shapes, "float32", 0), lr=lr).step
+            name = "one element" if workload == "1" else workload
+            contestants[f"{name}, {label}"] = partial(turns.pace, partial(step, grads), TURN)
+    times = turns.take_turns(contestants, seconds)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def as_text(found: dict[str, float]) -> str:
+    return plain_table([("Adam, float32", "a step"), *((n, duration(t)) for n, t in found.items())])
 
 
 def main() -> None:
-    rng = np.random.default_rng(0)
-    for name, shapes in LAYOUTS.items():
-        for label, lr in (
-            ("constant lr", 1e-3),
-            ("scheduled lr", schedules.CosineDecay(1e-3, 10**9)),
-        ):
-            params = [rng.standard_normal(shape).astype("f4") for shape in shapes]
-            grads = [rng.standard_normal(shape).astype("f4") for shape in shapes]
-            step = instep.Adam(params, lr=lr).step
-            print(
-                f"{name:12} {label:13} {microseconds(lambda step=step, grads=grads: step(grads)):9.2f} us"
-            )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="of turns")
+    print(as_text(measure(parser.parse_args().seconds)))
 
 
 if __name__ == "__main__":

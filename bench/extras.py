@@ -1,67 +1,110 @@
 """What extras cost a step out of cache: bytes that they move, against time measured.
 
-Each variant moves 28 bytes an element for float32 Adam and what its extra adds. If memory is what a step waits for and
-each buffer is read once and written once, time grows as the bytes do. The variants take turns.
+Float32 Adam moves 28 bytes an element, and each extra adds its own. If memory is what a step waits for and each buffer
+is read once and written once, time grows as the bytes do. Memory itself may not: the last column is the time of a loop
+over the same streams with next to no arithmetic, by that of the plain step's.
 
-    python bench/extras.py [--elements 20000000] [--turns 15]
+    python bench/extras.py [--elements 20000000] [--seconds 30] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from typing import Any
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
+from machine import describe
+from package import turns, workloads
+from tables import plain_table
+from task import numpy_dtype
 
-import instep
-
-# name -> arguments and bytes an element more: the norm reads the gradient once more (4), an average is read and written
-# (8), a float16 copy is written (2).
-EXTRAS: dict[str, tuple[dict[str, Any], int]] = {
-    "plain": ({}, 0),
-    "weight_decay": ({"weight_decay": 0.01}, 0),
-    "clip_norm": ({"clip_norm": 1.0}, 4),
-    "ema_decay": ({"ema_decay": 0.999}, 8),
-    "copy_to": ({"copy_to": np.float16}, 2),
-    "all": (
-        {"weight_decay": 0.01, "clip_norm": 1.0, "ema_decay": 0.999, "copy_to": np.float16},
-        14,
-    ),
-}
+TURN = 0.02
+PLAIN = "plain"
 PLAIN_BYTES = 28
+LIMIT = "memory limit, "
+
+
+class Extra(NamedTuple):
+    """Arguments, bytes an element more, and the passes over whole streams that the memory limit can do likewise."""
+
+    settings: dict[str, Any]
+    more_bytes: int
+    passes: list[tuple[int, int]] | None = None
+
+
+ALL = {"clip_norm": 1.0, "ema_decay": 0.999}
+# The norm reads the gradient once more (4), an average is read and written (8), a copy of half the width written (2).
+EXTRAS = {
+    PLAIN: Extra({}, 0, [(4, 3)]),
+    "weight_decay": Extra({"weight_decay": 0.01}, 0),
+    "clip_norm": Extra({"clip_norm": 1.0}, 4, [(1, 0), (4, 3)]),
+    "ema_decay": Extra({"ema_decay": 0.999}, 8, [(5, 4)]),
+    "copy_to float16": Extra({"copy_to": "float16"}, 2),
+    "copy_to bfloat16": Extra({"copy_to": "bfloat16"}, 2),
+    "all three, float16": Extra({**ALL, "copy_to": "float16"}, 14),
+    "all three, bfloat16": Extra({**ALL, "copy_to": "bfloat16"}, 14),
+}
+
+
+def measure(elements: int, seconds: float) -> dict[str, Any]:
+    # One process: instep's threads sleep between steps, and there is nobody else's.
+    import numpy as np  # noqa: PLC0415
+
+    import instep  # noqa: PLC0415
+    from instep.bench.limit import memory_limit  # noqa: PLC0415
+
+    shapes = [(elements,)]
+    grads = workloads.filled(shapes, "float32", 1)
+    calls: dict[str, Callable[[], object]] = {}
+    for name, extra in EXTRAS.items():
+        settings = dict(extra.settings)
+        if "copy_to" in settings:
+            settings["copy_to"] = [np.empty(elements, numpy_dtype(settings["copy_to"]))]
+        step = instep.Adam(workloads.filled(shapes, "float32", 0), **settings).step
+        calls[name] = partial(step, grads)
+        if extra.passes is not None:
+            calls[LIMIT + name] = memory_limit(extra.passes, 4 * elements, instep.get_num_threads())
+    for call in calls.values():
+        call()
+    times = turns.take_turns(
+        {name: partial(turns.pace, call, TURN) for name, call in calls.items()}, seconds
+    )
+    found: dict[str, Any] = {}
+    for name, extra in EXTRAS.items():
+        found[name] = {
+            "bytes": (PLAIN_BYTES + extra.more_bytes) / PLAIN_BYTES,
+            "time": turns.ratio(times[name], times[PLAIN]),
+        }
+        if extra.passes is not None:
+            limits = (times[LIMIT + name], times[LIMIT + PLAIN])
+            found[name]["memory limit"] = turns.ratio(*limits)
+            found[name]["reached"] = turns.ratio(times[LIMIT + name], times[name])
+    return {"elements": elements, "extras": found}
+
+
+def as_text(found: dict[str, Any]) -> str:
+    lines = [("Adam, float32, with", "bytes", "time", "time / bytes", "memory limit")]
+    for name, extra in found["extras"].items():
+        limit = f"x {extra['memory limit']:.2f}" if "memory limit" in extra else "-"
+        over = f"{extra['time'] / extra['bytes']:.2f}"
+        lines.append((name, f"x {extra['bytes']:.2f}", f"x {extra['time']:.2f}", over, limit))
+    return f"{found['elements']:,} elements\n{plain_table(lines)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--elements", type=int, default=20_000_000)
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of turns")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
-    grad = rng.standard_normal(arguments.elements, dtype="f4")
-    steps = {}
-    for name, (settings, _) in EXTRAS.items():
-        param = rng.standard_normal(arguments.elements, dtype="f4")
-        more = dict(settings)
-        if "copy_to" in more:
-            more["copy_to"] = np.empty(param.shape, more["copy_to"])
-        steps[name] = instep.Adam(param, **more).step
-        steps[name](grad)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(arguments.turns):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step(grad)
-            times[name].append(time.perf_counter() - start)
-    plain = statistics.median(times["plain"])
-    print(f"{arguments.elements} elements, {instep.get_num_threads()} threads, float32 Adam")
-    for name, (_, more_bytes) in EXTRAS.items():
-        predicted = (PLAIN_BYTES + more_bytes) / PLAIN_BYTES
-        measured = statistics.median(times[name]) / plain
-        print(
-            f"{name:13} bytes x {predicted:5.2f}  time x {measured:5.2f}  time/bytes {measured / predicted:5.2f}"
-        )
+    found = measure(arguments.elements, arguments.seconds)
+    print(as_text(found))
+    if arguments.json:
+        report = {"machine": describe(), **found}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,14 +45,43 @@ class Entry(NamedTuple):
 
 @dataclass
 class Comparison:
-    """What came out. Ratios are by instep's time in the same round: how many times as long a contestant takes."""
+    """What came out of the rounds. A contestant may be missing in some: heats split those that don't fit together."""
 
-    medians: dict[str, float] = field(default_factory=dict)  # seconds
-    quartiles: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ratios: dict[str, float] = field(default_factory=dict)
-    rounds: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    rounds: list[dict[str, float]] = field(default_factory=list)  # label -> seconds a call
+    left_out: dict[str, str] = field(default_factory=dict)  # label -> why
     versions: dict[str, str] = field(default_factory=dict)
+
+    def times(self, label: str) -> list[float]:
+        return [found[label] for found in self.rounds if label in found]
+
+    @property
+    def labels(self) -> list[str]:
+        """Who has taken part to the end, the fastest first."""
+        seen = {label for found in self.rounds for label in found} - set(self.left_out)
+        return sorted(seen, key=lambda label: statistics.median(self.times(label)))
+
+    def ratio(self, label: str, other: str) -> float:
+        """How many times as long as the other's a contestant's call takes."""
+        both = [found for found in self.rounds if label in found and other in found]
+        return turns.ratio([found[label] for found in both], [found[other] for found in both])
+
+    def summary(self) -> dict[str, Any]:
+        """All that is worth keeping; JSON can hold it."""
+        contestants = {}
+        for label in self.labels:
+            low, median, high = statistics.quantiles(self.times(label), n=4, method="inclusive")
+            contestants[label] = {
+                "median": median,
+                "quartiles": [low, high],
+                "rounds": len(self.times(label)),
+            }
+            if OURS in self.labels:
+                contestants[label]["by instep"] = self.ratio(label, OURS)
+        return {
+            "contestants": contestants,
+            "left out": self.left_out,
+            "versions": self.versions,
+        }
 
 
 class LeftOutError(Exception):
@@ -183,13 +212,22 @@ def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
 
 
 def compare(
-    pool: Pool, entries: Sequence[Entry], seconds: float, turn: float = TURN, memory: int = MEMORY
+    pool: Pool,
+    entries: Sequence[Entry],
+    seconds: float,
+    turn: float = TURN,
+    memory: int = MEMORY,
+    found: Comparison | None = None,
 ) -> Comparison:
-    """Measure contestants in turns for about so many seconds; one that can't take part is left out by name."""
-    found = Comparison()
+    """Measure contestants in turns for about so many seconds; one that can't take part is left out by name.
+
+    Where `found` is given, the rounds join those that are in it already.
+    """
+    found = Comparison() if found is None else found
     all_heats = list(heats(entries, memory))
     for heat in all_heats:
-        _compare_heat(pool, heat, seconds / len(all_heats), turn, found)
+        taking_part = [entry for entry in heat if entry.label not in found.left_out]
+        _compare_heat(pool, taking_part, seconds / len(all_heats), turn, found)
     return found
 
 
@@ -220,13 +258,9 @@ def _compare_heat(
             workers[entry.label] = worker
             found.versions |= worker.versions
     times = turns.take_turns({label: partial(take_turn, label) for label in workers}, seconds)
-    for label, worker in workers.items():
-        if label in found.left_out:
-            continue
-        worker.forget()
-        found.medians.setdefault(label, statistics.median(times[label]))
-        low, _, high = statistics.quantiles(times[label], n=4)
-        found.quartiles.setdefault(label, (low, high))
-        found.rounds.setdefault(label, len(times[label]))
-        if OURS in workers and OURS not in found.left_out:
-            found.ratios.setdefault(label, turns.ratio(times[label], times[OURS]))
+    for label in [label for label in workers if label not in found.left_out]:
+        workers[label].forget()
+    found.rounds += [
+        {label: took for label, took in zip(times, together, strict=True) if not math.isnan(took)}
+        for together in zip(*times.values(), strict=True)
+    ]

@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness import LIMIT, OURS, Comparison, Pool, compare
 from machine import describe
 from peers import PEERS
 from rows import ROWS, Row
-from tables import duration, plain_table
+from tables import contestants_table
 
 
 def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None) -> Comparison:
@@ -25,17 +26,12 @@ def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None
     return compare(pool, row.entries(chosen), seconds)
 
 
-def as_text(row: Row, found: Comparison) -> str:
-    lines = [("contestant", "a step", "quartiles", "rounds", "x instep")]
-    for label, median in sorted(found.medians.items(), key=lambda item: item[1]):
-        low, high = found.quartiles[label]
-        ratio = f"{found.ratios[label]:.2f}" if label in found.ratios else "-"
-        spread = f"{duration(low)} .. {duration(high)}"
-        lines.append((label, duration(median), spread, str(found.rounds[label]), ratio))
-    text = f"{row.name}: {row.title}\n{plain_table(lines)}"
-    if LIMIT in found.ratios:
-        text += f"\nshare of the memory limit reached: {found.ratios[LIMIT]:.3f}"
-    return text + "".join(f"\n{who} is left out: {why}" for who, why in found.left_out.items())
+def as_text(row: Row, summary: Mapping[str, Any]) -> str:
+    text = f"{row.name}: {row.title}\n{contestants_table(summary, 'a step', OURS)}"
+    contestants = summary["contestants"]
+    if LIMIT in contestants and OURS in contestants:
+        text += f"\nshare of the memory limit reached: {contestants[LIMIT]['by instep']:.3f}"
+    return text
 
 
 def main() -> None:
@@ -48,12 +44,12 @@ def main() -> None:
     unknown = [name for name in arguments.rows if name not in ROWS]
     if unknown:
         parser.error(f"row {unknown[0]!r} is not known; one of {', '.join(ROWS)} is wanted")
-    report = {"machine": describe(), "rows": {}}
+    report: dict[str, Any] = {"machine": describe(), "rows": {}}
     with Pool() as pool:
         for name in arguments.rows or ROWS:
             found = measure(pool, ROWS[name], arguments.seconds, arguments.peers)
-            print(as_text(ROWS[name], found), end="\n\n", flush=True)
-            report["rows"][name] = asdict(found)
+            report["rows"][name] = found.summary()
+            print(as_text(ROWS[name], found.summary()), end="\n\n", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

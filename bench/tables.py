@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def duration(seconds: float) -> str:
@@ -25,3 +26,18 @@ def plain_table(rows: Sequence[Sequence[str]]) -> str:
         )
         for row in rows
     )
+
+
+def contestants_table(summary: Mapping[str, Any], what: str, unit: str) -> str:
+    """The contestants of a comparison beside one of them, and who was left out."""
+    contestants = summary["contestants"]
+    lines = [("contestant", what, "quartiles", "rounds", f"x {unit}")]
+    for label, found in contestants.items():
+        low, high = found["quartiles"]
+        ratio = "-"
+        if unit in contestants and "by instep" in found:
+            ratio = f"{found['by instep'] / contestants[unit]['by instep']:.2f}"
+        spread = f"{duration(low)} .. {duration(high)}"
+        lines.append((label, duration(found["median"]), spread, str(found["rounds"]), ratio))
+    left_out = [f"{who} is left out: {why}" for who, why in summary["left out"].items()]
+    return "\n".join([plain_table(lines), *left_out])

@@ -4,47 +4,71 @@ A benchmark of steps alone finds the team awake and the cores free. Here matrix 
 in a training loop: the team has gone to sleep, and NumPy's own threads may still hold the other cores. One and two
 threads take turns; what counts is the whole iteration.
 
-    python bench/threads.py [--turns 300]
+    python bench/threads.py [--seconds 3]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
 import instep
 from instep import _core
+from package import turns, workloads
+from tables import duration, plain_table
 
 SIZES = [2**k for k in range(16, 24)]
+TURN = 0.01
+
+
+def turn(threads: int, iteration: Callable[[], object]) -> float:
+    with instep.num_threads(threads):
+        found: float = turns.pace(iteration, TURN)
+    return found
+
+
+def measure(size: int, seconds: float) -> dict[str, float]:
+    a, b, param, grad = workloads.filled([(64, 784), (784, 256), (size,), (size,)], "float32", 0)
+    step = instep.Adam(param).step
+
+    def iteration() -> None:
+        a.T @ (a @ b)
+        step(grad)
+
+    before = _core.least_work()
+    _core.set_least_work(1)  # as many threads as are allowed, whatever the size
+    try:
+        times = turns.take_turns(
+            {str(threads): lambda threads=threads: turn(threads, iteration) for threads in (1, 2)},
+            seconds,
+        )
+    finally:
+        _core.set_least_work(before)
+    one, two = times["1"], times["2"]
+    return {
+        "1 thread": statistics.median(one),
+        "2 threads": statistics.median(two),
+        "ratio": turns.ratio(one, two),
+    }
+
+
+def as_text(found: dict[str, dict[str, float]]) -> str:
+    lines = [("elements", "1 thread", "2 threads", "1 thread / 2 threads")]
+    for size, times in found.items():
+        one, two = duration(times["1 thread"]), duration(times["2 threads"])
+        lines.append((size, one, two, f"{times['ratio']:.2f}"))
+    return plain_table(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=300)
-    turns = parser.parse_args().turns
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((64, 784)).astype("f4"), rng.standard_normal((784, 256)).astype("f4")
-    _core.set_least_work(1)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of turns, for each size")
+    seconds = parser.parse_args().seconds
     print(f"idle threads: {instep.config()['openmp']['idle_threads']}")
-    for size in SIZES:
-        optimizer = instep.Adam(rng.standard_normal(size).astype("f4"))
-        grad = rng.standard_normal(size).astype("f4")
-        times: dict[int, list[float]] = {1: [], 2: []}
-        for _ in range(turns):
-            for threads, found in times.items():
-                instep.set_num_threads(threads)
-                start = time.perf_counter()
-                for _ in range(4):
-                    a @ b
-                    a.T @ (a @ b)
-                    optimizer.step(grad)
-                found.append((time.perf_counter() - start) / 4)
-        one, two = (statistics.median(found) * 1e6 for found in times.values())
-        line = f"{size:9} elements: an iteration with 1 thread {one:8.1f} us, with 2 {two:8.1f} us"
-        print(f"{line}, ratio {one / two:5.2f}")
+    found: dict[str, Any] = {f"{size:,}": measure(size, seconds) for size in SIZES}
+    print(as_text(found))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""What instep is to reach: each line a ratio of one run, or a cost, with what was measured beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from harness import LIMIT
+from worker import NO_STEP
+
+Pieces = Mapping[str, Any]  # what report.py has measured, by the piece's name
+
+
+class Target(NamedTuple):
+    what: str
+    wanted: float
+    at_least: bool
+    unit: str
+    measure: Callable[[Pieces], float]  # KeyError: that piece, or a peer in it, is missing
+
+
+class Verdict(NamedTuple):
+    target: Target
+    measured: float | None
+
+    @property
+    def met(self) -> bool | None:
+        if self.measured is None:
+            return None
+        wanted = self.target.wanted
+        return self.measured >= wanted if self.target.at_least else self.measured <= wanted
+
+    def cells(self) -> tuple[str, str, str, str]:
+        target = self.target
+        bound = "at least" if target.at_least else "at most"
+        measured = "-" if self.measured is None else f"{self.measured:.2f} {target.unit}"
+        met = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
+        return (target.what, f"{bound} {target.wanted:g} {target.unit}", measured, met)
+
+
+def _against(row: str, *peers: str) -> Callable[[Pieces], float]:
+    """How many times as long as instep's the best of these peers' steps takes."""
+
+    def measure(pieces: Pieces) -> float:
+        contestants = pieces[f"step/{row}"]["contestants"]
+        return min(float(contestants[peer]["by instep"]) for peer in peers)
+
+    return measure
+
+
+def _loop(contestant: str, other: str, pieces: Pieces) -> float:
+    contestants = pieces["loop/64"]["contestants"]
+    return float(contestants[contestant]["by instep"] / contestants[other]["by instep"])
+
+
+def _growth(pieces: Pieces) -> float:
+    """How much more than the memory limit's the time for a parameter grows from there to 10⁸, at most."""
+    lag = {
+        size: 1 / pieces[f"scaling/{size}"]["contestants"][LIMIT]["by instep"]
+        for size in (10**6, 10**7, 10**8)
+    }
+    return float(max(lag[10**8] / lag[size] for size in (10**6, 10**7)))
+
+
+def _extra(name: str, pieces: Pieces) -> float:
+    found = pieces["extras"]["extras"][name]
+    return float(found["time"] / found["bytes"])
+
+
+FUSED = "torch fused"
+
+
+def _targets() -> list[Target]:
+    found = [
+        Target(f"{row}, Adam, against torch fused", wanted, True, "x", _against(row, FUSED))
+        for row, wanted in (("tiny", 25), ("mlp", 1.7), ("many", 60), ("one1M", 1.5))
+    ]
+    for row in ("resnet50", "gpt2", "one100M"):
+        found.append(
+            Target(f"{row}, Adam, against torch fused", 1.0, True, "x", _against(row, FUSED))
+        )
+        found.append(
+            Target(f"{row}, Adam, of the memory limit", 0.95, True, "x", _against(row, LIMIT))
+        )
+    for row, what, wanted in (
+        ("gpt2-clip", "clip_norm, against clip_grad_norm_ and torch fused", 1.35),
+        ("gpt2-bfloat16", "bfloat16 throughout, against torch fused in bfloat16", 1.3),
+        ("gpt2-bfloat16-state", "bfloat16 state, against torch fused in float32", 1.3),
+        ("gpt2-float64", "float64, against torch fused in float64", 1.0),
+        ("gpt2-momentum", "SGD with momentum, against torch fused", 1.0),
+    ):
+        found.append(Target(f"gpt2, {what}", wanted, True, "x", _against(row, FUSED)))
+    unfused = ("torch foreach", "torch loop")
+    for workload, wanted in (("mlp", 5.0), ("gpt2", 1.5)):
+        what = f"{workload}, RMSprop, against the better of torch foreach and loop"
+        found.append(Target(what, wanted, True, "x", _against(f"{workload}-rmsprop", *unfused)))
+    by_batch = "loop, batch 64: an iteration"
+    return [
+        *found,
+        Target(f"{by_batch} / without a step", 1.25, False, "x", partial(_loop, "instep", NO_STEP)),
+        Target(
+            f"{by_batch}, against NumPy's Adam", 3.0, True, "x", partial(_loop, "NumPy", "instep")
+        ),
+        Target("time a parameter, 10⁶ or 10⁷ to 10⁸, by the limit's", 1.1, False, "x", _growth),
+        *(
+            Target(
+                f"Adam with clip_norm, ema_decay, copy_to {kind}: time / bytes",
+                1.1,
+                False,
+                "x",
+                partial(_extra, f"all three, {kind}"),
+            )
+            for kind in ("float16", "bfloat16")
+        ),
+        Target(
+            "import instep, beyond import numpy",
+            20,
+            False,
+            "ms",
+            lambda pieces: 1e3 * float(pieces["footprint"]["import instep"]),
+        ),
+        Target("wheel", 1, False, "MB", lambda pieces: float(pieces["footprint"]["wheel"]) / 1e6),
+    ]
+
+
+TARGETS = _targets()
+
+
+def judge(pieces: Pieces) -> list[Verdict]:
+    verdicts = []
+    for target in TARGETS:
+        try:
+            measured: float | None = target.measure(pieces)
+        except KeyError:
+            measured = None
+        verdicts.append(Verdict(target, measured))
+    return verdicts
