@@ -8,6 +8,7 @@
 #include "python/measurement.hpp"
 #include "python/plan.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/pace.hpp"
 #include "runtime/team.hpp"
 
 namespace py = pybind11;
@@ -65,6 +66,13 @@ PYBIND11_MODULE(_core, m) {
             return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged);
         },
         "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "Binds parameters and makes their states.");
+    py::class_<instep::Pace>(m, "Pace", py::is_final(),
+                             "How many threads a step takes, found out by trying. For tests.")
+        .def("choose", &instep::Pace::choose, "most"_a, "work"_a, "Threads for the next step.")
+        .def("took", &instep::Pace::took, "nanoseconds"_a, "What it took.")
+        .def_property_readonly("timed", &instep::Pace::timed, "Whether the next step is to be timed.");
+    m.def("make_pace", [] { return instep::Pace(); });
+
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 
     m.def("compiled_levels", &instep::compiled_level_names, "Instruction-set levels compiled in, best first.");

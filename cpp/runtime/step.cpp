@@ -1,6 +1,7 @@
 #include "runtime/step.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -10,6 +11,8 @@
 namespace instep {
 
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
 double pairwise_sum(std::vector<double>& values, std::size_t count) {
@@ -40,9 +43,11 @@ Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::m
     }
     units_.push_back(segments_.size());
     turns_.resize(tensors_.size());
-    for (std::size_t i = 0; i < tensors_.size(); ++i)
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        turns_[i].work = tensors_[i]->work;
         turns_[i].kind =
             static_cast<std::uint32_t>(tensors_[i]->group * compute_count + static_cast<int>(tensors_[i]->compute));
+    }
 }
 
 bool Stepper::any_pending() const {
@@ -51,13 +56,6 @@ bool Stepper::any_pending() const {
 
 void Stepper::clear_pending() {
     for (Turn& turn : turns_) turn.pending = false;
-}
-
-std::int64_t Stepper::work() const {
-    std::int64_t bytes = 0;
-    for (std::size_t i = 0; i < tensors_.size(); ++i)
-        if (turns_[i].present) bytes += tensors_[i]->work;
-    return bytes;
 }
 
 std::uint32_t Stepper::settings_for(std::size_t i, const std::vector<Group>& groups) {
@@ -89,13 +87,23 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     if (extras.needs_norm()) partial_sums_.resize(segments_.size());
 }
 
-std::ptrdiff_t Stepper::take(int threads) {
-    attempt(threads);
+// Calls body(threads) with as many as the pace says, and tells the pace how long it took.
+template <class Body>
+void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
+    const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work());
+    if (team::threads_are_fixed() || !pace.timed()) return body(threads);
+    const auto begin = Clock::now();
+    body(threads);
+    pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
+}
+
+std::ptrdiff_t Stepper::take(int most_threads) {
+    keep_pace(step_pace_, most_threads, [this](int threads) { attempt(threads); });
     if (blocked_) {
         const std::ptrdiff_t found = find_not_finite();
         if (found >= 0) return found;
         extras_.guarded = false;  // every element is finite, only the sum of their squares is not
-        attempt(threads);
+        attempt(most_threads);
     }
     for (Turn& turn : turns_) turn.steps += turn.present ? 1 : 0;
     return -1;
@@ -116,9 +124,9 @@ void Stepper::set_scale(double scale) {
     }
 }
 
-void Stepper::accumulate(const Level& level, int threads) {
+void Stepper::accumulate(const Level& level, int most_threads) {
     level_ = &level;
-    run(threads, &Stepper::work_on_accumulation);
+    keep_pace(accumulate_pace_, most_threads, [this](int threads) { run(threads, &Stepper::work_on_accumulation); });
     for (Turn& turn : turns_) turn.pending = turn.pending || turn.present;
 }
 

@@ -8,6 +8,7 @@
 
 #include "kernels/interface.hpp"
 #include "runtime/layout.hpp"
+#include "runtime/pace.hpp"
 
 namespace instep {
 
@@ -63,22 +64,26 @@ public:
     bool any_pending() const;
     void clear_pending();
     // Whether there is a gradient for the tensor in the step that is being prepared.
-    void set_present(std::size_t i, bool present) { turns_[i].present = present; }
+    void set_present(std::size_t i, bool present) {
+        Turn& turn = turns_[i];
+        work_ += (static_cast<int>(present) - static_cast<int>(turn.present)) * turn.work;
+        turn.present = present;
+    }
 
     // Work of a step: the bytes it would move if everything were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
-    std::int64_t work() const;                             // with those that are
+    std::int64_t work() const { return work_; }            // with those that are
 
     // Fills everything a step needs but its threads; may allocate, changes no parameter.
     void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
-    // Takes the prepared step and counts it for each parameter. Where it is guarded and a gradient is not finite it
-    // changes nothing and returns the first tensor concerned, otherwise -1.
-    std::ptrdiff_t take(int threads);
+    // Takes the prepared step, on so many threads or fewer, and counts it for each parameter. Where it is guarded and a
+    // gradient is not finite it changes nothing and returns the first tensor concerned, otherwise -1.
+    std::ptrdiff_t take(int most_threads);
     // Norm of the gradients of the last step, where one was needed.
     double norm() const { return norm_; }
 
     // Adds the gradients to what each tensor has accumulated.
-    void accumulate(const Level& level, int threads);
+    void accumulate(const Level& level, int most_threads);
     // Makes averages and copies equal to the parameters.
     void start_followers(const Level& level);
 
@@ -90,6 +95,7 @@ private:
     // What every step looks at of every tensor, side by side in memory.
     struct Turn {
         std::int64_t steps = 0;
+        std::int64_t work = 0;
         std::uint32_t settings = 0;  // which of settings_
         std::uint32_t kind = 0;      // tensors of a kind share group and compute type
         bool present = false;
@@ -105,6 +111,8 @@ private:
     std::uint32_t settings_for(std::size_t i, const std::vector<Group>& groups);
     template <class Action, class Done>
     void for_each_segment(std::atomic<std::size_t>& next, Action action, Done done);
+    template <class Body>
+    void keep_pace(Pace& pace, int most_threads, Body body) const;
     void attempt(int threads);
     void set_scale(double scale);
     void run(int threads, void (Stepper::*part)());
@@ -116,12 +124,14 @@ private:
     std::vector<std::unique_ptr<Tensor>> tensors_;
     std::vector<Turn> turns_;  // by tensor
     std::int64_t most_work_ = 0;
+    std::int64_t work_ = 0;
     std::vector<Segment> segments_;
     std::vector<std::size_t> units_;  // first segment of each run that a thread takes at a time, and the end
 
     // Of the step under way.
     const Level* level_ = nullptr;
     std::vector<Prepared> settings_;
+    Pace step_pace_, accumulate_pace_;
     bool parallel_ = false;
     void (Stepper::*part_)() = nullptr;
     Extras extras_{};

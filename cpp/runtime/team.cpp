@@ -17,8 +17,10 @@ namespace instep::team {
 
 namespace {
 
-// Below this much work a thread, waking it costs more than it helps (bench/threads.py).
-std::atomic<std::int64_t> work_a_thread{std::int64_t{1} << 23};
+// Below this much work a thread, waking it costs more than it helps, even where the other cores have nothing to do
+// (bench/threads.py).
+constexpr std::int64_t usual_work_a_thread = std::int64_t{1} << 20;
+std::atomic<std::int64_t> work_a_thread{usual_work_a_thread};
 // With spinning idle threads, several times as long as they go on spinning.
 constexpr std::int64_t work_a_spinning_thread = std::int64_t{1} << 29;
 
@@ -46,6 +48,8 @@ int threads() {
 void set_least_work(std::int64_t work) { work_a_thread = std::max<std::int64_t>(1, work); }
 
 std::int64_t least_work() { return work_a_thread.load(std::memory_order_relaxed); }
+
+bool threads_are_fixed() { return least_work() != usual_work_a_thread; }
 
 void set_idle_threads_spin(bool spin) { idle_threads_spin = spin; }
 

@@ -20,12 +20,13 @@ int threads();
 // parallel step costs whoever computes next a core for milliseconds, so only steps longer than that go parallel.
 void set_idle_threads_spin(bool spin);
 
-// Work, as Stepper::work counts it, that a thread must find to be worth waking. For tests, and for bench/threads.py
-// which measures it.
+// Work, as Stepper::work counts it, that a thread must find to be worth waking. Set by tests, and by bench/threads.py
+// which measures it: any other than the usual is meant as said, and steps try no other number of threads.
 void set_least_work(std::int64_t work);
 std::int64_t least_work();
+bool threads_are_fixed();
 
-// Threads worth waking for a step of so much work.
+// Most threads worth waking for a step of so much work.
 int threads_for(std::int64_t work);
 
 // Calls work(context) on that many threads, this one included, and returns when all have finished.
