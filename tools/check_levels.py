@@ -6,15 +6,16 @@ For every level: nothing but its table of entry points is visible to the linker 
 one level can replace another's; and each rule's loop uses vectors as wide as the level has, for float32 and float64,
 in its division and square root too. For everything else in the module: no instruction beyond the x86-64 baseline.
 
-Uses nm and objdump of the binutils; ends with status 1 and a line for each finding.
+Ends with status 1 and a line for each finding.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
+
+from disassembly import BASELINE, functions, instructions, level_of, visible_symbols
 
 # Level's namespace -> register that its widest vectors use; None: only the symbols are looked at.
 LEVELS = {
@@ -27,26 +28,9 @@ SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
 
 
-def run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def visible_symbols(path: Path) -> list[str]:
-    """Every symbol that the object defines and that the linker sees: 'kind name'."""
-    lines = run("nm", "--demangle", "--defined-only", "--extern-only", path).splitlines()
-    return [line.split(maxsplit=1)[1] for line in lines if line.strip()]
-
-
-def functions(path: Path) -> dict[str, str]:
-    """Disassembly of each function by its demangled name."""
-    text = run("objdump", "--disassemble", "--demangle", "--no-show-raw-insn", path)
-    parts = re.split(r"^[0-9a-f]+ <(.*)>:\n", text, flags=re.M)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
 def check_symbols(level: str, path: Path) -> list[str]:
     wanted = f"instep::{level}::level"
-    found = visible_symbols(path)
+    found = visible_symbols(path, "--demangle")
     print(f"{level}: symbols that the linker sees: {found}")
     return [
         f"{level}: the linker sees {symbol!r}"
@@ -60,7 +44,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
     findings = []
     loops = {
         match[1]: body
-        for name, body in functions(path).items()
+        for name, body in functions(path, "--demangle").items()
         if (match := re.match(r".*::update<.*::(\w+<(?:float|double), \d+u>), ", name))
     }
     if not loops:
@@ -87,10 +71,14 @@ def check_vectors(level: str, path: Path) -> list[str]:
 def check_baseline(objects: list[Path]) -> list[str]:
     findings = []
     for path in objects:
-        text = run("objdump", "--disassemble", "--no-show-raw-insn", path)
-        wide = re.findall(r"^.*(?:%[yz]mm|\tv[a-z]+[ps][sd]\b).*$", text, flags=re.M)
+        wide = [
+            f"{path.name}: {name}: {mnemonic} {operands}"
+            for name, body in functions(path, "--demangle").items()
+            for mnemonic, operands in instructions(body)
+            if level_of(mnemonic, operands) > BASELINE
+        ]
         print(f"{path.name}: instructions beyond the baseline: {len(wide)}")
-        findings += [f"{path.name}: {line.strip()}" for line in wide[:3]]
+        findings += wide[:3]
     return findings
 
 
