@@ -10,8 +10,8 @@ from weakref import WeakMethod
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
 if TYPE_CHECKING:
-    from instep.optimizers.base import Optimizer
     from instep.optimizers.parameters import Container, NamedParameters
+    from instep.optimizers.settings import Settings
 
 __all__ = ["ParamGroup"]
 
@@ -37,7 +37,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __init__(
         self,
-        rule: type[Optimizer],
+        rule: type[Settings],
         parameters: NamedParameters,
         settings: dict[str, Any],
         changed: WeakMethod[Callable[[], None]],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 import numpy as np
 
 if TYPE_CHECKING:
-    from instep.optimizers.base import Optimizer
+    from instep.optimizers.settings import Settings
 
 __all__ = [
     "Flag",
@@ -116,15 +116,15 @@ class Hyperparameter(ABC, Generic[Value]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
-        self.__doc__ = f"{name} of all groups, to read and set; see `instep.{owner.__name__}`."
+        self.__doc__ = f"{name} of all groups, to read and set."
 
     @overload
     def __get__(self, optimizer: None, owner: type) -> Hyperparameter[Value]: ...
 
     @overload
-    def __get__(self, optimizer: Optimizer, owner: type) -> Value: ...
+    def __get__(self, optimizer: Settings, owner: type) -> Value: ...
 
-    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
+    def __get__(self, optimizer: Settings | None, owner: type) -> Any:
         if optimizer is None:
             return self
         first, *others = (group[self._name] for group in optimizer.param_groups)
@@ -134,7 +134,7 @@ class Hyperparameter(ABC, Generic[Value]):
             )
         return first
 
-    def __set__(self, optimizer: Optimizer, value: Value) -> None:
+    def __set__(self, optimizer: Settings, value: Value) -> None:
         optimizer._set_in_all_groups(self._name, value)
 
 

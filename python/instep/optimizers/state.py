@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from instep import schedules
 
 if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
 
-__all__ = ["SCHEMA", "load_state_dict", "state_dict"]
+__all__ = ["SCHEMA", "check_state_dtype", "load_state_dict", "state_dict"]
 
 #: Version of the layout of `state_dict`'s result.
 SCHEMA = 1
@@ -157,6 +158,21 @@ def _put_together(
     with optimizer._plan:
         restore(optimizer, *counts, arrays)
     return optimizer
+
+
+def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
+    """Return how states are stored, None for the arithmetic's type; bfloat16 may be named."""
+    if dtype is None:
+        return None
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16  # noqa: PLC0415 - an extra, for those who use it
+        except ImportError:
+            raise ImportError(
+                "state_dtype='bfloat16' needs the package ml_dtypes: pip install 'instep[bfloat16]'"
+            ) from None
+        dtype = bfloat16
+    return np.dtype(dtype)
 
 
 def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,184 @@
+"""The hyperparameters of an optimizer: read, set, checked, and their numbers at a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from weakref import WeakMethod
+
+from instep.optimizers.groups import ParamGroup
+from instep.optimizers.hyperparameters import (
+    Flag,
+    Hyperparameter,
+    Interval,
+    Number,
+    Numeric,
+    NumericOrNone,
+    check_number_or_none,
+    value_at,
+)
+from instep.optimizers.parameters import NamedParameters
+
+__all__ = ["Settings"]
+
+_CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
+_EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+_NONFINITE = ("propagate", "skip", "raise")
+
+
+class Settings:
+    """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
+
+    # So that optimizer.rate = 0.1, which would set nothing, is an error.
+    __slots__ = (
+        "_change",
+        "_clip_norm",
+        "_ema_decay",
+        "_nonfinite",
+        "_param_groups",
+        "_scheduled",
+    )
+
+    _decoupled_decay: ClassVar[bool] = (
+        False  # weight_decay belongs to the rule, not to the gradient
+    )
+    _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
+    _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
+
+    lr = Numeric(Interval())
+    weight_decay = Numeric(Interval())
+    l1 = Numeric(Interval())
+    clip_value = NumericOrNone(Interval(low_open=True, finite=False))
+    maximize = Flag()
+
+    # ---- for subclasses ------------------------------------------------------------------------
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Options of the core's rule that these hyperparameters switch on."""
+        raise NotImplementedError
+
+    @classmethod
+    def _check(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ValueError where hyperparameters don't go together."""
+
+    def __init__(
+        self,
+        groups: Sequence[NamedParameters],
+        settings: Mapping[str, Any],
+        clip_norm: Number | None,
+        nonfinite: str,
+        ema_decay: Number | None,
+    ) -> None:
+        self._clip_norm = self._checked_clip_norm(clip_norm)
+        self._ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
+        self._nonfinite = _checked_nonfinite(nonfinite)
+        self._param_groups = [
+            ParamGroup(
+                type(self),
+                named,
+                {**settings, **named.settings},
+                WeakMethod(self._set_hyperparameters),
+            )
+            for named in groups
+        ]
+        self._set_hyperparameters()
+
+    # ---- reading and setting -------------------------------------------------------------------
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""
+        return tuple(self._param_groups)
+
+    @property
+    def clip_norm(self) -> Number | None:
+        """The limit that the norm of all gradients together is scaled down to; None for no limit."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: Number | None) -> None:
+        self._clip_norm = self._checked_clip_norm(value)
+        self._set_hyperparameters()
+
+    @property
+    def ema_decay(self) -> Number | None:
+        """The share of the moving averages that a step keeps; None where there are none."""
+        return self._ema_decay
+
+    @ema_decay.setter
+    def ema_decay(self, value: Number | None) -> None:
+        self._ema_decay = self._checked_ema_decay(value)
+        self._set_hyperparameters()
+
+    @property
+    def nonfinite(self) -> str:
+        """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
+        return self._nonfinite
+
+    def __repr__(self) -> str:
+        groups = self.param_groups
+        values = {name: [group[name] for group in groups] for name in groups[0]._settings}
+        shown = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+        extras = {"clip_norm": self._clip_norm, "ema_decay": self._ema_decay}
+        shown.update({name: value for name, value in extras.items() if value is not None})
+        shown["parameters"] = sum(len(group.names) for group in groups)
+        if len(groups) > 1:
+            shown["groups"] = len(groups)
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({text})"
+
+    # ---- their numbers -------------------------------------------------------------------------
+
+    def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
+        clip_norm = _number_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
+        ema_decay = _number_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
+        return (
+            [group._values_at(step) for group in self.param_groups],
+            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+        )
+
+    @staticmethod
+    def _checked_clip_norm(value: Any) -> Number | None:
+        return check_number_or_none("clip_norm", value, _CLIP_NORM)
+
+    def _checked_ema_decay(self, value: Any) -> Number | None:
+        """Check a value that is to replace the present one."""
+        checked = check_number_or_none("ema_decay", value, _EMA_DECAY)
+        if (checked is None) != (self._ema_decay is None):
+            raise ValueError(
+                f"ema_decay can't go from {self._ema_decay!r} to {value!r}: whether there are "
+                "averages is fixed when the optimizer is made"
+            )
+        return checked
+
+    def _set_in_all_groups(self, name: str, value: Any) -> None:
+        """Set a hyperparameter in every group, or, where one refuses it, in none."""
+        groups = self._param_groups
+        checked = [group._checked_change(name, value) for group in groups]
+        for group, settings in zip(groups, checked, strict=True):
+            group._replace(settings)
+        self._set_hyperparameters()
+
+    def _set_hyperparameters(self) -> None:
+        """Have the next step ask for all numbers: constants once, schedules at every step."""
+        self._scheduled = (
+            callable(self._clip_norm)
+            or callable(self._ema_decay)
+            or any(group._schedules for group in self.param_groups)
+        )
+        self._change = object()
+
+
+def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
+    """The number of this step; NaN for None."""
+    if callable(value):
+        return value_at(name, value, interval, step)
+    return math.nan if value is None else value
+
+
+def _checked_nonfinite(value: object) -> str:
+    if value not in _NONFINITE:
+        raise ValueError(f"nonfinite is {value!r}; one of {', '.join(_NONFINITE)} is wanted")
+    return str(value)
