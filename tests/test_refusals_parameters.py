@@ -154,3 +154,14 @@ def test_parameters_outlive_their_names() -> None:
     optimizer = instep.SGD({"w": np.zeros(1000)}, lr=1.0)
     optimizer.step({"w": np.ones(1000)})  # the only references are the optimizer's
     assert (optimizer.params["w"] == -1).all()
+
+
+@pytest.mark.filterwarnings("ignore:Setting the strides:DeprecationWarning")
+def test_a_parameter_of_other_strides() -> None:
+    w = np.zeros((2, 3))
+    optimizer = instep.SGD({"w": w})
+    w.strides = (8, 16)
+    with pytest.raises(ValueError, match="parameter 'w' has been reshaped or moved"):
+        optimizer.step({"w": np.ones((2, 3))})
+    w.strides = (24, 8)
+    assert not w.any()
