@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -277,30 +278,36 @@ def test_two_threads_on_one_optimizer_take_turns(size: int, lr: Any) -> None:
     assert_same_bits(shared, alone)
 
 
-def test_the_gil_is_released_for_long_steps_only() -> None:
-    size = 30_000_000
-    optimizer = instep.SGD(np.zeros(size, "f4"))
-    g = np.ones(size, "f4")
-    optimizer.step(g)
-    ticks: list[float] = []
+def turns_of_another_thread(work: Callable[[], Any]) -> int:
+    """How often another thread gets to run meanwhile, where nobody takes the GIL from the one at work."""
+    turns: list[None] = []
     stop = threading.Event()
 
-    def tick() -> None:
+    def take_turns() -> None:
         while not stop.is_set():
-            ticks.append(time.perf_counter())
-            time.sleep(0.0005)
+            turns.append(None)
+            time.sleep(0.0002)
 
-    watcher = threading.Thread(target=tick)
-    watcher.start()
-    spans = []
-    for _ in range(5):
-        start = time.perf_counter()
-        optimizer.step(g)
-        spans.append((start, time.perf_counter()))
-    stop.set()
-    watcher.join()
-    inside = sum(start < moment < end for start, end in spans for moment in ticks)
-    assert inside >= 3, "no other thread ran during long steps"
+    other = threading.Thread(target=take_turns)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        other.start()
+        before = len(turns)
+        work()
+        return len(turns) - before
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        other.join()
+
+
+def test_the_gil_is_released_for_long_steps_only() -> None:
+    size = 30_000_000
+    optimizer, g = instep.SGD(np.zeros(size, "f4")), np.ones(size, "f4")
+    assert turns_of_another_thread(lambda: [optimizer.step(g) for _ in range(5)]) >= 3
+    optimizer, g = instep.SGD(np.zeros(1000, "f4")), np.ones(1000, "f4")
+    assert turns_of_another_thread(lambda: [optimizer.step(g) for _ in range(5000)]) == 0
 
 
 def test_a_gradient_cannot_be_resized_under_a_step() -> None:
