@@ -10,6 +10,7 @@ True
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from instep import _openmp
 
@@ -23,13 +24,14 @@ from instep.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # noqa: E402
 from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
+if TYPE_CHECKING:
+    from instep import checkpoint
+else:  # hidden from type checkers, for which every name would be there
 
-def __getattr__(name: str) -> object:
-    if (
-        name == "checkpoint"
-    ):  # on first use: it brings hashlib and json along, which a step needs not
-        return importlib.import_module("instep.checkpoint")
-    raise AttributeError(f"module 'instep' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "checkpoint":  # on first use: it brings hashlib and json, which a step needs not
+            return importlib.import_module("instep.checkpoint")
+        raise AttributeError(f"module 'instep' has no attribute {name!r}")
 
 
 configuration._set_idle_threads(_how_idle_threads_wait)
