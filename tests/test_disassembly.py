@@ -1,0 +1,75 @@
+"""What tools/disassembly.py says of instructions, on which the checks of the built module rest."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def load() -> Any:
+    path = Path(__file__).parents[1] / "tools" / "disassembly.py"
+    spec = importlib.util.spec_from_file_location("disassembly", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+disassembly = load()
+
+LEVELS = {
+    1: ["mulps %xmm1,%xmm0", "movaps %xmm1,%xmm0", "tzcnt %rax,%rax", "prefetchw (%rax)", "ret"],
+    2: [
+        "pblendvb %xmm0,%xmm1,%xmm2",
+        "roundsd $9,%xmm0,%xmm0",
+        "pmulld %xmm1,%xmm0",
+        "popcnt %rax,%rdx",
+    ],
+    3: [
+        "vmulps %ymm1,%ymm0,%ymm2",
+        "vpermq $0xd8,%ymm0,%ymm0",
+        "vzeroupper",
+        "shlx %rax,%rdx,%rcx",
+    ],
+    4: [
+        "vmulps %zmm1,%zmm0,%zmm2",
+        "vmovups %ymm17,(%rax)",
+        "vaddps (%rax){1to8},%ymm0,%ymm1",
+        "vpternlogd $0xff,%ymm0,%ymm0,%ymm0",
+        "kmovw %eax,%k1",
+        "vpcmpd $1,%ymm0,%ymm1,%k2",
+    ],
+    5: [
+        "vpdpbusd %zmm1,%zmm2,%zmm3",
+        "vcvtne2ps2bf16 %zmm1,%zmm2,%zmm3",
+        "vaddph %zmm1,%zmm2,%zmm3",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("level", "text"), [(level, text) for level, texts in LEVELS.items() for text in texts]
+)
+def test_levels(level: int, text: str) -> None:
+    ((mnemonic, operands),) = disassembly.instructions(f"  1a2b:\t{text}\n")
+    assert disassembly.level_of(mnemonic, operands) == level
+
+
+def test_prefixes_are_no_mnemonics() -> None:
+    text = "   10:\trep stos %al,%es:(%rdi)\n   12:\tlock cmpxchg %rdx,(%rcx)\n   16:\tnotrack jmp *%rax\n"
+    assert [m for m, _ in disassembly.instructions(text)] == ["stos", "cmpxchg", "jmp"]
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "inexact"),
+    [
+        *((m, True) for m in ("rcpps", "vrsqrtss", "vrcp14pd", "vfmadd231ps", "vfnmsub132sd")),
+        *((m, False) for m in ("divps", "vsqrtpd", "vmulps", "vfpclassps")),
+    ],
+)
+def test_what_rounds_otherwise(mnemonic: str, inexact: bool) -> None:
+    assert disassembly.is_inexact(mnemonic) is inexact
