@@ -77,3 +77,14 @@ def test_the_version_has_one_source() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{instep.__version__}"' in pyproject
     assert f"## {instep.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_fault_names_a_test_that_is_there() -> None:
+    tests = "\n".join(
+        path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")
+    )
+    names = re.findall(r"^def test_(\w+)", tests, re.M)
+    rows = re.findall(r"^\|.*\| (`.*`) \|$", (ROOT / "docs/faults.md").read_text("utf-8"), re.M)
+    assert len(rows) > 30
+    for name in re.findall(r"`([^`]+)`", " ".join(rows)):
+        assert name.startswith("pytest -m") or any(name in test for test in names), name

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import LEVELS, use_level
-from test_threads import output, run
+from interpreters import output, run
 
 import instep
 from instep import _core

@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from test_threads import CPUS, needs_openmp, output
+from interpreters import output
+from test_threads import CPUS, needs_openmp
 
 import instep
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from test_threads import output
+from interpreters import output
 
 import instep
 from instep import _core

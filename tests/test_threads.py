@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interpreters import output, run
 from reference import assert_same_bits
 
 import instep
@@ -24,29 +23,6 @@ HAS_OPENMP = instep.config()["openmp"]["version"] > 0
 needs_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
 CPUS = _available_cpus()
 WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-
-
-def run(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter, with these variables and none that would decide about threads."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OMP_", "INSTEP_", "GOMP_", "KMP_"))
-    }
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def output(code: str, **environment: str) -> str:
-    done = run(code, **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 # ---- how many --------------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Python programs in processes of their own, with an environment that says nothing about threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's variables but for those that would decide about threads, and these."""
+    decides = ("OMP_", "INSTEP_", "GOMP_", "KMP_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(decides)}
+    return {**clean, **more}
+
+
+def run(code: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a fresh interpreter with these variables; a hang raises TimeoutExpired."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def output(code: str, timeout: float = 60, **more: str) -> str:
+    """What the program printed; it must have ended well."""
+    done = run(code, timeout, **more)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
+    return done.stdout.strip()
