@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_threads import output
+from interpreters import output
 
 import instep
 
