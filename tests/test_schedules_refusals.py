@@ -353,6 +353,12 @@ def test_from_dict_refuses(path, value, message):
         from_dict(changed(path, value))
 
 
+@pytest.mark.parametrize("divisors", [(5e-324, 1.0), (1.0, 5e-324), (1e-200, 1e-200)])
+def test_one_cycle_refuses_divisors_that_leave_no_finite_value(divisors):
+    with pytest.raises(ValueError, match=r"^OneCycle: peak / init_div.* must be a finite number"):
+        OneCycle(1.0, 10, 0.3, *divisors)
+
+
 class Homemade(Schedule):
     def _value(self, t):
         return 2.0 * t

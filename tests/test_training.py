@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import BFLOAT16, CHUNK, LEVELS, THREADS, numbers, use_level
-from reference import Reference, assert_same_bits
+from reference import Reference, assert_same_bits, store
 
 import instep
 from instep import _core
@@ -178,6 +179,18 @@ def test_swapping_waits_for_a_step_on_another_thread() -> None:
     assert (w == -float(optimizer.step_count)).all()
 
 
+def test_averages_too_large_for_their_parameter() -> None:
+    """Rounded to infinity as in a step, without NumPy's warning, which may be an error, half-way."""
+    w = np.zeros(2, "f2")
+    optimizer = instep.SGD(w, lr=1.0, ema_decay=0.25)
+    optimizer.step(np.array([-1e5, 1.0]))
+    assert w.tolist() == [math.inf, -1.0]
+    with np.errstate(all="raise"), optimizer.averaged():
+        assert w.tolist() == [math.inf, -0.75]
+    assert w.tolist() == [math.inf, -1.0]
+    optimizer.step(np.zeros(2))
+
+
 def test_without_averages() -> None:
     optimizer = instep.SGD(np.zeros(1))
     assert optimizer.averages == {}
@@ -211,6 +224,22 @@ def test_copies_may_have_gaps_and_another_layout() -> None:
     assert (whole[:, 1::2] == 7).all()
 
 
+@pytest.mark.parametrize("how", ["state_dict", "checkpoint"])
+def test_copies_hold_what_was_loaded(how: str, tmp_path: Path) -> None:
+    w = np.array([1 + 2**-8 + 2**-30, 3.0])  # rounding it by way of float32 gives another bfloat16
+    saved = instep.SGD({"w": w})
+    copy = np.zeros(2, BFLOAT16)
+    loaded = instep.SGD({"w": np.zeros(2)}, copy_to={"w": copy})
+    if how == "state_dict":
+        loaded.params["w"][...] = w
+        loaded.load_state_dict(saved.state_dict())
+    else:
+        pytest.importorskip("safetensors")
+        instep.checkpoint.save(tmp_path / "run", saved)
+        instep.checkpoint.load(tmp_path / "run", loaded)
+    assert_same_bits(copy, store(w, BFLOAT16))
+
+
 W, C = np.zeros((2, 2)), np.zeros((2, 2), "f2")
 READ_ONLY = np.broadcast_to(np.float16(0), (2, 2))
 BAD_COPIES: list[tuple[Any, Any, type[Exception], str]] = [
@@ -229,6 +258,7 @@ BAD_COPIES: list[tuple[Any, Any, type[Exception], str]] = [
     ),
     (W, C.astype("i4"), TypeError, "the copy of '0' has dtype int32"),
     (W, [C], TypeError, "the copy of '0' is a list"),
+    ([W], 1, ValueError, "copy_to is a int; a list or tuple of 1 is wanted"),
     ([W], C, ValueError, "copy_to is a ndarray; a list or tuple of 1 is wanted"),
     ([W], [C, C], ValueError, "copy_to is a list of 2; a list or tuple of 1"),
     (

@@ -72,7 +72,8 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
     check_overlaps();
     own_all();
     stepper_ = std::make_unique<Stepper>(std::move(unplanned_));
-    stepper_->start_followers(current_level());
+    stepper_->set_to_parameters(current_level(), &Operands::average);
+    stepper_->set_to_parameters(current_level(), &Operands::copy);
     collector_ = std::make_unique<GradientCollector>(std::move(containers), grouped);
     collected_.reserve(bound_.size());
 }

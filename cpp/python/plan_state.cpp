@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "python/plan.hpp"
+#include "runtime/levels.hpp"
 
 namespace instep {
 
@@ -74,6 +75,7 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
         if (!entries[i][4].is_none()) assign(param(i), entries[i][4]);
         stepper_->set_steps(i, steps[i]);
     }
+    stepper_->set_to_parameters(current_level(), &Operands::copy);  // which others may have changed, too
     step_count_ = step_count;
     skipped_steps_ = skipped_steps;
 }

@@ -55,10 +55,6 @@ void StridedLayout::assign(const std::int64_t* shape, const std::int64_t* stride
             strides_.push_back(stride);
         }
     }
-    if (shape_.empty()) {  // one element
-        shape_.push_back(1);
-        strides_.push_back(0);
-    }
     view_ = {static_cast<int>(shape_.size()), shape_.data(), strides_.data()};
 }
 

@@ -25,7 +25,8 @@ Extents dense_strides(const Extents& shape, const Axes& order, std::int64_t item
 bool same_strides(const std::int64_t* shape, const std::int64_t* strides, const std::int64_t* dense, int ndim,
                   std::int64_t item_size);
 
-// Axes in the given order, neighbours merged where one continues the other.
+// Axes in the given order, neighbours merged where one continues the other. At least one is longer than 1: without such
+// an axis any strides are dense ones.
 class StridedLayout {
 public:
     void assign(const std::int64_t* shape, const std::int64_t* strides, const Axes& order);

@@ -130,15 +130,14 @@ void Stepper::accumulate(const Level& level, int most_threads) {
     for (Turn& turn : turns_) turn.pending = turn.pending || turn.present;
 }
 
-void Stepper::start_followers(const Level& level) {
+void Stepper::set_to_parameters(const Level& level, Operand Operands::* follower) const {
     const FloatEnvironment environment;
     for (const Segment& segment : segments_) {
         const Tensor& tensor = *tensors_[segment.tensor];
-        for (const Operand* follower : {&tensor.operands.average, &tensor.operands.copy}) {
-            if (follower->data == nullptr) continue;
-            level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.param, *follower,
-                                                               segment.begin, segment.count);
-        }
+        const Operand& operand = tensor.operands.*follower;
+        if (operand.data == nullptr) continue;
+        level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.param, operand, segment.begin,
+                                                           segment.count);
     }
 }
 

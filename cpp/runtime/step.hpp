@@ -84,8 +84,8 @@ public:
 
     // Adds the gradients to what each tensor has accumulated.
     void accumulate(const Level& level, int most_threads);
-    // Makes averages and copies equal to the parameters.
-    void start_followers(const Level& level);
+    // Rounds the parameters into their averages, or into their copies.
+    void set_to_parameters(const Level& level, Operand Operands::* follower) const;
 
 private:
     struct Segment {  // at most one chunk of one tensor

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any, ClassVar, TypedDict
 
+import numpy as np
 import numpy.typing as npt
 
 from instep import _core
@@ -285,7 +286,8 @@ class Optimizer(Settings):
             )
         block = object()
         try:
-            self._plan.show_averages(block)
+            with np.errstate(all="ignore"):  # one may be too large for a narrower parameter
+                self._plan.show_averages(block)
             yield
         finally:
             self._plan.hide_averages(block)

@@ -215,7 +215,8 @@ class OneCycle(Schedule):
     Raises
     ------
     ValueError
-        If `peak` isn't finite, another argument out of its range or `anneal` unknown.
+        If `peak`, the first or the last value isn't finite, another argument out of its range or
+        `anneal` unknown.
     TypeError
         If `steps` isn't an int, `anneal` not a str or another argument not a number.
 
@@ -249,11 +250,17 @@ class OneCycle(Schedule):
             end_div=positive,
             anneal=one_of(_ANNEAL),
         )
+        first, last = self._ends()  # divisors are numbers > 0, but may be tiny
+        number("OneCycle: peak / init_div", first)
+        number("OneCycle: peak / init_div / end_div", last)
+
+    def _ends(self) -> tuple[float, float]:
+        first = self.peak / self.init_div
+        return first, first / self.end_div
 
     def _value(self, t: float) -> float:
         anneal = _ANNEAL[self.anneal]
-        first = self.peak / self.init_div
-        last = first / self.end_div
+        first, last = self._ends()
         top = self.warmup_fraction * self.steps - 1.0
         if t >= self.steps - 1:
             return last
