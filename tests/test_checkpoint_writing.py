@@ -197,3 +197,21 @@ def test_modes_and_symbolic_links_stay(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
     assert checkpoint.load(path, optimizer) == "new"
     assert sorted(os.listdir(tmp_path)) == ["latest", "run"]
+
+
+@pytest.mark.parametrize("why", ["folders can't be opened", "folders can't be synced"])
+def test_where_folders_are_not_synced(why, tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def of_files_alone(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, "no file")
+        fsync(descriptor)
+
+    if why.endswith("opened"):
+        monkeypatch.setattr(checkpoint_format, "_FOLDERS_SYNC", False)
+    else:
+        monkeypatch.setattr(os, "fsync", of_files_alone)
+    optimizer, _ = small()
+    checkpoint.save(tmp_path / "run", optimizer)
+    assert checkpoint.load(tmp_path / "run", optimizer) is None

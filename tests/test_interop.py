@@ -142,3 +142,32 @@ def test_bad_step_counts(step: float) -> None:
     assert repr(optimizer.state_dict()) == before
     with pytest.raises(ValueError, match="torch's state has the keys"):
         interop.from_torch_state_dict(optimizer, {})
+
+
+def test_a_rule_that_torch_does_not_have() -> None:
+    class Own(instep.Adam):
+        pass
+
+    with pytest.raises(ValueError, match="there is no rule 'Own' in torch"):
+        interop.to_torch_state_dict(Own(np.zeros(1)))
+
+
+def test_sums_are_in_the_way() -> None:
+    optimizer = instep.Adam(np.zeros(1))
+    state = interop.to_torch_state_dict(optimizer)
+    optimizer.accumulate(np.ones(1))
+    with pytest.raises(ValueError, match="gradients have been accumulated"):
+        interop.from_torch_state_dict(optimizer, state)
+
+
+def test_a_momentum_that_begins_here() -> None:
+    """torch's SGD without momentum keeps no buffer; ours begins at the next step, from that gradient."""
+    first = instep.SGD(np.zeros(1))
+    first.step(np.ones(1))
+    state = interop.to_torch_state_dict(first)
+    assert state["state"] == {0: {"momentum_buffer": None}}
+    state["param_groups"][0]["momentum"] = 0.5
+    second = instep.Momentum(np.zeros(1))
+    interop.from_torch_state_dict(second, state)
+    second.step(np.full(1, 3.0))
+    assert second.state["0"]["momentum_buffer"].tolist() == [3.0]

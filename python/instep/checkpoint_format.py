@@ -30,6 +30,7 @@ __all__ = ["CheckpointError", "Tensor", "decode", "encode", "one_line", "read", 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
 _LARGEST_HEADER = 100_000_000  # what safetensors itself reads
 _LONGEST_LINE = 400
+_FOLDERS_SYNC = os.name == "posix"  # elsewhere a folder can't be opened
 _PREFIX = 8  # the header's length, a little-endian number
 
 
@@ -106,7 +107,7 @@ def write_durably(path: str | os.PathLike[str], content: bytes) -> None:
     """
     target = Path(os.path.realpath(path))  # what a symbolic link leads to, not the link
     temporary = target.parent / f".instep-{secrets.token_hex(8)}.tmp"
-    folder = os.open(target.parent, os.O_RDONLY) if os.name == "posix" else None
+    folder = os.open(target.parent, os.O_RDONLY) if _FOLDERS_SYNC else None
     try:
         try:
             with open(temporary, "xb") as file:
