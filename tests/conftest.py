@@ -8,10 +8,26 @@ from typing import Any
 
 import pytest
 from checkpoint_files import small
+from hypothesis import HealthCheck, Phase, settings
 from snapshots import bits
 
 import instep
 from instep import _core, checkpoint
+
+# How much hypothesis draws, for every property there is. No deadlines: machines are shared. The fixture
+# below holds for all the examples of a test together, and is meant to.
+_ALWAYS = settings(
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    report_multiple_bugs=False,
+    print_blob=True,
+)
+settings.register_profile(
+    "ci", _ALWAYS, max_examples=50, stateful_step_count=15, derandomize=True, database=None
+)
+settings.register_profile("fuzz", _ALWAYS, max_examples=300, stateful_step_count=30)
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

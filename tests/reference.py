@@ -20,6 +20,18 @@ import numpy as np
 
 CHUNK, LANES = 16_384, 16  # how the sum of squares is cut, see sum_of_squares
 
+
+# Not np.maximum and np.minimum: which of two zeros those return depends on the loop that NumPy takes.
+def maximum(x, y):
+    """The greater, the first of equals, NaN where either is NaN."""
+    return np.where((x >= y) | np.isnan(x), x, y)
+
+
+def minimum(x, y):
+    """The less, the first of equals, NaN where either is NaN."""
+    return np.where((x <= y) | np.isnan(x), x, y)
+
+
 # --- Rules: from p, g (both in T), the states s (in T), the hyperparameters h of this step and the
 # parameter's own step count t, return the new p; the new states are left in s.
 
@@ -43,7 +55,7 @@ def rmsprop(p, g, s, h, t, T):
     s["square_avg"] = u = T(h.alpha) * s["square_avg"] + T(1 - h.alpha) * (g * g)
     if h.centered:
         s["grad_avg"] = a = T(h.alpha) * s["grad_avg"] + T(1 - h.alpha) * g
-        u = np.maximum(u - a * a, T(0))  # rounding can take the variance below zero
+        u = maximum(u - a * a, T(0))  # rounding can take the variance below zero
     d = np.sqrt(u + T(h.eps)) if h.eps_inside_sqrt else np.sqrt(u) + T(h.eps)
     if "momentum_buffer" not in s:
         return p - T(h.lr) * (g / d)
@@ -57,7 +69,7 @@ def adam(p, g, s, h, t, T):
     s["exp_avg"] = m = T(beta1) * s["exp_avg"] + T(1 - beta1) * g
     s["exp_avg_sq"] = w = T(beta2) * s["exp_avg_sq"] + T(1 - beta2) * (g * g)
     if h.amsgrad:
-        s["max_exp_avg_sq"] = w = np.maximum(s["max_exp_avg_sq"], w)
+        s["max_exp_avg_sq"] = w = maximum(s["max_exp_avg_sq"], w)
     numerator = T(h.lr / (1 - beta1**t)) * m
     return p - numerator / (np.sqrt(w) * T(1 / math.sqrt(1 - beta2**t)) + T(h.eps))
 
@@ -134,7 +146,7 @@ def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: boo
     if scale is not None:
         g = g * T(scale)
     if h.clip_value:
-        g = np.minimum(np.maximum(g, -T(h.clip_value)), T(h.clip_value))
+        g = minimum(maximum(g, -T(h.clip_value)), T(h.clip_value))
     if h.maximize:
         g = -g
     if l2 and h.weight_decay:
@@ -179,8 +191,10 @@ def at(value: Any, step: int) -> Any:
 class Reference:
     """An optimizer over named arrays: `rule` and `options` as in the public classes.
 
-    Any number among the options may be a callable of the number of completed steps. The states
-    have `state_dtype`, or else their parameter's T. The caller's arrays are never written to.
+    Any number among the options may be a callable of the number of completed steps. `groups` has,
+    by parameter's name, the options in which it differs from the others. The states have
+    `state_dtype`, or else their parameter's T; `copy_dtype` is one for all, or one by name, None
+    for a parameter without a copy. The caller's arrays are never written to.
     """
 
     def __init__(
@@ -190,69 +204,92 @@ class Reference:
         *,
         state_dtype: Any = None,
         clip_norm: Any = None,
+        nonfinite: str = "propagate",
         ema_decay: Any = None,
         copy_dtype: Any = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         self.rule = RULES[rule]
         if unknown := options.keys() - self.rule.defaults.keys():
             raise TypeError(f"{rule} has no option {', '.join(sorted(unknown))}")
-        self.options = {**self.rule.defaults, **options}
-        self.clip_norm, self.ema_decay = clip_norm, ema_decay
-        # A schedule is true: it has its state from the start, even where it returns 0.
-        state_names = [k for k, v in self.rule.states.items() if v is None or self.options[v]]
+        shared = {**self.rule.defaults, **options}
+        own = groups or {}
+        self.options = {n: {**shared, **own[n]} if n in own else shared for n in params}
+        self.clip_norm, self.nonfinite, self.ema_decay = clip_norm, nonfinite, ema_decay
         self.params = {name: np.array(p) for name, p in params.items()}
         self.state = {
             name: {
-                key: np.zeros(p.shape, state_dtype or compute_type(p.dtype)) for key in state_names
+                key: np.zeros(p.shape, state_dtype or compute_type(p.dtype))
+                for key, option in self.rule.states.items()
+                # A schedule is true: it has its state from the start, even where it returns 0.
+                if option is None or self.options[name][option]
             }
             for name, p in self.params.items()
         }
         self.averages = {}
         if ema_decay is not None:
             self.averages = {n: load(p, compute_type(p.dtype)) for n, p in self.params.items()}
-        self.copies = {}
-        if copy_dtype is not None:
-            self.copies = {n: np.array(store(p, copy_dtype)) for n, p in self.params.items()}
+        by_name = (
+            copy_dtype if isinstance(copy_dtype, Mapping) else dict.fromkeys(params, copy_dtype)
+        )
+        self.copies = {
+            name: np.array(store(self.params[name], dtype))
+            for name, dtype in by_name.items()
+            if dtype is not None
+        }
         self.accumulated: dict[str, np.ndarray] = {}
         self.steps = dict.fromkeys(self.params, 0)
-        self.step_count = 0
+        self.step_count = self.skipped_steps = 0
         self.grad_norm: float | None = None
 
     def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
         """Add to what the next step takes: the first gradient in T, each later one added in T."""
+        self.accumulated = self._summed(grads)
+
+    @np.errstate(all="ignore")
+    def _summed(self, grads: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+        sums = dict(self.accumulated)
         for name, p in self.params.items():
             if grads[name] is not None:
                 g = load(grads[name], compute_type(p.dtype))
-                self.accumulated[name] = (
-                    self.accumulated[name] + g if name in self.accumulated else g
-                )
+                sums[name] = sums[name] + g if name in sums else g
+        return {name: sums[name] for name in self.params if name in sums}
 
+    @np.errstate(all="ignore")
     def step(
         self, grads: Mapping[str, np.ndarray | None] | None = None, grad_scale: float = 1.0
     ) -> None:
         """One step; a parameter whose gradient is None keeps its value, states and count."""
-        with np.errstate(all="ignore"):
-            h = SimpleNamespace(**{k: at(v, self.step_count) for k, v in self.options.items()})
-            if grads is not None:
-                self.accumulate(grads)
-            present = {
-                name: self.accumulated[name] for name in self.params if name in self.accumulated
-            }
-            self.accumulated = {}
-            scale = self._scale(present, grad_scale)
-            for name, grad in present.items():
-                self._update(name, grad, h, scale)
+        present = self.accumulated if grads is None else self._summed(grads)
+        guarded = self.nonfinite != "propagate"
+        bad = guarded and not all(np.isfinite(g).all() for g in present.values())
+        if bad and self.nonfinite == "raise":
+            raise FloatingPointError  # and nothing has changed
+        self.accumulated = {}
+        scale = self._scale(present, grad_scale, guarded)
+        if bad:
+            self.skipped_steps += 1
+            return
+        shared = {id(options): options for options in self.options.values()}
+        now = {
+            key: SimpleNamespace(**{k: at(v, self.step_count) for k, v in options.items()})
+            for key, options in shared.items()
+        }
+        for name, grad in present.items():
+            self._update(name, grad, now[id(self.options[name])], scale)
         self.step_count += 1
 
-    def _scale(self, present: Mapping[str, Any], grad_scale: float) -> float | None:
+    def _scale(
+        self, present: Mapping[str, Any], grad_scale: float, guarded: bool = False
+    ) -> float | None:
         """What gradients are multiplied by; the norm is of gradients times grad_scale."""
         limit = at(self.clip_norm, self.step_count)
         self.grad_norm = None
-        if limit:
+        if limit or guarded:
             self.grad_norm = grad_scale * norm(present.values())
-            if self.grad_norm > limit:
-                return grad_scale * (limit / self.grad_norm)
+        if limit and self.grad_norm > limit:
+            return grad_scale * (limit / self.grad_norm)
         return None if grad_scale == 1 else grad_scale
 
     def _update(self, name: str, grad: Any, h: SimpleNamespace, scale: float | None) -> None:
@@ -267,7 +304,7 @@ class Reference:
         if self.averages:
             e = self.averages[name]
             put(e, e + T(1 - at(self.ema_decay, self.step_count)) * (p - e), T)
-        if self.copies:
+        if name in self.copies:
             put(self.copies[name], p, T)
         for key, value in s.items():
             put(self.state[name][key], value, T)

@@ -172,3 +172,18 @@ def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
         reference.state["w"]["momentum_buffer"],
         "the buffer",
     )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_limit_that_is_zero_keeps_the_sign_of_zero(level: str) -> None:
+    """clip_value 1e-60 is zero in float32; the first of equals is kept, on either side."""
+    use_level(level)
+    params = {"w": np.zeros(40, "f4")}
+    optimizer = instep.Momentum(params, clip_value=1e-60)
+    reference = Reference("Momentum", params, clip_value=1e-60)
+    grad = {"w": np.tile(np.array([0.0, -0.0], "f4"), 20)}
+    optimizer.step(grad)
+    reference.step(grad)
+    buffer = optimizer.state["w"]["momentum_buffer"]
+    assert np.signbit(buffer).tolist() == [False, True] * 20
+    assert_same_bits(buffer, reference.state["w"]["momentum_buffer"])

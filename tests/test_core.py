@@ -14,7 +14,7 @@ W = np.zeros(2)
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
     group = (rule, options, "sequence", (), ("w",), (W,), (None,))
-    return _core.Plan([group], False, None, False)
+    return _core.make_plan([group], False, None, False)
 
 
 @pytest.mark.parametrize(

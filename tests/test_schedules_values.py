@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.schedules import (
@@ -327,7 +327,6 @@ def test_products_from_both_sides():
 numbers = st.floats(-1e6, 1e6)
 lengths = st.integers(1, 10**6)
 times = st.one_of(st.integers(0, 10**7), st.floats(0, 1e7), st.floats(0, 1e300))
-bounded = settings(max_examples=150, deadline=None)
 
 ramps = st.one_of(
     st.builds(Linear, numbers, numbers, lengths),
@@ -351,7 +350,6 @@ def first_and_last(schedule):
     return values.get("init") if "peak" not in values else values["peak"], values["end"]
 
 
-@bounded
 @given(ramps, times)
 def test_ramp_stays_between_its_ends(schedule, t):
     first, last = first_and_last(schedule)
@@ -359,7 +357,6 @@ def test_ramp_stays_between_its_ends(schedule, t):
     assert min(first, last) - slack <= schedule(t) <= max(first, last) + slack
 
 
-@bounded
 @given(ramps, times, times)
 def test_ramp_goes_one_way(schedule, t, u):
     first, last = first_and_last(schedule)
@@ -368,7 +365,6 @@ def test_ramp_goes_one_way(schedule, t, u):
     assert way >= -slack if last >= first else way <= slack
 
 
-@bounded
 @given(
     st.integers(1, 10**4),
     st.one_of(st.just(1.0), st.sampled_from([2.0, 3.0]), st.floats(1.000001, 1e6)),
@@ -381,7 +377,6 @@ def test_restarts_stay_below_their_peak(period, period_mult, init_mult, t):
     assert 0.0 <= CosineRestarts(1.0, period, 0.0, period_mult, 1 / init_mult)(t) <= LARGEST
 
 
-@bounded
 @given(st.lists(st.integers(1, 1000), max_size=8, unique=True), st.floats(0, 1100))
 def test_boundaries_are_counted(boundaries, t):
     boundaries.sort()
@@ -393,7 +388,6 @@ def test_boundaries_are_counted(boundaries, t):
     assert Sequential(parts, boundaries)(t) == parts[passed](since)
 
 
-@bounded
 @given(ramps, st.integers(0, 1000), numbers, st.integers(0, 10**7))
 def test_warmup_only_moves_its_schedule(schedule, steps, init, t):
     warmup = Warmup(schedule, steps, init)
@@ -401,7 +395,6 @@ def test_warmup_only_moves_its_schedule(schedule, steps, init, t):
     assert warmup(0) == (init if steps else schedule(0))
 
 
-@bounded
 @given(ramps, numbers, times)
 def test_dictionary_keeps_every_bit(schedule, factor, t):
     product = factor * Warmup(schedule, 3)
@@ -417,7 +410,6 @@ junk = st.recursive(
 )
 
 
-@bounded
 @given(ramps, st.integers(0, 9), junk)
 def test_from_dict_accepts_or_raises_value_error(schedule, index, value):
     stored = Warmup(schedule, 3).to_dict()
