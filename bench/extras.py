@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,13 +85,19 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
     return {"elements": elements, "extras": found}
 
 
-def as_text(found: dict[str, Any]) -> str:
-    lines = [("Adam, float32, with", "bytes", "time", "time / bytes", "memory limit")]
+def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = [
+        ("Adam, float32, with", "bytes", "time", "time / bytes", "memory limit")
+    ]
     for name, extra in found["extras"].items():
         limit = f"x {extra['memory limit']:.2f}" if "memory limit" in extra else "-"
         over = f"{extra['time'] / extra['bytes']:.2f}"
         lines.append((name, f"x {extra['bytes']:.2f}", f"x {extra['time']:.2f}", over, limit))
-    return f"{found['elements']:,} elements\n{plain_table(lines)}"
+    return lines
+
+
+def as_text(found: dict[str, Any]) -> str:
+    return f"{found['elements']:,} elements\n{plain_table(rows(found))}"
 
 
 def main() -> None:

@@ -107,6 +107,10 @@ class Worker:
         self._stopped = False
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def prepare(self, task: Task) -> None:
         self.versions = self._ask({"do": "prepare", "task": task.as_dict()})["versions"]
 

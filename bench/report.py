@@ -1,8 +1,8 @@
-"""Measure everything, piece by piece, and compare it with what is to be reached.
+"""Measure everything, piece by piece, and make pictures and a page of it.
 
-    python bench/report.py --all                 what this build's results lack
+    python bench/report.py --all                 what this build's results lack; then page and pictures
     python bench/report.py step/mlp loop/64      these pieces, again
-    python bench/report.py                       what is there
+    python bench/report.py                       page and pictures of what is there
 
 Every finished piece is kept at once, so that an interrupted run goes on where it was. Results are of one build on one
 machine: where the machine or the installed instep is another, they start afresh.
@@ -23,6 +23,7 @@ import call
 import extras
 import footprint
 import loop
+import page
 import scaling
 import step
 import threads
@@ -52,8 +53,10 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
             pool, size, 20.0 if size == max(scaling.SIZES) else 6.0
         ).summary()
     pieces["extras"] = lambda _: extras.measure(20_000_000, 20.0)
-    pieces["call"] = lambda _: call.measure(4.0)
-    pieces["threads"] = lambda _: {f"{n:,}": threads.measure(n, 2.0) for n in threads.SIZES}
+    pieces["call"] = lambda _: {"steps": call.measure(4.0)}
+    pieces["threads"] = lambda _: {
+        "sizes": {f"{n:,}": threads.measure(n, 2.0) for n in threads.SIZES}
+    }
     pieces["footprint"] = lambda _: footprint.measure(8.0)
     return pieces
 
@@ -112,7 +115,7 @@ def main() -> int:
         metavar="SECONDS",
         help="begin no piece later than this; the next run goes on",
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the results")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of results, page and pictures")
     arguments = parser.parse_args()
     for name in arguments.pieces:
         if name not in PIECES:
@@ -128,6 +131,8 @@ def main() -> int:
         print(f"left for the next run: {', '.join(left)}")
     verdicts = judge(results.pieces)
     print(plain_table([("to reach", "wanted", "measured", ""), *(v.cells() for v in verdicts)]))
+    if results.pieces:
+        page.write(arguments.folder, results.machine, results.pieces, verdicts)
     return 0
 
 

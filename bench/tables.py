@@ -41,3 +41,10 @@ def contestants_table(summary: Mapping[str, Any], what: str, unit: str) -> str:
         lines.append((label, duration(found["median"]), spread, str(found["rounds"]), ratio))
     left_out = [f"{who} is left out: {why}" for who, why in summary["left out"].items()]
     return "\n".join([plain_table(lines), *left_out])
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The same for a page; the first row is the header."""
+    header, *body = rows
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *body))

@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 class DeepSpeed:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam"
+        assert task.rule == "Adam", f"DeepSpeed has no adapter for {task.rule}"
         self._params = list(params)
         self._tensors = [t.requires_grad_() for t in tensors(params)]
         self._optimizer = DeepSpeedCPUAdam(self._tensors, lr=1e-3)

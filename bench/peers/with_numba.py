@@ -28,7 +28,7 @@ def _adam(p, g, m, v, step_size, root_scale, beta1, beta2, eps):  # type: ignore
 
 class Numba:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam"
+        assert task.rule == "Adam", f"Numba has no adapter for {task.rule}"
         assert task.dtype == "float32"
         self._params = list(params)
         self._flat = [p.reshape(-1) for p in params]

@@ -18,7 +18,7 @@ def versions() -> dict[str, str]:
 
 class NumpyExpression:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam"
+        assert task.rule == "Adam", f"NumPy has no adapter for {task.rule}"
         assert task.clip_norm is None
         self._params = {str(i): p for i, p in enumerate(params)}
         make = module("demo.numpy_adamw").NumpyAdamW

@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 class Optax:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam"
+        assert task.rule == "Adam", f"optax has no adapter for {task.rule}"
         transform = optax.adam(1e-3)
 
         @partial(jax.jit, donate_argnums=(0, 1))

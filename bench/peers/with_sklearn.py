@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 class Sklearn:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam"
+        assert task.rule == "Adam", f"scikit-learn has no adapter for {task.rule}"
         self._params = list(params)
         self._optimizer = AdamOptimizer(self._params, learning_rate_init=1e-3)
 

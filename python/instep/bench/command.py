@@ -23,6 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 _DEFAULT = ("tiny", "mlp", "one1M", "resnet50")
 _TURN = 0.005  # seconds
+_MOST_PARAMETERS = 10**9
 _LEAST_BYTES = 1 << 20  # below, a call is what a step waits for, not memory
 
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "workloads",
         nargs="*",
+        type=_workload,
         metavar="WORKLOAD",
         help=f"of {', '.join(WORKLOADS)}, or a number of parameters ({' '.join(_DEFAULT)})",
     )
@@ -50,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_seconds, default=3.0, help="for each workload (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _workload(text: str) -> str:
+    is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_PARAMETERS
+    if text not in WORKLOADS and not is_count:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not known; one of {', '.join(WORKLOADS)}, "
+            f"or a number of parameters from 1 to {_MOST_PARAMETERS}, is wanted"
+        )
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -64,13 +76,6 @@ def _seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and return the exit status."""
-    unknown = [w for w in arguments.workloads if w not in WORKLOADS and not _is_count(w)]
-    if unknown:
-        print(
-            f"instep bench: workload {unknown[0]!r} is not known; one of {', '.join(WORKLOADS)}, "
-            "or a number of parameters from 1 to 1000000000, is wanted"
-        )
-        return 2
     results = [_measure(name, arguments.seconds) for name in arguments.workloads or _DEFAULT]
     if arguments.json:
         print(json.dumps({"config": config(), "results": [r._asdict() for r in results]}, indent=2))
@@ -78,10 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(_setting(), end="\n\n")
         print(_table(results))
     return 0
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 1 <= int(text) <= 10**9
 
 
 def _measure(workload: str, seconds: float) -> _Result:

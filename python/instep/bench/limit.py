@@ -51,7 +51,7 @@ def memory_limit(
         (read, written), *_ = passes
         ways = [partial(_core.memory_limit, streams[:read], written, *share) for share in shares]
     trials = {str(k): partial(pace, way, _TRIAL / 10) for k, way in enumerate(ways)}
-    times = take_turns(trials, seconds=_TRIAL * len(ways), least=3, most=15)
+    times = take_turns(trials, seconds=_TRIAL * len(ways), least=7, most=15)
     return ways[min(range(len(ways)), key=lambda k: sorted(times[str(k)])[len(times[str(k)]) // 2])]
 
 

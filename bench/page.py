@@ -1,0 +1,235 @@
+"""The page docs/benchmarks/README.md: every figure on it comes from the results beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import extras
+import loop
+import pictures
+import scaling
+from harness import LIMIT, OURS
+from rows import EVERYONE, ROWS, Row
+from tables import duration, markdown_table
+from targets import Verdict
+from worker import NO_STEP
+
+STEPS, GROWTH = "steps.png", "scaling.png"
+AS_FAST = 0.02  # ratios this close to 1 say nothing
+
+HEAD = """# Benchmarks
+
+Made by `python bench/report.py --all` from [results.json](results.json), where every figure below is, with quartiles
+and the number of rounds. Measure your own machine: [bench/README.md](../../bench/README.md); with nothing but the
+wheel, `instep bench`.
+"""
+
+HOW = """## How it is measured
+
+- **Ratios.** The machine does other things too, so an absolute time says little. The contestants of a row take turns,
+  A B C A B C ..., a few milliseconds each (one call, where that is longer), for up to 101 rounds. A ratio is the median
+  over the rounds of the two times in the same round; a time is the median over the rounds.
+- **One at a time.** Each contestant runs in a process of its own, as in its users' programs. Between turns the process
+  is stopped (SIGSTOP) with all its threads, which else would go on spinning and take the cores from whoever comes
+  next. A turn begins with calls that are not counted: the caches hold the contestant's arrays again, its threads are
+  awake.
+- **The memory limit** is a loop over streams of the same bytes (Adam: four read, three written) that computes next to
+  nothing, on as many threads and in such shares as are fastest here.
+- **Heats.** Contestants that don't fit memory together are split; instep and the memory limit are in every heat.
+- **Peers at their best**: PyTorch `fused=True`, DeepSpeed's CPUAdam as compiled for this CPU, optax under `jax.jit`
+  with donated buffers, Numba's `prange` with `fastmath`, all with their own choice of threads. They get their arrays
+  as they like them; nothing is converted within a measured step.
+- **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, in processes
+  started anew three times. Nothing is stopped within an iteration: what a step leaves spinning, NumPy's matrix
+  products feel.
+"""
+
+
+def write(
+    folder: Path, machine: Mapping[str, Any], pieces: Mapping[str, Any], verdicts: Sequence[Verdict]
+) -> None:
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}"
+    sections = [HEAD, _setting(machine, pieces), HOW, _to_reach(verdicts)]
+    if any(name.startswith("step/") for name in pieces):
+        pictures.steps(folder / STEPS, pieces, where)
+        sections += [_steps(pieces), _others(pieces), _not_winning(pieces)]
+    if any(name.startswith("loop/") for name in pieces):
+        sections.append(_loop(pieces))
+    if any(name.startswith("scaling/") for name in pieces):
+        pictures.growth(folder / GROWTH, pieces, where)
+        sections.append(_scaling(pieces))
+    sections += [text for text in (_extras(pieces), _rest(pieces)) if text]
+    (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def _setting(machine: Mapping[str, Any], pieces: Mapping[str, Any]) -> str:
+    versions: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for piece in pieces.values():
+        versions |= piece.get("versions", {})
+        left_out |= piece.get("left out", {})
+    times = sorted(piece["when"] for piece in pieces.values())
+    lines = [
+        (
+            "machine",
+            f"{machine['cpu']}, {machine['cores']} cores; {machine['caches']}; {machine['system']}",
+        ),
+        (
+            "instep",
+            f"{machine['instep']}, {machine['isa']}, {machine['threads']} threads; {machine['compiler']}; "
+            f"build {machine['build']}",
+        ),
+        ("with", f"Python {machine['python']}, NumPy {machine['numpy']}"),
+        (
+            "peers",
+            ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("instep", "NumPy")),
+        ),
+        ("measured", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"),
+        ("left out", "; ".join(f"{who}: {why}" for who, why in left_out.items()) or "nobody"),
+    ]
+    return f"## Setting\n\n{markdown_table([('', ''), *lines])}\n".replace("| ---:", "| ---")
+
+
+def _to_reach(verdicts: Sequence[Verdict]) -> str:
+    rows = [("what", "wanted", "measured", ""), *(verdict.cells() for verdict in verdicts)]
+    return (
+        "## What was to be reached\n\nWritten down before it was measured. Against a peer: its time by instep's.\n\n"
+        f"{markdown_table(rows)}\n"
+    )
+
+
+def _matrix(pieces: Mapping[str, Any], names: Sequence[str], peers: Sequence[str]) -> str:
+    """Rows by contestants: instep's time, and the others' by it."""
+    rows = [("", OURS, *(peer for peer in peers if peer != OURS))]
+    for name in names:
+        contestants = pieces[f"step/{name}"]["contestants"]
+        cells = [
+            f"{contestants[peer]['by instep']:.2f}" if peer in contestants else ""
+            for peer in peers
+            if peer != OURS
+        ]
+        rows.append((name, duration(contestants[OURS]["median"]), *cells))
+    return markdown_table(rows)
+
+
+def _measured(pieces: Mapping[str, Any], *, plain: bool) -> list[Row]:
+    return [
+        row
+        for name, row in ROWS.items()
+        if f"step/{name}" in pieces and (name == row.task.workload) == plain
+    ]
+
+
+def _steps(pieces: Mapping[str, Any]) -> str:
+    rows = _measured(pieces, plain=True)
+    shapes = [("workload", "tensors", "parameters")]
+    shapes += [(r.name, f"{len(r.task.shapes):,}", f"{r.task.elements:,}") for r in rows]
+    return (
+        "## A step of Adam in float32\n\ninstep's time, and the others' by it: above 1, instep is faster.\n\n"
+        f"{_matrix(pieces, [r.name for r in rows], EVERYONE)}\n\n![Bars by workload]({STEPS})\n\n"
+        f"{markdown_table(shapes)}\n"
+    )
+
+
+def _others(pieces: Mapping[str, Any]) -> str:
+    rows = _measured(pieces, plain=False)
+    if not rows:
+        return ""
+    peers = [p for p in EVERYONE if any(p in pieces[f"step/{r.name}"]["contestants"] for r in rows)]
+    named = "\n".join(f"- {row.name}: {row.title}" for row in rows)
+    table = _matrix(pieces, [row.name for row in rows], peers)
+    return f"## Other rules and formats\n\n{table}\n\n{named}\n"
+
+
+def _losses(pieces: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    for name in ROWS:
+        contestants = pieces.get(f"step/{name}", {}).get("contestants", {})
+        for peer, found in contestants.items():
+            if peer not in (OURS, LIMIT) and found["by instep"] < 1 + AS_FAST:
+                yield name, peer, found["by instep"]
+
+
+def _not_winning(pieces: Mapping[str, Any]) -> str:
+    rows = [("workload or row", "peer", "its time by instep's", "")]
+    for name, peer, by_instep in _losses(pieces):
+        rows.append(
+            (name, peer, f"{by_instep:.2f}", "faster" if by_instep < 1 - AS_FAST else "as fast")
+        )
+    table = markdown_table(rows) if len(rows) > 1 else "Nowhere in the rows above."
+    return (
+        f"## Where instep does not win\n\n{table}\n\nOut of cache a step waits for memory, and nobody who reads and "
+        "writes each buffer once is much faster or slower than another. On a step alone, threads that spin are awake "
+        "when it begins; instep's have to be woken, which a training loop repays (below).\n"
+    )
+
+
+def _loop(pieces: Mapping[str, Any]) -> str:
+    batches = [batch for batch in loop.BATCHES if f"loop/{batch}" in pieces]
+    labels = list(pieces[f"loop/{batches[-1]}"]["contestants"])
+    rows = [("step", *(f"batch {batch}" for batch in batches))]
+    for label in labels:
+        cells = []
+        for batch in batches:
+            contestants = pieces[f"loop/{batch}"]["contestants"]
+            if label not in contestants:
+                cells.append("")
+                continue
+            ratio = contestants[label]["by instep"] / contestants[NO_STEP]["by instep"]
+            cells.append(f"{duration(contestants[label]['median'])} ({ratio:.2f})")
+        rows.append((label, *cells))
+    return (
+        "## A training loop\n\nA NumPy perceptron, 784-256-128-10: an iteration of forward, backward and step, and, in "
+        f"brackets, by forward and backward alone.\n\n{markdown_table(rows)}\n"
+    )
+
+
+def _scaling(pieces: Mapping[str, Any]) -> str:
+    sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
+    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts()]
+    labels = [OURS, *fewer, LIMIT]
+    rows = [("parameters", *labels, *(f"{label} / {OURS}" for label in fewer))]
+    for size in sizes:
+        contestants = pieces[f"scaling/{size}"]["contestants"]
+        times = [duration(contestants[k]["median"]) if k in contestants else "" for k in labels]
+        speed_up = [f"{contestants[k]['by instep']:.2f}" for k in fewer]
+        rows.append((f"{size:,}", *times, *speed_up))
+    return (
+        f"## From 10³ to 10⁸ parameters\n\n![Time by number of parameters]({GROWTH})\n\n"
+        f"{markdown_table(rows)}\n"
+    )
+
+
+def _extras(pieces: Mapping[str, Any]) -> str:
+    if "extras" not in pieces:
+        return ""
+    found = pieces["extras"]
+    return (
+        f"## What extras cost\n\nAdam, float32, {found['elements']:,} parameters: bytes moved and time, by the plain "
+        "step's; last, the time of the memory limit's loop over the same streams by that of its plain one.\n\n"
+        f"{markdown_table(extras.rows(found))}\n"
+    )
+
+
+def _rest(pieces: Mapping[str, Any]) -> str:
+    parts = []
+    if "call" in pieces:
+        calls = [(k, duration(t)) for k, t in pieces["call"]["steps"].items()]
+        parts.append(f"## A call\n\n{markdown_table([('Adam, float32', 'a step'), *calls])}\n")
+    if "threads" in pieces:
+        rows = [("parameters", "1 thread", "2 threads", "1 thread / 2 threads")]
+        for size, found in pieces["threads"]["sizes"].items():
+            times = (duration(found["1 thread"]), duration(found["2 threads"]))
+            rows.append((size, *times, f"{found['ratio']:.2f}"))
+        parts.append(
+            "## A second thread\n\nAn iteration of matrix products and a step, with the step on one thread and on two "
+            f"whatever its size.\n\n{markdown_table(rows)}\n"
+        )
+    if "footprint" in pieces:
+        found = pieces["footprint"]
+        parts.append(
+            f"## Footprint\n\n`import instep` takes {duration(found['import instep'])} beyond `import numpy` "
+            f"({duration(found['import numpy'])}). The wheel has {found['wheel'] / 1e6:.2f} MB.\n"
+        )
+    return "\n".join(parts)

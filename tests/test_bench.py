@@ -1,0 +1,396 @@
+"""The benchmarks: fair turns, the right workloads, contestants that compute the same thing, and a page from it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import instep
+from instep.bench import turns, workloads
+
+BENCH = Path(__file__).parents[1] / "bench"
+if not BENCH.is_dir():
+    pytest.skip("bench/ is not here", allow_module_level=True)
+sys.path.append(str(BENCH))
+
+harness = importlib.import_module("harness")
+targets = importlib.import_module("targets")
+rows = importlib.import_module("rows")
+tables = importlib.import_module("tables")
+task = importlib.import_module("task")
+
+# --- Workloads
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "parameters"),
+    [
+        ("tiny", 4, 2_410),
+        ("mlp", 6, 235_146),
+        ("many", 1_000, 100_000),
+        ("one1M", 1, 1_000_000),
+        ("resnet50", 161, 25_557_032),
+        ("gpt2", 148, 124_439_808),
+        ("one100M", 1, 100_000_000),
+        ("12345", 1, 12_345),
+    ],
+)
+def test_workloads_have_the_models_sizes(name: str, tensors: int, parameters: int) -> None:
+    shapes = workloads.shapes_of(name)
+    assert (len(shapes), workloads.elements(shapes)) == (tensors, parameters)
+
+
+def test_filled_arrays_have_numbers_everywhere() -> None:
+    first, second = workloads.filled([(100_000,), (3, 5)], "float32", 0)
+    assert (first.shape, second.shape, first.dtype) == ((100_000,), (3, 5), np.float32)
+    assert 0.9 < first[-1_000:].std() < 1.1
+    assert np.count_nonzero(first) == first.size
+    assert np.array_equal(workloads.filled([(100_000,)], "float32", 0)[0], first)
+    assert not np.array_equal(workloads.filled([(100_000,)], "float32", 1)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes", "width", "streams"),
+    [
+        ({}, [(16, 12)], 4, [(4, 3)]),
+        ({"dtype": "float64"}, [(32, 24)], 8, [(4, 3)]),
+        ({"dtype": "bfloat16"}, [(8, 6)], 2, [(4, 3)]),
+        ({"state_dtype": "bfloat16"}, [(12, 8)], 4, [(3, 2)]),
+        ({"clip_norm": 1.0}, [(4, 0), (16, 12)], 4, [(1, 0), (4, 3)]),
+        ({"rule": "RMSprop"}, [(12, 8)], 4, [(3, 2)]),
+        ({"rule": "SGD", "settings": {"momentum": 0.9}}, [(12, 8)], 4, [(3, 2)]),
+        ({"rule": "SGD"}, [(8, 4)], 4, [(2, 1)]),
+    ],
+)
+def test_bytes_of_a_step(
+    settings: dict[str, Any], passes: list[Any], width: int, streams: list[Any]
+) -> None:
+    assert task.Task("tiny", **settings).passes == passes
+    assert task.streams(passes) == (width, streams)
+
+
+# --- Turns
+
+
+def test_turns_go_round_in_order() -> None:
+    log: list[str] = []
+
+    def turn(name: str) -> float:
+        log.append(name)
+        return len(log)
+
+    contestants = {name: lambda name=name: turn(name) for name in "abc"}
+    times = turns.take_turns(contestants, seconds=0.0, least=3)
+    assert "".join(log) == "abcabcabc"
+    assert times == {"a": [1, 4, 7], "b": [2, 5, 8], "c": [3, 6, 9]}
+    assert len(turns.take_turns({"a": lambda: 1.0}, seconds=60.0, most=5)["a"]) == 5
+
+
+def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = 0.0, 0
+
+    def call_of(seconds: float) -> Any:
+        def call() -> None:
+            nonlocal clock, calls
+            clock += seconds
+            calls += 1
+
+        return call
+
+    class Timer:
+        def __init__(self, call: Any) -> None:
+            self.call = call
+
+        def timeit(self, number: int) -> float:
+            start = clock
+            for _ in range(number):
+                self.call()
+            return clock - start
+
+    monkeypatch.setattr(turns.timeit, "Timer", Timer)
+    assert turns.pace(call_of(0.5), 0.005) == 0.5
+    assert calls == 1
+    calls = 0
+    assert turns.pace(call_of(1e-5), 0.005) == pytest.approx(1e-5)
+    assert (
+        625 <= calls <= 1_100
+    )  # a quarter as many to warm up, doubled at most, and 500 that count
+    calls = 0
+    assert turns.pace(call_of(0.05), 0.005) == pytest.approx(0.05)
+    assert calls == 2
+
+
+def test_ratio_pairs_the_times_of_a_round() -> None:
+    ours, other = [1.0, 10.0, 2.0], [3.0, 20.0, 8.0]  # the machine was slow in the second round
+    assert turns.ratio(other, ours) == 3.0
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        turns.ratio([1.0], ours)
+
+
+# --- The harness
+
+
+def entries(*sizes: int) -> list[Any]:
+    names = ["instep", "memory limit", *"abcdefgh"]
+    return [
+        harness.Entry(name, name, task.Task(str(size)))
+        for name, size in zip(names, sizes, strict=False)
+    ]
+
+
+def test_heats_hold_no_more_than_fits_and_always_instep() -> None:
+    def split(memory: int) -> list[list[str]]:
+        found = harness.heats(entries(1, 1, 1, 1, 1), memory * 16)
+        return [[entry.label for entry in heat] for heat in found]
+
+    ours = ["instep", "memory limit"]
+    assert split(5) == [[*ours, "a", "b", "c"]]
+    assert split(4) == [[*ours, "a", "b"], [*ours, "c"]]
+    assert split(1) == [[*ours, "a"], [*ours, "b"], [*ours, "c"]]
+
+
+def test_a_comparison_takes_medians_and_pairs() -> None:
+    found = harness.Comparison(
+        rounds=[
+            {"instep": 1.0, "a": 2.0},
+            {"instep": 4.0, "a": 12.0},
+            {"instep": 2.0, "a": 10.0},
+            {"instep": 2.0, "b": 1.0},
+            {"instep": 2.0, "b": 1.0},
+        ],
+        left_out={"c": "too large"},
+    )
+    assert found.labels == ["b", "instep", "a"]
+    summary = found.summary()
+    assert summary["contestants"]["a"]["median"] == statistics.median([2.0, 12.0, 10.0])
+    assert summary["contestants"]["a"]["by instep"] == 3.0
+    assert summary["contestants"]["b"]["by instep"] == 0.5
+    assert summary["contestants"]["instep"]["rounds"] == 5
+    assert summary["left out"] == {"c": "too large"}
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_contestants_in_processes_and_who_cannot_take_part() -> None:
+    can, cannot = task.Task("tiny"), task.Task("tiny", rule="SGD")
+    asked = [
+        harness.Entry("instep", "instep", can),
+        harness.Entry("NumPy", "NumPy", can),
+        harness.Entry("NumPy's SGD", "NumPy", cannot),
+        harness.Entry("nobody", "nobody", can),
+    ]
+    with harness.Pool() as pool:
+        found = harness.compare(pool, asked, seconds=0.0, turn=0.001)
+        again = harness.compare(pool, asked[:2], seconds=0.0, turn=0.001)
+    assert set(found.labels) == {"instep", "NumPy"} == set(again.labels)
+    assert found.left_out == {
+        "NumPy's SGD": "AssertionError: NumPy has no adapter for SGD",
+        "nobody": "KeyError: 'nobody'",
+    }
+    assert len(found.rounds) == 7
+    assert all(1e-8 < took < 10 for together in found.rounds for took in together.values())
+    assert found.versions == {"instep": instep.__version__, "NumPy": np.__version__}
+
+
+@pytest.mark.skipif(not harness.CAN_STOP, reason="this system has no SIGSTOP")
+def test_only_the_process_whose_turn_it_is_runs() -> None:
+    with harness.Pool() as pool:
+        worker = pool.get("NumPy", "NumPy")
+        state = Path(f"/proc/{worker.pid}/stat")
+        if not state.exists():
+            pytest.skip("this system has no /proc")
+
+        def stopped() -> bool:
+            return state.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T"
+
+        assert stopped()
+        worker.prepare(task.Task("tiny"))
+        assert stopped()
+        assert worker.turn(0.001) > 0
+        assert stopped()
+
+
+# --- The peers
+
+STEP = """
+import json, sys
+sys.path.insert(0, {bench!r})
+from package import workloads
+from peers import PEERS
+from task import Task
+results = {{}}
+for name, (peer, settings) in json.loads(sys.stdin.read()).items():
+    task = Task(**settings)
+    params, grads = (workloads.filled(task.shapes, task.numpy_dtype, seed) for seed in (0, 1))
+    try:
+        contestant = PEERS[peer].start(task, params)
+    except ImportError as reason:
+        results[name] = str(reason)
+        continue
+    step = contestant.call(grads)
+    for _ in range(3):
+        step()
+    results[name] = [p.astype("float64").ravel().tolist() for p in contestant.params()]
+print("RESULTS", json.dumps(results))
+"""
+PEERS_BY_PACKAGE = {
+    "numpy": {"NumPy": 0.0},
+    "sklearn": {"scikit-learn": 1e-5},  # its epsilon is the paper's epsilon-hat
+    "numba": {"Numba": 1e-6},
+    "torch": {"torch loop": 1e-6, "torch foreach": 1e-6, "torch fused": 1e-6},
+    "deepspeed": {"DeepSpeed": 1e-6},
+    "optax": {"optax": 1e-6},
+}
+
+
+def after_three_steps(asked: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Parameters after three steps by each peer, or why it has none, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEP.format(bench=str(BENCH))],
+        input=json.dumps({name: (peer, t.as_dict()) for name, (peer, t) in asked.items()}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULTS "))
+    results: dict[str, Any] = json.loads(line.removeprefix("RESULTS "))
+    return results
+
+
+def check_peers(package: str, asked: dict[str, tuple[str, Any, Any, float]]) -> None:
+    """Each name's peer moves the parameters by its task as instep does by its own, within a tolerance."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    theirs = after_three_steps({name: (peer, t) for name, (peer, t, *_) in asked.items()})
+    ours = after_three_steps({name: ("instep", own or t) for name, (_, t, own, _) in asked.items()})
+    for name, (*_, tolerance) in asked.items():
+        if isinstance(theirs[name], str):
+            pytest.skip(f"{name} can't be imported: {theirs[name]}")
+        for mine, its in zip(ours[name], theirs[name], strict=True):
+            np.testing.assert_allclose(its, mine, rtol=0, atol=tolerance, err_msg=name)
+            start = workloads.filled([(len(mine),)], "float32", 0)[0]
+            assert not np.allclose(its, start, rtol=0, atol=1e-4), f"{name} has not moved"
+
+
+@pytest.mark.parametrize("package", PEERS_BY_PACKAGE)
+def test_peers_take_the_same_step(package: str) -> None:
+    plain = task.Task("1000")
+    check_peers(package, {n: (n, plain, None, t) for n, t in PEERS_BY_PACKAGE[package].items()})
+
+
+def test_torch_takes_the_steps_of_the_other_rows() -> None:
+    """Those of other rules and formats, over few elements."""
+    pytest.importorskip("ml_dtypes")
+    # bfloat16 has 8 bits; a state kept in it moves a weight a little differently.
+    tolerances = {"gpt2-bfloat16": 0.04, "gpt2-bfloat16-state": 1e-4}
+    asked = {}
+    for name, row in rows.ROWS.items():
+        small = dataclasses.replace(row.task, workload="1000")
+        if name != row.task.workload:
+            # PyTorch has no states of another format: it steps in float32 what instep steps with bfloat16 states.
+            their = dataclasses.replace(small, state_dtype=None)
+            asked |= {
+                f"{name}, {peer}": (peer, their, small, tolerances.get(name, 2e-6))
+                for peer in row.peers
+                if peer.startswith("torch")
+            }
+    assert len(asked) == 9
+    check_peers("torch", asked)
+
+
+# --- What was to be reached, and the page
+
+
+@pytest.fixture
+def pieces() -> dict[str, Any]:
+    """Results as report.py keeps them, in which instep is as fast as everybody, but for one."""
+    report = pytest.importorskip("report", exc_type=ImportError)
+    one = {"median": 1e-3, "quartiles": [9e-4, 1.1e-3], "rounds": 9, "by instep": 1.0}
+    names = {name: list(row.peers) for name, row in rows.ROWS.items()}
+    scaling, loop = report.scaling, report.loop
+    everyone = [*scaling.PEERS, "instep", "memory limit"]
+    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts()]
+    found: dict[str, Any] = {
+        name: {"when": "2026-01-01 00:00 UTC", "versions": {}, "left out": {}}
+        for name in report.PIECES
+    }
+    for name, piece in found.items():
+        kind, _, what = name.partition("/")
+        labels = {"step": names.get(what), "scaling": everyone}.get(kind)
+        if kind == "loop":
+            labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD]
+        if labels:
+            piece["contestants"] = {label: dict(one) for label in labels}
+    found["step/mlp"]["contestants"]["Numba"]["by instep"] = 0.5
+    found["step/tiny"]["left out"] = {"optax": "ModuleNotFoundError: No module named 'optax'"}
+    found["extras"] |= {
+        "elements": 1000,
+        "extras": {name: {"bytes": 1.5, "time": 1.5} for name in report.extras.EXTRAS},
+    }
+    found["call"]["steps"] = {"tiny, constant lr": 1e-6}
+    found["threads"]["sizes"] = {"65,536": {"1 thread": 1e-4, "2 threads": 2e-4, "ratio": 0.5}}
+    found["footprint"] |= {"import numpy": 0.1, "import instep": 0.01, "wheel": 500_000}
+    return found
+
+
+def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
+    verdicts = targets.judge(pieces)
+    assert len(verdicts) == len(targets.TARGETS) >= 20
+    for verdict in verdicts:
+        assert verdict.measured is not None, verdict.target.what
+    met = {verdict.target.what: verdict.met for verdict in verdicts}
+    assert met["wheel"]
+    assert not met["tiny, Adam, against torch fused"]
+    assert met["gpt2, Adam, against torch fused"]
+    assert all(verdict.met is None for verdict in targets.judge({}))
+
+
+def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_path: Path) -> None:
+    page = importlib.import_module("page")
+    machine = importlib.import_module("machine").describe()
+    page.write(tmp_path, machine, pieces, targets.judge(pieces))
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| mlp | Numba | 0.50 | faster |" in text
+    assert "optax: ModuleNotFoundError: No module named 'optax'" in text
+    assert machine["cpu"] in text
+    for row in rows.ROWS:
+        assert f"| {row} |" in text
+    for picture in (page.STEPS, page.GROWTH):
+        assert picture in text
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
+    report = pytest.importorskip("report", exc_type=ImportError)
+    results = report.Results(tmp_path, {"build": "a"})
+    results.add("call", {"tiny": 1.0})
+    results.add("step/tiny", {"contestants": {}})
+    assert set(report.Results(tmp_path, {"build": "a"}).pieces) == {"call", "step/tiny"}
+    assert list(json.loads(results.path.read_text("utf-8"))["pieces"]) == ["step/tiny", "call"]
+    assert report.Results(tmp_path, {"build": "b"}).pieces == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.5e-7, "0.25 us"),
+        (1.234e-6, "1.23 us"),
+        (9.996e-5, "100 us"),
+        (9.999e-4, "1.00 ms"),
+        (0.0123, "12.3 ms"),
+        (2.5, "2.50 s"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text

@@ -1,0 +1,137 @@
+"""``instep bench`` and the memory limit that it measures by."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instep import _core, cli
+from instep.bench import limit
+
+SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4096, 100_003]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_limit_reads_all_and_writes_some(size: int, threads: int) -> None:
+    rng = np.random.default_rng(size)
+    for read in range(1, 6):
+        for written in range(read + 1):
+            before = [rng.integers(0, 256, size, dtype=np.uint8) for _ in range(read)]
+            room = [np.full(size + 128, 7, np.uint8) for _ in before]
+            arrays = [array[64 : 64 + size] for array in room]
+            for array, values in zip(arrays, before, strict=True):
+                array[:] = values
+            _core.memory_limit(arrays, written, threads, 4096)
+            seen = reduce(np.bitwise_xor, before)  # depends on every byte of every array
+            for k, array in enumerate(arrays):
+                assert array.tobytes() == (seen if k < written else before[k]).tobytes()
+                assert (room[k][:64] == 7).all()
+                assert (room[k][64 + size :] == 7).all()
+
+
+def read_only() -> np.ndarray:
+    array = np.zeros(8)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("arrays", "written", "error", "complaint"),
+    [
+        ([], 0, ValueError, "arrays has 0 arrays; 1 to 5 are wanted"),
+        ([np.zeros(1)] * 6, 0, ValueError, "arrays has 6 arrays; 1 to 5 are wanted"),
+        ([np.zeros(8)], 2, ValueError, "written is 2; 0 to the number of arrays is wanted"),
+        ([np.zeros(8)], -1, ValueError, "written is -1; 0 to the number of arrays is wanted"),
+        ([[1.0]], 0, TypeError, "array 0 is no NumPy array; one is wanted"),
+        ([np.zeros(16)[::2]], 0, ValueError, "array 0 is not C-contiguous"),
+        ([read_only()], 1, ValueError, "array 0 is read-only; the first 1 are to be written"),
+        ([np.zeros(8), np.zeros(9)], 0, ValueError, "array 1 has 72 bytes; the first one's 64"),
+        ([np.zeros(8)] * 2, 0, ValueError, "array 1 shares memory with another one"),
+    ],
+)
+def test_the_limit_refuses(
+    arrays: list[Any], written: int, error: type[Exception], complaint: str
+) -> None:
+    with pytest.raises(error, match=re.escape(complaint)):
+        _core.memory_limit(arrays, written, 1, 4096)
+
+
+@pytest.mark.parametrize(("threads", "chunk"), [(0, 64), (-1, 64), (1, 0)])
+def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 is wanted"):
+        _core.memory_limit([np.zeros(8)], 0, threads, chunk)
+
+
+def test_the_limit_of_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def record(streams: list[np.ndarray], written: int, threads: int, chunk: int) -> None:
+        assert len({stream.ctypes.data % 4096 for stream in streams}) == len(streams)
+        assert all(stream.nbytes == 1000 for stream in streams)
+        asked.append((len(streams), written))
+
+    monkeypatch.setattr(limit._core, "memory_limit", record)
+    call = limit.memory_limit([(1, 0), (4, 3)], 1000, threads=2)
+    asked.clear()
+    call()
+    assert asked == [(1, 0), (4, 3)]
+
+
+def test_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "tiny", "100000", "--seconds", "0.01"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "Adam, float32" in out[0]
+    assert out[3].split() == [
+        "workload",
+        "parameters",
+        "NumPy",
+        "instep",
+        "speed-up",
+        "memory",
+        "limit",
+        "reached",
+    ]
+    tiny, other = out[4:]
+    assert re.fullmatch(r"tiny +2,410 +[\d,.]+ us +[\d,.]+ us +[\d.]+ x +- +-", tiny)
+    time = r"[\d,.]+ [um]s"
+    assert re.fullmatch(rf"100000 +100,000 +{time} +{time} +[\d.]+ x +{time} +\d+ %", other)
+
+
+def test_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "tiny", "--seconds", "0.01", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["config"]["isa"]["used"] == _core.level()
+    (tiny,) = report["results"]
+    assert tiny["workload"] == "tiny"
+    assert tiny["parameters"] == 2410
+    assert tiny["memory_limit"] is None
+    assert 0 < tiny["instep"] < tiny["numpy"]
+    assert tiny["numpy_by_instep"] > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--seconds", "0"], "'0' is no number of seconds"),
+        (["--seconds", "long"], "'long' is no number of seconds"),
+        (["--seconds", "nan"], "'nan' is no number of seconds"),
+        (["huge"], "'huge' is not known; one of tiny, mlp,"),
+        (["0"], "'0' is not known"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["bench", *arguments])
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert not out
+    assert complaint in err
