@@ -287,3 +287,26 @@ def test_a_line_stays_one_short_line(tmp_path):
     line = refused(path, instep.SGD(np.ones(1), lr=0.1), match="weights")
     assert line.isprintable()
     assert len(line) < 500
+
+
+def test_a_tensor_of_an_unknown_kind(saved):
+    path, optimizer, scaler = saved
+    content = path.read_bytes()
+    document, (header, data) = document_of(content), parts(content)
+    for tree in (document["tensors"], header):
+        tree["other/w"] = tree.pop("weights/w")
+    path.write_bytes(with_document(file_of(header, data), document))
+    refused(path, optimizer, scaler, match="the tensor 'other/w' is unknown")
+
+
+def test_a_file_that_shrinks_while_it_is_read(saved, monkeypatch):
+    path, optimizer, scaler = saved
+    fstat = os.fstat
+
+    def before_it_shrank(descriptor):
+        found = list(fstat(descriptor))
+        found[6] += 100  # the size
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", before_it_shrank)
+    refused(path, optimizer, scaler, match=r"the file has \d+ bytes; \d+ are wanted")

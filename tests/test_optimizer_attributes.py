@@ -193,3 +193,12 @@ def test_what_a_schedule_raises_names_its_hyperparameter(name: str, make: Any) -
     assert caught.value.__notes__ == [f"raised by the schedule of {name} at step 0"]
     assert optimizer.step_count == 0
     assert optimizer.params["0"].tobytes() == before.tobytes()
+
+
+def test_a_group_is_a_mapping_of_what_it_has() -> None:
+    group = instep.SGD({"w": np.zeros(1)}, lr=0.5).param_groups[0]
+    assert len(group) == len(dict(group))
+    assert "lr=0.5" in repr(group)
+    assert "params=['w']" in repr(group)
+    with pytest.raises(TypeError, match="a hyperparameter can't be deleted; set it instead"):
+        del group["lr"]

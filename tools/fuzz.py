@@ -30,9 +30,11 @@ def drawn(seed: int, arguments: list[str]) -> int:
 def main() -> None:
     minutes, *arguments = sys.argv[1:] or ["10"]
     start, examples, rounds = time.monotonic(), 0, 0
-    while (spent := (time.monotonic() - start) / 60) < float(minutes):
+    spent = 0.0
+    while spent < float(minutes):
         examples += drawn(secrets.randbelow(2**32), arguments)
         rounds += 1
+        spent = (time.monotonic() - start) / 60
         print(f"{spent:5.1f} min  {rounds:3} rounds  {examples:7,} examples", flush=True)
     print(f"fuzz: {examples:,} examples in {rounds} rounds, no failure")
 
