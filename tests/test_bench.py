@@ -315,7 +315,8 @@ def test_torch_takes_the_steps_of_the_other_rows() -> None:
 @pytest.fixture
 def pieces() -> dict[str, Any]:
     """Results as report.py keeps them, in which instep is as fast as everybody, but for one."""
-    report = pytest.importorskip("report", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
     one = {"median": 1e-3, "quartiles": [9e-4, 1.1e-3], "rounds": 9, "by instep": 1.0}
     names = {name: list(row.peers) for name, row in rows.ROWS.items()}
     scaling, loop = report.scaling, report.loop
@@ -372,7 +373,8 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
 
 
 def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
-    report = pytest.importorskip("report", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
     results = report.Results(tmp_path, {"build": "a"})
     results.add("call", {"tiny": 1.0})
     results.add("step/tiny", {"contestants": {}})
