@@ -32,7 +32,7 @@ CAN_STOP = hasattr(signal, "SIGSTOP")
 SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped have gone to sleep
 OURS = "instep"
 LIMIT = "memory limit"
-MEMORY = 10 << 30  # bytes that the contestants of one heat may hold together
+MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
 
 
 class Entry(NamedTuple):
