@@ -45,6 +45,7 @@ SETTINGS = {
     "svg.hashsalt": "instep",
 }
 DPI = 110
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
 
 
 def _factor(ratio: float) -> str:
@@ -59,17 +60,16 @@ def _factor(ratio: float) -> str:
 
 def _bars(axes: Axes, title: str, contestants: Mapping[str, Any]) -> None:
     """Time by instep's of everybody, on a logarithmic axis that begins well below the fastest."""
-    labels = list(contestants)[::-1]  # the fastest on top
-    ratios = [contestants[label]["by instep"] for label in labels]
-    colours = [COLOURS[label] if label in (OURS, LIMIT) else PEER for label in labels]
-    axes.barh(labels, ratios, color=colours, height=0.72, left=0)
+    ranked = sorted(contestants, key=lambda label: contestants[label]["by instep"], reverse=True)
+    ratios = [contestants[label]["by instep"] for label in ranked]
+    colours = [COLOURS[label] if label in (OURS, LIMIT) else PEER for label in ranked]
+    axes.barh(ranked, ratios, color=colours, height=0.72)
     axes.set_xscale("log")
-    axes.set_xlim(0.2, max(ratios) * 6)
+    axes.set_xlim(0.2, max(ratios) * 2.2)
     axes.axvline(1, color=COLOURS[OURS], linewidth=1, zorder=0)
-    for y, (label, ratio) in enumerate(zip(labels, ratios, strict=True)):
-        median = duration(contestants[label]["median"])
-        text = median if label == OURS else f"{_factor(ratio)}  ({median})"
-        axes.text(ratio * 1.12, y, text, va="center", fontsize=8.5)
+    for y, (label, ratio) in enumerate(zip(ranked, ratios, strict=True)):
+        text = duration(contestants[label]["median"]) if label == OURS else _factor(ratio)
+        axes.text(ratio * 1.06, y, text, va="center", fontsize=8.5, bbox=BEHIND_TEXT)
     for tick in axes.get_yticklabels():
         if tick.get_text() == OURS:
             tick.set_fontweight("bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,9 +15,10 @@ from instep.bench.turns import pace, take_turns
 
 __all__ = ["memory_limit"]
 
-_CHUNK = (
-    1 << 16
-)  # bytes of a stream that a thread takes at a time; several fit the first cache with what comes ahead
+# Bytes of a stream that a thread takes at a time. As luck will have it a chunk is in the cache of the core that took it
+# last, which may be another: shares that stay with their threads are preferred unless chunks gain clearly.
+_CHUNK = 1 << 16
+_CLEARLY = 1.05
 _TRIAL = 0.05  # seconds to try each way in
 
 
@@ -38,9 +40,9 @@ def memory_limit(
     """
     count = max(read for read, _ in passes)
     streams = [_stream(stream_bytes, place) for place in range(count)]
-    shares = [(1, _CHUNK)]
+    shares = [(1, max(1, stream_bytes))]
     if threads > 1:
-        shares += [(threads, _CHUNK), (threads, math.ceil(stream_bytes / threads))]
+        shares += [(threads, math.ceil(max(1, stream_bytes) / threads)), (threads, _CHUNK)]
 
     def call(used: int, chunk: int) -> None:
         for read, written in passes:
@@ -52,7 +54,10 @@ def memory_limit(
         ways = [partial(_core.memory_limit, streams[:read], written, *share) for share in shares]
     trials = {str(k): partial(pace, way, _TRIAL / 10) for k, way in enumerate(ways)}
     times = take_turns(trials, seconds=_TRIAL * len(ways), least=7, most=15)
-    return ways[min(range(len(ways)), key=lambda k: sorted(times[str(k)])[len(times[str(k)]) // 2])]
+    medians = [statistics.median(times[str(k)]) for k in range(len(ways))]
+    if threads > 1:
+        medians[-1] *= _CLEARLY
+    return ways[medians.index(min(medians))]
 
 
 def _stream(size: int, place: int) -> npt.NDArray[np.uint8]:
