@@ -84,11 +84,11 @@ public:
     // Owners whose byte range meets [low, high).
     void find(const char* low, const char* high, std::vector<const Owner*>& found) const;
 
-    // The free memory around [low, high), which meets no owner.
+    // The free memory around a range that meets no owner and ends there.
     struct Gap {
         const char *low, *high;
     };
-    Gap gap_around(const char* low, const char* high) const;
+    Gap gap_around(const char* end) const;
 
 private:
     std::vector<Owner>::const_iterator first_from(const char* address) const;

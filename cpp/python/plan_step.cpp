@@ -179,7 +179,7 @@ void Plan::note_known(std::size_t i, const ArrayFields& fields, const ByteRange&
               extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
     known.low = range.low;
     known.high = range.high;
-    known.gap = owned_.gap_around(fields.data + range.low, fields.data + range.high);
+    known.gap = owned_.gap_around(fields.data + range.high);
     known.descr = fields.descr;
 }
 
