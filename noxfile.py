@@ -4,6 +4,7 @@
 # ///
 """One command a check: `nox -s NAME`; `nox -l` lists them, CONTRIBUTING.md says when to use which."""
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
-CPP = sorted(str(path) for path in Path("cpp").rglob("*.?pp"))
+CPP = sorted(str(path) for folder in ("cpp", "tests/cpp") for path in Path(folder).rglob("*.?pp"))
 # Tests of what only a build with OpenMP has.
 THREADED = ("threads", "training", "norm", "package", "properties_steps", "properties_sequences")
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
@@ -54,7 +55,7 @@ def tidy(session: nox.Session) -> None:
     folder = Path(session.create_tmp()).resolve() / "build"
     # It lacks the compiler's omp.h.
     settings = (
-        "SKBUILD_PROJECT_VERSION=0",
+        "INSTEP_DIGESTS=ON",
         f"pybind11_DIR={str(where).strip()}",
         "INSTEP_OPENMP=OFF",
     )
@@ -159,3 +160,40 @@ def repo(session: nox.Session) -> None:
 
 if __name__ == "__main__":
     nox.main()
+
+
+@nox.session
+def machines(session: nox.Session) -> None:
+    """The core alone against tests/digests.txt: here, for x86-64-v2, and on other processors under QEMU.
+
+    Arguments name machines that must be checked; without any, those are left out whose Debian packages are missing.
+    """
+    session.install("cmake", "ninja")
+    on_x86 = platform.machine() == "x86_64"
+    # Compiler, its options, emulator; what Debian calls the packages that they come in.
+    known: dict[str, tuple[str, str, list[str], list[str]]] = {"here": ("", "", [], [])}
+    if on_x86:
+        old = ["qemu-x86_64", "-cpu", "Nehalem"]
+        known["x86-64-v2"] = ("", "-march=x86-64-v2", old, ["qemu-user"])
+    for name in ("aarch64", "s390x"):
+        triplet = f"{name}-linux-gnu"
+        emulator = [f"qemu-{name}", "-L", f"/usr/{triplet}"]
+        known[name] = (f"{triplet}-g++", "", emulator, [f"g++-{triplet}", "qemu-user"])
+    for name in session.posargs or known:
+        compiler, flags, emulator, packages = known[name]
+        if not all(shutil.which(program) for program in filter(None, [compiler, *emulator[:1]])):
+            text = f"{name} was not checked: it needs the packages {' and '.join(packages)}"
+            (session.error if session.posargs else session.warn)(text)
+            continue
+        settings = ["INSTEP_PYTHON=OFF", f"CMAKE_CXX_FLAGS={flags}"]
+        settings += [f"INSTEP_LEVELS={'OFF' if flags else 'ON'}"]
+        if compiler:
+            settings += ["CMAKE_SYSTEM_NAME=Linux", f"CMAKE_SYSTEM_PROCESSOR={name}"]
+        folder = str(Path(session.create_tmp()).resolve() / name)
+        configure = ["cmake", "--preset", "release", f"-B{folder}", "-GNinja"]
+        environment = {"CXX": compiler} if compiler else {}
+        session.run(*configure, *(f"-D{s}" for s in settings), env=environment)
+        session.run("cmake", "--build", folder)
+        run = [*emulator, f"{folder}/tests/cpp/digests", "tests/digests.txt"]
+        run += ["--threads", "3"] if emulator else []  # an emulator is slow
+        session.run(*run, external=True, env={"OMP_WAIT_POLICY": "passive"})

@@ -14,6 +14,8 @@
 
 namespace instep {
 
+static_assert(sizeof(void*) == sizeof(std::int64_t), "instep needs a 64-bit machine");
+
 // How an element is stored. The arithmetic is done in the compute type: double for float64, float for the others.
 enum class Format : unsigned char { float64, float32, float16, bfloat16 };
 constexpr int format_count = 4;

@@ -14,8 +14,6 @@ namespace instep {
 
 namespace py = pybind11;
 
-static_assert(sizeof(py::ssize_t) == sizeof(std::int64_t), "instep needs a 64-bit Python");
-
 // What an array says of itself, read without a copy; valid while the array is held and not reshaped.
 struct ArrayFields {
     char* data;

@@ -1,0 +1,240 @@
+#include "case.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "array.hpp"
+#include "hostile_environment.hpp"
+#include "runtime/step.hpp"
+
+namespace instep::digests {
+
+namespace {
+
+// Roles of arrays: what tests/digests.py calls PARAMETERS and GRADIENTS, and others that only choose a layout.
+constexpr std::uint64_t parameters = 0;
+constexpr std::uint64_t gradients = 1;
+constexpr std::uint64_t copies = 100;
+
+std::uint64_t seed(std::uint64_t role, std::size_t i) { return fold(fold(0, role), i); }
+
+struct Parameter {
+    Axes order;
+    std::unique_ptr<Array> param, average, copy, accumulated, grad;
+    std::vector<std::unique_ptr<Array>> states;
+};
+
+class Run {
+public:
+    Run(const Case& settings, const Rule& rule, const Table& table, const Manner& manner)
+        : settings_(settings),
+          rule_(rule),
+          table_(table),
+          manner_(manner),
+          compute_(settings.param == Format::float64 ? Compute::float64 : Compute::float32) {
+        std::vector<std::unique_ptr<Tensor>> tensors;
+        for (const Extents& shape : table.shapes.at(settings.shapes)) tensors.push_back(bind(shape));
+        stepper_ = std::make_unique<Stepper>(std::move(tensors));
+        for (std::size_t i = 0; i < stepper_->count(); ++i) stepper_->set_steps(i, settings.late);
+        for (Operand Operands::* follower : {&Operands::average, &Operands::copy})
+            stepper_->set_to_parameters(manner.level, follower);
+    }
+
+    std::uint64_t digest() {
+        std::size_t taken = 0;
+        for (std::size_t step = 0; step < table_.rates.size(); ++step) {
+            const HostileEnvironment environment(step % 2 == 1);
+            for (int batch = 0; batch < settings_.accumulate; ++batch) {
+                fill_gradients(step, batch);
+                stepper_->accumulate(manner_.level, manner_.threads);
+            }
+            fill_gradients(step, settings_.accumulate);
+            if (take(table_.rates[taken])) {
+                ++taken;
+                if (!std::isnan(settings_.clip_norm)) digest_norm();
+            }
+            if (!environment.intact()) throw std::runtime_error("the floating-point environment was changed");
+        }
+        for (const Parameter& parameter : parameters_) {
+            digest(*parameter.param);
+            for (const auto& state : parameter.states) digest(*state);
+            if (parameter.average) digest(*parameter.average);
+            if (parameter.copy) digest(*parameter.copy);
+        }
+        return digest_;
+    }
+
+private:
+    // An array of the caller's, which may lie anywhere and anyhow.
+    std::unique_ptr<Array> make(std::uint64_t role, std::size_t i, const Extents& shape, Format format) const {
+        const auto turn = manner_.dense ? 0 : (role + 2 * i + rule_.options + 1) % layout_count;
+        return std::make_unique<Array>(format, shape,
+                                       strides_of(static_cast<Layout>(turn), shape, encoding(format).size()),
+                                       static_cast<std::int64_t>((role + i) % 5));
+    }
+
+    // An array of the optimizer's own: zeros, without gaps in the order of the parameter.
+    static std::unique_ptr<Array> make_own(const Parameter& parameter, Format format) {
+        const Extents& shape = parameter.param->shape();
+        auto array =
+            std::make_unique<Array>(format, shape, dense_strides(shape, parameter.order, encoding(format).size()), 0);
+        array->fill_with_zeros();
+        return array;
+    }
+
+    std::unique_ptr<Tensor> bind(const Extents& shape) {
+        const Format compute_format = compute_ == Compute::float64 ? Format::float64 : Format::float32;
+        const Variant& variant = rule_.family.variants[rule_.options];
+        const std::size_t i = parameters_.size();
+        Parameter made;
+        auto tensor = std::make_unique<Tensor>();
+        made.param = make(parameters, i, shape, settings_.param);
+        made.param->fill_with_numbers(settings_.special, seed(parameters, i));
+        made.order = memory_order(shape, made.param->strides());
+        tensor->operands.param = made.param->operand(made.order, tensor->param_layout);
+        tensor->size = made.param->size();
+        tensor->work = 0;  // decides about threads, and those are given here
+        tensor->compute = compute_;
+        tensor->group = 0;
+        for (int k = 0; k < variant.state_count; ++k) {
+            if (!variant.states[k].used) continue;
+            made.states.push_back(make_own(made, settings_.state));
+            tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
+        }
+        if (settings_.average) {
+            made.average = make_own(made, compute_format);
+            tensor->operands.average = made.average->operand(made.order, unused_);
+        }
+        if (settings_.copy) {
+            made.copy = make(copies, i, shape, *settings_.copy);
+            tensor->operands.copy = made.copy->operand(made.order, tensor->copy_layout);
+        }
+        if (settings_.accumulate > 0) {
+            made.accumulated = make_own(made, compute_format);
+            tensor->accumulated = made.accumulated->operand(made.order, unused_);
+            tensor->logical_order_of_accumulated =
+                made.accumulated->operand(logical_order(static_cast<int>(shape.size())), tensor->accumulated_layout);
+        }
+        parameters_.push_back(std::move(made));
+        return tensor;
+    }
+
+    void fill_gradients(std::size_t step, int batch) {
+        const auto batches = static_cast<std::size_t>(settings_.accumulate) + 1;
+        const std::size_t turn = step * batches + static_cast<std::size_t>(batch);
+        const bool accumulating = batch < settings_.accumulate;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            Tensor& tensor = stepper_->tensor(i);
+            const bool given = (i + turn) % parameters_.size() != 1;
+            const bool pending = stepper_->pending(i);
+            stepper_->set_present(i, given || (pending && !accumulating));
+            tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
+            if (given) {
+                give(i, turn, settings_.special && step != 1);
+                if (!pending) continue;
+                tensor.operands.accumulated = tensor.accumulated;
+                tensor.logical_accumulated = tensor.logical_order_of_accumulated;
+            } else if (pending) {
+                tensor.operands.grad = tensor.accumulated;
+                tensor.logical_grad = tensor.logical_order_of_accumulated;
+            }
+        }
+    }
+
+    void give(std::size_t i, std::uint64_t turn, bool special) {
+        Parameter& parameter = parameters_[i];
+        Tensor& tensor = stepper_->tensor(i);
+        const Extents& shape = parameter.param->shape();
+        const std::uint64_t role = gradients + turn;
+        if (parameter.grad) check(*parameter.grad);
+        parameter.grad = make(role, i, shape, settings_.grad);
+        parameter.grad->fill_with_numbers(special, seed(role, i));
+        tensor.operands.grad = parameter.grad->operand(parameter.order, tensor.grad_layout);
+        tensor.logical_grad =
+            parameter.grad->operand(logical_order(static_cast<int>(shape.size())), tensor.logical_grad_layout);
+    }
+
+    double hyperparameter(const std::string& name, double rate) const {
+        if (name == "lr") return rate;
+        const auto found = table_.numbers.find(name);
+        if (found == table_.numbers.end())
+            throw std::runtime_error("the table has no number for '" + name + "': enter it in tests/digests.py");
+        return found->second;
+    }
+
+    // Whether the step was taken, and not held back for a gradient that is not finite.
+    bool take(double rate) {
+        Group group{};
+        group.family = rule_.index;
+        group.options = rule_.options;
+        for (int k = 0; k < rule_.family.hyperparameter_count; ++k)
+            group.hyperparameters[k] = hyperparameter(rule_.family.hyperparameters[k], rate);
+        const double l2 = rule_.has("decoupled_decay") ? 0 : settings_.l2;
+        group.terms = {false,
+                       std::isfinite(settings_.clip_value),
+                       settings_.maximize,
+                       l2 != 0,
+                       settings_.l1 != 0,
+                       1.0,
+                       settings_.clip_value,
+                       l2,
+                       settings_.l1};
+        const Extras extras{settings_.clip_norm, settings_.scale, 1.0 - settings_.average.value_or(1.0),
+                            settings_.guarded};
+        stepper_->prepare(manner_.level, {group}, extras);
+        const bool taken = stepper_->take(manner_.threads) < 0;
+        stepper_->clear_pending();
+        return taken;
+    }
+
+    void digest_norm() {
+        std::uint64_t bits = 0;
+        const double norm = stepper_->norm();
+        std::memcpy(&bits, &norm, sizeof bits);
+        digest_ = fold(fold(digest_, 1), element(Format::float64, bits, 0));
+    }
+
+    void digest(Array& array) {
+        check(array);
+        digest_ = array.fold_into(digest_);
+    }
+
+    static void check(Array& array) {
+        if (!array.surroundings_intact()) throw std::runtime_error("written outside an array");
+    }
+
+    const Case& settings_;
+    const Rule& rule_;
+    const Table& table_;
+    const Manner& manner_;
+    Compute compute_;
+    StridedLayout unused_;  // of arrays without gaps
+    std::vector<Parameter> parameters_;
+    std::unique_ptr<Stepper> stepper_;
+    std::uint64_t digest_ = 0;
+};
+
+}  // namespace
+
+bool Rule::has(const std::string& option) const {
+    for (int k = 0; k < family.option_count; ++k)
+        if (option == family.options[k]) return (options >> static_cast<unsigned>(k) & 1U) != 0;
+    return false;
+}
+
+std::string Rule::name() const {
+    std::string name = family.name;
+    for (int k = 0; k < family.option_count; ++k)
+        if (has(family.options[k])) name += std::string("+") + family.options[k];
+    return name;
+}
+
+std::uint64_t run(const Case& settings, const Rule& rule, const Table& table, const Manner& manner) {
+    return Run(settings, rule, table, manner).digest();
+}
+
+}  // namespace instep::digests

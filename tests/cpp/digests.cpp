@@ -1,0 +1,107 @@
+// Whether the core computes on this machine what tests/reference.py computes: runs every rule the registry has, with
+// every choice of options, over the cases of tests/digests.txt and compares digests.
+//
+//     digests FILE [--threads N | --each]
+//
+// At every level this CPU has, on 1 to 4 threads or on so many, with dense arrays and with arrays of every layout.
+// --each prints the digest of each case instead, for `python tests/digests.py --each` to be compared with.
+#include <exception>
+#include <iomanip>
+#include <iostream>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bits.hpp"
+#include "case.hpp"
+#include "runtime/levels.hpp"
+#include "runtime/team.hpp"
+
+namespace instep::digests {
+
+namespace {
+
+// Calls action(rule) for each rule and choice of options of the level.
+template <class Action>
+void for_each_rule(const Level& level, Action action) {
+    for (int k = 0; k < level.family_count; ++k) {
+        const RuleFamily& family = level.families[k];
+        for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options)
+            if (family.variants[options].valid) action(Rule{family, k, options});
+    }
+}
+
+void print_each(const Table& table, const Manner& manner) {
+    for_each_rule(manner.level, [&](const Rule& rule) {
+        for (const Case& settings : table.cases)
+            std::cout << rule.name() << ' ' << encoding(settings.param).name << ' ' << settings.name << ' '
+                      << std::setfill('0') << std::setw(16) << std::hex << run(settings, rule, table, manner) << '\n';
+    });
+}
+
+// Prints what differs and returns how much does.
+int compare(const Table& table, const Manner& manner) {
+    int wrong = 0;
+    std::set<std::pair<std::string, Format>> seen;
+    for_each_rule(manner.level, [&](const Rule& rule) {
+        for (int k = 0; k < format_count; ++k) {
+            const auto key = std::make_pair(rule.name(), static_cast<Format>(k));
+            const std::string what = key.first + " " + encoding(key.second).name;
+            const auto wanted = table.digests.find(key);
+            if (wanted == table.digests.end())
+                throw std::runtime_error("no digest of " + what + ": enter the rule in FAMILIES of tests/digests.py");
+            std::uint64_t digest = 0;
+            for (const Case& settings : table.cases)
+                if (settings.param == key.second) digest = fold(digest, run(settings, rule, table, manner));
+            seen.insert(key);
+            if (digest == wanted->second) continue;
+            ++wrong;
+            std::cout << "DIFFERS: " << what << ", " << manner.level.name << ", " << manner.threads << " threads\n";
+        }
+    });
+    if (seen.size() != table.digests.size())
+        throw std::runtime_error("the table has digests of rules that are not here");
+    std::cout << manner.level.name << ", threads: " << manner.threads << ", "
+              << (manner.dense ? "dense" : "every layout") << ": " << static_cast<int>(seen.size()) - wrong << " of "
+              << seen.size() << " digests as the reference has them\n"
+              << std::flush;
+    return wrong;
+}
+
+int compare_all(const Table& table, const std::vector<int>& thread_counts) {
+    int wrong = 0;
+    for (const Level* level : usable_levels()) {
+        wrong += compare(table, {*level, thread_counts.front(), true});
+        for (const int threads : thread_counts) wrong += compare(table, {*level, threads, false});
+    }
+    return wrong == 0 ? 0 : 1;
+}
+
+int main_of(const std::vector<std::string>& arguments) {
+    const std::string option = arguments.size() > 1 ? arguments[1] : "";
+    const bool threads_given = option == "--threads" && arguments.size() == 3;
+    if (arguments.empty() || (!threads_given && arguments.size() > (option == "--each" ? 2 : 1)))
+        throw std::runtime_error("digests FILE [--threads N | --each] is wanted");
+    const Table table = read_table(arguments[0]);
+    team::set_least_work(1);  // as many threads as are asked for
+    if (usable_levels().empty()) throw std::runtime_error("no level of this build runs on this machine");
+    if (threads_given) return compare_all(table, {std::stoi(arguments[2])});
+    if (option.empty()) return compare_all(table, {1, 2, 3, 4});
+    print_each(table, {*usable_levels().front(), 1, true});
+    return 0;
+}
+
+}  // namespace
+
+}  // namespace instep::digests
+
+int main(int argc, char** argv) {
+    try {
+        return instep::digests::main_of({argv + 1, argv + argc});
+    } catch (const std::exception& error) {
+        std::cerr << "digests: " << error.what() << '\n';
+        return 2;
+    }
+}

@@ -1,0 +1,45 @@
+// tests/digests.txt, read. tests/digests.py says what its lines mean.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/interface.hpp"
+#include "runtime/layout.hpp"
+
+namespace instep::digests {
+
+struct Case {
+    std::string name;
+    Format param;
+    Format grad = Format::float64;
+    Format state = Format::float64;
+    std::optional<Format> copy;
+    std::optional<double> average;
+    std::string shapes = "few";
+    double scale = 1;
+    double clip_value = std::numeric_limits<double>::infinity();
+    double clip_norm = std::numeric_limits<double>::quiet_NaN();
+    double l2 = 0, l1 = 0;
+    bool maximize = false, guarded = false, special = false;
+    std::int64_t late = 0;
+    int accumulate = 0;
+};
+
+struct Table {
+    std::map<std::string, double> numbers;
+    std::vector<double> rates;
+    std::map<std::string, std::vector<Extents>> shapes;
+    std::vector<Case> cases;
+    std::map<std::pair<std::string, Format>, std::uint64_t> digests;  // by rule and parameters' format
+};
+
+// Throws std::runtime_error in words.
+Table read_table(const std::string& path);
+
+}  // namespace instep::digests
