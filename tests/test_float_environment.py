@@ -83,3 +83,23 @@ def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> N
         assert_same_bits(optimizer.averages[name], reference.averages[name], name)
         for state, values in reference.state[name].items():
             assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")
+
+
+@pytest.mark.parametrize("size", [100, 2_000_000])
+def test_no_flag_is_raised(size: int) -> None:
+    """Also where the step is timed, to find out how many threads pay: that is arithmetic too."""
+    instep.set_num_threads(3)
+    p, g = np.ones(size, "f4"), np.full(size, 0.1, "f4")
+    optimizer = instep.Adam(p, clip_norm=1.0)
+    optimizer.step(g)
+    environment, saved = Environment(), Environment()
+    libm.fegetenv(ctypes.byref(saved))
+    libm.fegetenv(ctypes.byref(environment))
+    environment.mxcsr &= ~0x3F
+    raised = 0
+    for _ in range(3):
+        libm.fesetenv(ctypes.byref(environment))
+        optimizer._plan.step(g)
+        raised |= mxcsr() & 0x3F
+    libm.fesetenv(ctypes.byref(saved))
+    assert raised == 0

@@ -92,6 +92,7 @@ template <class Body>
 void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
     const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work());
     if (team::threads_are_fixed() || !pace.timed()) return body(threads);
+    const FloatEnvironment environment;  // the pace computes too
     const auto begin = Clock::now();
     body(threads);
     pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
