@@ -42,10 +42,13 @@ def check_symbols(level: str, path: Path) -> list[str]:
 def check_vectors(level: str, path: Path) -> list[str]:
     register = LEVELS[level]
     findings = []
-    loops = {
-        match[1]: body
+    name_of_loop = re.compile(
+        r".*::update<.*::(\w+<(float|double), \d+u>), \2, .*::(\w+), .*::(\w+)>\("
+    )
+    loops = {  # by rule, and formats of the weights and of the states
+        f"{match[1]} {match[3]} {match[4]}": body
         for name, body in functions(path, "--demangle").items()
-        if (match := re.match(r".*::update<.*::(\w+<(?:float|double), \d+u>), ", name))
+        if (match := name_of_loop.match(name))
     }
     if not loops:
         return [f"{level}: no loops of rules found"]

@@ -82,9 +82,10 @@ inline void for_each_run(const View& view, std::int64_t begin, std::int64_t coun
     }
 }
 
-template <class T>
-inline bool lies_ready(const Operand& operand) {
-    return operand.view == nullptr && operand.format == format_of<T>;
+// Whether the elements lie side by side in format F.
+template <class F>
+inline bool lies_in(const Operand& operand) {
+    return operand.view == nullptr && operand.format == F::format;
 }
 
 template <class T>
@@ -130,7 +131,7 @@ void store_block(const Operand& operand, std::int64_t begin, std::int64_t count,
 template <class T>
 class Block {
 public:
-    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
+    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_in<Native<T>>(operand)) {}
 
     T* load(std::int64_t begin, std::int64_t count) {
         if (ready_) return in_place<T>(operand_, begin);

@@ -52,6 +52,7 @@ inline double round_to(double x) {
 }
 
 struct Float64 {
+    static constexpr Format format = Format::float64;
     using Stored = double;
     static double load(double x) { return x; }
     template <class T>
@@ -61,6 +62,7 @@ struct Float64 {
 };
 
 struct Float32 {
+    static constexpr Format format = Format::float32;
     using Stored = float;
     static float load(float x) { return x; }
     template <class T>
@@ -70,6 +72,7 @@ struct Float32 {
 };
 
 struct Float16 {
+    static constexpr Format format = Format::float16;
     using Stored = std::uint16_t;
 
     static float load(std::uint16_t stored) {
@@ -101,23 +104,32 @@ struct Float16 {
 };
 
 struct BFloat16 {
+    static constexpr Format format = Format::bfloat16;
     using Stored = std::uint16_t;
 
     static float load(std::uint16_t stored) { return as_float(static_cast<std::int32_t>(std::uint32_t{stored} << 16)); }
 
     static std::uint16_t store(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));
-        const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        const std::uint32_t quiet = (bits >> 16) | 0x40;
-        const bool is_nan = (as_bits(x) & 0x7fffffff) > 255 << 23;
-        return static_cast<std::uint16_t>(is_nan ? quiet : rounded);
+        const std::uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+        const std::uint32_t quiet = bits | 0x00400000;
+        return static_cast<std::uint16_t>((x != x ? quiet : rounded) >> 16);
     }
 
     static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
 };
 
+// The format that is the compute type itself.
 template <class T>
-constexpr Format format_of = sizeof(T) == sizeof(double) ? Format::float64 : Format::float32;
+struct NativeFormat {
+    using Type = Float32;
+};
+template <>
+struct NativeFormat<double> {
+    using Type = Float64;
+};
+template <class T>
+using Native = typename NativeFormat<T>::Type;
 
 // Calls action with the struct above that the format names.
 template <class Action>

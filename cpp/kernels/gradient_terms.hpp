@@ -7,9 +7,9 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-inline bool any(const GradientTerms& terms) {
-    return terms.scaled || terms.clipped || terms.negated || terms.l2 || terms.l1;
-}
+inline bool any_but_scale(const GradientTerms& terms) { return terms.clipped || terms.negated || terms.l2 || terms.l1; }
+
+inline bool any(const GradientTerms& terms) { return terms.scaled || any_but_scale(terms); }
 
 template <class T>
 void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, std::int64_t count) {

@@ -30,7 +30,7 @@ template <class T>
 double sum_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
     static_assert(block_elements<T> % norm_lanes == 0, "a block must leave off where the first lane goes on");
     double lanes[norm_lanes] = {};
-    if (lies_ready<T>(grad) && accumulated.data == nullptr) {
+    if (lies_in<Native<T>>(grad) && accumulated.data == nullptr) {
         add_squares(in_place<T>(grad, begin), count, lanes);
     } else {
         GradientBlock<T> block(accumulated, grad);

@@ -7,53 +7,116 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Element i of a state, or a stand-in where this variant of the rule does without it.
-template <class Rule, int K, class T>
-inline T& state(T* values, std::int64_t i, T& none) {
-    if constexpr (Rule::states[K].used)
-        return values[i];
+template <class Rule, int K>
+constexpr bool has_state() {
+    if constexpr (K < Rule::slots)
+        return Rule::states[K].used;
     else
-        return none;
+        return false;
 }
 
-// The rule over elements that lie side by side in its compute type. Kept out of line so that the disassembly shows one
-// function a rule, which tools/check_levels.py looks at. The pointers come as parameters because that is where
+template <class Rule>
+constexpr bool has_states() {
+    return has_state<Rule, 0>() || has_state<Rule, 1>() || has_state<Rule, 2>() || has_state<Rule, 3>();
+}
+
+// Element i of state K; a stand-in where this variant of the rule does without it.
+template <class Rule, int K, class S, class T>
+inline T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
+    if constexpr (has_state<Rule, K>())
+        return static_cast<T>(S::load(values[i]));
+    else
+        return T{};
+}
+
+template <class Rule, int K, class S, class T>
+inline void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unused]] std::int64_t i,
+                        [[maybe_unused]] T value) {
+    if constexpr (has_state<Rule, K>()) values[i] = S::store(value);
+}
+
+// The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. The
+// gradient is multiplied by scale always: 1 changes no bit. Kept out of line so that the disassembly shows one function
+// a rule and formats, which tools/check_levels.py looks at. The pointers come as parameters because that is where
 // compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
-template <class Rule, class T>
-INSTEP_NOINLINE void update(const Rule rule, std::int64_t count, T* __restrict p, const T* __restrict g,
-                            T* __restrict s0, T* __restrict s1, T* __restrict s2, T* __restrict s3) {
+template <class Rule, class T, class W, class S>
+INSTEP_NOINLINE void update(const Rule rule, const T scale, std::int64_t count, typename W::Stored* __restrict p,
+                            const typename W::Stored* __restrict g, typename S::Stored* __restrict s0,
+                            typename S::Stored* __restrict s1, typename S::Stored* __restrict s2,
+                            typename S::Stored* __restrict s3) {
     static_assert(Rule::slots <= max_states);
     for (std::int64_t i = 0; i < count; ++i) {
-        [[maybe_unused]] T none{};
+        T param = static_cast<T>(W::load(p[i]));
+        const T grad = static_cast<T>(W::load(g[i])) * scale;
+        [[maybe_unused]] T a = load_state<Rule, 0, S, T>(s0, i);
+        [[maybe_unused]] T b = load_state<Rule, 1, S, T>(s1, i);
+        [[maybe_unused]] T c = load_state<Rule, 2, S, T>(s2, i);
+        [[maybe_unused]] T d = load_state<Rule, 3, S, T>(s3, i);
         if constexpr (Rule::slots == 0)
-            rule(p[i], g[i]);
+            rule(param, grad);
         else if constexpr (Rule::slots == 1)
-            rule(p[i], g[i], state<Rule, 0>(s0, i, none));
+            rule(param, grad, a);
         else if constexpr (Rule::slots == 2)
-            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none));
+            rule(param, grad, a, b);
         else if constexpr (Rule::slots == 3)
-            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none), state<Rule, 2>(s2, i, none));
+            rule(param, grad, a, b, c);
         else
-            rule(p[i], g[i], state<Rule, 0>(s0, i, none), state<Rule, 1>(s1, i, none), state<Rule, 2>(s2, i, none),
-                 state<Rule, 3>(s3, i, none));
+            rule(param, grad, a, b, c, d);
+        p[i] = W::store(param);
+        store_state<Rule, 0, S>(s0, i, a);
+        store_state<Rule, 1, S>(s1, i, b);
+        store_state<Rule, 2, S>(s2, i, c);
+        store_state<Rule, 3, S>(s3, i, d);
     }
 }
 
-// Everything lies ready: the rule runs over the arrays themselves, in pieces only so that the parameter can be claimed
-// ahead. Its cache lines were read by other cores too, in the forward pass, and taking them back one store at a time
-// costs a loop of 235,146 parameters a sixth of its step (bench/loop.py).
-template <class Rule, class T>
-void update_in_place(const Rule& rule, std::int64_t count, T* p, const T* g, T* const* s) {
-    constexpr std::int64_t line = 64 / sizeof(T);
+template <class Rule, class F>
+bool states_lie_in(const Operands& of) {
+    bool lie = true;
+    for (int k = 0; k < Rule::slots; ++k) lie = lie && (!Rule::states[k].used || lies_in<F>(of.states[k]));
+    return lie;
+}
+
+// Runs the rule over the arrays themselves, if they are stored in these formats; in pieces only so that the parameter
+// can be claimed ahead. Its cache lines were read by other cores too, in the forward pass, and taking them back one
+// store at a time costs a loop of 235,146 parameters a sixth of its step (bench/loop.py).
+template <class Rule, class T, class W, class S>
+bool update_stored(const Rule& rule, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
+    if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
+    using Weight = typename W::Stored;
+    using State = typename S::Stored;
+    constexpr std::int64_t line = 64 / sizeof(Weight);
     constexpr std::int64_t piece = 16 * line;
     constexpr std::int64_t ahead = 32 * line;
+    auto* const p = reinterpret_cast<Weight*>(of.param.data) + begin;
+    const auto* const g = reinterpret_cast<const Weight*>(of.grad.data) + begin;
+    State* s[max_states] = {};
+    for (int k = 0; k < Rule::slots; ++k)
+        if (Rule::states[k].used) s[k] = reinterpret_cast<State*>(of.states[k].data) + begin;
     for (std::int64_t done = 0; done < count; done += piece) {
         const std::int64_t rest = count - done;
         const std::int64_t claimed = rest - ahead < piece ? rest - ahead : piece;
         for (std::int64_t i = 0; i < claimed; i += line) claim_for_writing(p + done + ahead + i);
-        const auto from = [done](T* state) { return state == nullptr ? nullptr : state + done; };
-        update(rule, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]), from(s[2]), from(s[3]));
+        const auto from = [done](State* state) { return state == nullptr ? nullptr : state + done; };
+        update<Rule, T, W, S>(rule, scale, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]),
+                              from(s[2]), from(s[3]));
     }
+    return true;
+}
+
+// Runs the rule over the arrays themselves where parameter and gradient are stored alike, and the states alike: in the
+// compute type, or in bfloat16, whose conversion then hides behind the division. Whether they were.
+template <class Rule, class T>
+bool update_in_place(const Rule& rule, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
+    const auto stored = [&](auto weights, auto states) {
+        return update_stored<Rule, T, decltype(weights), decltype(states)>(rule, scale, of, begin, count);
+    };
+    if (stored(Native<T>{}, Native<T>{})) return true;
+    if constexpr (sizeof(T) == sizeof(float)) {
+        if (stored(BFloat16{}, Float32{})) return true;
+        if constexpr (has_states<Rule>()) return stored(Float32{}, BFloat16{}) || stored(BFloat16{}, BFloat16{});
+    }
+    return false;
 }
 
 // Follows the parameter p that was just computed: e = e + rate * (p - e).
@@ -87,7 +150,7 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
         T* s[max_states] = {};
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) s[k] = states[k].load(begin, count);
-        update(rule, count, p, g, s[0], s[1], s[2], s[3]);
+        update<Rule, T, Native<T>, Native<T>>(rule, T(1), count, p, g, s[0], s[1], s[2], s[3]);
         param.store(begin, count);
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) states[k].store(begin, count);
@@ -99,28 +162,16 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
     });
 }
 
-// Whether the rule can run over the arrays themselves.
-template <class Rule, class T>
-bool all_ready(const Operands& of, const GradientTerms& terms) {
-    if (any(terms) || of.accumulated.data != nullptr) return false;
-    if (of.average.data != nullptr || of.copy.data != nullptr) return false;
-    bool ready = lies_ready<T>(of.param) && lies_ready<T>(of.grad);
-    for (int k = 0; k < Rule::slots; ++k) ready = ready && (!Rule::states[k].used || lies_ready<T>(of.states[k]));
-    return ready;
-}
-
 template <class Rule, class T>
 void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), settings.scalars, sizeof rule);
-    if (!all_ready<Rule, T>(of, settings.terms)) {
-        update_in_blocks<Rule, T>(rule, of, settings, begin, count);
-        return;
-    }
-    T* s[max_states] = {};
-    for (int k = 0; k < Rule::slots; ++k)
-        if (Rule::states[k].used) s[k] = in_place<T>(of.states[k], begin);
-    update_in_place(rule, count, in_place<T>(of.param, begin), in_place<T>(of.grad, begin), s);
+    const GradientTerms& terms = settings.terms;
+    const bool bare = !any_but_scale(terms) && of.accumulated.data == nullptr && of.average.data == nullptr &&
+                      of.copy.data == nullptr;
+    const T scale = terms.scaled ? static_cast<T>(terms.scale) : T(1);
+    if (bare && update_in_place<Rule, T>(rule, scale, of, begin, count)) return;
+    update_in_blocks<Rule, T>(rule, of, settings, begin, count);
 }
 
 }  // namespace

@@ -14,6 +14,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// A thread takes as many chunks at a time as leave this many turns to share among the threads, but no more than make up
+// a megabyte of each stream: where memory is the limit, short stretches of many streams cost a tenth.
+constexpr std::int64_t least_units = 128;
+constexpr std::int64_t most_chunks_a_unit = 16;
+
 // Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
 double pairwise_sum(std::vector<double>& values, std::size_t count) {
     if (count == 0) return 0.0;
@@ -27,13 +32,17 @@ double pairwise_sum(std::vector<double>& values, std::size_t count) {
 }  // namespace
 
 Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::move(tensors)) {
-    std::int64_t in_unit = chunk_elements;  // so that the first segment opens a unit
+    std::int64_t elements = 0;
+    for (const auto& tensor : tensors_) elements += tensor->size;
+    const std::int64_t unit_elements =
+        chunk_elements * std::clamp<std::int64_t>(elements / chunk_elements / least_units, 1, most_chunks_a_unit);
+    std::int64_t in_unit = unit_elements;  // so that the first segment opens a unit
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         const std::int64_t size = tensors_[i]->size;
         most_work_ += tensors_[i]->work;
         for (std::int64_t begin = 0; begin < size; begin += chunk_elements) {
             const std::int64_t count = std::min(chunk_elements, size - begin);
-            if (in_unit + count > chunk_elements) {
+            if (in_unit + count > unit_elements) {
                 units_.push_back(segments_.size());
                 in_unit = 0;
             }
@@ -179,52 +188,61 @@ std::ptrdiff_t Stepper::find_not_finite() const {
     return -1;
 }
 
-// Calls action(index, segment) for every segment of a present gradient in the units that this thread gets hold of, and
-// done() after each unit. Whoever is free takes the next one: a thread that wakes late costs little.
-template <class Action, class Done>
-void Stepper::for_each_segment(std::atomic<std::size_t>& next, Action action, Done done) {
+// Calls action(first, last) for each unit, segments [first, last), that this thread gets hold of. Whoever is free takes
+// the next one: a thread that wakes late costs little.
+template <class Action>
+void Stepper::for_each_unit(std::atomic<std::size_t>& next, Action action) {
     const std::size_t unit_count = units_.size() - 1;
     for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
-         unit = next.fetch_add(1, std::memory_order_relaxed)) {
-        for (std::size_t k = units_[unit]; k < units_[unit + 1]; ++k)
-            if (turns_[segments_[k].tensor].present) action(k, segments_[k]);
-        done();
+         unit = next.fetch_add(1, std::memory_order_relaxed))
+        action(units_[unit], units_[unit + 1]);
+}
+
+// Calls action(tensor, begin, count) for each stretch of a tensor that has a gradient among these segments.
+template <class Action>
+void Stepper::for_each_stretch(std::size_t first, std::size_t last, Action action) {
+    while (first < last) {
+        const Segment& segment = segments_[first];
+        std::int64_t count = 0;
+        for (; first < last && segments_[first].tensor == segment.tensor; ++first) count += segments_[first].count;
+        if (turns_[segment.tensor].present) action(segment.tensor, segment.begin, count);
     }
 }
 
 void Stepper::work_on_step() {
     if (extras_.needs_norm()) {
-        for_each_segment(
-            next_norm_unit_,
-            [this](std::size_t k, const Segment& segment) {
-                const Tensor& tensor = *tensors_[segment.tensor];
-                partial_sums_[k] = level_->sum_of_squares[static_cast<int>(tensor.compute)](
-                    tensor.logical_accumulated, tensor.logical_grad, segment.begin, segment.count);
-            },
-            [this] {  // the thread that finishes the last unit adds up, and the others wait
-                if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
-            });
+        for_each_unit(next_norm_unit_, [this](std::size_t first, std::size_t last) {
+            for (std::size_t k = first; k < last; ++k) add_squares(k);
+            // The thread that finishes the last unit adds up, and the others wait.
+            if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
+        });
         if (parallel_) team::barrier();
         if (blocked_) return;
     }
-    for_each_segment(
-        next_unit_,
-        [this](std::size_t, const Segment& segment) {
-            const Prepared& prepared = settings_[turns_[segment.tensor].settings];
-            prepared.sweep(tensors_[segment.tensor]->operands, prepared.settings, segment.begin, segment.count);
-        },
-        [] {});
+    for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
+        for_each_stretch(first, last, [this](std::size_t i, std::int64_t begin, std::int64_t count) {
+            const Prepared& prepared = settings_[turns_[i].settings];
+            prepared.sweep(tensors_[i]->operands, prepared.settings, begin, count);
+        });
+    });
+}
+
+void Stepper::add_squares(std::size_t k) {
+    const Segment& segment = segments_[k];
+    if (!turns_[segment.tensor].present) return;
+    const Tensor& tensor = *tensors_[segment.tensor];
+    partial_sums_[k] = level_->sum_of_squares[static_cast<int>(tensor.compute)](
+        tensor.logical_accumulated, tensor.logical_grad, segment.begin, segment.count);
 }
 
 void Stepper::work_on_accumulation() {
-    for_each_segment(
-        next_unit_,
-        [this](std::size_t, const Segment& segment) {
-            const Tensor& tensor = *tensors_[segment.tensor];
+    for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
+        for_each_stretch(first, last, [this](std::size_t i, std::int64_t begin, std::int64_t count) {
+            const Tensor& tensor = *tensors_[i];
             level_->accumulate[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
-                                                                 tensor.accumulated, segment.begin, segment.count);
-        },
-        [] {});
+                                                                 tensor.accumulated, begin, count);
+        });
+    });
 }
 
 }  // namespace instep

@@ -109,8 +109,11 @@ private:
     };
 
     std::uint32_t settings_for(std::size_t i, const std::vector<Group>& groups);
-    template <class Action, class Done>
-    void for_each_segment(std::atomic<std::size_t>& next, Action action, Done done);
+    template <class Action>
+    void for_each_unit(std::atomic<std::size_t>& next, Action action);
+    template <class Action>
+    void for_each_stretch(std::size_t first, std::size_t last, Action action);
+    void add_squares(std::size_t k);
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
     void attempt(int threads);
