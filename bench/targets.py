@@ -34,7 +34,10 @@ class Verdict(NamedTuple):
     def cells(self) -> tuple[str, str, str, str]:
         target = self.target
         bound = "at least" if target.at_least else "at most"
-        measured = "-" if self.measured is None else f"{self.measured:.2f} {target.unit}"
+        measured = "-"
+        if self.measured is not None:
+            digits = 3 if self.measured < 2 else 2  # where a hair's breadth may decide
+            measured = f"{self.measured:.{digits}f} {target.unit}"
         met = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
         return (target.what, f"{bound} {target.wanted:g} {target.unit}", measured, met)
 
