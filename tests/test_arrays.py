@@ -275,6 +275,8 @@ def test_states_have_the_layout_and_type_of_their_parameter() -> None:
     assert state.strides == p.strides
     assert state.dtype == np.float32
     assert state.ctypes.data % 64 == 0
+    backwards = np.zeros((4, 5))[::-1, ::-1]
+    assert instep.Adam(backwards).state["0"]["exp_avg"].flags.c_contiguous
     assert instep.Adam(np.zeros(3, "f2")).state["0"]["exp_avg"].dtype == np.float32
     assert instep.Adam(np.zeros(3, BFLOAT16)).state["0"]["exp_avg"].dtype == np.float32
     assert instep.Adam(np.zeros(3)).state["0"]["exp_avg"].dtype == np.float64

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cases import (
     BFLOAT16,
+    CHUNK,
     DTYPES,
     LARGE_SIZES,
     LEVELS,
@@ -95,6 +96,27 @@ def test_every_thread_count(variant: Variant, dtype: Any, threads: int) -> None:
     if instep.config()["openmp"]["version"]:
         taken = _core.counters()["parallel_regions"] - regions
         assert taken == (STEPS if threads > 1 else 0), "one parallel region a step"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.usefixtures("eager_threads")
+def test_several_chunks_at_a_time(threads: int) -> None:
+    """From 256 chunks on a thread takes several at once, of one parameter or of neighbours."""
+    instep.set_num_threads(threads)
+    rng = np.random.default_rng(4)
+    sizes = [CHUNK * 299 + 5, 7, 0, CHUNK * 90 - 3, CHUNK * 3]
+    grads = {str(n): rng.standard_normal(n, "f4") for n in sizes}
+    start = {name: np.ones_like(g) for name, g in grads.items()}
+    params = {name: p.copy() for name, p in start.items()}
+    optimizer = instep.SGD(params, lr=0.1, clip_norm=1e6)
+    reference = Reference("SGD", start, lr=0.1, clip_norm=1e6)
+    for absent in ("", "7"):
+        given: dict[str, Any] = {n: None if n == absent else g for n, g in grads.items()}
+        for each in (optimizer, reference):
+            each.accumulate(given)
+            each.step(given)
+        assert optimizer.grad_norm == reference.grad_norm
+    check(optimizer, params, reference.params, reference.state)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -187,3 +209,28 @@ def test_a_limit_that_is_zero_keeps_the_sign_of_zero(level: str) -> None:
     buffer = optimizer.state["w"]["momentum_buffer"]
     assert np.signbit(buffer).tolist() == [False, True] * 20
     assert_same_bits(buffer, reference.state["w"]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_variance_that_rounding_makes_negative_is_zero(level: str) -> None:
+    """The same gradient for long: its mean square and the square of its mean differ by roundings alone."""
+    use_level(level)
+    grad = {"w": np.random.default_rng(3).standard_normal(200).astype("f4")}
+    params = {"w": np.zeros(200, "f4")}
+    optimizer = instep.RMSprop(params, alpha=0.5, centered=True)
+    reference = Reference("RMSprop", params, alpha=0.5, centered=True)
+    for _ in range(60):
+        optimizer.step(grad)
+        reference.step(grad)
+    state = optimizer.state["w"]
+    assert (state["square_avg"] < state["grad_avg"] * state["grad_avg"]).any()
+    check(optimizer, params, reference.params, reference.state)
+
+
+def test_the_factor_of_the_decoupled_decay_is_rounded_once() -> None:
+    lr, weight_decay = 0.6, 0.9
+    once, twice = np.float32(1 - lr * weight_decay), np.float32(1) - np.float32(lr * weight_decay)
+    assert once != twice
+    p = np.ones(1, "f4")
+    instep.AdamW(p, lr=lr, weight_decay=weight_decay).step(np.zeros(1))
+    assert p[0] == once

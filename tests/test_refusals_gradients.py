@@ -176,6 +176,15 @@ def test_a_gradient_between_the_elements_of_a_parameter_is_fine() -> None:
     assert both.tolist() == [-1, 1] * 4
 
 
+def test_a_gradient_behind_a_parameter_that_lies_within_a_longer_one() -> None:
+    """The one that begins last before the gradient is not the one that reaches farthest."""
+    both = np.zeros(100)
+    optimizer = instep.SGD([both[::2], both[1:10:2]])
+    with pytest.raises(ValueError, match="gradient of '1' shares memory with parameter '0'"):
+        optimizer.step([None, both[80:90:2]])
+    optimizer.step([None, both[81:90:2]])
+
+
 def test_dtype_objects_of_gradients_are_not_kept() -> None:
     """An unpickled array brings a dtype object of its own."""
     optimizer = instep.SGD(np.zeros(2), lr=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,27 +142,42 @@ def test_a_parameter_changed_behind_the_optimizers_back() -> None:
     optimizer.step({"w": np.ones((2, 3))})
 
 
-@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
-def test_a_reshaped_parameter() -> None:
-    w = np.zeros((2, 3))
-    optimizer = instep.Adam({"w": w})
+def _other_shape_and_strides(w: np.ndarray) -> None:
     w.shape = (3, 2)
+
+
+def _other_strides(w: np.ndarray) -> None:
+    w.strides = (8, 16)
+
+
+def _other_shape(w: np.ndarray) -> None:
+    w.shape = (3, 2)
+    w.strides = (24, 8)
+
+
+def _other_memory(w: np.ndarray) -> None:
+    state: Any = (1, w.shape, w.dtype, False, bytes(w.nbytes))
+    w.__setstate__(state)
+
+
+@pytest.mark.filterwarnings("ignore:Setting the s:DeprecationWarning")
+@pytest.mark.parametrize(
+    "change",
+    [_other_shape_and_strides, _other_strides, _other_shape, _other_memory],
+    ids=lambda f: f.__name__,
+)
+def test_a_parameter_that_lies_otherwise(change: Callable[[np.ndarray], None]) -> None:
+    base = np.zeros((3, 3))
+    w = base[:2]
+    optimizer = instep.SGD({"w": w})
+    change(w)
     with pytest.raises(ValueError, match="parameter 'w' has been reshaped or moved"):
         optimizer.step({"w": np.ones((2, 3))})
+    assert not base.any()
+    assert not w.any()
 
 
 def test_parameters_outlive_their_names() -> None:
     optimizer = instep.SGD({"w": np.zeros(1000)}, lr=1.0)
     optimizer.step({"w": np.ones(1000)})  # the only references are the optimizer's
     assert (optimizer.params["w"] == -1).all()
-
-
-@pytest.mark.filterwarnings("ignore:Setting the strides:DeprecationWarning")
-def test_a_parameter_of_other_strides() -> None:
-    w = np.zeros((2, 3))
-    optimizer = instep.SGD({"w": w})
-    w.strides = (8, 16)
-    with pytest.raises(ValueError, match="parameter 'w' has been reshaped or moved"):
-        optimizer.step({"w": np.ones((2, 3))})
-    w.strides = (24, 8)
-    assert not w.any()

@@ -208,6 +208,19 @@ def test_averages_start_at_the_weights() -> None:
     assert averages["w"].tolist() == [1.5, -2.0]
 
 
+def test_averages_of_special_values() -> None:
+    """The average of -0 becomes +0, which e - rate * (e - p) would not give."""
+    first = np.array([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, 5e-324])
+    w = first.copy()
+    optimizer = instep.SGD(w, ema_decay=0.5)
+    reference = Reference("SGD", {"0": first}, ema_decay=0.5)
+    optimizer.step(np.zeros(w.size))
+    reference.step({"0": np.zeros(w.size)})
+    check(optimizer, reference)
+    assert np.signbit(w[1])
+    assert not np.signbit(optimizer.averages["0"][1])
+
+
 # ---- copies -----------------------------------------------------------------------------------------
 
 
@@ -366,6 +379,14 @@ def test_a_sum_of_squares_that_overflows_is_no_infinite_gradient() -> None:
     optimizer.step(np.array([1e200, 1.0]))
     assert w.tolist() == [-1e200, -1.0]
     assert optimizer.grad_norm == math.inf
+
+
+def test_a_gradient_that_is_absent_is_not_blamed() -> None:
+    optimizer = instep.SGD({"a": np.zeros(2), "b": np.zeros(2)}, nonfinite="raise")
+    bad = np.array([1.0, math.nan])
+    for grads, name in (({"a": bad, "b": bad}, "a"), ({"a": None, "b": bad}, "b")):
+        with pytest.raises(FloatingPointError, match=f"gradient of '{name}' is not finite"):
+            optimizer.step(grads)
 
 
 def test_propagate_is_the_default() -> None:
