@@ -97,6 +97,30 @@ def test_a_refused_gradient_leaves_no_trace() -> None:
     assert w.tolist() == (1 - np.arange(8.0)).tolist()
 
 
+class Moving(np.ndarray):
+    """An array of a subclass whose code, run as it is looked at, shrinks another array."""
+
+    other: np.ndarray
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "mask":
+            self.other.resize(1, refcheck=False)
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize("method", ["step", "accumulate"])
+def test_a_gradient_that_moves_one_looked_at_before(method: str) -> None:
+    params = [np.ones(4), np.ones(4)]
+    optimizer = instep.SGD(params, lr=1.0)
+    moving = np.ones(4).view(Moving)
+    moving.other = np.ones(4)
+    with pytest.raises(ValueError, match=r"gradient of '0' has shape \(1,\)"):
+        getattr(optimizer, method)([moving.other, moving])
+    assert [p.tolist() for p in params] == [[1.0] * 4] * 2
+    assert optimizer.step_count == 0
+    assert not optimizer.accumulated
+
+
 def test_a_gradient_between_others_of_the_optimizer() -> None:
     """Beside the last one, and where an array of the optimizer's begins."""
     memory = np.zeros(64, np.float32)

@@ -74,10 +74,15 @@ Format find_format(PyObject* descr, const std::string& who) {
 void require_array(PyObject* object, const std::string& who) {
     if (!npy_api::get().PyArray_Check_(object))
         throw py::type_error(who + " is a " + type_name(object) + "; a NumPy array is wanted");
-    // An update of a masked array's data would pass over its mask.
-    if (!is_plain_array(object) && py::hasattr(object, "mask"))
-        throw py::type_error(who + " is a " + type_name(object) + "; a plain NumPy array is wanted");
 }
+
+// An update of a masked array's data would pass over its mask.
+void require_unmasked(PyObject* array, const std::string& who) {
+    if (py::hasattr(array, "mask"))
+        throw py::type_error(who + " is a " + type_name(array) + "; a plain NumPy array is wanted");
+}
+
+std::string gradient_of(const std::string& name) { return "gradient of '" + name + "'"; }
 
 void require_aligned(const ArrayFields& fields, const std::string& who) {
     if (!fields.aligned())
@@ -121,6 +126,7 @@ Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return 
 
 Format check_parameter(const py::object& parameter, const std::string& who) {
     require_array(parameter.ptr(), who);
+    if (!is_plain_array(parameter.ptr())) require_unmasked(parameter.ptr(), who);
     const ArrayFields fields(parameter.ptr());
     const Format format = find_format(fields.descr, who);
     if (!fields.writeable())
@@ -135,8 +141,12 @@ Format check_parameter(const py::object& parameter, const std::string& who) {
     return format;
 }
 
+void check_subclass(PyObject* gradient, const std::string& name) {
+    if (npy_api::get().PyArray_Check_(gradient)) require_unmasked(gradient, gradient_of(name));
+}
+
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape) {
-    const auto who = [&name] { return "gradient of '" + name + "'"; };
+    const auto who = [&name] { return gradient_of(name); };
     if (!is_plain_array(gradient)) require_array(gradient, who());
     const ArrayFields fields(gradient);
     const KnownDtype* known = find_known(fields.descr);

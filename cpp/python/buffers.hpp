@@ -50,6 +50,9 @@ Format check_parameter(const py::object& parameter, const std::string& who);
 // Returns its format.
 Format check_copy(const py::object& copy, const std::string& who, const Extents& shape, Format parameter);
 
+// Throws TypeError where a gradient is of a subclass of ndarray with masks. Runs Python code of that class.
+void check_subclass(PyObject* gradient, const std::string& name);
+
 // Throws TypeError or ValueError unless the gradient can be read and has the parameter's shape. Returns its format.
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape);
 

@@ -65,6 +65,9 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
         collected_.assign(bound_.size(), py::none());
     } else {
         collector_->collect(gradients, collected_);
+        // Before any address is taken down, for it may run code that moves other gradients.
+        for (std::size_t i = 0; i < bound_.size(); ++i)
+            if (!is_plain_array(collected_[i].ptr())) check_subclass(collected_[i].ptr(), bound_[i].name);
     }
     const bool release_gil = stepper_->most_work() >= work_worth_releasing;
     std::vector<py::object> weak;  // keeps other threads from resizing a gradient while the GIL is released
