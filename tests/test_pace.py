@@ -65,6 +65,49 @@ def test_halving_and_doubling_find_the_best_of_many() -> None:
         assert set(taken) <= {1, 2, 4, 8, 16}
 
 
+def test_both_neighbours_are_tried() -> None:
+    taken = steps(_core.make_pace(), best_is_four, 8_000, most=16)
+    assert set(taken[2000:]) == {2, 4, 8}
+
+
+@pytest.mark.parametrize(("work", "first"), [(MIDDLING, 1), (1 << 25, 16)])
+def test_where_it_begins(work: int, first: int) -> None:
+    assert steps(_core.make_pace(), best_is_four, 5, most=16, work=work) == [first] * 5
+
+
+@pytest.mark.parametrize(
+    ("trial", "after"),
+    [
+        ([9.0, 0.5, 0.5, 9.0], 2),  # an interruption doesn't decide
+        ([1.0, 0.1, 1.0, 1.0], 1),  # nor does a lucky one
+        ([0.1, 1.0, 1.0, 1.0], 1),  # and the first doesn't count
+        ([1.0, 0.97, 0.97, 0.97], 1),  # what gains less than two timings of the same differ by
+        ([1.0, 0.93, 0.93, 0.93], 2),
+    ],
+)
+def test_what_a_trial_decides(trial: list[float], after: int) -> None:
+    """One thread takes a millisecond in each of five steps, then two take these."""
+    times = iter([1.0] * 5 + trial + [1.0])
+    taken = steps(_core.make_pace(), lambda _: next(times), 10)
+    assert taken == [1] * 5 + [2] * 4 + [after]
+
+
+def test_half_the_work_in_half_the_time_is_no_gain() -> None:
+    pace = _core.make_pace()
+    assert steps(pace, lambda _: 1.0, 5) == [1] * 5
+    assert steps(pace, lambda _: 0.5, 4, work=MIDDLING // 2) == [2] * 4
+    assert steps(pace, lambda _: 1.0, 1) == [1]
+
+
+def test_after_a_change_the_next_trial_comes_soon() -> None:
+    pace = _core.make_pace()
+    steps(pace, busy_cores, 1_000)
+    taken = steps(pace, idle_cores, 1_000)
+    begin = taken.index(2)
+    assert begin > 50, "trials had become rare"
+    assert taken[begin : begin + 13] == [2] * 9 + [1] * 4
+
+
 def test_interruptions_change_nothing() -> None:
     """One step in ten takes twenty times as long, whatever the threads."""
     rng = np.random.default_rng(1)
