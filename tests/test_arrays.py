@@ -291,3 +291,14 @@ def test_the_same_dtype_from_another_object_is_known() -> None:
 
 def test_counters_are_python_numbers() -> None:
     assert set(_core.counters()) == {"parallel_regions"}
+
+
+def test_large_states_begin_elsewhere_in_their_pages() -> None:
+    """A core takes loads for what it has just stored to the same place in another page."""
+    p = np.zeros(100_000, "f4")
+    optimizer = instep.Adam(p, amsgrad=True, ema_decay=0.9)
+    optimizer.accumulate(p.copy())
+    own = [*optimizer.state["0"].values(), optimizer.averages["0"], optimizer.accumulated["0"]]
+    places = [array.ctypes.data % 4096 for array in own]
+    assert len(set(places)) == len(own)
+    assert all(place % 64 == 0 for place in places)

@@ -173,16 +173,22 @@ bool share_memory(py::handle a, py::handle b) {
     return py::module_::import("numpy").attr("shares_memory")(a, b).cast<bool>();
 }
 
-py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype) {
+py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype, int place) {
     constexpr std::int64_t line = 64;
+    constexpr std::int64_t page = 4096;
     std::int64_t count = 1;
     for (const std::int64_t length : shape) count *= length;
     const std::int64_t bytes = count * static_cast<std::int64_t>(dtype.itemsize());
     const py::module_ numpy = py::module_::import("numpy");
     // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
-    const py::array raw = numpy.attr("zeros")(bytes + line, "uint8");
-    const auto address = reinterpret_cast<std::uintptr_t>(raw.data());
-    const auto skip = static_cast<std::int64_t>((line - address % line) % line);
+    // Large arrays of NumPy's all begin at the same place in their page, where a core takes the loads of one for what
+    // it has just stored to another and waits: these each begin elsewhere.
+    const bool spans_pages = bytes >= 4 * page;
+    const std::int64_t period = spans_pages ? page : line;
+    const std::int64_t start = spans_pages ? line + place % 4 * (page / 4) + place / 4 * (page / 16) : 0;
+    const py::array raw = numpy.attr("zeros")(bytes + period, "uint8");
+    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(raw.data()) % page);
+    const std::int64_t skip = (start + page - address) % period;
     const py::object flat = raw[py::slice(skip, skip + bytes, 1)].attr("view")(dtype);
     py::tuple lengths(order.size());
     py::tuple axes(order.size());

@@ -66,7 +66,8 @@ bool is_known_dtype(PyObject* descr);
 bool share_memory(py::handle a, py::handle b);
 
 // A new array of zeros with the shape, laid out without gaps in the given order, on a cache line's boundary.
-py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype);
+// Arrays that a step goes through together have places of their own, counted from 1: the caller's are at 0.
+py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype, int place);
 
 // Memory that belongs to an optimizer, to find gradients that share it.
 class OwnedMemory {

@@ -88,8 +88,8 @@ void Plan::hold(const std::string& who, const py::object& array) {
 }
 
 // A new array that belongs to the parameter, in the order of its elements.
-py::array Plan::make(const Bound& bound, const py::dtype& dtype) {
-    py::array array = zeros(bound.shape, bound.order, dtype);
+py::array Plan::make(const Bound& bound, const py::dtype& dtype, int place) {
+    py::array array = zeros(bound.shape, bound.order, dtype, place);
     weak_.push_back(py::weakref(array.attr("base")));
     return array;
 }
@@ -134,13 +134,13 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
     const Variant& variant = current_level().families[settings.family].variants[settings.options];
     for (int k = 0; k < variant.state_count; ++k) {
         if (!variant.states[k].used) continue;
-        const py::array state = make(bound, dtype);
+        const py::array state = make(bound, dtype, 1 + k);
         operands.states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
         bound.states[variant.states[k].name] = state;
         streams += 2;
     }
     if (averaged) {
-        const py::array average = make(bound, compute_dtype);
+        const py::array average = make(bound, compute_dtype, 1 + max_states);
         operands.average = {ArrayFields(average.ptr()).data, compute_format(*tensor), nullptr};
         bound.average = average;
         streams += 2;
@@ -166,7 +166,7 @@ void Plan::make_accumulated(std::size_t i) {
     if (!bound.accumulated.is_none()) return;
     Tensor& tensor = stepper_->tensor(i);
     const Format format = compute_format(tensor);
-    const py::array array = make(bound, py::dtype(format_name(format)));
+    const py::array array = make(bound, py::dtype(format_name(format)), 2 + max_states);
     const ArrayFields fields(array.ptr());
     tensor.accumulated = {fields.data, format, nullptr};
     tensor.logical_order_of_accumulated = tensor.accumulated;

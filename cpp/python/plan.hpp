@@ -105,7 +105,7 @@ private:
         return &extents_[held.extents + static_cast<std::size_t>(held.ndim)];
     }
     const py::array& param(std::size_t i) const { return named_[known_[i].param].array; }
-    py::array make(const Bound& bound, const py::dtype& dtype);
+    py::array make(const Bound& bound, const py::dtype& dtype, int place);
     void make_accumulated(std::size_t i);
     void own_all();
     void check_overlaps();
