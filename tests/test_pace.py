@@ -142,3 +142,8 @@ def test_trials_leave_no_trace_in_the_bits() -> None:
                 optimizer.step(grads[k % 3])
         results.append(p)
     assert_same_bits(*results, "with and without trials")
+
+
+def test_a_pace_is_made_by_the_core_alone() -> None:
+    with pytest.raises(TypeError, match="is not safe"):
+        _core.Pace.__new__(_core.Pace)

@@ -36,9 +36,9 @@ inline void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unu
 }
 
 // The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. The
-// gradient is multiplied by scale always: 1 changes no bit. Kept out of line so that the disassembly shows one function
-// a rule and formats, which tools/check_levels.py looks at. The pointers come as parameters because that is where
-// compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
+// gradient is multiplied by scale always: 1 changes no bit of a number. Kept out of line so that the disassembly shows
+// one function a rule and formats, which tools/check_levels.py looks at. The pointers come as parameters because that
+// is where compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
 template <class Rule, class T, class W, class S>
 INSTEP_NOINLINE void update(const Rule rule, const T scale, std::int64_t count, typename W::Stored* __restrict p,
                             const typename W::Stored* __restrict g, typename S::Stored* __restrict s0,
@@ -105,7 +105,7 @@ bool update_stored(const Rule& rule, T scale, const Operands& of, std::int64_t b
 }
 
 // Runs the rule over the arrays themselves where parameter and gradient are stored alike, and the states alike: in the
-// compute type, or in bfloat16, whose conversion then hides behind the division. Whether they were.
+// compute type, or in bfloat16, whose conversion then needs no pass of its own. Whether they were.
 template <class Rule, class T>
 bool update_in_place(const Rule& rule, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
     const auto stored = [&](auto weights, auto states) {

@@ -2,10 +2,12 @@
 
 #include <pybind11/numpy.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "python/buffers.hpp"
+#include "python/gil.hpp"
 #include "runtime/memory_limit.hpp"
 
 namespace instep {
@@ -29,6 +31,8 @@ void measure_memory_limit(const py::list& arrays, int written, int threads, std:
         auto array = py::reinterpret_borrow<py::array>(item);
         if ((array.flags() & py::array::c_style) == 0)
             throw py::value_error(who + " is not C-contiguous; an array without gaps is wanted");
+        if (reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(std::uint64_t) != 0)
+            throw py::value_error(who + " is misaligned; an array that begins on a multiple of 8 bytes is wanted");
         if (static_cast<int>(held.size()) < written && !array.writeable())
             throw py::value_error(who + " is read-only; the first " + std::to_string(written) + " are to be written");
         if (!held.empty() && array.nbytes() != held.front().nbytes())
@@ -40,7 +44,7 @@ void measure_memory_limit(const py::list& arrays, int written, int threads, std:
         held.push_back(array);
     }
     const std::int64_t bytes = held.front().nbytes();
-    const py::gil_scoped_release released;
+    const GilReleased released;
     memory_limit(streams, written, bytes, threads, chunk);
 }
 

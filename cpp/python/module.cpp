@@ -16,11 +16,14 @@ using namespace pybind11::literals;
 
 namespace {
 
-// A Plan takes part in garbage collection, and can't be made without being constructed (as Plan.__new__ would), for its
-// methods would then read memory that was never written.
+// What a class's __new__ makes without constructing it has methods that would read memory that was never written.
+void forbid_new(PyHeapTypeObject* heap_type) { heap_type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION; }
+
+// A Plan takes part in garbage collection, and can't be made without being constructed.
 void set_up_plan_type(PyHeapTypeObject* heap_type) {
+    forbid_new(heap_type);
     PyTypeObject& type = heap_type->ht_type;
-    type.tp_flags |= Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    type.tp_flags |= Py_TPFLAGS_HAVE_GC;
     type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
         Py_VISIT(Py_TYPE(self));
         if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
@@ -66,7 +69,7 @@ PYBIND11_MODULE(_core, m) {
             return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged);
         },
         "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "Binds parameters and makes their states.");
-    py::class_<instep::Pace>(m, "Pace", py::is_final(),
+    py::class_<instep::Pace>(m, "Pace", py::is_final(), py::custom_type_setup(forbid_new),
                              "How many threads a step takes, found out by trying. For tests.")
         .def("choose", &instep::Pace::choose, "most"_a, "work"_a, "Threads for the next step.")
         .def("took", &instep::Pace::took, "nanoseconds"_a, "What it took.")

@@ -81,6 +81,7 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
     if (use == Use::accumulate) {
         const int threads = team::threads_for(stepper_->work());
         without_gil(release_gil, [&] { stepper_->accumulate(current_level(), threads); });
+        stepper_->count_accumulation();
     } else {
         run_step(grad_scale, release_gil);
     }
@@ -98,8 +99,13 @@ void Plan::run_step(double grad_scale, bool release_gil) {
         PyErr_SetString(PyExc_FloatingPointError, text.c_str());
         throw py::error_already_set();
     }
-    ++(bad >= 0 ? skipped_steps_ : step_count_);
-    stepper_->clear_pending();
+    if (bad >= 0) {
+        ++skipped_steps_;
+        stepper_->clear_pending();
+    } else {
+        ++step_count_;
+        stepper_->count_step();
+    }
     if (extras.needs_norm())
         grad_norm_ = py::float_(stepper_->norm());
     else if (!grad_norm_.is_none())

@@ -96,27 +96,39 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     if (extras.needs_norm()) partial_sums_.resize(segments_.size());
 }
 
-// Calls body(threads) with as many as the pace says, and tells the pace how long it took.
+// Calls body(threads) with as many as the pace says, and tells the pace how long it took where it was done as a whole.
 template <class Body>
 void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
     const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work());
-    if (team::threads_are_fixed() || !pace.timed()) return body(threads);
+    if (team::threads_are_fixed() || !pace.timed()) {
+        body(threads);
+        return;
+    }
     const FloatEnvironment environment;  // the pace computes too
     const auto begin = Clock::now();
-    body(threads);
-    pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
+    const bool whole = body(threads);
+    if (whole) pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
 }
 
 std::ptrdiff_t Stepper::take(int most_threads) {
-    keep_pace(step_pace_, most_threads, [this](int threads) { attempt(threads); });
+    keep_pace(step_pace_, most_threads, [this](int threads) {
+        attempt(threads);
+        return !blocked_;
+    });
     if (blocked_) {
         const std::ptrdiff_t found = find_not_finite();
         if (found >= 0) return found;
         extras_.guarded = false;  // every element is finite, only the sum of their squares is not
         attempt(most_threads);
     }
-    for (Turn& turn : turns_) turn.steps += turn.present ? 1 : 0;
     return -1;
+}
+
+void Stepper::count_step() {
+    for (Turn& turn : turns_) {
+        turn.steps += turn.present ? 1 : 0;
+        turn.pending = false;
+    }
 }
 
 void Stepper::attempt(int threads) {
@@ -136,7 +148,13 @@ void Stepper::set_scale(double scale) {
 
 void Stepper::accumulate(const Level& level, int most_threads) {
     level_ = &level;
-    keep_pace(accumulate_pace_, most_threads, [this](int threads) { run(threads, &Stepper::work_on_accumulation); });
+    keep_pace(accumulate_pace_, most_threads, [this](int threads) {
+        run(threads, &Stepper::work_on_accumulation);
+        return true;
+    });
+}
+
+void Stepper::count_accumulation() {
     for (Turn& turn : turns_) turn.pending = turn.pending || turn.present;
 }
 

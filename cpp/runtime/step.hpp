@@ -76,14 +76,19 @@ public:
 
     // Fills everything a step needs but its threads; may allocate, changes no parameter.
     void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
-    // Takes the prepared step, on so many threads or fewer, and counts it for each parameter. Where it is guarded and a
-    // gradient is not finite it changes nothing and returns the first tensor concerned, otherwise -1.
+    // Takes the prepared step, on so many threads or fewer. Where it is guarded and a gradient is not finite it changes
+    // nothing and returns the first tensor concerned, otherwise -1. It may run without the GIL, count_step after it
+    // not: counts are read by whoever holds that.
     std::ptrdiff_t take(int most_threads);
+    // Counts the step that was taken for each parameter; what was accumulated is used up.
+    void count_step();
     // Norm of the gradients of the last step, where one was needed.
     double norm() const { return norm_; }
 
     // Adds the gradients to what each tensor has accumulated.
     void accumulate(const Level& level, int most_threads);
+    // Notes, with the GIL again, that each of these tensors has accumulated gradients now.
+    void count_accumulation();
     // Rounds the parameters into their averages, or into their copies.
     void set_to_parameters(const Level& level, Operand Operands::* follower) const;
 

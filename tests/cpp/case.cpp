@@ -51,6 +51,7 @@ public:
             for (int batch = 0; batch < settings_.accumulate; ++batch) {
                 fill_gradients(step, batch);
                 stepper_->accumulate(manner_.level, manner_.threads);
+                stepper_->count_accumulation();
             }
             fill_gradients(step, settings_.accumulate);
             if (take(table_.rates[taken])) {
@@ -187,7 +188,7 @@ private:
                             settings_.guarded};
         stepper_->prepare(manner_.level, {group}, extras);
         const bool taken = stepper_->take(manner_.threads) < 0;
-        stepper_->clear_pending();
+        taken ? stepper_->count_step() : stepper_->clear_pending();
         return taken;
     }
 
