@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import misaligned
+from cases import BFLOAT16, misaligned
 from snapshots import snapshot
 
 import instep
@@ -175,6 +175,31 @@ def test_a_parameter_that_lies_otherwise(change: Callable[[np.ndarray], None]) -
         optimizer.step({"w": np.ones((2, 3))})
     assert not base.any()
     assert not w.any()
+
+
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("dtype", "other"), [("f4", "i4"), ("f4", ">f4"), ("f2", BFLOAT16), (BFLOAT16, "f2")], ids=str
+)
+def test_a_parameter_of_another_dtype(dtype: Any, other: Any) -> None:
+    w = np.ones(4, dtype)
+    own = w.dtype
+    optimizer = instep.SGD({"w": w})
+    w.dtype = other
+    with pytest.raises(ValueError, match="parameter 'w' has been given another dtype"):
+        optimizer.step({"w": np.ones(4)})
+    w.dtype = np.dtype(own.str if own.kind == "f" else own, copy=True)
+    optimizer.step({"w": np.ones(4)})
+    assert optimizer.step_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")
+def test_a_copy_of_another_dtype() -> None:
+    copied = np.ones(4, "f2")
+    optimizer = instep.SGD(np.ones(4), copy_to=copied)
+    copied.dtype = "i2"
+    with pytest.raises(ValueError, match="the copy of '0' has been given another dtype"):
+        optimizer.step(np.ones(4))
 
 
 def test_parameters_outlive_their_names() -> None:

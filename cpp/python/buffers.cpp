@@ -160,6 +160,8 @@ bool is_plain_array(PyObject* object) { return Py_TYPE(object) == npy_api::get()
 
 bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
 
+bool same_dtype(PyObject* a, PyObject* b) { return npy_api::get().PyArray_EquivTypes_(a, b); }
+
 Format check_copy(const py::object& copy, const std::string& who, const Extents& shape, Format parameter) {
     const Format format = check_parameter(copy, who);
     if (item_size(format) >= item_size(parameter))

@@ -62,6 +62,9 @@ bool is_plain_array(PyObject* object);
 // Whether a dtype object stays for the life of the process, so that its address tells what it is.
 bool is_known_dtype(PyObject* descr);
 
+// Whether arrays of two dtype objects hold the same kind of elements.
+bool same_dtype(PyObject* a, PyObject* b);
+
 // Whether two arrays share an element's bytes, decided exactly. May run other Python threads meanwhile.
 bool share_memory(py::handle a, py::handle b);
 

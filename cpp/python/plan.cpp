@@ -80,10 +80,10 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
 
 void Plan::hold(const std::string& who, const py::object& array) {
     const ArrayFields fields(array.ptr());
-    held_.push_back({array.ptr(), fields.data, fields.ndim, extents_.size()});
+    held_.push_back({array.ptr(), fields.descr, fields.data, fields.ndim, extents_.size()});
     extents_.insert(extents_.end(), fields.shape, fields.shape + fields.ndim);
     extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
-    named_.push_back({who, py::reinterpret_borrow<py::array>(array)});
+    named_.push_back({who, py::reinterpret_borrow<py::array>(array), py::reinterpret_borrow<py::dtype>(fields.descr)});
     weak_.push_back(py::weakref(array));
 }
 

@@ -60,6 +60,7 @@ private:
     // An array of the caller's that must stay where and what it was.
     struct Held {
         PyObject* array;  // kept alive by named_
+        PyObject* descr;  // kept alive by named_
         char* data;
         int ndim;
         std::size_t extents;  // its shape and then its strides, from here on in extents_
@@ -67,6 +68,7 @@ private:
     struct Named {
         std::string who;  // "parameter 'w'"
         py::array array;
+        py::dtype dtype;  // that it had
     };
     struct Bound {  // what Python holds of a tensor
         std::string name;

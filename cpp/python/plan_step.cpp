@@ -132,6 +132,10 @@ void Plan::check_unchanged(const Held& held, std::size_t index) const {
         throw py::value_error(named_[index].who +
                               " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
                               "as it was");
+    if (fields.descr != held.descr && !same_dtype(fields.descr, held.descr))
+        throw py::value_error(named_[index].who +
+                              " has been given another dtype since it was given to the optimizer; it must stay as it "
+                              "was");
 }
 
 void Plan::bind_gradient(std::size_t i, Use use) {
