@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,47 @@ def test_averages_too_large_for_their_parameter() -> None:
         assert w.tolist() == [math.inf, -0.75]
     assert w.tolist() == [math.inf, -1.0]
     optimizer.step(np.zeros(2))
+
+
+CHANGES: list[tuple[str, Callable[[np.ndarray], Any], Callable[[np.ndarray], Any]]] = [
+    ("read-only", lambda w: w.setflags(write=False), lambda w: w.setflags(write=True)),
+    ("shape", lambda w: setattr(w, "shape", (2, 3, 1)), lambda w: setattr(w, "shape", (2, 3))),
+    ("dtype", lambda w: setattr(w, "dtype", "i4"), lambda w: setattr(w, "dtype", "f4")),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+@pytest.mark.parametrize(("change", "undo"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+def test_the_weights_come_back_to_a_changed_array(change: Any, undo: Any) -> None:
+    params = [np.zeros(4, "f4"), np.zeros((2, 6), "f4")[:, ::2], np.zeros(4, "f4")]
+    optimizer = instep.SGD(params, lr=1.0, ema_decay=0.75)
+    grads = [np.full(p.shape, -4.0) for p in params]
+    optimizer.step(grads)
+    with optimizer.averaged():
+        assert [p.ravel()[0] for p in params] == [1.0] * 3
+        change(params[1])
+    undo(params[1])
+    assert all((p == 4.0).all() for p in params)
+    optimizer.step(grads)
+    assert all((p == 8.0).all() for p in params)
+
+
+def test_the_weights_of_an_array_of_other_memory_are_lost_but_no_others() -> None:
+    params = [np.zeros(4), np.zeros(4), np.zeros(4)]
+    optimizer = instep.SGD(params, lr=1.0, ema_decay=0.75)
+    optimizer.step([np.full(4, -4.0)] * 3)
+    with (
+        pytest.raises(ValueError, match="parameter '1' has been resized or moved in memory inside"),
+        optimizer.averaged(),
+    ):
+        params[1].__setstate__((1, (1,), params[1].dtype, False, bytes(8)))
+    assert (params[0] == 4.0).all()
+    assert (params[2] == 4.0).all()
+    with (
+        pytest.raises(ValueError, match="parameter '1' has been reshaped or moved in memory since"),
+        optimizer.averaged(),
+    ):
+        pass
 
 
 def test_without_averages() -> None:

@@ -106,6 +106,10 @@ private:
     const std::int64_t* strides_of(const Held& held) const {
         return &extents_[held.extents + static_cast<std::size_t>(held.ndim)];
     }
+    // Whether the memory that was given is still the array's, and the array on it as it was then: writeable, of that
+    // shape and dtype, whatever has become of the object since.
+    bool has_its_memory(std::size_t k) const;
+    py::array as_given(std::size_t k) const;
     const py::array& param(std::size_t i) const { return named_[known_[i].param].array; }
     py::array make(const Bound& bound, const py::dtype& dtype, int place);
     void make_accumulated(std::size_t i);

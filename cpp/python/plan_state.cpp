@@ -107,9 +107,36 @@ void Plan::show_averages(const py::object& block) {
 void Plan::hide_averages(const py::object& block) {
     if (!shows_averages() || !block_.is(block)) return;
     const StepLock::Guard guard(lock_);
-    for (std::size_t i = 0; i < bound_.size(); ++i) assign(param(i), weights_[i]);
-    block_ = py::none();
+    const std::vector<py::object> weights = std::move(weights_);
     weights_.clear();
+    block_ = py::none();  // first, so that whatever happens the optimizer can be used again
+    const Named* lost = nullptr;
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        const std::size_t k = known_[i].param;
+        if (has_its_memory(k))
+            assign(as_given(k), weights[i]);
+        else
+            lost = &named_[k];
+    }
+    if (lost != nullptr)
+        throw py::value_error(lost->who +
+                              " has been resized or moved in memory inside averaged(); it must stay where "
+                              "it is, or its weights can't be put back");
+}
+
+bool Plan::has_its_memory(std::size_t k) const {
+    const Held& held = held_[k];
+    std::int64_t bytes = named_[k].dtype.itemsize();
+    for (int axis = 0; axis < held.ndim; ++axis) bytes *= shape_of(held)[axis];
+    return ArrayFields(held.array).data == held.data && named_[k].array.nbytes() == bytes;
+}
+
+py::array Plan::as_given(std::size_t k) const {
+    const Held& held = held_[k];
+    const std::int64_t* shape = shape_of(held);
+    const std::int64_t* strides = strides_of(held);
+    return py::array(named_[k].dtype, py::array::ShapeContainer(shape, shape + held.ndim),
+                     py::array::StridesContainer(strides, strides + held.ndim), held.data, py::none());
 }
 
 }  // namespace instep
