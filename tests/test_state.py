@@ -7,6 +7,8 @@ import gc
 import json
 import pickle
 import weakref
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from cases import BFLOAT16, DTYPES, VARIANTS, Variant, labels, numbers
 from reference import assert_same_bits
 
 import instep
-from instep import schedules
+from instep import checkpoint, interop, schedules
 
 STEPS, STOP = 7, 3
 
@@ -218,6 +220,40 @@ def test_what_does_not_fit_changes_nothing(
     assert "\n" not in str(caught.value)
     assert repr(optimizer.state_dict()) == repr(before)
     assert {name: p.tobytes() for name, p in params.items()} == weights
+
+
+def to_file(optimizer: Any, path: Path) -> Path:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    checkpoint.save(path, optimizer)
+    return path
+
+
+LOADS: list[tuple[str, Callable[[Any, Path], Any], Callable[[Any, Any], Any]]] = [
+    ("state_dict", lambda o, _: o.state_dict(), lambda o, state: o.load_state_dict(state)),
+    ("torch", lambda o, _: interop.to_torch_state_dict(o), interop.from_torch_state_dict),
+    ("checkpoint", to_file, lambda o, path: checkpoint.load(path, o)),
+]
+
+
+@pytest.mark.parametrize(("save", "load"), [c[1:] for c in LOADS], ids=[c[0] for c in LOADS])
+def test_an_array_that_has_become_read_only_keeps_all_as_it_was(
+    tmp_path: Path, save: Any, load: Any
+) -> None:
+    w, copied = np.ones(3), np.zeros(3, "f2")
+    optimizer = instep.Adam(w, lr=0.1, copy_to=copied, clip_norm=1.0)
+    optimizer.step(np.ones(3))
+    saved = save(optimizer, tmp_path / "run")
+    optimizer.lr, optimizer.clip_norm = 0.7, 2.0
+    optimizer.step(np.ones(3))
+    before, weights = repr(optimizer.state_dict()), w.tolist()
+    copied.flags.writeable = False
+    with pytest.raises(ValueError, match="the copy of '0' has been made read-only"):
+        load(optimizer, saved)
+    assert repr(optimizer.state_dict()) == before
+    assert w.tolist() == weights
+    copied.flags.writeable = True
+    load(optimizer, saved)
+    assert (optimizer.lr, optimizer.step_count) == (0.1, 1)
 
 
 def test_no_dict_at_all() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from instep.optimizers import Optimizer
-from instep.optimizers.state import restore
+from instep.optimizers.state import take_over
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
@@ -133,14 +133,12 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         }
         steps[name] = _step_of(name, theirs)
 
-    for group, checked in zip(optimizer.param_groups, settings, strict=True):
-        group._replace(checked)
-    optimizer._set_hyperparameters()
     whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
     counts_steps = "betas" in shared or "alpha" in shared
     count = max(steps.values()) if counts_steps else optimizer.step_count
+    hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
     with optimizer._plan:
-        restore(optimizer, count, optimizer.skipped_steps, whole)
+        take_over(optimizer, hyperparameters, (count, optimizer.skipped_steps), whole)
 
 
 def _shared_names(rule: str) -> tuple[str, ...]:

@@ -90,13 +90,30 @@ def load_state_dict(
     ema_decay = optimizer._checked_ema_decay(ema_decay)
     settings = _checked_groups(optimizer, state["param_groups"])
     check_arrays_and_steps(optimizer, state)
-    counts = [_count(key, state[key]) for key in ("step_count", "skipped_steps")]
+    counts = (
+        _count("step_count", state["step_count"]),
+        _count("skipped_steps", state["skipped_steps"]),
+    )
+    take_over(optimizer, (clip_norm, ema_decay, settings), counts, state, weights)
 
+
+def take_over(
+    optimizer: Optimizer,
+    hyperparameters: tuple[Any, Any, list[dict[str, Any]]],
+    counts: tuple[int, int],
+    state: Mapping[str, Any],
+    weights: Mapping[str, Any] | None = None,
+) -> None:
+    """Go on from what has been checked; the lock is held.
+
+    The hyperparameters are clip_norm, ema_decay and the settings of each group.
+    """
+    restore(optimizer, *counts, state, weights)  # first: it can still raise, the rest can't
+    clip_norm, ema_decay, settings = hyperparameters
     optimizer._clip_norm, optimizer._ema_decay = clip_norm, ema_decay
     for group, checked in zip(optimizer.param_groups, settings, strict=True):
         group._replace(checked)
     optimizer._set_hyperparameters()
-    restore(optimizer, counts[0], counts[1], state, weights)
 
 
 def restore(
