@@ -279,6 +279,20 @@ def test_a_deep_copy_steps_arrays_of_its_own_and_keeps_its_containers() -> None:
         copy.deepcopy(averaged)
 
 
+@pytest.mark.parametrize(("save", "load"), [c[1:] for c in LOADS], ids=[c[0] for c in LOADS])
+def test_no_loading_inside_averaged(tmp_path: Path, save: Any, load: Any) -> None:
+    """Else the copies, which are written as the state is loaded, would be of the averages."""
+    w, copied = np.zeros(2, "f4"), np.zeros(2, "f2")
+    optimizer = instep.Adam(w, lr=1.0, ema_decay=0.75, copy_to=copied)
+    optimizer.step(np.ones(2))
+    saved, values = save(optimizer, tmp_path / "run"), w.tolist()
+    optimizer.lr = 0.5
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="load after the block"):
+        load(optimizer, saved)
+    assert (w.tolist(), copied.tolist()) == (values, values)
+    assert optimizer.lr == 0.5
+
+
 def optimizer_with_averages() -> Any:
     return instep.SGD(np.zeros(1), ema_decay=0.5)
 

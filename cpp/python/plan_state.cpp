@@ -55,6 +55,8 @@ void Plan::release() {
 }
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::list& parameters) {
+    if (shows_averages())
+        throw std::runtime_error("inside averaged() the parameters are averages; load after the block");
     if (parameters.size() != bound_.size()) throw py::value_error("parameters: one entry a parameter is wanted");
     std::vector<py::tuple> entries;
     std::vector<std::int64_t> steps;

@@ -102,7 +102,7 @@ def save(
     """
     _require_json(extra)
     with optimizer._plan:
-        _refuse_averages(optimizer, "save")
+        state.refuse_averages(optimizer, "save")
         stored = state.state_dict(optimizer)
         arrays = {f"weights/{name}": param.copy() for name, param in optimizer.params.items()}
     for name, states in stored["state"].items():
@@ -164,7 +164,6 @@ def load(
     """
     document, tensors = read(path)
     with optimizer._plan:
-        _refuse_averages(optimizer, "load")
         try:
             stored = _stored_optimizer(document)
             weights = _take_arrays(stored, tensors, optimizer)
@@ -238,11 +237,6 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         },
         "extra": document["extra"],
     }
-
-
-def _refuse_averages(optimizer: Optimizer, what: str) -> None:
-    if optimizer._plan.shows_averages:
-        raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
 
 
 def _require_json(extra: Any) -> None:

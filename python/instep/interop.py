@@ -98,6 +98,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     ------
     TypeError, ValueError
         If anything doesn't fit; nothing has changed then.
+    RuntimeError
+        Inside ``averaged()``.
     """
     shared = _shared_names(type(optimizer).__name__)
     if not {"param_groups", "state"} <= set(state_dict):

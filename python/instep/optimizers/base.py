@@ -364,6 +364,8 @@ class Optimizer(Settings):
         ------
         TypeError, ValueError
             If anything doesn't fit; nothing has changed then.
+        RuntimeError
+            Inside ``averaged()``.
 
         Examples
         --------

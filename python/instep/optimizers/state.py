@@ -138,10 +138,15 @@ def restore(
     optimizer._plan.restore(step_count, skipped_steps, parameters)
 
 
+def refuse_averages(optimizer: Optimizer, what: str) -> None:
+    """Raise RuntimeError where the parameters' arrays don't hold the parameters."""
+    if optimizer._plan.shows_averages:
+        raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
+
+
 def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
     """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer."""
-    if optimizer._plan.shows_averages:
-        raise RuntimeError("inside averaged() the parameters are averages; copy after the block")
+    refuse_averages(optimizer, "copy")
     groups = [{"params": g.params, **g._settings} for g in optimizer.param_groups]
     arguments = {
         "clip_norm": optimizer.clip_norm,
