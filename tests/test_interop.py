@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,16 @@ def test_a_momentum_that_begins_here() -> None:
     interop.from_torch_state_dict(second, state)
     second.step(np.full(1, 3.0))
     assert second.state["0"]["momentum_buffer"].tolist() == [3.0]
+
+
+def test_a_state_is_given_between_steps_of_another_thread() -> None:
+    optimizer = instep.Adam(np.ones(3))
+    optimizer.step(np.ones(3))
+    given: list[Any] = []
+    thread = threading.Thread(target=lambda: given.append(interop.to_torch_state_dict(optimizer)))
+    with optimizer._plan:  # as a step does
+        thread.start()
+        thread.join(0.3)
+        assert not given
+    thread.join()
+    assert given[0]["state"][0]["step"] == 1.0

@@ -62,28 +62,29 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """
     rule = type(optimizer).__name__
     shared = _shared_names(rule)
-    if optimizer.accumulated:
-        raise ValueError("gradients have been accumulated and not been used; step first")
-    steps, states = optimizer._plan.steps, optimizer.state
-    groups: list[dict[str, Any]] = []
-    state: dict[int, dict[str, Any]] = {}
-    index = 0
-    for group in optimizer.param_groups:
-        _require_torchs(rule, group)
-        numbers = range(index, index + len(group.names))
-        values = {name: _now(group[name], optimizer.step_count) for name in shared}
-        decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
-        groups.append({**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers)})
-        for number, name in zip(numbers, group.names, strict=True):
-            if not steps[number]:
-                continue  # torch has no state of a parameter before its first step
-            state[number] = {key: array.copy() for key, array in states[name].items()}
-            if "betas" in values or "alpha" in values:
-                state[number]["step"] = float(steps[number])
-            elif not states[name]:
-                state[number]["momentum_buffer"] = None
-        index += len(numbers)
-    return {"state": state, "param_groups": groups}
+    with optimizer._plan:  # no step on another thread meanwhile
+        if optimizer.accumulated:
+            raise ValueError("gradients have been accumulated and not been used; step first")
+        steps, states = optimizer._plan.steps, optimizer.state
+        groups: list[dict[str, Any]] = []
+        state: dict[int, dict[str, Any]] = {}
+        index = 0
+        for group in optimizer.param_groups:
+            _require_torchs(rule, group)
+            numbers = range(index, index + len(group.names))
+            values = {name: _now(group[name], optimizer.step_count) for name in shared}
+            decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
+            groups.append({**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers)})
+            for number, name in zip(numbers, group.names, strict=True):
+                if not steps[number]:
+                    continue  # torch has no state of a parameter before its first step
+                state[number] = {key: array.copy() for key, array in states[name].items()}
+                if "betas" in values or "alpha" in values:
+                    state[number]["step"] = float(steps[number])
+                elif not states[name]:
+                    state[number]["momentum_buffer"] = None
+            index += len(numbers)
+        return {"state": state, "param_groups": groups}
 
 
 def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
@@ -106,40 +107,42 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         raise ValueError(
             f"torch's state has the keys {sorted(state_dict)}; 'state' and 'param_groups' are wanted"
         )
-    if optimizer.accumulated:
-        raise ValueError("gradients have been accumulated and not been used; step first")
-    for group in optimizer.param_groups:
-        _require_torchs(type(optimizer).__name__, group)
-    groups, state = state_dict["param_groups"], state_dict["state"]
-    if len(groups) != len(optimizer.param_groups):
-        raise ValueError(
-            f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
-        )
-    settings = []
-    numbers: dict[str, Any] = {}
-    for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-        if len(theirs["params"]) != len(mine.names):
+    with optimizer._plan:  # no step on another thread meanwhile
+        if optimizer.accumulated:
+            raise ValueError("gradients have been accumulated and not been used; step first")
+        for group in optimizer.param_groups:
+            _require_torchs(type(optimizer).__name__, group)
+        groups, state = state_dict["param_groups"], state_dict["state"]
+        if len(groups) != len(optimizer.param_groups):
             raise ValueError(
-                f"group {k} of torch's state has {len(theirs['params'])} parameters; "
-                f"{len(mine.names)} are wanted"
+                f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
             )
-        numbers.update(zip(mine.names, theirs["params"], strict=True))
-        taken = {n: _number(theirs[n]) for n in shared if n in theirs and not _scheduled(mine[n])}
-        settings.append(mine._checked_settings({**mine._settings, **taken}))
-    arrays, steps = {}, {}
-    for name, states in optimizer.state.items():
-        theirs = state.get(numbers[name], {})
-        arrays[name] = {
-            key: _matching(f"torch's {key} of '{name}'", theirs.get(key), array)
-            for key, array in states.items()
-        }
-        steps[name] = _step_of(name, theirs)
+        settings = []
+        numbers: dict[str, Any] = {}
+        for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+            if len(theirs["params"]) != len(mine.names):
+                raise ValueError(
+                    f"group {k} of torch's state has {len(theirs['params'])} parameters; "
+                    f"{len(mine.names)} are wanted"
+                )
+            numbers.update(zip(mine.names, theirs["params"], strict=True))
+            taken = {
+                n: _number(theirs[n]) for n in shared if n in theirs and not _scheduled(mine[n])
+            }
+            settings.append(mine._checked_settings({**mine._settings, **taken}))
+        arrays, steps = {}, {}
+        for name, states in optimizer.state.items():
+            theirs = state.get(numbers[name], {})
+            arrays[name] = {
+                key: _matching(f"torch's {key} of '{name}'", theirs.get(key), array)
+                for key, array in states.items()
+            }
+            steps[name] = _step_of(name, theirs)
 
-    whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
-    counts_steps = "betas" in shared or "alpha" in shared
-    count = max(steps.values()) if counts_steps else optimizer.step_count
-    hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
-    with optimizer._plan:
+        whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
+        counts_steps = "betas" in shared or "alpha" in shared
+        count = max(steps.values()) if counts_steps else optimizer.step_count
+        hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
         take_over(optimizer, hyperparameters, (count, optimizer.skipped_steps), whole)
 
 
