@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import pickle
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,27 @@ def test_a_deep_copy_steps_arrays_of_its_own_and_keeps_its_containers() -> None:
     averaged = optimizer_with_averages()
     with averaged.averaged(), pytest.raises(RuntimeError, match="copy after the block"):
         copy.deepcopy(averaged)
+
+
+class SteppedMeanwhile(np.ndarray):
+    """An array that waits for another thread's step as it is copied."""
+
+    thread: threading.Thread
+
+    def __deepcopy__(self, memo: Any) -> np.ndarray:
+        self.thread.start()
+        self.thread.join(0.3)
+        return np.array(self)
+
+
+def test_a_deep_copy_is_made_between_steps_of_another_thread() -> None:
+    w = np.ones(3).view(SteppedMeanwhile)
+    optimizer = instep.SGD(w, lr=1.0)
+    w.thread = threading.Thread(target=optimizer.step, args=(np.ones(3),))
+    twin = copy.deepcopy(optimizer)
+    w.thread.join()
+    assert (twin.step_count, twin.params["0"].tolist()) == (0, [1.0] * 3)
+    assert (optimizer.step_count, w.tolist()) == (1, [0.0] * 3)
 
 
 @pytest.mark.parametrize(("save", "load"), [c[1:] for c in LOADS], ids=[c[0] for c in LOADS])

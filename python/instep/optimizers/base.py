@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -382,5 +383,17 @@ class Optimizer(Settings):
             state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with states and parameters (which ``copy.copy`` alone shares)."""
-        return state.taken_apart(self)
+        """Pickle and copy with states and parameters (which ``copy.copy`` alone shares).
+
+        Pickle reads the parameters themselves after this, so that arrays pickled beside the
+        optimizer are its own again; no other thread may step it meanwhile.
+        """
+        with self._plan:
+            return state.taken_apart(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
+        """Copy all between two steps; arrays copied beside the optimizer are its copy's."""
+        with self._plan:
+            make, parts = copy.deepcopy(state.taken_apart(self), memo)
+        twin: Optimizer = make(*parts)
+        return twin

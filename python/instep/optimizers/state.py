@@ -145,7 +145,10 @@ def refuse_averages(optimizer: Optimizer, what: str) -> None:
 
 
 def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
-    """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer."""
+    """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer.
+
+    The lock is held.
+    """
     refuse_averages(optimizer, "copy")
     groups = [{"params": g.params, **g._settings} for g in optimizer.param_groups]
     arguments = {
@@ -155,9 +158,8 @@ def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
         "copy_to": optimizer._copy_to,
         "state_dtype": optimizer._state_dtype,
     }
-    with optimizer._plan:
-        counts = (optimizer.step_count, optimizer.skipped_steps)
-        arrays = arrays_and_steps(optimizer)
+    counts = (optimizer.step_count, optimizer.skipped_steps)
+    arrays = arrays_and_steps(optimizer)
     parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, arrays)
     return _put_together, parts
 
