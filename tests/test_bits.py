@@ -182,7 +182,10 @@ def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
     ties = ordered[1:] / 2 + ordered[:-1] / 2
     last = ordered[-1] + (ordered[-1] - ordered[-2]) / 2  # from here on it is infinity
     ties = np.concatenate([ties, [last, -last]]).astype(state_of)
-    wide = np.concatenate([ordered, ties, np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf)])
+    far = [np.inf, np.nan, np.finfo(state_of).max, -np.finfo(state_of).max, -np.inf]
+    around = [np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf)]
+    powers = np.ldexp(1.0, np.arange(np.finfo(state_of).maxexp))
+    wide = np.concatenate([ordered, ties, *around, far, powers])
     grad = wide.astype(state_of)
     params = {"w": np.zeros(grad.shape, state_of)}
     optimizer = instep.Momentum(params, state_dtype=dtype)
@@ -225,6 +228,24 @@ def test_a_variance_that_rounding_makes_negative_is_zero(level: str) -> None:
     state = optimizer.state["w"]
     assert (state["square_avg"] < state["grad_avg"] * state["grad_avg"]).any()
     check(optimizer, params, reference.params, reference.state)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_nan_of_all_ones_is_not_rounded_to_zero(level: str) -> None:
+    use_level(level)
+    p = np.zeros(40, "f4")
+    optimizer = instep.Momentum(p, state_dtype="bfloat16")
+    optimizer.step(np.full(40, 2**31 - 1, np.uint32).view("f4"))
+    assert np.isnan(optimizer.state["0"]["momentum_buffer"].astype("f4")).all()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_sign_of_negative_zero_is_positive_zero(level: str) -> None:
+    """-0 plus l1 times the sign of a parameter that is -0."""
+    use_level(level)
+    w = np.full(40, -0.0)
+    instep.SGD(w, l1=0.5).step(np.full(40, -0.0))
+    assert np.signbit(w).all()
 
 
 def test_the_factor_of_the_decoupled_decay_is_rounded_once() -> None:

@@ -153,6 +153,7 @@ def test_sequences_of_gradients(grads: Any, error: type[Exception], message: str
             "came as a numpy.ndarray; a list with an entry for each parameter group",
         ),
         ([np.ones(1)], ValueError, "have 1 entries; one for each of the 2 parameter groups"),
+        ([np.ones(1), [np.ones(1)], []], ValueError, "have 3 entries; one for each of the 2"),
         (
             [np.ones(1), np.ones(1)],
             TypeError,
@@ -183,6 +184,13 @@ def test_a_gradient_behind_a_parameter_that_lies_within_a_longer_one() -> None:
     with pytest.raises(ValueError, match="gradient of '1' shares memory with parameter '0'"):
         optimizer.step([None, both[80:90:2]])
     optimizer.step([None, both[81:90:2]])
+
+
+def test_a_reversed_gradient_reaches_down_into_the_parameter() -> None:
+    both = np.zeros(6)
+    optimizer = instep.SGD(both[:4])
+    with pytest.raises(ValueError, match="gradient of '0' shares memory with parameter '0'"):
+        optimizer.step(both[2:][::-1])
 
 
 def test_dtype_objects_of_gradients_are_not_kept() -> None:

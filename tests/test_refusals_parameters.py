@@ -142,6 +142,13 @@ def test_a_parameter_changed_behind_the_optimizers_back() -> None:
     optimizer.step({"w": np.ones((2, 3))})
 
 
+def test_interleaved_axes_that_share_no_element_are_fine() -> None:
+    base = np.zeros(8)
+    woven = np.lib.stride_tricks.as_strided(base, (3, 2), (16, 24))
+    instep.SGD(woven, lr=1.0).step(np.ones((3, 2)))
+    assert base.tolist() == [-1, 0, -1, -1, -1, -1, 0, -1]
+
+
 def _other_shape_and_strides(w: np.ndarray) -> None:
     w.shape = (3, 2)
 
