@@ -4,6 +4,7 @@
 # ///
 """One command a check: `nox -s NAME`; `nox -l` lists them, CONTRIBUTING.md says when to use which."""
 
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -197,3 +198,65 @@ def machines(session: nox.Session) -> None:
         run = [*emulator, f"{folder}/tests/cpp/digests", "tests/digests.txt"]
         run += ["--threads", "3"] if emulator else []  # an emulator is slow
         session.run(*run, external=True, env={"OMP_WAIT_POLICY": "passive"})
+
+
+def sanitized(session: nox.Session, preset: str, compiler: str) -> str:
+    """Install the package as that preset of CMake builds it, and return the path of tests/cpp's program."""
+    session.install(*BUILD_TOOLS)
+    folder = Path(session.create_tmp()).resolve() / "build"
+    settings = ["build-dir=" + str(folder), "cmake.args=--preset=" + preset, "install.strip=false"]
+    settings.append("cmake.build-type=" + ("Debug" if preset == "tsan" else "RelWithDebInfo"))
+    options = [f"--config-settings={setting}" for setting in settings]
+    session.install("--no-build-isolation", *options, ".[test]", env={"CXX": compiler})
+    return str(folder / "tests" / "cpp" / "digests")
+
+
+def library(session: nox.Session, compiler: str, name: str) -> str:
+    """Return the path of a library that comes with the compiler."""
+    path = session.run(compiler, f"-print-file-name={name}", silent=True, external=True)
+    if not Path(str(path).strip()).is_absolute():
+        session.error(f"{compiler} has no {name}")
+    return str(path).strip()
+
+
+@nox.session
+def asan(session: nox.Session) -> None:
+    """The test suite under the address and undefined-behaviour sanitizers of GCC; arguments are pytest's."""
+    digests = sanitized(session, "asan", "g++")
+    session.run(digests, "tests/digests.txt", external=True, env={"OMP_WAIT_POLICY": "passive"})
+    # The second, or the first would not find what it has to call when an exception is thrown.
+    preloaded = [library(session, "g++", name) for name in ("libasan.so", "libstdc++.so.6")]
+    environment = {
+        "LD_PRELOAD": " ".join(preloaded),
+        "PYTHONMALLOC": "malloc",  # Python's own allocator would hide what lies beyond a small object
+        # Python leaves what it can't free to the end of the process; the core's leaks show in the run above.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    session.run("python", "-m", "pytest", *session.posargs, env=environment)
+
+
+@nox.session
+def tsan(session: nox.Session) -> None:
+    """Steps from many threads under Clang's thread sanitizer; CXX names another Clang than clang++.
+
+    The OpenMP runtime isn't compiled for it; Archer, which comes with that, tells it of barriers. At
+    first it must report a race that is made on purpose: two optimizers that share an array.
+    """
+    compiler = os.environ.get("CXX", "clang++")
+    digests = sanitized(session, "tsan", compiler)
+    resources = session.run(compiler, "-print-resource-dir", silent=True, external=True)
+    archer = Path(str(resources).strip()).parents[1] / "libarcher.so"
+    if not archer.exists():
+        session.error(f"{archer} is missing, which comes with the OpenMP runtime of {compiler}")
+    environment = {
+        "OMP_TOOL_LIBRARIES": str(archer),
+        "OMP_WAIT_POLICY": "passive",
+        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
+    }
+    session.run(digests, "tests/digests.txt", "--threads", "3", external=True, env=environment)
+    runtime = library(session, compiler, f"libclang_rt.tsan-{platform.machine()}.so")
+    environment["LD_PRELOAD"] = runtime
+    stress = ("python", "tests/stress.py")
+    session.run(*stress, "5", "--race", env=environment, success_codes=[66])
+    session.run(*stress, *(session.posargs or ["60"]), env=environment)
