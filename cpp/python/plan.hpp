@@ -102,9 +102,9 @@ private:
     void bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
               const py::object& state_dtype, bool averaged);
     void hold(const std::string& who, const py::object& array);
-    const std::int64_t* shape_of(const Held& held) const { return &extents_[held.extents]; }
+    const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const {
-        return &extents_[held.extents + static_cast<std::size_t>(held.ndim)];
+        return extents_.data() + held.extents + held.ndim;
     }
     // Whether the memory that was given is still the array's, and the array on it as it was then: writeable, of that
     // shape and dtype, whatever has become of the object since.

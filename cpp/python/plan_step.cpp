@@ -154,7 +154,7 @@ bool Plan::bind_known(std::size_t i) {
     const Held& param = held_[known.param];
     if (fields.descr != known.descr || fields.ndim != param.ndim || !fields.aligned()) return false;
     const std::int64_t* shape = shape_of(param);
-    const std::int64_t* strides = &extents_[known.strides];
+    const std::int64_t* strides = extents_.data() + known.strides;
     for (int axis = 0; axis < fields.ndim; ++axis)
         if (fields.shape[axis] != shape[axis] || fields.strides[axis] != strides[axis]) return false;
     if (fields.data + known.low < known.gap.low || fields.data + known.high > known.gap.high) return false;
