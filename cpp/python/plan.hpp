@@ -103,9 +103,7 @@ private:
               const py::object& state_dtype, bool averaged);
     void hold(const std::string& who, const py::object& array);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
-    const std::int64_t* strides_of(const Held& held) const {
-        return extents_.data() + held.extents + held.ndim;
-    }
+    const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
     // Whether the memory that was given is still the array's, and the array on it as it was then: writeable, of that
     // shape and dtype, whatever has become of the object since.
     bool has_its_memory(std::size_t k) const;
