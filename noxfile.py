@@ -159,10 +159,6 @@ def repo(session: nox.Session) -> None:
     session.run("repo-review", ".")
 
 
-if __name__ == "__main__":
-    nox.main()
-
-
 @nox.session
 def machines(session: nox.Session) -> None:
     """The core alone against tests/digests.txt: here, for x86-64-v2, and on other processors under QEMU.
@@ -260,3 +256,7 @@ def tsan(session: nox.Session) -> None:
     stress = ("python", "tests/stress.py")
     session.run(*stress, "5", "--race", env=environment, success_codes=[66])
     session.run(*stress, *(session.posargs or ["60"]), env=environment)
+
+
+if __name__ == "__main__":
+    nox.main()

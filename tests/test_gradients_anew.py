@@ -40,6 +40,10 @@ def _state(_: np.ndarray, optimizer: instep.Optimizer) -> np.ndarray:
     return optimizer.state["0"]["exp_avg"]
 
 
+def _average(_: np.ndarray, optimizer: instep.Optimizer) -> np.ndarray:
+    return optimizer.averages["0"]
+
+
 CHANGES: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (_resized, ValueError, r"has shape \(5, 3\)"),
     (_retyped, TypeError, "has dtype int32"),
@@ -50,6 +54,7 @@ CHANGES: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (lambda g: g[:, :4], ValueError, r"has shape \(3, 4\)"),
     (_overlapping, ValueError, "shares memory with parameter '0'"),
     (_state, ValueError, "shares memory with state 'exp_avg' of '0'"),
+    (_average, ValueError, "shares memory with the average of '0'"),
 ]
 
 
@@ -61,10 +66,10 @@ def test_what_has_become_bad_is_refused(
 ) -> None:
     rng = np.random.default_rng(5)
     p, g = numbers(rng, SHAPE, "f4"), numbers(rng, SHAPE, "f4")
-    optimizer = instep.Adam(p)
+    optimizer = instep.Adam(p, ema_decay=0.9)
     for _ in range(2):
         optimizer.step(g)
-    bad = change(g, optimizer) if change in (_overlapping, _state) else change(g)
+    bad = change(g, optimizer) if change in (_overlapping, _state, _average) else change(g)
     before = p.copy()
     with pytest.raises(error, match=words):
         optimizer.step(bad)
