@@ -229,6 +229,7 @@ void OwnedMemory::find(const char* low, const char* high, std::vector<const Owne
 OwnedMemory::Gap OwnedMemory::gap_around(const char* end) const {
     const auto next = first_from(end);
     const auto below = static_cast<std::size_t>(next - owners_.begin());
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): a bound to compare with, never read
     const auto* const top = reinterpret_cast<const char*>(std::numeric_limits<std::uintptr_t>::max());
     return {below == 0 ? nullptr : reaches_[below - 1], next == owners_.end() ? top : next->low};
 }

@@ -40,7 +40,7 @@ void measure_memory_limit(const py::list& arrays, int written, int threads, std:
                                   std::to_string(held.front().nbytes()) + " are wanted");
         for (const py::array& other : held)
             if (share_memory(array, other)) throw py::value_error(who + " shares memory with another one");
-        streams.push_back(static_cast<char*>(const_cast<void*>(array.data())));
+        streams.push_back(ArrayFields(array.ptr()).data);
         held.push_back(array);
     }
     const std::int64_t bytes = held.front().nbytes();

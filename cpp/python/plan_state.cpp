@@ -10,7 +10,7 @@ namespace instep {
 
 namespace {
 
-void assign(py::object array, const py::handle values) { array[py::ellipsis()] = values; }
+void assign(const py::object& array, const py::handle values) { array[py::ellipsis()] = values; }
 
 }  // namespace
 
@@ -82,6 +82,7 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
     skipped_steps_ = skipped_steps;
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): the branches are those of Py_VISIT
 int Plan::traverse(visitproc visit, void* arg) const {
     for (const Named& named : named_) Py_VISIT(named.array.ptr());
     for (const OwnedMemory::Owner& owner : owned_.owners()) Py_VISIT(owner.array.ptr());
@@ -137,8 +138,10 @@ py::array Plan::as_given(std::size_t k) const {
     const Held& held = held_[k];
     const std::int64_t* shape = shape_of(held);
     const std::int64_t* strides = strides_of(held);
-    return py::array(named_[k].dtype, py::array::ShapeContainer(shape, shape + held.ndim),
-                     py::array::StridesContainer(strides, strides + held.ndim), held.data, py::none());
+    // Any object makes NumPy take the memory as it is instead of a copy; the array's own flags would come with itself.
+    const py::handle any_base = named_[k].dtype;
+    return {named_[k].dtype, py::array::ShapeContainer(shape, shape + held.ndim),
+            py::array::StridesContainer(strides, strides + held.ndim), held.data, any_base};
 }
 
 }  // namespace instep

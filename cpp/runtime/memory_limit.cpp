@@ -44,12 +44,12 @@ template <class Word>
 using Pass = Word (*)(char* const*, std::int64_t, std::int64_t);
 
 template <class Word, std::size_t Read, std::size_t... Written>
-constexpr auto passes_that_read(std::index_sequence<Written...>) {
+constexpr auto passes_that_read(std::index_sequence<Written...> /* written */) {
     return std::array<Pass<Word>, max_streams + 1>{pass<Word, Read, Written>...};
 }
 
 template <class Word, std::size_t... Fewer>
-constexpr auto all_passes(std::index_sequence<Fewer...>) {
+constexpr auto all_passes(std::index_sequence<Fewer...> /* streams less one */) {
     return std::array<std::array<Pass<Word>, max_streams + 1>, max_streams>{
         passes_that_read<Word, Fewer + 1>(std::make_index_sequence<Fewer + 2>())...};
 }
