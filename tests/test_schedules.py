@@ -172,7 +172,8 @@ def test_equal_only_to_itself_and_its_like():
 
 def test_equal_schedules_hash_alike():
     assert len({*EXAMPLES, *map(rebuilt, EXAMPLES)}) == len(EXAMPLES)
-    assert len(set(map(hash, EXAMPLES))) == len(EXAMPLES)
+    frozen = [one for one in EXAMPLES if not hasattr(one, "load_state_dict")]
+    assert len(set(map(hash, frozen))) == len(frozen)
 
 
 def test_int_and_numpy_arguments_make_equal_schedules():

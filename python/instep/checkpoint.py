@@ -124,8 +124,9 @@ def load(
     """Go on from what `save` wrote, to the bit; return its extra.
 
     The weights are written into the optimizer's parameters, in place. Hyperparameters are loaded
-    too; a callable that is no schedule of instep's can't be, and has to be there already. Nothing
-    in the file is executed.
+    too; a callable that is no schedule of instep's can't be, and has to be there already, and a
+    `ReduceOnPlateau` that is there takes over what was stored, as `Optimizer.load_state_dict` says.
+    Nothing in the file is executed.
 
     Parameters
     ----------

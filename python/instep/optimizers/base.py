@@ -359,7 +359,9 @@ class Optimizer(Settings):
 
         The optimizer must have been made of the same rule for parameters of the same names, shapes
         and dtypes. Hyperparameters are loaded too; a callable that is no schedule of instep's can't
-        be, and has to be there already.
+        be, and has to be there already. A `ReduceOnPlateau` that stands where one was stored stays
+        and takes over what was stored, so that you go on observing with the one you have; where
+        another value stands, a new one comes. What several places shared they share again.
 
         Raises
         ------

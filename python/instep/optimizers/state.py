@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from instep import schedules
+from instep.schedules import Schedule
+from instep.schedules.loading import Loading
+from instep.schedules.serialisation import restored, shared, to_dict
 
 if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
+    from instep.schedules.loading import Choose
 
 __all__ = ["SCHEMA", "check_state_dtype", "load_state_dict", "state_dict"]
 
@@ -35,21 +38,27 @@ _TOP = (
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return counts, hyperparameters and copies of all states."""
+    return {**settings_and_counts(optimizer), **arrays_and_steps(optimizer)}
+
+
+def settings_and_counts(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what `state_dict` does without the arrays."""
+    settings = [value for group in optimizer.param_groups for value in group._settings.values()]
+    numbers = shared([optimizer.clip_norm, optimizer.ema_decay, *settings])
     return {
         "schema": SCHEMA,
         "rule": type(optimizer).__name__,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
-        "clip_norm": _encoded(optimizer.clip_norm),
-        "ema_decay": _encoded(optimizer.ema_decay),
+        "clip_norm": _encoded(optimizer.clip_norm, numbers),
+        "ema_decay": _encoded(optimizer.ema_decay, numbers),
         "param_groups": [
             {
                 "params": list(group.names),
-                **{name: _encoded(value) for name, value in group._settings.items()},
+                **{name: _encoded(value, numbers) for name, value in group._settings.items()},
             }
             for group in optimizer.param_groups
         ],
-        **arrays_and_steps(optimizer),
     }
 
 
@@ -80,21 +89,16 @@ def load_state_dict(
         raise ValueError(
             f"the state is of rule {state['rule']!r}; {type(optimizer).__name__!r} is wanted"
         )
-    clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm)
-    clip_norm = optimizer._checked_clip_norm(clip_norm)
-    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay)
-    if (ema_decay is None) != (optimizer.ema_decay is None):
-        raise ValueError(
-            "averages are there in only one of the state and the optimizer; in both or neither is wanted"
-        )
-    ema_decay = optimizer._checked_ema_decay(ema_decay)
-    settings = _checked_groups(optimizer, state["param_groups"])
+    loading = Loading()
+    _checked_hyperparameters(optimizer, state, loading.note)
+    hyperparameters = _checked_hyperparameters(optimizer, state, loading.choose)
     check_arrays_and_steps(optimizer, state)
     counts = (
         _count("step_count", state["step_count"]),
         _count("skipped_steps", state["skipped_steps"]),
     )
-    take_over(optimizer, (clip_norm, ema_decay, settings), counts, state, weights)
+    take_over(optimizer, hyperparameters, counts, state, weights)
+    loading.finish()
 
 
 def take_over(
@@ -223,7 +227,24 @@ def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> No
         _require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
 
 
-def _checked_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
+def _checked_hyperparameters(
+    optimizer: Optimizer, state: Mapping[str, Any], choose: Choose
+) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """Return clip_norm, ema_decay and the settings of each group."""
+    clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
+    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
+    if (ema_decay is None) != (optimizer.ema_decay is None):
+        raise ValueError(
+            "averages are there in only one of the state and the optimizer; in both or neither is wanted"
+        )
+    return (
+        optimizer._checked_clip_norm(clip_norm),
+        optimizer._checked_ema_decay(ema_decay),
+        _checked_groups(optimizer, state["param_groups"], choose),
+    )
+
+
+def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[dict[str, Any]]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(
             f"param_groups is {groups!r}; a list of {len(optimizer.param_groups)} is wanted"
@@ -237,7 +258,7 @@ def _checked_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
                 f"{who} is of the parameters {theirs['params']!r}; {list(group.names)!r} is wanted"
             )
         settings = {
-            name: _decoded(f"{who}[{name!r}]", theirs[name], mine)
+            name: _decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
             for name, mine in group._settings.items()
         }
         checked.append(group._checked_settings(settings))
@@ -272,28 +293,31 @@ def _count(who: str, value: Any) -> int:
     return value
 
 
-def _encoded(value: Any) -> Any:
+def _encoded(value: Any, numbers: Mapping[int, int]) -> Any:
     """A hyperparameter as JSON could hold it."""
-    if isinstance(value, schedules.Schedule):
-        return value.to_dict()
+    if isinstance(value, Schedule):
+        return to_dict(value, numbers=numbers)
     if callable(value):
         return {"callable": getattr(value, "__qualname__", type(value).__qualname__)}
-    return [_encoded(part) for part in value] if isinstance(value, tuple) else value
+    return [_encoded(part, numbers) for part in value] if isinstance(value, tuple) else value
 
 
-def _decoded(who: str, value: Any, mine: Any) -> Any:
+def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
     """What _encoded was given; a callable that isn't a schedule of instep's is the present one."""
     if isinstance(value, list):
         parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
         return tuple(
-            _decoded(f"{who}[{k}]", part, own)
+            _decoded(f"{who}[{k}]", part, own, choose)
             for k, (part, own) in enumerate(zip(value, parts, strict=True))
         )
     if not isinstance(value, Mapping):
         return value
     if set(value) != {"callable"}:
-        return schedules.from_dict(dict(value))
-    if not callable(mine) or isinstance(mine, schedules.Schedule):
+        try:
+            return restored(dict(value), mine, choose)
+        except ValueError as error:
+            raise ValueError(f"{who}: {error}") from None
+    if not callable(mine) or isinstance(mine, Schedule):
         raise ValueError(
             f"{who} was the function {value['callable']!r}, which can't be stored; "
             "make the optimizer with it before loading"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,8 +71,9 @@ class ReduceOnPlateau(Schedule):
     Source: none; the rule of PyTorch's ``ReduceLROnPlateau`` with a relative threshold, but
     without its ``eps``, and with ``abs(best)`` where a metric may be negative.
 
-    Arguments are frozen, but `observe` changes the state. Two are equal if their states are, too;
-    `repr` shows the arguments only.
+    Arguments are frozen, but `observe` changes the state, and an optimizer that loads one into
+    this one's place has it take over arguments and state: keep it, and observe on. Two are equal if
+    their states are, too; `repr` shows the arguments only, and all have the same hash.
 
     Examples
     --------
@@ -108,6 +109,10 @@ class ReduceOnPlateau(Schedule):
             raise ValueError(
                 f"ReduceOnPlateau: end must be <= init={self.init!r}, got {self.end!r}"
             )
+
+    def __hash__(self) -> int:
+        """Hash the class alone: loading may change the arguments."""
+        return hash(type(self))
 
     def _value(self, t: float) -> float:
         reduced: float = self.init * self.factor**self._progress.reductions
@@ -191,3 +196,7 @@ class ReduceOnPlateau(Schedule):
             if getattr(new, name) > most:
                 raise ValueError(f"{where}[{name!r}] must be <= {most}, got {getattr(new, name)}")
         self._keep("_progress", new)
+
+    def _take_over(self, other: ReduceOnPlateau) -> None:
+        for argument in fields(self):
+            self._keep(argument.name, getattr(other, argument.name))

@@ -2,33 +2,51 @@
 
 A schedule becomes ``{"schedule": its class's name, argument: value, ...}``, with schedules inside
 it written in the same way. The argument called `schedule` is stored as "of", since its own name is
-taken; a `ReduceOnPlateau` has its state under "state".
+taken; a `ReduceOnPlateau` has its state under "state" and, where one object stands at several
+places, a number of its own under "shared" at each.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from instep.schedules.arguments import exact_fields, found
+from instep.schedules.arguments import count, exact_fields, found
+from instep.schedules.loading import Loading
 
 if TYPE_CHECKING:
     from instep.schedules.base import Schedule
+    from instep.schedules.loading import Choose
 
 
-def to_dict(schedule: Any, name: str = "the schedule") -> dict[str, Any]:
+def to_dict(
+    schedule: Any, name: str = "the schedule", numbers: Mapping[int, int] | None = None
+) -> dict[str, Any]:
     """Return the dictionary of a schedule of this package; see `Schedule.to_dict`."""
     cls = type(schedule)
     if _known_classes().get(cls.__name__) is not cls:
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
         )
-    stored = {"schedule": cls.__name__}
+    numbers = shared([schedule]) if numbers is None else numbers
+    stored: dict[str, Any] = {"schedule": cls.__name__}
     for key, argument in _arguments_by_key(cls).items():
-        stored[key] = _stored(getattr(schedule, argument), f"{cls.__name__}: {argument}")
-    if hasattr(schedule, "state_dict"):
+        value = getattr(schedule, argument)
+        stored[key] = _stored(value, f"{cls.__name__}: {argument}", numbers)
+    if _is_stateful(cls):
         stored["state"] = schedule.state_dict()
+        if id(schedule) in numbers:
+            stored["shared"] = numbers[id(schedule)]
     return stored
+
+
+def shared(values: Iterable[Any]) -> dict[int, int]:
+    """Number the stateful schedules that stand at several places among these values, by their id."""
+    counts = Counter(id(schedule) for value in values for schedule in _stateful_in(value))
+    several = (identity for identity, places in counts.items() if places > 1)
+    return {identity: number for number, identity in enumerate(several)}
 
 
 def from_dict(stored: dict[str, Any]) -> Schedule:
@@ -59,6 +77,13 @@ def from_dict(stored: dict[str, Any]) -> Schedule:
     >>> from_dict(Linear(0.1, 0.2, steps=5).to_dict()) == Linear(0.1, 0.2, steps=5)
     True
     """
+    loading = Loading()
+    restored(stored, None, loading.note)
+    return restored(stored, None, loading.choose)
+
+
+def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
+    """Make the schedule that was stored, in the place of the present value of any kind."""
     if not isinstance(stored, dict):
         raise ValueError(f"a stored schedule must be a dict, got {found(stored)}")
     values = dict(stored)
@@ -67,17 +92,41 @@ def from_dict(stored: dict[str, Any]) -> Schedule:
     if cls is None:
         raise ValueError(f"'schedule' must name a class of instep.schedules, got {found(name)}")
     arguments = _arguments_by_key(cls)
-    stateful = hasattr(cls, "load_state_dict")
-    exact_fields(f"a stored {name}", values, [*arguments, "state"] if stateful else arguments)
+    stateful = _is_stateful(cls)
+    own = present if type(present) is cls else None
     try:
+        number = count(f"a stored {name}: shared", values.pop("shared", 0)) if stateful else 0
+        exact_fields(f"a stored {name}", values, [*arguments, "state"] if stateful else arguments)
         state = values.pop("state") if stateful else None
-        schedule = cls(**{arguments[key]: _restored(value) for key, value in values.items()})
+        schedule: Schedule = cls(
+            **{
+                argument: _restored(values[key], getattr(own, argument, None), choose)
+                for key, argument in arguments.items()
+            }
+        )
         if stateful:
-            schedule.load_state_dict(state)
+            cls.load_state_dict(schedule, state)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    restored: Schedule = schedule
-    return restored
+    return choose(schedule, own, number if "shared" in stored else None) if stateful else schedule
+
+
+def _is_stateful(cls: type[Any]) -> bool:
+    return hasattr(cls, "load_state_dict")
+
+
+def _stateful_in(value: Any) -> Iterator[Any]:
+    from instep.schedules import Schedule  # noqa: PLC0415 (it imports this module)
+
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _stateful_in(item)
+    elif isinstance(value, Schedule):
+        if _is_stateful(type(value)):
+            yield value
+        else:
+            for field in fields(value):
+                yield from _stateful_in(getattr(value, field.name))
 
 
 def _known_classes() -> dict[str, type[Any]]:
@@ -93,15 +142,17 @@ def _arguments_by_key(cls: type[Any]) -> dict[str, str]:
     return {"of" if name == "schedule" else name: name for name in names}
 
 
-def _stored(value: Any, name: str) -> Any:
+def _stored(value: Any, name: str, numbers: Mapping[int, int]) -> Any:
     """Return an argument as JSON holds it."""
     if isinstance(value, tuple):
-        return [_stored(item, f"{name}[{i}]") for i, item in enumerate(value)]
-    return to_dict(value, name) if callable(value) else value
+        return [_stored(item, f"{name}[{i}]", numbers) for i, item in enumerate(value)]
+    return to_dict(value, name, numbers) if callable(value) else value
 
 
-def _restored(value: Any) -> Any:
+def _restored(value: Any, present: Any, choose: Choose) -> Any:
     """Return an argument as the constructors take it."""
     if isinstance(value, list):
-        return [_restored(item) for item in value]
-    return from_dict(value) if isinstance(value, dict) else value
+        fits = isinstance(present, tuple) and len(present) == len(value)
+        own = present if fits else (None,) * len(value)
+        return [_restored(item, mine, choose) for item, mine in zip(value, own, strict=True)]
+    return restored(value, present, choose) if isinstance(value, dict) else value
