@@ -176,7 +176,7 @@ GROUP = ("optimizer", "param_groups", 0)
 DOCUMENTS = {
     "schema": (_set("schema", 2), "schema 2; 1 is wanted"),
     "no schema": (_delete("schema"), "schema None"),
-    "no extra": (_delete("extra"), "missing: extra"),
+    "no extra": (_delete("extra"), "missing: 'extra'"),
     "no tensors": (_delete("tensors"), "no table of tensors"),
     "tensors a list": (_set("tensors", []), "no table of tensors"),
     "table": (_set("tensors", "weights/w", 3), "say 3 of the tensor"),
@@ -191,11 +191,11 @@ DOCUMENTS = {
     "count in halves": (_set("optimizer", "step_count", 0.5), "count of steps"),
     "large count": (_set("optimizer", "skipped_steps", 2**64), "count of steps"),
     "count of a parameter": (_set("optimizer", "steps", "w", True), "count of steps"),
-    "no count of a parameter": (_delete("optimizer", "steps", "w"), "missing: w"),
+    "no count of a parameter": (_delete("optimizer", "steps", "w"), "missing: 'w'"),
     "steps": (_set("optimizer", "steps", []), "a dict is wanted"),
     "groups": (_set("optimizer", "param_groups", {}), "a list of 1 is wanted"),
     "group": (_set(*GROUP, "x"), "a dict is wanted"),
-    "members": (_set(*GROUP, "params", ["w"]), "of the parameters"),
+    "members": (_set(*GROUP, "params", ["w"]), "not of the wanted parameters; missing: 'b'"),
     "lr": (_set(*GROUP, "lr", "0.1; import os"), "lr"),
     "infinite lr": (_set(*GROUP, "lr", {"float": "inf"}), "lr"),
     "betas": (_set(*GROUP, "betas", [2, 2]), "betas"),
@@ -239,10 +239,10 @@ def _read_only(optimizer):
 
 OTHERS = {
     "rule": (lambda w, b: instep.AdamW({"w": w, "b": b}, ema_decay=0.5), "rule"),
-    "names": (lambda w, b: instep.Adam({"w": w, "c": b}, ema_decay=0.5), "missing: c"),
+    "names": (lambda w, b: instep.Adam({"w": w, "c": b}, ema_decay=0.5), "missing: 'c'"),
     "one more": (
         lambda w, b: instep.Adam({"w": w, "b": b, "c": np.ones(1)}, ema_decay=0.5),
-        "missing: c",
+        "missing: 'c'",
     ),
     "one less": (lambda w, b: instep.Adam({"w": w}, ema_decay=0.5), "unknown: 'b'"),
     "shape": (lambda w, b: instep.Adam({"w": w[1:], "b": b}, ema_decay=0.5), "(4,)"),
@@ -256,7 +256,7 @@ OTHERS = {
         lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, state_dtype=np.float16),
         "float16 are wanted",
     ),
-    "order": (lambda w, b: instep.Adam({"b": b, "w": w}, ema_decay=0.5), "of the parameters"),
+    "order": (lambda w, b: instep.Adam({"b": b, "w": w}, ema_decay=0.5), "the order differs: "),
     "groups": (
         lambda w, b: instep.Adam([{"params": {"w": w}}, {"params": {"b": b}}], ema_decay=0.5),
         "a list of 2 is wanted",

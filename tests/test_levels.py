@@ -95,7 +95,7 @@ def test_wrong_names(name: str) -> None:
 
 def test_wrong_type() -> None:
     bad: Any = 3
-    with pytest.raises(TypeError, match="name is a int"):
+    with pytest.raises(TypeError, match="name is an int"):
         instep.set_isa(bad)
 
 

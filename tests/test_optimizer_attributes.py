@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
+import pickle
 import pydoc
 import re
 from collections.abc import Callable
@@ -98,6 +100,21 @@ def test_the_decay_of_averages_can_change_but_not_come_or_go() -> None:
     assert plain.ema_decay is None
 
 
+def test_momentum_can_not_come_or_go_but_be_scheduled_to_zero() -> None:
+    w = np.zeros(2)
+    optimizer = instep.SGD(w, lr=1.0, momentum=0.5)
+    optimizer.step(np.ones(2))
+    with pytest.raises(ValueError, match=r"from 0.5 to 0.0: .*; schedules.Constant\(0.0\) can$"):
+        optimizer.momentum = 0.0
+    optimizer.momentum = schedules.Constant(0.0)
+    optimizer.step(np.full(2, 3.0))
+    assert w.tolist() == [-4.0, -4.0]
+    with pytest.raises(ValueError, match=r"momentum can't go from 0.0 to 0.5: .*; make a new opt"):
+        instep.SGD(w).momentum = 0.5
+    with pytest.raises(ValueError, match=r"amsgrad can't go from True to False: .*; make a new"):
+        instep.Adam(w, amsgrad=True).amsgrad = False
+
+
 def test_repr() -> None:
     one = instep.RMSprop({"w": np.ones(2), "b": np.ones(3)}, centered=True)
     assert repr(one) == (
@@ -111,6 +128,73 @@ def test_repr() -> None:
         "weight_decay=0.0, l1=[0.0, 0.5], clip_value=None, maximize=False, "
         "clip_norm=2.0, ema_decay=0.25, parameters=2, groups=2)"
     )
+
+
+# ---- arrays ------------------------------------------------------------------------------------------
+
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "params": lambda o: o.params,
+    "state": lambda o: o.state,
+    "a parameter's state": lambda o: o.state["w"],
+    "averages": lambda o: o.averages,
+    "accumulated": lambda o: o.accumulated,
+}
+
+CHANGES: dict[str, Callable[[Any, str], Any]] = {
+    "set": lambda view, key: view.__setitem__(key, np.ones(2)),
+    "set anew": lambda view, key: view.__setitem__("x", np.ones(2)),
+    "delete": lambda view, key: view.__delitem__(key),
+    "update": lambda view, key: view.update({key: np.ones(2)}),
+    "or": lambda view, key: view.__ior__({key: np.ones(2)}),
+    "pop": lambda view, key: view.pop(key),
+    "popitem": lambda view, key: view.popitem(),
+    "clear": lambda view, key: view.clear(),
+    "setdefault": lambda view, key: view.setdefault("x", np.ones(2)),
+}
+
+
+def with_all_arrays() -> Any:
+    optimizer = instep.Adam({"w": np.ones(2)}, ema_decay=0.5)
+    optimizer.step({"w": np.ones(2)})
+    optimizer.accumulate({"w": np.ones(2)})
+    return optimizer
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("what", VIEWS)
+def test_an_array_put_where_it_would_be_lost_is_refused(what: str, change: str) -> None:
+    optimizer = with_all_arrays()
+    view = VIEWS[what](optimizer)
+    before = {key: id(value) for key, value in view.items()}
+    with pytest.raises(TypeError, match=r"can't be replaced or removed here; write into the array"):
+        CHANGES[change](view, next(iter(view)))
+    assert {key: id(value) for key, value in view.items()} == before
+
+
+@pytest.mark.parametrize("what", [what for what in VIEWS if what != "state"])
+def test_the_arrays_can_be_written_into(what: str) -> None:
+    optimizer = with_all_arrays()
+    key, array = next(iter(VIEWS[what](optimizer).items()))
+    VIEWS[what](optimizer)[key][...] = 3.0
+    VIEWS[what](optimizer)[key] *= 2
+    assert VIEWS[what](optimizer)[key] is array
+    assert array.tolist() == [6.0, 6.0]
+
+
+@pytest.mark.parametrize("what", VIEWS)
+def test_what_is_shown_is_a_dict_and_so_are_its_copies(what: str) -> None:
+    view = VIEWS[what](with_all_arrays())
+    assert isinstance(view, dict)
+    assert repr(view) == repr(dict(view))
+    for again in (copy.copy(view), copy.deepcopy(view), pickle.loads(pickle.dumps(view))):
+        assert type(again) is dict
+        assert repr(again) == repr(view)
+    inside = copy.deepcopy(view)
+    inside["x"] = 1
+    for value in inside.values():
+        assert type(value) in (dict, np.ndarray, int)
+    other = instep.SGD(with_all_arrays().params, lr=0.5)  # taken for a container
+    assert copy.deepcopy(other).params["w"].tolist() == other.params["w"].tolist()
 
 
 # ---- arguments ---------------------------------------------------------------------------------------

@@ -32,9 +32,15 @@ W = np.ones((3, 4))
 BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
     ("list", lambda o: [W, good()], TypeError, "the gradients came as a list; a dict is wanted"),
     ("array", lambda o: W, TypeError, "the gradients came as a numpy.ndarray; a dict is wanted"),
-    ("None", lambda o: None, TypeError, "the gradients came as a NoneType"),
+    ("None", lambda o: None, TypeError, "the gradients came as None"),
     ("missing", lambda o: {"w": W}, ValueError, r"missing: 'b' \(None leaves"),
     ("too many", lambda o: {"w": W, "b": good(), "c": good()}, ValueError, "unknown: 'c'"),
+    (
+        "many other keys",
+        lambda o: {f"x{k}": W for k in range(99)},
+        ValueError,
+        r"missing: 'w', 'b' \(None .*; unknown: 'x0', 'x1', 'x2' and 96 more$",
+    ),
     ("other key", lambda o: {"w": W, "c": good()}, ValueError, r"missing: 'b'.*unknown: 'c'"),
     (
         "shape",
@@ -77,7 +83,7 @@ BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
         "byte-swapped",
         lambda o: {"w": W, "b": np.ones(4, ">f8")},
         TypeError,
-        "gradient of 'b' has the byte-swapped",
+        "gradient of 'b' has dtype >f8, byte-swapped",
     ),
     (
         "misaligned",

@@ -11,6 +11,7 @@ from cases import BFLOAT16
 from snapshots import snapshot
 
 import instep
+from instep import schedules
 
 BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SGD", {"lr": -1.0}, ValueError, r"lr is -1.0; a finite number of at least 0 is wanted"),
@@ -20,7 +21,7 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SGD", {"lr": True}, TypeError, "lr is True"),
     ("SGD", {"lr": None}, TypeError, "lr is None"),
     ("SGD", {"lr": 1j}, TypeError, "lr is 1j"),
-    ("SGD", {"lr": np.ones(2)}, TypeError, "lr is array"),
+    ("SGD", {"lr": np.ones(2)}, TypeError, r"lr is array\(\[1., 1.\]\)"),
     ("SGD", {"momentum": 1.5}, ValueError, r"momentum is 1.5; a number in \[0, 1\]"),
     ("SGD", {"momentum": -0.1}, ValueError, "momentum is -0.1"),
     ("SGD", {"momentum": 0.9, "dampening": 2}, ValueError, "dampening is 2.0"),
@@ -28,6 +29,18 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ValueError, "dampening is 0.1"),
     ("SGD", {"lr_in_velocity": True}, ValueError, "lr_in_velocity is True and momentum is 0"),
     ("SGD", {"lr_in_velocity": True, "momentum": 0.9, "dampening": 0.1}, ValueError, "dampening"),
+    (
+        "SGD",
+        {"lr": schedules.CosineDecay},
+        TypeError,
+        r"lr is the class CosineDecay; .*\.\.\.\) makes",
+    ),
+    ("SGD", {"momentum": float}, TypeError, "momentum is the class float"),
+    ("SGD", {"clip_norm": schedules.Constant}, TypeError, "clip_norm is the class Constant"),
+    ("SGD", {"ema_decay": schedules.Constant}, TypeError, "ema_decay is the class Constant"),
+    ("Adam", {"betas": (0.5, schedules.Linear)}, TypeError, r"betas\[1\] is the class Linear"),
+    ("SGD", {"lr": np.zeros((9, 9))}, TypeError, "lr is an ndarray; a finite number"),
+    ("SGD", {"lr": "x" * 99}, TypeError, "lr is a str; a finite number"),
     ("SGD", {"nesterov": 1}, TypeError, "nesterov is 1; True or False"),
     ("SGD", {"weight_decay": -1e-3}, ValueError, "weight_decay is -0.001"),
     ("SGD", {"l1": -1e-3}, ValueError, "l1 is -0.001"),
@@ -46,8 +59,8 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("Adam", {"betas": 0.9}, TypeError, "betas is 0.9; a pair"),
     ("Adam", {"betas": (0.9,)}, TypeError, "betas is .*; a pair"),
     ("Adam", {"eps": math.nan}, ValueError, "eps is nan"),
-    ("Adam", {"state_dtype": int}, TypeError, "state_dtype has dtype int64"),
-    ("Adam", {"state_dtype": ">f4"}, TypeError, "state_dtype has the byte-swapped dtype >f4"),
+    ("Adam", {"state_dtype": int}, TypeError, "state_dtype is int64; float64"),
+    ("Adam", {"state_dtype": ">f4"}, TypeError, "state_dtype is >f4, byte-swapped"),
     ("AdamW", {"weight_decay": -1.0}, ValueError, "weight_decay is -1.0"),
 ]
 

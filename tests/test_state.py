@@ -150,7 +150,12 @@ def changed(
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (("schema",), {"to": 2}, ValueError, "the state has schema 2; 1 is wanted"),
     (("rule",), {"to": "Adam"}, ValueError, "the state is of rule 'Adam'; 'AdamW' is wanted"),
-    (("steps",), {"drop": True}, ValueError, "missing: steps"),
+    (
+        ("steps",),
+        {"drop": True},
+        ValueError,
+        "the keys of the state are not those wanted; missing: 'steps'",
+    ),
     (("more",), {"to": 1}, ValueError, "unknown: 'more'"),
     (("step_count",), {"to": -1}, ValueError, "step_count is -1"),
     (("step_count",), {"to": 1.5}, ValueError, "step_count is 1.5"),
@@ -160,9 +165,17 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (("param_groups",), {"to": []}, ValueError, r"a list of 1 is wanted"),
     (
         ("param_groups", 0, "params"),
+        {"to": ["b", "w"]},
+        ValueError,
+        "the order differs: 'b' is number 0, 'w' is wanted there",
+    ),
+    (("param_groups", 0, "params"), {"to": ["w", "b", "w"]}, ValueError, "there are 3, some of"),
+    (("param_groups", 0, "params"), {"to": [["w"]]}, TypeError, "are a list; a list of names"),
+    (
+        ("param_groups", 0, "params"),
         {"to": ["w", "x"]},
         ValueError,
-        r"is of the parameters \['w', 'x'\]",
+        r"param_groups\[0\] is not of the wanted parameters; missing: 'b'; unknown: 'x'$",
     ),
     (("param_groups", 0, "lr"), {"to": -1.0}, ValueError, "lr is -1.0"),
     (("param_groups", 0, "lr"), {"to": {"schedule": "Nonsense"}}, ValueError, "Nonsense"),
@@ -174,11 +187,11 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ValueError,
         "amsgrad can't go from False to True",
     ),
-    (("param_groups", 0, "l1"), {"drop": True}, ValueError, "missing: l1"),
+    (("param_groups", 0, "l1"), {"drop": True}, ValueError, "missing: 'l1'"),
     (("steps", "w"), {"to": 2**53 + 1}, ValueError, r"steps\['w'\] is"),
-    (("steps", "w"), {"drop": True}, ValueError, "missing: w"),
-    (("state", "w"), {"to": None}, TypeError, r"state\['w'\] is a NoneType"),
-    (("state", "w", "exp_avg"), {"drop": True}, ValueError, "missing: exp_avg"),
+    (("steps", "w"), {"drop": True}, ValueError, "missing: 'w'"),
+    (("state", "w"), {"to": None}, TypeError, r"state\['w'\] is None; a dict"),
+    (("state", "w", "exp_avg"), {"drop": True}, ValueError, "missing: 'exp_avg'"),
     (
         ("state", "b", "exp_avg"),
         {"to": np.zeros(4, "f4")},
@@ -192,7 +205,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         "dtype float64; .* float32 are wanted",
     ),
     (("state", "b", "exp_avg"), {"to": [0.0] * 3}, TypeError, "is a list; a NumPy array"),
-    (("averages", "w"), {"drop": True}, ValueError, "missing: w"),
+    (("averages", "w"), {"drop": True}, ValueError, "missing: 'w'"),
     (("averages", "w"), {"to": np.zeros(3, "f4")}, ValueError, "the average of 'w' has shape"),
     (("accumulated",), {"to": {"x": np.zeros(3)}}, ValueError, "accumulated has 'x'"),
     (
@@ -201,7 +214,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ValueError,
         "the accumulated gradient of 'b' has shape",
     ),
-    (("accumulated",), {"to": None}, TypeError, "accumulated is None"),
+    (("accumulated",), {"to": None}, TypeError, "accumulated is None; a dict is wanted"),
 ]
 
 
@@ -255,6 +268,80 @@ def test_an_array_that_has_become_read_only_keeps_all_as_it_was(
     copied.flags.writeable = True
     load(optimizer, saved)
     assert (optimizer.lr, optimizer.step_count) == (0.1, 1)
+
+
+OURS = {name: ways for name, *ways in LOADS if name != "torch"}
+
+INSIDE: dict[str, Callable[[Any], np.ndarray]] = {
+    "state 'exp_avg' of 'w'": lambda o: o.state["w"]["exp_avg"],
+    "state 'exp_avg_sq' of 'b'": lambda o: o.state["b"]["exp_avg_sq"],
+    "the average of 'b'": lambda o: o.averages["b"],
+    "the accumulated gradient of 'b'": lambda o: o.accumulated["b"],
+}
+
+
+@pytest.mark.parametrize("what", INSIDE)
+@pytest.mark.parametrize(("save", "load"), OURS.values(), ids=OURS)
+def test_a_read_only_array_inside_keeps_all_as_it_was(
+    tmp_path: Path, save: Any, load: Any, what: str
+) -> None:
+    params, grads = arrays()
+    params["empty"] = np.zeros((0, 2))
+    optimizer = instep.Adam(params, lr=0.1, ema_decay=0.5)
+    for call in (optimizer.step, optimizer.step, optimizer.accumulate):
+        call({**grads[0], "empty": np.zeros((0, 2))})
+    saved = save(optimizer, tmp_path / "run")
+    optimizer.step({**grads[2], "empty": None})
+    optimizer.accumulate({**grads[2], "empty": None})
+    optimizer.lr = 0.5
+    before = repr(optimizer.state_dict()), repr(optimizer.params)
+    array = INSIDE[what](optimizer)
+    array.flags.writeable = False
+    with pytest.raises(ValueError, match=f"{what} has been made read-only; it must be writeable"):
+        load(optimizer, saved)
+    assert (repr(optimizer.state_dict()), repr(optimizer.params)) == before
+    array.flags.writeable = True
+    for name in ("exp_avg", "exp_avg_sq"):  # where nothing has to be written
+        optimizer.state["empty"][name].flags.writeable = False
+    load(optimizer, saved)
+    assert (optimizer.lr, optimizer.step_count) == (0.1, 2)
+
+
+def named(count: int, *more: str) -> dict[str, np.ndarray]:
+    return {name: np.zeros(1, "f4") for name in [*(f"layer{k}.w" for k in range(count)), *more]}
+
+
+MANY: list[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray], str]] = [
+    ("one less", named(300), named(299), r"; unknown: 'layer299.w'$"),
+    ("one more", named(300), named(300, "head"), r"; missing: 'head'$"),
+    ("renamed", named(300, "head"), named(300, "tail"), "; missing: 'tail'; unknown: 'head'$"),
+    (
+        "all others",
+        named(300),
+        {f"x{k}": np.zeros(1, "f4") for k in range(299)},
+        "; missing: 'x0', 'x1', 'x2' and 296 more; "
+        "unknown: 'layer0.w', 'layer1.w', 'layer2.w' and 297 more$",
+    ),
+    (
+        "other order",
+        named(300),
+        dict(reversed(named(300).items())),
+        "order differs: 'layer0.w' is number 0, 'layer299.w' is wanted there$",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("stored", "there", "message"), [c[1:] for c in MANY], ids=[c[0] for c in MANY]
+)
+@pytest.mark.parametrize(("save", "load"), OURS.values(), ids=OURS)
+def test_of_many_names_the_difference_is_said(
+    tmp_path: Path, save: Any, load: Any, stored: Any, there: Any, message: str
+) -> None:
+    saved = save(instep.Adam(stored), tmp_path / "run")
+    with pytest.raises(ValueError, match=message) as caught:
+        load(instep.Adam(there), saved)
+    assert len(str(caught.value).removeprefix(str(tmp_path))) < 250
 
 
 def test_no_dict_at_all() -> None:

@@ -13,8 +13,6 @@ using py::detail::npy_api;
 
 constexpr const char* wanted_dtypes = "float64, float32, float16 or bfloat16 (ml_dtypes)";
 
-std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
-
 std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
 
 // The dtype objects that NumPy shares among nearly all arrays of a dtype, so that comparing pointers nearly always
@@ -44,7 +42,8 @@ bool is_bfloat16(const py::dtype& dtype) {
     return dtype.itemsize() == 2 && text_of(dtype.attr("type").attr("__name__")) == "bfloat16";
 }
 
-Format find_format(PyObject* descr, const std::string& who) {
+// has_dtype: " has dtype ", or " is " where who is a dtype itself.
+Format find_format(PyObject* descr, const std::string& who, const std::string& has_dtype = " has dtype ") {
     if (const KnownDtype* known = find_known(descr)) return known->format;
     const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
     const char byteorder = dtype.byteorder();
@@ -59,11 +58,11 @@ Format find_format(PyObject* descr, const std::string& who) {
     else if (is_bfloat16(dtype))
         format = Format::bfloat16;
     else
-        throw py::type_error(who + " has dtype " + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
+        throw py::type_error(who + has_dtype + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
     if (swapped)
-        throw py::type_error(
-            who + " has the byte-swapped dtype " + text_of(dtype) +
-            "; one in the machine's byte order is wanted (array.astype(array.dtype.newbyteorder('=')))");
+        throw py::type_error(who + has_dtype + text_of(dtype) +
+                             ", byte-swapped; one in the machine's byte order is wanted "
+                             "(array.astype(array.dtype.newbyteorder('=')))");
     // Only bfloat16's shared object joins: others are made anew all the time, by unpickling an array for one.
     const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
                                      [format](const KnownDtype& known) { return known.format == format; });
@@ -73,13 +72,13 @@ Format find_format(PyObject* descr, const std::string& who) {
 
 void require_array(PyObject* object, const std::string& who) {
     if (!npy_api::get().PyArray_Check_(object))
-        throw py::type_error(who + " is a " + type_name(object) + "; a NumPy array is wanted");
+        throw py::type_error(who + " is " + kind_of(object) + "; a NumPy array is wanted");
 }
 
 // An update of a masked array's data would pass over its mask.
 void require_unmasked(PyObject* array, const std::string& who) {
     if (py::hasattr(array, "mask"))
-        throw py::type_error(who + " is a " + type_name(array) + "; a plain NumPy array is wanted");
+        throw py::type_error(who + " is " + kind_of(array) + "; a plain NumPy array is wanted");
 }
 
 std::string gradient_of(const std::string& name) { return "gradient of '" + name + "'"; }
@@ -122,7 +121,13 @@ const char* format_name(Format format) {
     return names[static_cast<std::size_t>(format)];
 }
 
-Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who); }
+Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, " is "); }
+
+std::string kind_of(py::handle object) {
+    if (object.is_none()) return "None";
+    const std::string name = Py_TYPE(object.ptr())->tp_name;
+    return (std::string("aeioAEIO").find(name[0]) == std::string::npos ? "a " : "an ") + name;
+}
 
 Format check_parameter(const py::object& parameter, const std::string& who) {
     require_array(parameter.ptr(), who);

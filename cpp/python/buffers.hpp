@@ -42,6 +42,8 @@ const char* format_name(Format format);
 
 // The format a dtype names; throws TypeError in the words of `who` ("parameter 'w'").
 Format format_of_dtype(const py::dtype& dtype, const std::string& who);
+// Its type with an article, for errors: "a list", "an int", "None".
+std::string kind_of(py::handle object);
 
 // Throws TypeError or ValueError unless the array can be updated in place. Returns its format.
 Format check_parameter(const py::object& parameter, const std::string& who);

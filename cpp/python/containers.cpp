@@ -1,35 +1,52 @@
 #include "python/containers.hpp"
 
+#include "python/buffers.hpp"
+
 namespace instep {
 
 namespace {
-
-std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
 bool is_sequence(py::handle object) { return PyList_Check(object.ptr()) || PyTuple_Check(object.ptr()); }
 
 std::string quoted(py::handle object) { return py::cast<std::string>(py::repr(object)); }
 
-[[noreturn]] void refuse_keys(const Container& container, py::handle gradients, const std::string& who) {
-    std::string missing;
-    for (const py::str& key : container.keys)
-        if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing += (missing.empty() ? "" : ", ") + quoted(key);
-    std::string unknown;
-    for (const auto& item : py::reinterpret_borrow<py::dict>(gradients)) {
-        bool known = false;
-        for (const py::str& key : container.keys) known = known || key.equal(item.first);
-        if (!known) unknown += (unknown.empty() ? "" : ", ") + quoted(item.first);
+// A few names, and how many more: a model may have thousands.
+class Names {
+public:
+    void add(py::handle name) {
+        if (count_++ < most_) text_ += (text_.empty() ? "" : ", ") + quoted(name);
     }
+    bool empty() const { return count_ == 0; }
+    std::string text() const {
+        return count_ <= most_ ? text_ : text_ + " and " + std::to_string(count_ - most_) + " more";
+    }
+
+private:
+    static constexpr std::size_t most_ = 3;
+    std::size_t count_ = 0;
+    std::string text_;
+};
+
+[[noreturn]] void refuse_keys(const Container& container, py::handle gradients, const std::string& who) {
+    py::set keys;
+    Names missing;
+    for (const py::str& key : container.keys) {
+        keys.add(key);
+        if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing.add(key);
+    }
+    Names unknown;
+    for (const auto& item : py::reinterpret_borrow<py::dict>(gradients))
+        if (!keys.contains(item.first)) unknown.add(item.first);
     std::string text = who + " must have the parameters' keys";
-    if (!missing.empty()) text += "; missing: " + missing + " (None leaves a parameter alone)";
-    if (!unknown.empty()) text += "; unknown: " + unknown;
+    if (!missing.empty()) text += "; missing: " + missing.text() + " (None leaves a parameter alone)";
+    if (!unknown.empty()) text += "; unknown: " + unknown.text();
     throw py::value_error(text);
 }
 
 void collect_sequence(const Container& container, py::handle gradients, const std::string& who,
                       std::vector<py::object>& out) {
     if (!is_sequence(gradients))
-        throw py::type_error(who + " came as a " + type_name(gradients) + "; a list or tuple of " +
+        throw py::type_error(who + " came as " + kind_of(gradients) + "; a list or tuple of " +
                              std::to_string(container.count) + " is wanted, as the parameters came");
     const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
     if (count != container.count)
@@ -44,7 +61,7 @@ void collect_mapping(const Container& container, py::handle given, const std::st
     auto gradients = py::reinterpret_borrow<py::object>(given);
     if (!PyDict_Check(given.ptr())) {
         if (!py::hasattr(given, "keys"))
-            throw py::type_error(who + " came as a " + type_name(given) + "; a dict is wanted, as the parameters came");
+            throw py::type_error(who + " came as " + kind_of(given) + "; a dict is wanted, as the parameters came");
         gradients = py::dict(gradients);
     }
     if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count)
@@ -65,7 +82,7 @@ void GradientCollector::collect(py::handle gradients, std::vector<py::object>& o
     out.clear();
     if (!grouped_) return collect_from(containers_[0], gradients, "the gradients", out);
     if (!is_sequence(gradients))
-        throw py::type_error("the gradients came as a " + type_name(gradients) +
+        throw py::type_error("the gradients came as " + kind_of(gradients) +
                              "; a list with an entry for each parameter group is wanted");
     const auto groups = py::reinterpret_borrow<py::sequence>(gradients);
     if (groups.size() != containers_.size())

@@ -10,7 +10,15 @@ namespace instep {
 
 namespace {
 
-void assign(const py::object& array, const py::handle values) { array[py::ellipsis()] = values; }
+void assign(const py::array& array, const py::handle values) {
+    if (array.size() != 0) array[py::ellipsis()] = values;  // an empty one is not among those checked
+}
+
+void require_writeable(const py::handle array, const std::string& who) {
+    if (!ArrayFields(array.ptr()).writeable())
+        throw py::value_error(who +
+                              " has been made read-only; it must be writeable, for what is loaded is written there");
+}
 
 }  // namespace
 
@@ -67,10 +75,11 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
     for (std::size_t i = 0; i < bound_.size(); ++i)
         if (!entries[i][3].is_none()) make_accumulated(i);
     for (std::size_t k = 0; k < held_.size(); ++k) check_unchanged(held_[k], k);
+    for (const OwnedMemory::Owner& owner : owned_.owners()) require_writeable(owner.array, owner.what);
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         const Bound& bound = bound_[i];
         for (const auto& state : bound.states)
-            assign(py::reinterpret_borrow<py::object>(state.second), entries[i][1][state.first]);
+            assign(py::reinterpret_borrow<py::array>(state.second), entries[i][1][state.first]);
         if (!bound.average.is_none()) assign(bound.average, entries[i][2]);
         stepper_->set_pending(i, !entries[i][3].is_none());
         if (stepper_->pending(i)) assign(bound.accumulated, entries[i][3]);

@@ -161,7 +161,7 @@ def load(
     ...         checkpoint.load(path, instep.Adam(np.ones(3)))
     ...     except checkpoint.CheckpointError as error:
     ...         print(str(error).removeprefix(path))
-    : the weights of '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
+    : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
     document, tensors = read(path)
     with optimizer._plan:
@@ -303,7 +303,7 @@ def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
     params = optimizer.params
     state._require_keys("weights", weights, tuple(params))
     for name, param in params.items():
-        state._require_like(f"the weights of {name!r}", weights[name], param)
+        state._require_like(f"the stored parameter {name!r}", weights[name], param)
         if not param.flags.writeable:
             raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
 

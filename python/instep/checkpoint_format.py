@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from instep.wording import difference, kind
+
 __all__ = ["CheckpointError", "Tensor", "decode", "encode", "one_line", "read", "write_durably"]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
@@ -97,7 +99,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         _verify(tensors, document["tensors"])
     except CheckpointError as error:
         raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from None
-    return document, tensors
+    return document, {name: tensors[name] for name in document["tensors"]}  # as they were saved
 
 
 def write_durably(path: str | os.PathLike[str], content: bytes) -> None:
@@ -141,7 +143,7 @@ def decode(text: bytes | str, who: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{who} is no JSON: {error}") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{who} is a {type(found).__name__}; a JSON object is wanted")
+        raise CheckpointError(f"{who} is {kind(found)}; a JSON object is wanted")
     return found
 
 
@@ -206,7 +208,7 @@ def _document(metadata: Any) -> dict[str, Any]:
 def _verify(tensors: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
     if set(tensors) != set(table):
         raise CheckpointError(
-            f"the file has the tensors {sorted(tensors)}; {sorted(table)} are wanted"
+            f"the tensors are not those of the metadata; {difference(sorted(tensors), table)}"
         )
     for name, tensor in tensors.items():
         listed = table[name]

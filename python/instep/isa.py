@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from instep import _core
+from instep.wording import kind
 
 __all__ = ["isa_levels", "set_isa"]
 
@@ -47,7 +48,7 @@ def set_isa(name: str) -> None:
     >>> instep.set_isa(instep.isa_levels()[0])
     """
     if not isinstance(name, str):
-        raise TypeError(f"name is a {type(name).__name__}; a str, one of {isa_levels()}, is wanted")
+        raise TypeError(f"name is {kind(name)}; a str, one of {isa_levels()}, is wanted")
     _core.set_level(name)
 
 

@@ -23,6 +23,7 @@ from instep.optimizers.parameters import (
     name_parameters,
 )
 from instep.optimizers.settings import Settings
+from instep.optimizers.views import View
 
 __all__ = ["Optimizer", "Shared"]
 
@@ -301,17 +302,18 @@ class Optimizer(Settings):
         return self._plan.step_count
 
     @property
-    def params(self) -> dict[str, Array]:
-        """The parameters by name: the arrays given, not copies."""
-        return dict(self._params)
+    def params(self) -> Mapping[str, Array]:
+        """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
+        return View(self._params)
 
     @property
-    def state(self) -> dict[str, dict[str, Array]]:
+    def state(self) -> Mapping[str, Mapping[str, Array]]:
         """The states, by parameter's name and state's name: the arrays in use, not copies.
 
-        They go by the names that PyTorch gives them, such as ``exp_avg``.
+        They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
+        it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
         """
-        return self._plan.states
+        return View({name: View(states) for name, states in self._plan.states.items()})
 
     @property
     def grad_norm(self) -> float | None:
@@ -328,14 +330,14 @@ class Optimizer(Settings):
         return self._plan.skipped_steps
 
     @property
-    def averages(self) -> dict[str, Array]:
+    def averages(self) -> Mapping[str, Array]:
         """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
-        return self._plan.averages
+        return View(self._plan.averages)
 
     @property
-    def accumulated(self) -> dict[str, Array]:
+    def accumulated(self) -> Mapping[str, Array]:
         """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
-        return self._plan.accumulated
+        return View(self._plan.accumulated)
 
     # ---- saving --------------------------------------------------------------------------------
 

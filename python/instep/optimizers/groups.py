@@ -82,9 +82,12 @@ class ParamGroup(MutableMapping[str, Any]):
         checked = {name: self._checked(name, value) for name, value in settings.items()}
         self._rule._check(checked)
         for name in set(self._rule._options(checked)) ^ set(self._options):
+            old, new = self._settings[name], checked[name]
+            to_zero = new == 0 and not isinstance(new, bool)
             raise ValueError(
-                f"{name} can't go from {self._settings[name]!r} to {checked[name]!r}: that would "
-                "change which states there are, which is fixed when the optimizer is made"
+                f"{name} can't go from {old!r} to {new!r}: that would change which states there "
+                "are, which is fixed when the optimizer is made; "
+                + (f"schedules.Constant({new!r}) can" if to_zero else "make a new optimizer")
             )
         return checked
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
 
+from instep.wording import kind, shown
+
 if TYPE_CHECKING:
     from instep.optimizers.settings import Settings
 
@@ -65,11 +67,11 @@ def as_float(value: object, interval: Interval, who: str) -> float:
         or not hasattr(value, "__float__")
         or getattr(value, "ndim", 0) != 0
     ):
-        raise TypeError(f"{who} is {value!r}; {interval} is wanted")
+        raise TypeError(f"{who} is {shown(value)}; {interval} is wanted")
     try:
         number = float(value)
     except TypeError:
-        raise TypeError(f"{who} is {value!r}; {interval} is wanted") from None
+        raise TypeError(f"{who} is {shown(value)}; {interval} is wanted") from None
     except OverflowError:
         raise ValueError(f"{who} is larger than any float; {interval} is wanted") from None
     if number not in interval:
@@ -79,6 +81,11 @@ def as_float(value: object, interval: Interval, who: str) -> float:
 
 def check_number(name: str, value: Any, interval: Interval) -> Number:
     """Return a hyperparameter as given by the user: a checked float, or the callable itself."""
+    if isinstance(value, type):  # it could be called, but makes a schedule instead of a number
+        raise TypeError(
+            f"{name} is {kind(value)}; {interval} or a callable of the step is wanted, "
+            f"such as what {value.__name__}(...) makes"
+        )
     return value if callable(value) else as_float(value, interval, name)
 
 
@@ -170,7 +177,7 @@ class NumericPair(InInterval["tuple[Number, Number]"]):
             first, second = value
         except (TypeError, ValueError):
             raise TypeError(
-                f"{name} is {value!r}; a pair, each {self.interval}, is wanted"
+                f"{name} is {shown(value)}; a pair, each {self.interval}, is wanted"
             ) from None
         return (
             check_number(f"{name}[0]", first, self.interval),
@@ -184,5 +191,5 @@ class Flag(Hyperparameter[bool]):
     def check(self, name: str, value: Any) -> bool:
         """Accept True or False."""
         if not isinstance(value, bool):
-            raise TypeError(f"{name} is {value!r}; True or False is wanted")
+            raise TypeError(f"{name} is {shown(value)}; True or False is wanted")
         return value

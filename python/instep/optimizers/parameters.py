@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from instep.wording import difference, kind, listed
+
 __all__ = [
     "Array",
     "Container",
@@ -58,11 +60,12 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
         settings = dict(entry)
         if "params" not in settings:
             raise ValueError(
-                f"group {index} has the keys {sorted(map(str, settings))}; "
+                f"group {index} has the keys {listed(settings)}; "
                 "a dict with 'params' among its keys is wanted"
             )
         container = settings.pop("params")
-        group = _name_group(container, first=len(taken), settings=settings)
+        who = f"params of group {index}" if grouped else "params"
+        group = _name_group(container, who, first=len(taken), settings=settings)
         for name in group.names:
             if name in taken:
                 raise ValueError(
@@ -73,25 +76,25 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
     return grouped, groups
 
 
-def _name_group(container: Any, first: int, settings: dict[str, Any]) -> NamedParameters:
+def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) -> NamedParameters:
     if isinstance(container, np.ndarray):
         return NamedParameters(container, "array", (str(first),), (container,), settings)
     if isinstance(container, Mapping):
         for key in container:
             if not isinstance(key, str):
                 raise TypeError(f"a parameter's name is {key!r}; a str is wanted")
-        kind, names, arrays = "mapping", tuple(container), tuple(container.values())
+        form, names, arrays = "mapping", tuple(container), tuple(container.values())
     elif isinstance(container, (list, tuple)):
-        kind, arrays = "sequence", tuple(container)
+        form, arrays = "sequence", tuple(container)
         names = tuple(str(first + i) for i in range(len(arrays)))
     else:
         raise TypeError(
-            f"params is a {type(container).__name__}; a NumPy array, a list or tuple of arrays, "
+            f"{who} is {kind(container)}; a NumPy array, a list or tuple of arrays, "
             "a dict name -> array or a list of group dicts is wanted"
         )
     if not arrays:
-        raise ValueError("params is empty; at least one array is wanted")
-    return NamedParameters(container, kind, names, arrays, settings)
+        raise ValueError(f"{who} is empty; at least one array is wanted")
+    return NamedParameters(container, form, names, arrays, settings)
 
 
 def match_copies(
@@ -119,10 +122,12 @@ def _match_group(copies: Any, group: NamedParameters, who: str) -> tuple[Array |
     if group.kind == "array":
         return (copies,)
     if group.kind == "mapping":
-        if not isinstance(copies, Mapping) or copies.keys() != set(group.names):
+        if not isinstance(copies, Mapping):
+            raise ValueError(f"{who} is {kind(copies)}; a dict with the parameters' keys is wanted")
+        if copies.keys() != set(group.names):
             raise ValueError(
-                f"{who} is {_described(copies)}; a dict with the parameters' keys, "
-                f"{', '.join(map(repr, group.names))}, is wanted"
+                f"{who} must have the parameters' keys (None for one without a copy); "
+                f"{difference(copies, group.names)}"
             )
         return tuple(copies[name] for name in group.names)
     if not isinstance(copies, (list, tuple)) or len(copies) != len(group.names):
@@ -134,8 +139,5 @@ def _match_group(copies: Any, group: NamedParameters, who: str) -> tuple[Array |
 
 
 def _described(container: Any) -> str:
-    if isinstance(container, Mapping):
-        return f"a dict with the keys {sorted(map(str, container))}"
-    if isinstance(container, (list, tuple)):
-        return f"a {type(container).__name__} of {len(container)}"
-    return f"a {type(container).__name__}"
+    size = f" of {len(container)}" if isinstance(container, (list, tuple)) else ""
+    return kind(container) + size

@@ -19,6 +19,7 @@ from instep.optimizers.hyperparameters import (
     value_at,
 )
 from instep.optimizers.parameters import NamedParameters
+from instep.wording import shown
 
 __all__ = ["Settings"]
 
@@ -180,5 +181,5 @@ def _number_at(name: str, value: Number | None, interval: Interval, step: int) -
 
 def _checked_nonfinite(value: object) -> str:
     if value not in _NONFINITE:
-        raise ValueError(f"nonfinite is {value!r}; one of {', '.join(_NONFINITE)} is wanted")
+        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(_NONFINITE)} is wanted")
     return str(value)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from instep.schedules import Schedule
 from instep.schedules.loading import Loading
 from instep.schedules.serialisation import restored, shared, to_dict
+from instep.wording import difference, kind, listed
 
 if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
@@ -218,10 +219,10 @@ def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> No
     for name, array in optimizer.averages.items():
         _require_like(f"the average of {name!r}", state["averages"][name], array)
     if not isinstance(state["accumulated"], Mapping):
-        raise TypeError(f"accumulated is {state['accumulated']!r}; a dict is wanted")
+        raise TypeError(f"accumulated is {kind(state['accumulated'])}; a dict is wanted")
     for name, array in state["accumulated"].items():
-        if name not in names:
-            raise ValueError(f"accumulated has {name!r}; names of parameters are wanted")
+        if name not in optimizer._params:
+            raise ValueError(f"accumulated has {listed([name])}; names of parameters are wanted")
         param = optimizer._params[name]
         wide = np.float64 if param.dtype == np.float64 else np.float32
         _require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
@@ -246,16 +247,20 @@ def _checked_hyperparameters(
 
 def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[dict[str, Any]]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
+        size = f" of {len(groups)}" if isinstance(groups, list) else ""
         raise ValueError(
-            f"param_groups is {groups!r}; a list of {len(optimizer.param_groups)} is wanted"
+            f"param_groups is {kind(groups)}{size}; a list of {len(optimizer.param_groups)} is wanted"
         )
     checked = []
     for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"param_groups[{k}]"
         _require_keys(who, theirs, ("params", *group._settings))
-        if theirs["params"] != list(group.names):
+        names = theirs["params"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"the params of {who} are {kind(names)}; a list of names is wanted")
+        if names != list(group.names):
             raise ValueError(
-                f"{who} is of the parameters {theirs['params']!r}; {list(group.names)!r} is wanted"
+                f"{who} is not of the wanted parameters; {difference(names, group.names)}"
             )
         settings = {
             name: _decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
@@ -267,19 +272,14 @@ def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[d
 
 def _require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
     if not isinstance(found, Mapping):
-        raise TypeError(f"{who} is a {type(found).__name__}; a dict is wanted")
+        raise TypeError(f"{who} is {kind(found)}; a dict is wanted")
     if set(found) != set(wanted):
-        missing = sorted(set(wanted) - set(found))
-        unknown = sorted(map(repr, set(found) - set(wanted)))
-        raise ValueError(
-            f"{who} must have the keys {', '.join(wanted) or 'of none'}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-        )
+        raise ValueError(f"the keys of {who} are not those wanted; {difference(found, wanted)}")
 
 
 def _require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
     if not isinstance(found, np.ndarray):
-        raise TypeError(f"{who} is a {type(found).__name__}; a NumPy array is wanted")
+        raise TypeError(f"{who} is {kind(found)}; a NumPy array is wanted")
     if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
         raise ValueError(
             f"{who} has shape {found.shape} and dtype {found.dtype}; "

@@ -1,0 +1,35 @@
+"""What an optimizer shows of its arrays: to read and to write into, not to replace."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, TypeVar
+
+__all__ = ["View"]
+
+Value = TypeVar("Value")
+
+
+class View(dict[str, Value]):
+    """The arrays in use, by name. Another one put here would be lost, so that is refused.
+
+    A dict, not a mappingproxy, so that it can be copied, pickled and handed on as one; copies are
+    plain dicts. ``view["w"] *= 2`` works: the array is changed and then set where it is already.
+    """
+
+    __slots__ = ()
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        if name not in self or self[name] is not value:
+            self._refuse()
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "what an optimizer holds can't be replaced or removed here; write into the array "
+            "instead, as in [...] = values"
+        )
+
+    __delitem__ = clear = pop = popitem = setdefault = update = _refuse
+    __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)

@@ -1,0 +1,61 @@
+"""Words of errors: one line, however large the model."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Collection, Iterable
+
+__all__ = ["difference", "kind", "listed", "shown"]
+
+_LONGEST = 80  # a value's own text
+_MOST = 3  # names before "and N more"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 60
+
+
+def kind(value: object) -> str:
+    """Name the kind of a value: "a list", "an ndarray", "the class CosineDecay"."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeio' or name == 'ndarray' else 'a'} {name}"
+
+
+def shown(value: object) -> str:
+    """Show a value, or name its kind where its text is long or has several lines."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST and text.isprintable() else kind(value)
+
+
+def listed(names: Collection[object]) -> str:
+    """List a few names, and say how many more there are."""
+    names = list(names)
+    few = ", ".join(_SHORT.repr(name) for name in names[:_MOST])
+    more = len(names) - _MOST
+    return few + (f" and {more} more" if more > 0 else "")
+
+
+def difference(found: Iterable[object], wanted: Iterable[object]) -> str:
+    """Say what is missing and what is unknown among names, or that their order differs."""
+    found, wanted = list(found), list(wanted)
+    missing, unknown = _without(wanted, found), _without(found, wanted)
+    parts = [
+        f"{what}: {listed(names)}"
+        for what, names in (("missing", missing), ("unknown", unknown))
+        if names
+    ]
+    return "; ".join(parts) or _other_order(found, wanted)
+
+
+def _other_order(found: list[object], wanted: list[object]) -> str:
+    for place, (mine, theirs) in enumerate(zip(found, wanted, strict=False)):
+        if mine != theirs:
+            return f"the order differs: {listed([mine])} is number {place}, {listed([theirs])} is wanted there"
+    return f"there are {len(found)}, some of them twice; {len(wanted)} are wanted"
+
+
+def _without(names: list[object], others: list[object]) -> list[object]:
+    there = set(others)
+    return [name for name in names if name not in there]
