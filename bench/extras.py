@@ -54,7 +54,7 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     import instep  # noqa: PLC0415
-    from instep.bench.limit import memory_limit  # noqa: PLC0415
+    from instep.bench.limit import MemoryLimit  # noqa: PLC0415
 
     shapes = [(elements,)]
     grads = workloads.filled(shapes, "float32", 1)
@@ -66,11 +66,11 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
         step = instep.Adam(workloads.filled(shapes, "float32", 0), **settings).step
         calls[name] = partial(step, grads)
         if extra.passes is not None:
-            calls[LIMIT + name] = memory_limit(extra.passes, 4 * elements, instep.get_num_threads())
+            calls[LIMIT + name] = MemoryLimit(extra.passes, 4 * elements, instep.get_num_threads())
     for call in calls.values():
         call()
     times = turns.take_turns(
-        {name: partial(turns.pace, call, TURN) for name, call in calls.items()}, seconds
+        {name: partial(turns.turn_of(call), TURN) for name, call in calls.items()}, seconds
     )
     found: dict[str, Any] = {}
     for name, extra in EXTRAS.items():

@@ -58,6 +58,8 @@ class Comparison:
     def labels(self) -> list[str]:
         """Who has taken part to the end, the fastest first."""
         seen = {label for found in self.rounds for label in found} - set(self.left_out)
+        if OURS in seen:  # times of different heats don't compare
+            return sorted(seen, key=lambda label: self.ratio(label, OURS))
         return sorted(seen, key=lambda label: statistics.median(self.times(label)))
 
     def ratio(self, label: str, other: str) -> float:

@@ -130,7 +130,11 @@ def main() -> int:
     if left:
         print(f"left for the next run: {', '.join(left)}")
     verdicts = judge(results.pieces)
-    print(plain_table([("to reach", "wanted", "measured", ""), *(v.cells() for v in verdicts)]))
+    print(
+        plain_table(
+            [("to reach", "wanted", "measured", "at best", ""), *(v.cells() for v in verdicts)]
+        )
+    )
     if results.pieces:
         page.write(arguments.folder, results.machine, results.pieces, verdicts)
     return 0

@@ -52,13 +52,13 @@ def loop_call(peer: Peer | None, task: Task) -> Callable[[], object]:
 
 def serve(name: str, requests: TextIO, answers: TextIO) -> None:
     peer = None if name == NO_STEP else PEERS[name]
-    call: Callable[[], object] | None = None
+    turn: Callable[[float], float] | None = None
     for line in requests:
         request = json.loads(line)
         answer: dict[str, Any] = {}
         try:
             if request["do"] == "forget":
-                call = None
+                turn = None
                 gc.collect()
             elif request["do"] == "prepare":
                 task = Task(**request["task"])
@@ -66,10 +66,12 @@ def serve(name: str, requests: TextIO, answers: TextIO) -> None:
                     loop_call(peer, task) if task.batch or peer is None else step_call(peer, task)
                 )
                 call()  # a first step allocates, and some compile
+                turn = turns.turn_of(call)
+                del call  # "forget" is to free its arrays
                 answer["versions"] = {} if peer is None else peer.versions()
             elif request["do"] == "turn":
-                assert call is not None
-                answer["time"] = turns.pace(call, request["seconds"])
+                assert turn is not None
+                answer["time"] = turn(request["seconds"])
         except Exception as error:
             text = str(error).strip().splitlines()
             answer["error"] = f"{type(error).__name__}: {text[0] if text else ''}"

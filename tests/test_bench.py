@@ -130,6 +130,18 @@ def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPa
     assert calls == 2
 
 
+def test_a_contestant_may_have_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own:
+        def __call__(self) -> None: ...
+
+        def turn(self, seconds: float) -> float:
+            return 2 * seconds
+
+    assert turns.turn_of(Own())(0.5) == 1.0
+    monkeypatch.setattr(turns, "pace", lambda call, seconds: (call(), seconds))
+    assert turns.turn_of(lambda: "called")(0.5) == ("called", 0.5)
+
+
 def test_ratio_pairs_the_times_of_a_round() -> None:
     ours, other = [1.0, 10.0, 2.0], [3.0, 20.0, 8.0]  # the machine was slow in the second round
     assert turns.ratio(other, ours) == 3.0
@@ -354,6 +366,11 @@ def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
     assert met["wheel"]
     assert not met["tiny, Adam, against torch fused"]
     assert met["gpt2, Adam, against torch fused"]
+    # A limit that takes half of instep's time leaves room for twice the ratio.
+    pieces["step/gpt2"]["contestants"]["memory limit"]["by instep"] = 0.5
+    at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge(pieces)}
+    assert at_best["gpt2, Adam, against torch fused"] == 2.0
+    assert at_best["wheel"] is None
     assert all(verdict.met is None for verdict in targets.judge({}))
 
 

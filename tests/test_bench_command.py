@@ -77,10 +77,26 @@ def test_the_limit_of_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((len(streams), written))
 
     monkeypatch.setattr(limit._core, "memory_limit", record)
-    call = limit.memory_limit([(1, 0), (4, 3)], 1000, threads=2)
-    asked.clear()
-    call()
+    limit.MemoryLimit([(1, 0), (4, 3)], 1000, threads=2)()
     assert asked == [(1, 0), (4, 3)]
+
+
+def test_the_limit_is_the_way_that_has_been_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {
+        (1, 4_000_000): [9.0, 9.0, 9.0],  # never fast: it takes part three times
+        (2, 1 << 20): [4.0, 4.0, 4.0, 4.0, 2.0],
+        (2, 2_000_000): [3.0, 4.5, 4.5, 4.5, 9.0],
+    }
+    turns = {way: iter(taken) for way, taken in times.items()}
+
+    def pace(way: Any, seconds: float) -> float:
+        assert seconds == 0.5
+        return next(turns[way.args[2:]])
+
+    monkeypatch.setattr(limit, "pace", pace)
+    contestant = limit.MemoryLimit([(4, 3)], 4_000_000, threads=2)
+    assert [contestant.turn(0.5) for _ in range(5)] == [3.0, 4.5, 4.0, 4.0, 2.0]
+    assert all(next(turn, None) is None for turn in turns.values())
 
 
 def test_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 import instep
-from instep.bench.limit import memory_limit
+from instep.bench import limit
 from peers import Arrays
 from task import Task, cores, streams
 
@@ -20,7 +20,7 @@ class MemoryLimit:
     def __init__(self, task: Task, params: Arrays) -> None:
         del params
         width, passes = streams(task.passes)
-        self._call = memory_limit(passes, width * task.elements, task.threads or cores())
+        self._call = limit.MemoryLimit(passes, width * task.elements, task.threads or cores())
 
     def call(self, grads: Arrays) -> Callable[[], object]:
         del grads

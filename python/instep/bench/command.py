@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instep import Adam
-from instep.bench.limit import memory_limit
-from instep.bench.turns import pace, ratio, take_turns
+from instep.bench.limit import MemoryLimit
+from instep.bench.turns import ratio, take_turns, turn_of
 from instep.bench.workloads import WORKLOADS, elements, filled, shapes_of
 from instep.configuration import config
 from instep.demo.numpy_adamw import NumpyAdamW
@@ -97,10 +97,10 @@ def _measure(workload: str, seconds: float) -> _Result:
         "instep": partial(instep_step, grads),
     }
     if 4 * 4 * size >= _LEAST_BYTES:
-        calls["memory limit"] = memory_limit([(4, 3)], 4 * size, get_num_threads())
+        calls["memory limit"] = MemoryLimit([(4, 3)], 4 * size, get_num_threads())
     for call in calls.values():
         call()  # a first step allocates
-    turns = {name: partial(pace, call, _TURN) for name, call in calls.items()}
+    turns = {name: partial(turn_of(call), _TURN) for name, call in calls.items()}
     times = take_turns(turns, seconds, least=3)
     medians = {name: statistics.median(found) for name, found in times.items()}
     limited = "memory limit" in times

@@ -11,21 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from instep import _core
-from instep.bench.turns import pace, take_turns
+from instep.bench.turns import pace
 
-__all__ = ["memory_limit"]
+__all__ = ["MemoryLimit"]
 
-# Bytes of a stream that a thread takes at a time. As luck will have it a chunk is in the cache of the core that took it
-# last, which may be another: shares that stay with their threads are preferred unless chunks gain clearly.
-_CHUNK = 1 << 16
-_CLEARLY = 1.05
-_TRIAL = 0.05  # seconds to try each way in
+_CHUNK = (
+    1 << 20
+)  # bytes of a stream that a thread takes at a time, where it takes more than one share
+_BEATEN = 1.25  # times the fastest way's time: a way this slow will not be the fastest
+_SURE = 3  # turns until it is said to be so
 
 
-def memory_limit(
-    passes: Sequence[tuple[int, int]], stream_bytes: int, threads: int
-) -> Callable[[], None]:
-    """Return a call that moves the bytes of a step and computes next to nothing.
+class MemoryLimit:
+    """A contestant that moves the bytes of a step and computes next to nothing.
+
+    There is more than one way to do that, and which is the fastest changes with the machine, the size and the hour: on
+    one thread, on all with a fixed share each, or on all by chunks. A limit has to be the limit, so each way takes part
+    in every turn, and what counts is the one that has been fastest so far.
 
     Parameters
     ----------
@@ -35,29 +37,56 @@ def memory_limit(
     stream_bytes : int
         Length of a stream.
     threads : int
-        At most so many; fewer, or a fixed share for each, where a trial shows that to be faster. A limit has to be the
-        limit.
+        At most so many.
     """
-    count = max(read for read, _ in passes)
-    streams = [_stream(stream_bytes, place) for place in range(count)]
-    shares = [(1, max(1, stream_bytes))]
-    if threads > 1:
-        shares += [(threads, math.ceil(max(1, stream_bytes) / threads)), (threads, _CHUNK)]
 
-    def call(used: int, chunk: int) -> None:
-        for read, written in passes:
-            _core.memory_limit(streams[:read], written, used, chunk)
+    def __init__(self, passes: Sequence[tuple[int, int]], stream_bytes: int, threads: int) -> None:
+        count = max(read for read, _ in passes)
+        streams = [_stream(stream_bytes, place) for place in range(count)]
+        shares = {(1, max(1, stream_bytes))}
+        if threads > 1:
+            shares.add((threads, math.ceil(max(1, stream_bytes) / threads)))
+        if threads > 1 and stream_bytes > threads * _CHUNK:
+            shares.add((threads, _CHUNK))
+        self._ways = [_way(passes, streams, *share) for share in sorted(shares)]
+        self._times: list[list[float]] = [[] for _ in self._ways]
 
-    ways = [partial(call, *share) for share in shares]
-    if len(passes) == 1:  # as short a call as there is
-        (read, written), *_ = passes
-        ways = [partial(_core.memory_limit, streams[:read], written, *share) for share in shares]
-    trials = {str(k): partial(pace, way, _TRIAL / 10) for k, way in enumerate(ways)}
-    times = take_turns(trials, seconds=_TRIAL * len(ways), least=7, most=15)
-    medians = [statistics.median(times[str(k)]) for k in range(len(ways))]
-    if threads > 1:
-        medians[-1] *= _CLEARLY
-    return ways[medians.index(min(medians))]
+    def __call__(self) -> None:
+        """Move the bytes once, on all threads where there are any."""
+        self._ways[-1]()
+
+    def turn(self, seconds: float) -> float:
+        """Return the seconds that the way which is fastest so far takes within this turn."""
+        for way, times in zip(self._ways, self._times, strict=True):
+            times.append(pace(way, seconds))
+        medians = [statistics.median(times) for times in self._times]
+        fastest = min(medians)
+        took = self._times[medians.index(fastest)][-1]
+        if len(self._times[0]) == _SURE:
+            left = [k for k, median in enumerate(medians) if median < _BEATEN * fastest]
+            self._ways = [self._ways[k] for k in left]
+            self._times = [self._times[k] for k in left]
+        return took
+
+
+def _way(
+    passes: Sequence[tuple[int, int]],
+    streams: Sequence[npt.NDArray[np.uint8]],
+    threads: int,
+    chunk: int,
+) -> Callable[[], None]:
+    calls = [
+        partial(_core.memory_limit, list(streams[:read]), written, threads, chunk)
+        for read, written in passes
+    ]
+    if len(calls) == 1:  # as short a call as there is
+        return calls[0]
+
+    def way() -> None:
+        for call in calls:
+            call()
+
+    return way
 
 
 def _stream(size: int, place: int) -> npt.NDArray[np.uint8]:

@@ -10,8 +10,9 @@ import statistics
 import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-__all__ = ["pace", "ratio", "take_turns"]
+__all__ = ["pace", "ratio", "take_turns", "turn_of"]
 
 # A call this long (seconds) counts alone: what it finds asleep or out of the caches makes no difference to it.
 _LONG_CALL = 0.1
@@ -35,6 +36,12 @@ def pace(call: Callable[[], object], seconds: float) -> float:
         number *= 2
     number = max(1, round(number * seconds / took))
     return timer.timeit(number) / number
+
+
+def turn_of(call: Callable[[], object]) -> Callable[[float], float]:
+    """Return what takes a turn of so many seconds: `pace`, unless the contestant has a ``turn`` of its own."""
+    own: Callable[[float], float] = getattr(call, "turn", partial(pace, call))
+    return own
 
 
 def take_turns(
