@@ -91,6 +91,11 @@ def test_functions_that_can_not_be_stored_have_to_be_there(tmp_path):
         (np.zeros(2), TypeError),
         ({(1, 2): 3}, TypeError),
         (b"bytes", TypeError),
+        (np.float32("nan"), ValueError),
+        (np.complex64(1), TypeError),
+        (np.datetime64("2024-01-01"), TypeError),
+        (object(), TypeError),
+        ({1: "one", "1": "another"}, ValueError),  # could be written, but not read
     ],
     ids=repr,
 )
@@ -98,6 +103,16 @@ def test_extra_that_json_can_not_hold(extra, error, tmp_path):
     with pytest.raises(error, match=r"extra can't be written as JSON: "):
         checkpoint.save(tmp_path / "run", instep.SGD(np.ones(1), lr=0.1), extra)
     assert os.listdir(tmp_path) == []
+
+
+def test_extra_with_scalars_of_numpy(tmp_path):
+    numbers = [np.float16(0.1), np.float32(3.7), np.float64(0.1), np.longdouble(0.5)]
+    extra = {"numbers": numbers, "deep": [{"n": (np.int64(-4), np.uint8(200))}, np.bool_(True)]}
+    checkpoint.save(tmp_path / "run", instep.SGD(np.ones(1), lr=0.1), extra)
+    found = checkpoint.load(tmp_path / "run", instep.SGD(np.ones(1), lr=0.1))
+    assert found == {"numbers": [*map(float, numbers)], "deep": [{"n": [-4, 200]}, True]}
+    assert found["deep"][1] is True
+    assert [*map(type, found["numbers"] + found["deep"][0]["n"])] == [float] * 4 + [int] * 2
 
 
 def test_extra_that_is_too_deep_or_too_long(tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ DOCUMENTS = {
     "ema_decay": (_set("optimizer", "ema_decay", None), "averages"),
     "scaler gone": (_set("scaler", None), "in only one of"),
     "scaler a list": (_set("scaler", []), "a dict is wanted"),
-    "scaler's keys": (_set("scaler", {}), "are wanted"),
+    "scaler's keys": (_set("scaler", {}), "missing: 'scale', 'growth_interval', 'good_steps'"),
     "scale": (_set("scaler", "scale", -1), "scale"),
     "NaN": (json.dumps({"x": math.nan}), "NaN is not finite"),
     "deep": ("[" * 100_000, "nested too deeply"),

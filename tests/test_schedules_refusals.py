@@ -5,6 +5,7 @@ import functools
 import math
 import operator
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -289,6 +290,23 @@ def test_multiplies_by_numbers_and_callables_only(other):
         ONE * other
     with pytest.raises(TypeError):
         other * ONE
+
+
+def test_division_is_multiplication_by_the_inverse():
+    schedule = CosineDecay(0.3, 9)
+    for divisor in (2, 3, 0.1, np.float32(3), np.int64(-7), Fraction(1, 3)):
+        assert schedule / divisor == schedule * (1 / float(divisor))
+        assert (schedule / divisor)(5) == 1 / float(divisor) * schedule(5)
+    assert (schedule / 4)(5) == schedule(5) / 4
+    for other in (None, "x", True, 1j, schedule, np.ones(3), abs):
+        with pytest.raises(TypeError, match=r"unsupported operand type|does not support ufuncs"):
+            schedule / other
+    with pytest.raises(TypeError, match=r"unsupported operand type"):
+        2 / schedule
+    with pytest.raises(ZeroDivisionError):
+        schedule / 0
+    with pytest.raises(ValueError, match="Product: factor must be a finite number"):
+        schedule / 5e-324
 
 
 def test_leaves_the_rest_to_the_other_factor():

@@ -295,6 +295,30 @@ def test_copies_hold_what_was_loaded(how: str, tmp_path: Path) -> None:
     assert_same_bits(copy, store(w, BFLOAT16))
 
 
+@pytest.mark.parametrize("dtype", ["f2", BFLOAT16], ids=str)
+def test_a_copy_follows_a_change_by_hand_at_the_next_step(dtype: Any) -> None:
+    w, copy = np.full(3, 0.1, "f4"), np.zeros(3, dtype)
+    optimizer = instep.SGD(w, lr=0.1, copy_to=copy)
+    old = copy.copy()
+    w[...] = 0.7
+    assert_same_bits(copy, old)
+    copy[...] = w
+    assert_same_bits(copy, store(w, dtype))
+    w[...] = 0.3
+    optimizer.step(np.zeros(3))
+    assert_same_bits(copy, store(w, dtype))
+
+
+def test_a_step_of_nothing_but_none_counts() -> None:
+    w = np.ones(2)
+    for params, none in ((w, None), ([w], [None]), ({"w": w}, {"w": None})):
+        optimizer = instep.Adam(params, lr=schedules.Linear(0.1, 0.2, steps=2))
+        optimizer.step(none)
+        assert optimizer.step_count == 1
+        assert set(optimizer.state_dict()["steps"].values()) == {0}
+    assert w.tolist() == [1.0, 1.0]
+
+
 W, C = np.zeros((2, 2)), np.zeros((2, 2), "f2")
 READ_ONLY = np.broadcast_to(np.float16(0), (2, 2))
 BAD_COPIES: list[tuple[Any, Any, type[Exception], str]] = [

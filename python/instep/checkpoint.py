@@ -30,9 +30,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep.checkpoint_format import CheckpointError, Tensor, encode, one_line, read, write_durably
+from instep.checkpoint_format import (
+    CheckpointError,
+    Tensor,
+    encode,
+    one_line,
+    parse,
+    read,
+    write_durably,
+)
 from instep.loss_scaler import LossScaler
 from instep.optimizers import state
+from instep.optimizers.arguments import require_optimizer
+from instep.wording import kind
 
 if TYPE_CHECKING:
     from instep.optimizers import Optimizer
@@ -72,7 +82,8 @@ def save(
         threads wait while they are copied.
     extra : optional
         Anything of yours that JSON can hold, such as the state of a random number generator; it
-        comes back as JSON has it, tuples as lists, keys as str. NaN and infinity are refused.
+        comes back as JSON has it, tuples as lists, keys as str, NumPy's scalars as Python's
+        numbers. NaN and infinity are refused.
     scaler : LossScaler, optional
         Its state is written too.
 
@@ -82,7 +93,7 @@ def save(
         If the file can't be written: the disk is full, the folder isn't there or isn't writable.
         The old file is as it was, and nothing else is left behind.
     TypeError, ValueError
-        If extra is nothing for JSON.
+        If extra is nothing for JSON, or another argument of the wrong type.
     RuntimeError
         Inside ``averaged()``, where the parameters are averages.
     ImportError
@@ -100,15 +111,17 @@ def save(
     ...     checkpoint.save(path, optimizer, extra={"rng": rng.bit_generator.state})
     ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
     """
-    _require_json(extra)
+    require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
+    _require_scaler(scaler)
+    extra = _as_json(extra)
     with optimizer._plan:
         state.refuse_averages(optimizer, "save")
         stored = state.state_dict(optimizer)
         arrays = {f"weights/{name}": param.copy() for name, param in optimizer.params.items()}
     for name, states in stored["state"].items():
         arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
-    for kind in ("averages", "accumulated"):
-        arrays.update({f"{kind}/{name}": array for name, array in stored[kind].items()})
+    for key in ("averages", "accumulated"):
+        arrays.update({f"{key}/{name}": array for name, array in stored[key].items()})
     document = {
         "schema": SCHEMA,
         "optimizer": _without_infinity({k: v for k, v in stored.items() if k not in _ARRAYS}),
@@ -142,6 +155,8 @@ def load(
     ------
     CheckpointError
         If the file is no checkpoint, is damaged, or doesn't fit; nothing has changed then.
+    TypeError
+        If an argument is of the wrong type.
     OSError
         If the file can't be read.
     RuntimeError
@@ -163,6 +178,8 @@ def load(
     ...         print(str(error).removeprefix(path))
     : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
+    require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
+    _require_scaler(scaler)
     document, tensors = read(path)
     with optimizer._plan:
         try:
@@ -240,13 +257,27 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _require_json(extra: Any) -> None:
+def _require_scaler(scaler: object) -> None:
+    if scaler is not None and not isinstance(scaler, LossScaler):
+        raise TypeError(f"scaler is {kind(scaler)}; a LossScaler is wanted")
+
+
+def _as_json(extra: Any) -> Any:
+    """Return extra as it will come back."""
     try:
-        json.dumps(extra, allow_nan=False)
+        return parse(json.dumps(extra, allow_nan=False, default=_python_number))
     except TypeError as error:
         raise TypeError(f"extra can't be written as JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"extra can't be written as JSON: {error}") from None
+
+
+def _python_number(value: Any) -> Any:
+    """Return the number that a scalar of NumPy's is."""
+    for kinds, make in ((np.bool_, bool), (np.integer, int), (np.floating, float)):
+        if isinstance(value, kinds):
+            return make(value)
+    raise TypeError(f"{kind(value)} is nothing for JSON")
 
 
 def _stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,16 @@ import numpy.typing as npt
 
 from instep.wording import difference, kind
 
-__all__ = ["CheckpointError", "Tensor", "decode", "encode", "one_line", "read", "write_durably"]
+__all__ = [
+    "CheckpointError",
+    "Tensor",
+    "decode",
+    "encode",
+    "one_line",
+    "parse",
+    "read",
+    "write_durably",
+]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
 _LARGEST_HEADER = 100_000_000  # what safetensors itself reads
@@ -131,13 +140,9 @@ def write_durably(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def decode(text: bytes | str, who: str) -> dict[str, Any]:
-    """Return the object that strict JSON has: no key twice, no NaN, no infinity."""
+    """Return the object that strict JSON has."""
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8")
-        found = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite
-        )
+        found = parse(text.decode("utf-8") if isinstance(text, bytes) else text)
     except RecursionError:
         raise CheckpointError(f"{who} is nested too deeply") from None
     except ValueError as error:
@@ -145,6 +150,11 @@ def decode(text: bytes | str, who: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{who} is {kind(found)}; a JSON object is wanted")
     return found
+
+
+def parse(text: str) -> Any:
+    """Return what strict JSON says: no key twice, no NaN, no infinity. Raises ValueError."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
 
 
 def one_line(text: str) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from instep.optimizers import Optimizer
+from instep.optimizers.arguments import require_optimizer
 from instep.optimizers.state import take_over
+from instep.wording import kind, listed
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
@@ -60,6 +62,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         If the optimizer does what torch's rule can't: ``l1``, ``clip_value``, ``lr_in_velocity``,
         ``eps_inside_sqrt``, gradients still accumulated.
     """
+    require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer).__name__
     shared = _shared_names(rule)
     with optimizer._plan:  # no step on another thread meanwhile
@@ -102,10 +105,13 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     RuntimeError
         Inside ``averaged()``.
     """
+    require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
     shared = _shared_names(type(optimizer).__name__)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"torch's state is {kind(state_dict)}; a dict is wanted")
     if not {"param_groups", "state"} <= set(state_dict):
         raise ValueError(
-            f"torch's state has the keys {sorted(state_dict)}; 'state' and 'param_groups' are wanted"
+            f"torch's state has the keys {listed(state_dict)}; 'state' and 'param_groups' are wanted"
         )
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:

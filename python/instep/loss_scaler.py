@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from instep.optimizers.arguments import require_optimizer
+from instep.optimizers.base import _GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
+from instep.wording import difference, kind, shown
 
 if TYPE_CHECKING:
     from instep.optimizers import Optimizer
+    from instep.optimizers.base import _Accumulated
     from instep.optimizers.parameters import Gradients
 
 __all__ = ["LossScaler"]
@@ -54,7 +60,19 @@ class LossScaler:
     False
     >>> scaler.scale
     2.0
+
+    With accumulated gradients, here the mean over two micro-batches:
+
+    >>> for batch in ([1.0, 2.0], [3.0, 4.0]):
+    ...     optimizer.accumulate(scaler.scale / 2 * np.array(batch))
+    >>> scaler.step(optimizer)
+    True
+    >>> w
+    array([-3., -5.], dtype=float32)
     """
+
+    # So that scaler.factor = 2, which would set nothing, is an error.
+    __slots__ = ("__weakref__", "_good_steps", "_growth_interval", "_scale")
 
     def __init__(self, scale: float = 2.0**16, *, growth_interval: int = 2000) -> None:
         self._scale = as_float(scale, _SCALE, "scale")
@@ -66,14 +84,20 @@ class LossScaler:
         """What to multiply the loss by now."""
         return self._scale
 
-    def step(self, optimizer: Optimizer, grads: Gradients) -> bool:
+    def step(self, optimizer: Optimizer, grads: Gradients | _Accumulated = _GRADIENTS) -> bool:
         """Take a step with gradients of the scaled loss; return whether it was taken, not skipped.
+
+        As `Optimizer.step`, with what `Optimizer.accumulate` has added up, or with that alone; it
+        has to be scaled, too. `scale` changes in here only, so all micro-batches have the same.
 
         Raises
         ------
+        TypeError
+            If the first argument is no optimizer.
         ValueError
             If the optimizer was not made with ``nonfinite="skip"``; and what its step raises.
         """
+        require_optimizer(optimizer, "scaler.step(optimizer, grads)")
         if optimizer.nonfinite != "skip":
             raise ValueError(
                 f"the optimizer has nonfinite={optimizer.nonfinite!r}; 'skip' is wanted, or a step "
@@ -101,9 +125,11 @@ class LossScaler:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned. Raises ValueError or TypeError, changing nothing."""
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"the state is {kind(state_dict)}; a dict is wanted")
         if set(state_dict) != set(self.state_dict()):
             raise ValueError(
-                f"the state has the keys {sorted(state_dict)}; {sorted(self.state_dict())} are wanted"
+                f"the keys of the state are not those wanted; {difference(state_dict, self.state_dict())}"
             )
         scale = as_float(state_dict["scale"], _SCALE, "scale")
         interval = _whole("growth_interval", state_dict["growth_interval"], 1)
@@ -115,6 +141,6 @@ class LossScaler:
 
 
 def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is wanted")
-    return value
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is {shown(value)}; a whole number of at least {least} is wanted")
+    return int(value)

@@ -88,7 +88,9 @@ class Optimizer(Settings):
         e = e + (1 - ema_decay) * (p - e), in the same sweep; see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
-        float64 parameters) that always hold the parameters, rounded: written in the same sweep.
+        float64 parameters) that hold the parameters, rounded: written as the optimizer is made, by
+        each step in the same sweep and by loading. After a change of a parameter by hand the copy
+        is the old one until the next step, unless you let NumPy round: ``copy[...] = parameter``.
     state_dtype : dtype or None
         How states are stored: float16 or bfloat16 halve their memory and round them at every step.
         None: float64 for float64 parameters, float32 for the others.
@@ -195,8 +197,9 @@ class Optimizer(Settings):
             The gradients in the container the parameters came in (for groups: a list with an entry
             for each group). Each has its parameter's shape, any strides, and one of the dtypes
             float64, float32, float16 and bfloat16, whatever the parameter's. None leaves its
-            parameter, the parameter's state and its own step count alone. What `accumulate` has
-            added up is added to them; without grads it is all there is.
+            parameter, the parameter's state and its own step count alone; a step of nothing but
+            None counts in `step_count`. What `accumulate` has added up is added to the gradients;
+            without grads it is all there is.
         grad_scale : float, optional
             The gradients are multiplied by this finite number greater than 0 inside the sweep: one
             over the scale of the loss, one over the number of accumulated micro-batches.

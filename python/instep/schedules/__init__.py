@@ -3,8 +3,8 @@
 A schedule is a pure function of the step, in closed form: called with a number it returns a float,
 called with an array it returns a float64 array of that shape, and a resumed run needs nothing but
 its step count to go on exactly. `ReduceOnPlateau` alone has a state. Schedules are frozen
-dataclasses; they compose with `Warmup`, `Sequential` and `*`, also with any other callable of the
-step.
+dataclasses; they compose with `Warmup`, `Sequential` and `*` (and `/` by a number), also with any
+other callable of the step.
 
 >>> from instep.schedules import CosineDecay, Warmup
 >>> lr = Warmup(CosineDecay(1e-3, steps=10_000), steps=500)

@@ -97,6 +97,13 @@ class Schedule(ABC):
         """Return the schedule ``other * self(t)``, or ``other(t) * self(t)``."""
         return Product(other, self) if _is_factor(other) else NotImplemented
 
+    def __truediv__(self, other: float) -> Product:
+        """Return the schedule ``self * (1 / other)``; for powers of 2 that divides to the bit."""
+        divisor: object = other
+        if isinstance(divisor, bool) or not isinstance(divisor, Real):
+            return NotImplemented
+        return self * (1 / float(divisor))
+
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule."""
         arguments = (f"{f.name}={getattr(self, f.name)!r}" for f in _arguments(self))
@@ -182,7 +189,7 @@ def _is_factor(value: object) -> bool:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Product(Schedule):
-    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes.
+    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
 
     Parameters
     ----------
@@ -206,6 +213,8 @@ class Product(Schedule):
     0.5 * Linear(init=0.2, end=0.4, steps=10)
     >>> half(10)
     0.2
+    >>> half / 4
+    0.25 * (0.5 * Linear(init=0.2, end=0.4, steps=10))
     """
 
     factor: float | StepFunction
