@@ -45,10 +45,10 @@ for name, (unit, losses) in runs.items():
 
 if output:
     with picture(output, "One dense unit, 100 random points, lr 0.1") as (curves, fit):
-        fit.plot(x, y, "o", color=GREY, markersize=5)
+        fit.plot(x, y, "o", color=GREY, markersize=5, label="points")
         ends = np.array([[0.0], [1.0]])
         for name, (unit, losses) in runs.items():
             curves.semilogy(np.arange(1, EPOCHS + 1), losses, label=name)
             fit.plot(ends, ends @ unit["weight"] + unit["bias"], label=name)
         curves.set(title="Loss after each epoch", xlabel="epoch", ylabel="mean squared error")
-        fit.set(title="What was found", xlabel="x", ylabel="y")
+        fit.set(title="The unit in the end", xlabel="x", ylabel="y")

@@ -46,12 +46,14 @@ for name, excess in runs.items():
     print(f"{name}: lr 0.1 -> {last_rate:.2e}, {excess[-1]:.2e} above the least loss")
 
 if output:
-    with picture(output, f"Annealing on linear regression: {RUNS} runs") as (rates, losses):
+    with picture(output, f"Annealing on linear regression, mini-batches of {BATCH}") as (
+        rates,
+        losses,
+    ):
         steps = np.arange(EPOCHS * steps_per_epoch)
         for name, lr in RATES.items():
             rates.plot(steps / steps_per_epoch, [lr(int(step)) for step in steps], label=name)
             losses.semilogy(np.arange(1, EPOCHS + 1), runs[name], label=name)
-        rates.set(title="Learning rate", xlabel="epoch", ylabel="lr")
-        losses.set(
-            title="How far from the best", xlabel="epoch", ylabel="mean of loss - least loss"
-        )
+        rates.set(title="Learning rate of each epoch", xlabel="epoch", ylabel="learning rate")
+        losses.set(title=f"How far from the best, mean of {RUNS} runs", xlabel="epoch")
+        losses.set_ylabel("mean squared error above the least")

@@ -56,12 +56,20 @@ if output:
     title = "Logistic regression, gradients by autograd, lr 0.1"
     with picture(output, title) as (curves, points):
         for label, colour in ((0, GREEN), (1, RED)):
-            points.plot(*x[labels == label].T, "o", color=colour, alpha=0.4, markersize=5)
+            points.plot(
+                *x[labels == label].T,
+                "o",
+                color=colour,
+                alpha=0.4,
+                markersize=5,
+                label=f"class {label}",
+            )
         ends = np.array([-3.0, 5.0])
         for name, (params, losses) in runs.items():
             (w1, w2), b = params["w"], params["b"]
             curves.plot(losses, label=name)
             points.plot(ends, -(b + w1 * ends) / w2, label=name)
         curves.set(title="Loss", xlabel="step", ylabel="mean cross-entropy", ylim=(0, None))
-        points.set(title="Two classes and what parts them", xlabel="x₁", ylabel="x₂")
+        points.set(title="Two classes, and where both are equally likely")
+        points.set(xlabel="x₁", ylabel="x₂")
         points.set(xlim=(-3, 5), ylim=(-3, 6.5))

@@ -41,7 +41,7 @@ if output:
     }
     with picture(output, "Gradient descent on x² from 10") as (curve, distance):
         x = np.linspace(-10.5, 10.5, 200)
-        curve.plot(x, x**2, color=GREY, linewidth=5)
+        curve.plot(x, x**2, color=GREY, linewidth=5, label="x²")
         for lr in (0.1, 0.9):
             path = paths[lr][:16]
             curve.plot(path, path**2, "o-", markersize=5, label=f"lr = {lr}", **styles[lr])
@@ -49,5 +49,6 @@ if output:
         for lr, path in paths.items():
             distance.semilogy(np.abs(path), label=f"lr = {lr}", **styles[lr])
         norm = np.linalg.norm(vector, axis=1)
-        distance.semilogy(norm, "--", color="black", label="hundred tens, lr = 0.1")
-        distance.set(title="Distance from the minimum", xlabel="step", ylabel="|x|")
+        distance.semilogy(norm, "--", color="black", label="a hundred tens, lr = 0.1")
+        distance.set(title="Distance from the minimum: lr 0.1 and 0.9 alike")
+        distance.set(xlabel="step", ylabel="|x|, length of the vector")

@@ -1,8 +1,9 @@
-"""L1 against L2 regularisation: 20 inputs of which only 5 matter, 30 noisy points.
+"""L1 against L2 regularisation, and neither: 20 inputs of which only 5 matter, 30 noisy points.
 
-L2 pulls in proportion to the weight and leaves all of them small; L1 pulls equally hard at every
-size and takes those that don't matter to zero. Its pull turns round at zero, so a weight there
-shivers by lr * l1: the learning rate has to fall to zero for the weight to get there.
+L2 pulls in proportion to the weight: it takes the same share off each and leaves none at zero. L1
+pulls equally hard at every size: it takes the same amount off each, and those that are smaller than
+that to zero. Its pull turns round at zero, so a weight there shivers by lr * l1: the learning rate
+has to fall to zero for the weight to get there.
 """
 
 import numpy as np
@@ -11,13 +12,14 @@ from picture import BLUE, GREY, ORANGE, output_path, picture
 import instep
 from instep import schedules
 
-STEPS = 500
+STEPS, POINTS = 500, 30
 
 rng = np.random.default_rng(0)
 truth = np.zeros(20)
 truth[[1, 4, 9, 12, 17]] = [3.0, -2.0, 1.5, -1.0, 2.5]
-x = rng.standard_normal((30, 20))
-y = x @ truth + rng.standard_normal(30)
+# Inputs that are not correlated, so that what is done to a weight is the regularisation's alone.
+x = np.sqrt(POINTS) * np.linalg.qr(rng.standard_normal((POINTS, 20)))[0]
+y = x @ truth + rng.standard_normal(POINTS)
 
 
 def train(**regularisation):
@@ -27,7 +29,7 @@ def train(**regularisation):
     optimizer = instep.SGD(w, lr=lr, **regularisation)
     path = [w.copy()]
     for _ in range(STEPS):
-        optimizer.step(2 * x.T @ (x @ w - y) / len(x))
+        optimizer.step(2 * x.T @ (x @ w - y) / POINTS)
         path.append(w.copy())
     return np.array(path)
 
@@ -37,18 +39,32 @@ runs = {"neither": train(), "L2": train(weight_decay=0.5), "L1": train(l1=0.5)}
 
 for name, path in runs.items():
     zeros = np.sum(np.abs(path[-1]) < 1e-3)
-    error = np.linalg.norm(path[-1] - truth)
-    print(f"{name}: {zeros} of 20 weights below 0.001, {error:.2f} from the truth")
+    length, error = np.linalg.norm(path[-1]), np.linalg.norm(path[-1] - truth)
+    print(
+        f"{name}: {zeros} of 20 weights below 0.001, length {length:.3f}, "
+        f"{error:.3f} from the truth"
+    )
 
 if output:
-    with picture(output, "L1 against L2: 15 of 20 weights should be zero", 3) as (bars, *paths):
+    colours = {"neither": GREY, "L2": ORANGE, "L1": BLUE}
+    title = "L1 against L2: 15 of 20 weights should be zero"
+    with picture(output, title, 3) as (bars, pulled, small):
         k = np.arange(20)
         bars.plot(k, truth, "_", color="black", markersize=13, markeredgewidth=2, label="truth")
-        bars.bar(k - 0.2, runs["L2"][-1], 0.4, color=ORANGE, label="L2")
-        bars.bar(k + 0.2, runs["L1"][-1], 0.4, color=BLUE, label="L1")
+        for place, (name, path) in zip((-0.27, 0, 0.27), runs.items(), strict=True):
+            bars.bar(k + place, path[-1], 0.27, color=colours[name], label=name)
         bars.set(title="Weights in the end", xlabel="input", ylabel="weight", xticks=k[::2])
-        for axes, name, colour in zip(paths, ("L2", "L1"), (ORANGE, BLUE), strict=True):
-            axes.axhline(0, color=GREY, linewidth=3)
-            axes.plot(runs[name][:, truth == 0], color=colour, linewidth=0.8)
-            axes.set(title=f"{name}: the 15 that should be zero", xlabel="step", ylabel="weight")
-            axes.set(ylim=(-0.65, 0.65))
+
+        plain = runs["neither"][-1]
+        pulled.axline((0, 0), slope=1, color=GREY, linewidth=3, label="neither")
+        for name, marker in (("L2", "o"), ("L1", "s")):
+            pulled.plot(
+                plain, runs[name][-1], marker, color=colours[name], markersize=5, label=name
+            )
+        pulled.set(title="What each takes off a weight")
+        pulled.set(xlabel="weight with neither", ylabel="weight with L2 or L1")
+
+        for name, path in runs.items():
+            size = np.median(np.abs(path[1:, truth == 0]), axis=1)
+            small.semilogy(np.arange(1, STEPS + 1), size, color=colours[name], label=name)
+        small.set(title="The 15 that should be zero", xlabel="step", ylabel="median of |weight|")

@@ -46,5 +46,6 @@ if output:
             valley.plot(*path.T, ".-", linewidth=1.2, markersize=6, label=name)
             excess = [line.excess(theta) for theta in path]
             losses.semilogy(excess, label=name)
-        valley.set_title("theta after each step")
-        losses.set(title="How far from the best", xlabel="step", ylabel="loss - least loss")
+        valley.set_title("Theta after each step, in the valley of the loss")
+        losses.set(title="How far from the best", xlabel="step")
+        losses.set_ylabel("mean squared error above the least")

@@ -25,9 +25,12 @@ class StraightLine:
         return float(np.mean(difference**2))  # for the best residuals are orthogonal to features
 
     def report(self, theta: np.ndarray) -> str:
-        """Say where theta is."""
-        excess = self.excess(theta)
-        return f"theta = ({theta[0]:.4f}, {theta[1]:.4f}), {excess:.2e} above the least loss"
+        """Say where theta is, and what the loss is there."""
+        loss, excess = np.mean((self.features @ theta - self.y) ** 2), self.excess(theta)
+        return (
+            f"theta = ({theta[0]:.4f}, {theta[1]:.4f}), "
+            f"mean squared error {loss:.4f}, {excess:.2e} above the least"
+        )
 
     def gradient(self, theta: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
         """Return the gradient of the mean squared error over all points, or over some rows."""
@@ -47,5 +50,6 @@ class StraightLine:
         excess = np.reshape([self.excess(theta) for theta in thetas], intercept.shape)
         levels = np.geomspace(0.01, excess.max(), 14)
         axes.contour(intercept, slope, excess, levels, colors=GREY, linewidths=0.8)
+        axes.plot([], [], color=GREY, linewidth=0.8, label="equal loss")
         axes.plot(*self.best, "*", color="black", markersize=13, zorder=5, label="least squares")
         axes.set(xlabel="intercept", ylabel="slope")
