@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit statuses, and what it does not import."""
 
 import json
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -136,6 +137,38 @@ def test_module_passes_the_status_on():
     assert done.returncode == 1
     message = "the demo needs scikit-learn, which is missing: pip install 'instep[demo]'"
     assert done.stderr == f"instep demo: {message}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error on Windows")
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], ["info"], ["info", "--json"], ["bench", "10", "--seconds", "0.01"]],
+    ids=" ".join,
+)
+def test_whoever_reads_may_stop(arguments):
+    """As ``instep info | head -1``, where head has ended before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Unbuffered, argparse itself would pass over what it can't write of its help.
+    buffered = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "instep", *arguments],
+            stdout=writer,
+            env=buffered,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_nobody_reads(monkeypatch):
+    """Without standard output, as under pythonw."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["info"]) == 0
 
 
 # --- instep info

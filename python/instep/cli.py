@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -67,14 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The arguments after the program's name; those of this process by default.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:  # also after --help, which leaves by SystemExit
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough: instep info | head -1
+        # What was not written is still in the buffer, and Python would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130  # what shells report for a program ended by Ctrl-C
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv)
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] | None = arguments.run
     if run is None:
         parser.print_help()
         return 0
-    try:
-        return run(arguments)
-    except KeyboardInterrupt:
-        return 130  # what shells report for a program ended by Ctrl-C
+    return run(arguments)

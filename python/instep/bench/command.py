@@ -121,7 +121,8 @@ def _setting() -> str:
     return (
         f"Adam, float32: time of a step, median over turns. instep {how['version']}, {how['isa']['used']}, "
         f"{threads} thread{'' if threads == 1 else 's'}; NumPy {how['numpy']}.\n"
-        "Memory limit: a loop that moves the same bytes and computes next to nothing."
+        "Memory limit: a loop that moves the same bytes and computes next to nothing; reached: of that limit as\n"
+        "measured beside the step, in turns. What else computes here disturbs both by turns, so it may exceed 100 %."
     )
 
 
