@@ -7,7 +7,6 @@
 #include "python/introspection.hpp"
 #include "python/measurement.hpp"
 #include "python/plan.hpp"
-#include "runtime/cpu.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/team.hpp"
 

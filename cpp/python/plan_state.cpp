@@ -2,6 +2,7 @@
 //
 // Whatever changes several arrays is one call from Python: a Ctrl-C comes before it or after it, never half-way.
 #include <stdexcept>
+#include <utility>
 
 #include "python/plan.hpp"
 #include "runtime/levels.hpp"

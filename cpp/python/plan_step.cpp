@@ -1,6 +1,5 @@
 // The step of a Plan: every check of the gradients, before anything changes, and then the step itself.
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
 #include "python/gil.hpp"

@@ -53,7 +53,6 @@ public:
 
     std::size_t count() const { return tensors_.size(); }
     Tensor& tensor(std::size_t i) { return *tensors_[i]; }
-    const Tensor& tensor(std::size_t i) const { return *tensors_[i]; }
 
     // Completed steps of a tensor.
     std::int64_t steps(std::size_t i) const { return turns_[i].steps; }
