@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -41,6 +45,45 @@ def test_every_optimizer_has_an_example(name: str) -> None:
         all(section in cls.__doc__ for section in ("Examples", "Parameters"))
         or "`SGD`" in cls.__doc__
     )
+
+
+PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop]
+
+
+def public_callables(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public function and class of a module, and the classes' public methods."""
+    for name in module.__all__:
+        found = getattr(module, name)
+        if isinstance(found, type) and not issubclass(found, Exception):
+            yield name, found
+            for attribute, method in inspect.getmembers(found, inspect.isroutine):
+                if not attribute.startswith("_"):
+                    yield f"{name}.{attribute}", method
+        elif inspect.isfunction(found):
+            yield name, found
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_signatures_are_there_to_be_read(module: ModuleType) -> None:
+    names = []
+    for name, found in public_callables(module):
+        signature = inspect.signature(found)
+        types = [parameter.annotation for parameter in signature.parameters.values()]
+        for annotation in (*types, signature.return_annotation):
+            assert not inspect.formatannotation(annotation).startswith(("'", '"')), name
+        assert "object at 0x" not in str(signature), name
+        assert inspect.getdoc(found), f"{name} has no docstring"
+        names.append(name)
+    assert len(names) > 1
+
+
+def test_a_step_without_gradients_in_its_signature() -> None:
+    (default,) = re.findall("grads: .* = (.*), \\*", str(inspect.signature(instep.Adam.step)))
+    assert default == "<accumulated gradients>"
+
+
+def test_dir_has_what_is_public() -> None:
+    assert dir(instep) == sorted(instep.__all__)
 
 
 def python_blocks(path: Path) -> list[str]:

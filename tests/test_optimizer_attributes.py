@@ -225,6 +225,9 @@ def test_help_is_whole(rule: Any) -> None:
         entries = re.findall(rf"^ \|  (?:\w+, )*{name}(?:, \w+)* : .+\n \|      \w", page, re.M)
         assert len(entries) == 1, name
     assert "can't be updated in place" in page
+    before_titles = re.findall(r"\n \|(.*)\n \|  [A-Z]\w+\n \|  --", page)
+    assert len(before_titles) >= 3
+    assert not any(line.strip() for line in before_titles)
     assert "weight_decay of all groups, to read and set." in page
 
 

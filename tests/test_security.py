@@ -28,6 +28,7 @@ IN_CPP = re.compile(r"PyRun_|Py_Compile|PyEval_Eval|PyMarshal|py::(eval|exec)|dl
 
 # Files that open others, and those that import by a name that is not written out there, with whence it comes.
 OPEN = {
+    "cli.py": "the null device",
     "_openmp.py": "/proc/self/maps",
     "threads.py": "the cgroup's quota",
     "checkpoint_format.py": "checkpoints",

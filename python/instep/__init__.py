@@ -7,6 +7,12 @@
 ...     optimizer.step(2 * weights)        # the gradient of the sum of squares
 >>> bool(np.all(np.abs(weights) < 0.01))
 True
+
+`SGD`, `Momentum`, `RMSprop`, `Adam` and `AdamW` change arrays in place; what all of them take is
+said by `Optimizer`. `instep.schedules` has learning rates that change with the step, `LossScaler`
+is for float16 gradients, `instep.checkpoint` saves and loads a run, `instep.interop` goes between
+here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use of this machine,
+`config` tells what they do use. ``instep --help`` lists the commands.
 """
 
 import importlib
@@ -32,6 +38,10 @@ else:  # hidden from type checkers, for which every name would be there
         if name == "checkpoint":  # on first use: it brings hashlib and json, which a step needs not
             return importlib.import_module("instep.checkpoint")
         raise AttributeError(f"module 'instep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 configuration._set_idle_threads(_how_idle_threads_wait)

@@ -20,13 +20,11 @@ line ``instep inspect FILE``) says what is in it. They need ``pip install 'inste
 >>> folder.cleanup()
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +38,10 @@ from instep.checkpoint_format import (
     write_durably,
 )
 from instep.loss_scaler import LossScaler
-from instep.optimizers import state
+from instep.optimizers import Optimizer, state
 from instep.optimizers.arguments import require_optimizer
+from instep.optimizers.parameters import Array
 from instep.wording import kind
-
-if TYPE_CHECKING:
-    from instep.optimizers import Optimizer
-    from instep.optimizers.parameters import Array
 
 __all__ = ["SCHEMA", "CheckpointError", "inspect", "load", "save"]
 

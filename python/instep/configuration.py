@@ -1,7 +1,5 @@
 """What was compiled, what this machine supports, what is used."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,8 +8,6 @@
 (0.1, 1.0)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which instruction-set level the kernels use."""
 
-from __future__ import annotations
-
 import os
 
 from instep import _core

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instep import documentation
 from instep.optimizers.arguments import require_optimizer
 from instep.optimizers.base import _GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
@@ -23,6 +24,7 @@ __all__ = ["LossScaler"]
 _SCALE = Interval(2.0**-24, 2.0**100)
 
 
+@documentation.without_quotes
 class LossScaler:
     """A factor for the loss that keeps small float16 gradients from vanishing.
 

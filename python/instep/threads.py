@@ -1,7 +1,5 @@
 """How many threads a step uses."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

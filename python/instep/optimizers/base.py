@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from instep import _core
-from instep.optimizers import documentation, state
+from instep import _core, documentation
+from instep.optimizers import state
 from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
 from instep.optimizers.parameters import (
     Array,
@@ -35,6 +35,9 @@ class _Accumulated(Enum):
 
     GRADIENTS = "accumulated gradients"
 
+    def __repr__(self) -> str:  # as signatures show it
+        return f"<{self.value}>"
+
 
 _GRADIENTS = _Accumulated.GRADIENTS  # an enum's member costs a look-up that a step can feel
 
@@ -52,6 +55,7 @@ class Shared(TypedDict, total=False):
     state_dtype: npt.DTypeLike | None
 
 
+@documentation.without_quotes
 class Optimizer(Settings):
     """Base of the optimizers; use one of `SGD`, `Momentum`, `RMSprop`, `Adam`, `AdamW`.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 
+from instep import documentation
 from instep.schedules.arguments import found, number, positive_count, step_function
 from instep.schedules.serialisation import to_dict
 
@@ -23,6 +24,7 @@ StepFunction: TypeAlias = Callable[[float], float]
 LARGEST_STEP = 1e300  # leaves the formulas room: none overflows on its way
 
 
+@documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule(ABC):
     """A hyperparameter as a function of the number of completed steps.
@@ -187,6 +189,7 @@ def _is_factor(value: object) -> bool:
     return isinstance(value, Real) or callable(value)
 
 
+@documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class Product(Schedule):
     """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.

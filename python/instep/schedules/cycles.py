@@ -1,7 +1,5 @@
 """Schedules that rise again: once, or in every period."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import expm1, log, log1p, pi

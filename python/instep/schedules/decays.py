@@ -1,7 +1,5 @@
 """Schedules that fall (or grow) without an end of their own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import sqrt
 

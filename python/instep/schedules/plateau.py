@@ -1,7 +1,5 @@
 """The one schedule that looks at the training's progress, not at the step."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from instep import documentation
 from instep.schedules.arguments import count, exact_fields, found
 from instep.schedules.loading import Loading
 
@@ -49,6 +50,7 @@ def shared(values: Iterable[Any]) -> dict[int, int]:
     return {identity: number for number, identity in enumerate(several)}
 
 
+@documentation.without_quotes
 def from_dict(stored: dict[str, Any]) -> Schedule:
     """Make the schedule that `Schedule.to_dict` described. Nothing in `stored` is executed.
 

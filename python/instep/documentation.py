@@ -1,8 +1,8 @@
-"""Signatures and docstrings of the rules, made whole: what rules share is written once.
+"""What ``help`` and `inspect.signature` show: signatures to read, and of the rules whole ones.
 
 A rule's constructor names its own arguments and takes the shared ones as keywords
 (``**shared: Unpack[Shared]``, which type checkers and editors read); its docstring says "As for
-`Optimizer`." of them. Who asks at run time, by ``help`` or `inspect.signature`, gets both in full.
+`Optimizer`." of them: what rules share is written once. Who asks at run time gets both in full.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["complete", "keywords"]
+__all__ = ["complete", "keywords", "without_quotes"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 # A line with names, perhaps their type, and the indented lines that describe them.
 _ENTRY = re.compile(r"^(?P<names>\w[\w, ]*?)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)", re.M)
@@ -25,7 +27,22 @@ def complete(rule: type[Any]) -> None:
         bases = {base.__name__: base.__doc__ or "" for base in rule.__mro__}
         rule.__doc__ = _complete_docstring(rule.__doc__, bases)
     if "__init__" in vars(rule):
+        without_quotes(rule)
         _complete_signature(rule, vars(rule)["__init__"])
+
+
+def without_quotes(what: Decorated) -> Decorated:
+    """Decorate a function, or a class for its functions: signatures show types as the source does.
+
+    Of annotations that are not evaluated they show strings, up to Python 3.13 with the quotes.
+    """
+    for function in vars(what).values() if isinstance(what, type) else [what]:
+        if inspect.isfunction(function):
+            types = function.__annotations__
+            for name, annotation in types.items():
+                if isinstance(annotation, str):
+                    types[name] = _Source(annotation)
+    return what
 
 
 def keywords(rule: type[Any]) -> tuple[str, ...]:
@@ -50,7 +67,7 @@ def _entries(docstring: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in _ENTRY.finditer(inspect.cleandoc(docstring)):
         for name in entry["names"].split(", "):
-            found.setdefault(name, entry[0])
+            found.setdefault(name, entry[0].rstrip() + "\n")
     return found
 
 
@@ -65,3 +82,12 @@ def _complete_signature(rule: type[Any], init: Callable[..., None]) -> None:
     inherited = [p for n, p in others.items() if p.kind is p.KEYWORD_ONLY and n not in own]
     whole: Any = init
     whole.__signature__ = signature.replace(parameters=[*own.values(), *inherited])
+
+
+class _Source(str):
+    """An annotation that shows itself as it was written."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
