@@ -1,10 +1,10 @@
 #include "case.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "array.hpp"

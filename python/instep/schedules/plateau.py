@@ -1,11 +1,14 @@
 """The one schedule that looks at the training's progress, not at the step."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from instep import documentation
 from instep.schedules.arguments import (
     count,
     exact_fields,
@@ -28,6 +31,7 @@ class _Progress(NamedTuple):
     reductions: int = 0
 
 
+@documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class ReduceOnPlateau(Schedule):
     """Reduce the value whenever a metric has stopped improving.
