@@ -32,21 +32,6 @@ def test_examples_in_docstrings(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in instep.__all__ if isinstance(getattr(instep, n), type)]
-)
-def test_every_optimizer_has_an_example(name: str) -> None:
-    cls = getattr(instep, name)
-    if cls is instep.Optimizer:
-        return
-    examples = doctest.DocTestFinder(recurse=False).find(cls, name)
-    assert examples[0].examples, f"{name} has no example"
-    assert (
-        all(section in cls.__doc__ for section in ("Examples", "Parameters"))
-        or "`SGD`" in cls.__doc__
-    )
-
-
 PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop]
 
 
@@ -75,6 +60,19 @@ def test_signatures_are_there_to_be_read(module: ModuleType) -> None:
         assert inspect.getdoc(found), f"{name} has no docstring"
         names.append(name)
     assert len(names) > 1
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_whatever_is_public_has_an_example(module: ModuleType) -> None:
+    for name, found in public_callables(module):
+        if "." in name or found is instep.Optimizer:
+            continue  # its rules have examples
+        (example, *_) = doctest.DocTestFinder(recurse=False).find(found, name)
+        assert example.examples, f"{name} has no example"
+        sections = inspect.getdoc(found) or ""
+        if set(inspect.signature(found).parameters):
+            assert "Parameters\n-" in sections, name
+            assert "Raises\n-" in sections or found is instep.schedules.Schedule, name
 
 
 def test_a_step_without_gradients_in_its_signature() -> None:

@@ -54,11 +54,32 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
     or a loop over ``d["state"]``. Schedules are given at their present value: torch keeps its own.
 
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of any rule; `Momentum` is torch's SGD.
+
+    Returns
+    -------
+    dict
+        ``state`` (number of the parameter -> its states and step) and ``param_groups``, as torch
+        has them.
+
     Raises
     ------
+    TypeError
+        If the argument is no optimizer.
     ValueError
         If the optimizer does what torch's rule can't: ``l1``, ``clip_value``, ``lr_in_velocity``,
         ``eps_inside_sqrt``, gradients still accumulated.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> optimizer = instep.Momentum(np.ones(2), lr=0.5)
+    >>> optimizer.step(np.ones(2))
+    >>> instep.interop.to_torch_state_dict(optimizer)["state"]
+    {0: {'momentum_buffer': array([1., 1.])}}
     """
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer).__name__
@@ -96,12 +117,31 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     not imported. Hyperparameters are taken over but for those that are schedules here. The step
     count becomes the largest among the parameters (SGD in torch counts none: it stays).
 
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of any rule; `Momentum` is torch's SGD. Its parameters are left alone: copy the weights too.
+    state_dict : dict
+        With ``state`` and ``param_groups``; tensors or arrays in it.
+
     Raises
     ------
     TypeError, ValueError
         If anything doesn't fit; nothing has changed then.
     RuntimeError
         Inside ``averaged()``.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> state = {"momentum_buffer": np.array([1.0, 2.0])}
+    >>> group = {"lr": 0.5, "momentum": 0.75, "params": [0]}
+    >>> optimizer = instep.Momentum(np.ones(2))
+    >>> instep.interop.from_torch_state_dict(
+    ...     optimizer, {"state": {0: state}, "param_groups": [group]}
+    ... )
+    >>> optimizer.lr, optimizer.momentum, optimizer.state["0"]["momentum_buffer"]
+    (0.5, 0.75, array([1., 2.]))
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
     shared = _shared_names(type(optimizer).__name__)

@@ -36,6 +36,8 @@ def set_isa(name: str) -> None:
 
     Raises
     ------
+    TypeError
+        If `name` is no str.
     ValueError
         If the level is unknown or can't be used here.
 

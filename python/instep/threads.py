@@ -125,6 +125,12 @@ def get_num_threads() -> int:
     process's affinity and the quota of its cgroup; or the environment's ``INSTEP_NUM_THREADS``; or
     what `set_num_threads` said last. In a forked child 1, whatever is set: it steps on the calling
     thread.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.get_num_threads() >= 1
+    True
     """
     return _core.threads()
 
@@ -132,6 +138,16 @@ def get_num_threads() -> int:
 @contextmanager
 def num_threads(n: int | None) -> Iterator[None]:
     """Let steps use at most n threads inside a ``with`` block, in the whole process.
+
+    Parameters
+    ----------
+    n : int or None
+        As for `set_num_threads`. At the block's end it is as it was before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `set_num_threads`.
 
     Examples
     --------

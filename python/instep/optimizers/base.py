@@ -89,21 +89,25 @@ class Optimizer(Settings):
         FloatingPointError, which changes nothing either. The last two read the gradients once more.
     ema_decay : float, callable or None
         Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
-        e = e + (1 - ema_decay) * (p - e), in the same sweep; see `averaged`.
+        e = e + (1 - ema_decay) * (p - e), in the same sweep and in the arithmetic's type (float64
+        for float64 parameters, float32 for the others); see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
         float64 parameters) that hold the parameters, rounded: written as the optimizer is made, by
         each step in the same sweep and by loading. After a change of a parameter by hand the copy
         is the old one until the next step, unless you let NumPy round: ``copy[...] = parameter``.
     state_dtype : dtype or None
-        How states are stored: float16 or bfloat16 halve their memory and round them at every step.
-        None: float64 for float64 parameters, float32 for the others.
+        How states are stored: float16 or bfloat16 (or "bfloat16", which imports ml_dtypes) halve
+        their memory and round them at every step; float32 does so for float64 parameters. None:
+        float64 for float64 parameters, float32 for the others.
 
     Raises
     ------
     TypeError, ValueError
         If a parameter can't be updated in place (read-only, misaligned, byte-swapped, of another
         dtype, overlapping itself or another), or a hyperparameter is out of its range.
+    ImportError
+        If state_dtype is "bfloat16" and ml_dtypes is missing.
 
     """
 
@@ -217,11 +221,23 @@ class Optimizer(Settings):
             moved or made read-only. Nothing has changed then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN. Nothing has changed.
+        RuntimeError
+            Inside ``averaged()``; from a schedule or a signal handler in the middle of a step of
+            this optimizer; in a process that was forked while another thread stepped it.
 
         Notes
         -----
         Threads that step the same optimizer take turns. Long steps release the GIL. What a schedule
         raises comes through as it is, with a note of whose schedule it was; nothing has changed then.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> params = {"w": np.ones(2), "b": np.ones(1)}
+        >>> optimizer = instep.SGD(params, lr=0.5)
+        >>> optimizer.step({"w": np.array([1.0, 2.0]), "b": None})
+        >>> params
+        {'w': array([0.5, 0. ]), 'b': array([1.])}
         """
         change = self._change  # what a schedule or another thread sets from here on is a later one
         evaluate = (
@@ -275,7 +291,14 @@ class Optimizer(Settings):
 
         For evaluation: the parameters' arrays hold the averages, rounded to their dtypes, inside
         the block, and afterwards what they held before, also when the body raises. `step` refuses
-        to run inside. Needs ``ema_decay``.
+        to run inside.
+
+        Raises
+        ------
+        ValueError
+            If the optimizer was made without ``ema_decay``.
+        RuntimeError
+            Inside another such block.
 
         Examples
         --------
@@ -326,8 +349,9 @@ class Optimizer(Settings):
     def grad_norm(self) -> float | None:
         """Euclidean norm of all gradients of the last step, before clipping; None without one.
 
-        It is computed where ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise".
-        ``clip_norm=math.inf`` computes it and clips nothing.
+        Of those that were given, times ``grad_scale``, in float64. It is computed where
+        ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise"; ``clip_norm=math.inf`` computes
+        it and clips nothing.
         """
         return self._plan.grad_norm
 

@@ -34,6 +34,20 @@ class Schedule(ABC):
 
     Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: comparison, hash and text are
     written here once, and generating them for every class would double the time of the import.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from instep.schedules import Schedule, Warmup
+    >>> @dataclass(frozen=True, eq=False, repr=False)
+    ... class Halving(Schedule):
+    ...     init: float
+    ...
+    ...     def _value(self, t):
+    ...         return self.init * 0.5**t
+    >>> f = Warmup(Halving(1.0) * 8, steps=4)
+    >>> f(2), f([4, 5])
+    (4.0, array([8., 4.]))
     """
 
     # Makes NumPy's numbers leave `number * schedule` to __rmul__.
