@@ -40,12 +40,5 @@ for name, path in paths.items():
 
 if output:
     title = f"Linear regression, {EPOCHS} epochs of 100 points"
-    with picture(output, title) as (valley, losses):
-        line.draw_valley(valley, 4.6)
-        for name, path in paths.items():
-            valley.plot(*path.T, ".-", linewidth=1.2, markersize=6, label=name)
-            excess = [line.excess(theta) for theta in path]
-            losses.semilogy(excess, label=name)
-        valley.set_title("Theta after each epoch, in the valley of the loss")
-        losses.set(title="How far from the best", xlabel="epoch")
-        losses.set_ylabel("mean squared error above the least")
+    with picture(output, title) as axes:
+        line.draw(axes, paths, unit="epoch", limit=4.6)

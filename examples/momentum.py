@@ -40,12 +40,5 @@ for name, path in paths.items():
 
 if output:
     title = f"Momentum on linear regression: lr 0.02, {STEPS} steps"
-    with picture(output, title) as (valley, losses):
-        line.draw_valley(valley, 6.2)
-        for name, path in paths.items():
-            valley.plot(*path.T, ".-", linewidth=1.2, markersize=6, label=name)
-            excess = [line.excess(theta) for theta in path]
-            losses.semilogy(excess, label=name)
-        valley.set_title("Theta after each step, in the valley of the loss")
-        losses.set(title="How far from the best", xlabel="step")
-        losses.set_ylabel("mean squared error above the least")
+    with picture(output, title) as axes:
+        line.draw(axes, paths, unit="step", limit=6.2)

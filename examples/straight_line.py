@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,23 @@ class StraightLine:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def draw_valley(self, axes: Any, limit: float) -> None:
-        """Draw the loss over theta as contours, and a star where it is least."""
+    def draw(self, axes: Any, paths: Mapping[str, np.ndarray], unit: str, limit: float) -> None:
+        """Draw the ways that theta took, by name, and how far from the best it was on them.
+
+        A path has a row for each `unit` of time; contours reach from 0 to `limit`.
+        """
+        valley, losses = axes
         intercept, slope = np.meshgrid(*2 * [np.linspace(-0.3, limit, 80)])
         thetas = np.stack([intercept.ravel(), slope.ravel()], axis=1)
         excess = np.reshape([self.excess(theta) for theta in thetas], intercept.shape)
         levels = np.geomspace(0.01, excess.max(), 14)
-        axes.contour(intercept, slope, excess, levels, colors=GREY, linewidths=0.8)
-        axes.plot([], [], color=GREY, linewidth=0.8, label="equal loss")
-        axes.plot(*self.best, "*", color="black", markersize=13, zorder=5, label="least squares")
-        axes.set(xlabel="intercept", ylabel="slope")
+        valley.contour(intercept, slope, excess, levels, colors=GREY, linewidths=0.8)
+        valley.plot([], [], color=GREY, linewidth=0.8, label="equal loss")
+        valley.plot(*self.best, "*", color="black", markersize=13, zorder=5, label="least squares")
+        for name, path in paths.items():
+            valley.plot(*path.T, ".-", linewidth=1.2, markersize=6, label=name)
+            losses.semilogy([self.excess(theta) for theta in path], label=name)
+        valley.set(title=f"Theta after each {unit}, in the valley of the loss")
+        valley.set(xlabel="intercept", ylabel="slope")
+        losses.set(title="How far from the best", xlabel=unit)
+        losses.set_ylabel("mean squared error above the least")
