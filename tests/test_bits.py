@@ -231,12 +231,24 @@ def test_a_variance_that_rounding_makes_negative_is_zero(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_nan_of_all_ones_is_not_rounded_to_zero(level: str) -> None:
+@pytest.mark.parametrize(("float_", "int_"), [("f4", "u4"), ("f8", "u8")])
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [("float16", {0x7E00, 0xFE00}), ("bfloat16", {0x7FC0})]
+)
+def test_every_nan_is_stored_as_one(
+    dtype: str, stored: set[int], float_: str, int_: str, level: str
+) -> None:
+    """Whatever its payload, which cut or rounded might leave infinity or zero; float16 has a sign."""
     use_level(level)
-    p = np.zeros(40, "f4")
-    optimizer = instep.Momentum(p, state_dtype="bfloat16")
-    optimizer.step(np.full(40, 2**31 - 1, np.uint32).view("f4"))
-    assert np.isnan(optimizer.state["0"]["momentum_buffer"].astype("f4")).all()
+    quiet = int(np.array(np.nan, float_).view(int_))
+    infinity = int(np.array(np.inf, float_).view(int_))
+    all_ones = np.iinfo(int_).max >> 1
+    negative = np.iinfo(int_).max - all_ones
+    patterns = [p | sign for p in (quiet, all_ones, infinity | 1) for sign in (0, negative)]
+    optimizer = instep.Momentum(np.zeros(48, float_), state_dtype=dtype)
+    optimizer.step(np.tile(np.array(patterns, int_), 8).view(float_))
+    found = optimizer.state["0"]["momentum_buffer"].view(np.uint16)
+    assert set(found.tolist()) <= stored
 
 
 @pytest.mark.parametrize("level", LEVELS)
