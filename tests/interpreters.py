@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -15,16 +16,24 @@ def environment(**more: str) -> dict[str, str]:
     return {**clean, **more}
 
 
-def run(code: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a fresh interpreter with these variables; a hang raises TimeoutExpired."""
+def python(
+    *arguments: str | Path, timeout: float = 60, folder: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter with these arguments and variables; a hang raises TimeoutExpired."""
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, *arguments],
+        cwd=folder,
         env=environment(**more),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+def run(code: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a fresh interpreter with these variables."""
+    return python("-c", textwrap.dedent(code), timeout=timeout, **more)
 
 
 def output(code: str, timeout: float = 60, **more: str) -> str:

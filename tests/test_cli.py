@@ -7,6 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from interpreters import environment, python
 
 import instep
 from instep import cli, info
@@ -15,12 +16,6 @@ from instep import cli, info
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def in_a_process(*arguments):
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_without_a_command_prints_the_help(capsys):
@@ -113,7 +108,7 @@ def test_a_command_imports_only_what_it_needs():
         "main(['info']);"
         "print('loaded:', *(n for n in names if n in sys.modules))"
     )
-    done = in_a_process("-c", code)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     loaded = [line for line in done.stdout.splitlines() if line.startswith("loaded:")]
     assert loaded == ["loaded:", "loaded: instep.info"]
@@ -123,17 +118,17 @@ def test_a_command_imports_only_what_it_needs():
 
 
 def test_module_prints_the_version():
-    done = in_a_process("-W", "error", "-m", "instep", "--version")
+    done = python("-W", "error", "-m", "instep", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"instep {instep.__version__}\n", "")
 
 
 def test_module_passes_the_status_on():
-    assert in_a_process("-m", "instep", "nonsense").returncode == 2
+    assert python("-m", "instep", "nonsense").returncode == 2
     code = (
         "import runpy, sys; sys.modules['sklearn'] = None; sys.argv = ['instep', 'demo', '--quiet'];"
         "runpy.run_module('instep', run_name='__main__')"
     )
-    done = in_a_process("-c", code)
+    done = python("-c", code)
     assert done.returncode == 1
     message = "the demo needs scikit-learn, which is missing: pip install 'instep[demo]'"
     assert done.stderr == f"instep demo: {message}\n"
@@ -150,7 +145,7 @@ def test_whoever_reads_may_stop(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     # Unbuffered, argparse itself would pass over what it can't write of its help.
-    buffered = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    buffered = environment(PYTHONUNBUFFERED="")
     try:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "instep", *arguments],

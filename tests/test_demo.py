@@ -3,14 +3,13 @@
 import io
 import itertools
 import math
-import os
 import re
 import struct
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from interpreters import python
 from threadpoolctl import threadpool_limits
 
 import instep
@@ -254,15 +253,8 @@ def test_setting():
 
 
 def test_the_whole_demo(tmp_path):
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "instep", "demo"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = python("-W", "error", "-m", "instep", "demo", **one_thread)
     assert (done.returncode, done.stderr) == (0, "")
     accuracies = re.search(r"^accuracy on held-out images +(\S+)% +(\S+)%$", done.stdout, re.M)
     assert accuracies is not None, done.stdout

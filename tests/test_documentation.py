@@ -7,14 +7,13 @@ import importlib
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from interpreters import python
 
 import instep
 
@@ -97,14 +96,7 @@ def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
     blocks = python_blocks(path)
     if not blocks:
         pytest.skip("no Python on this page")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-W", "error", "-c", "\n".join(blocks), folder=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from math import cos, pi, prod, sqrt
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from interpreters import python
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -24,18 +23,10 @@ autograd_needed = pytest.mark.skipif(
 )
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str) -> CompletedProcess[str]:
     # Elsewhere than with Agg a figure would want a screen.
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    more = {"MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    return python("-W", "error", *command, folder=folder, **more)
 
 
 def numbers(output: str, label: str) -> list[float]:
