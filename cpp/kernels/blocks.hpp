@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/formats.hpp"
+#include "kernels/stream.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -125,6 +126,31 @@ void store_block(const Operand& operand, std::int64_t begin, std::int64_t count,
                 store_strided<F>(operand.data + offset, stride, buffer + done, run);
         });
     });
+}
+
+// The same past the caches, where the elements lie side by side; finish_streams has to follow.
+template <class T>
+INSTEP_NOINLINE void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
+    if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
+    with_format(operand.format, [&](auto format) {
+        using F = decltype(format);
+        constexpr std::int64_t size = sizeof(typename F::Stored);
+        alignas(64) char rounded[block_elements<T> * size];
+        store_dense<F>(rounded, buffer, count);
+        stream(operand.data + begin * size, rounded, count * size);
+    });
+}
+
+// Elements from `begin` on to where a cache line of the operand begins, no more than `most`: blocks from there on
+// stream whole lines.
+inline std::int64_t to_next_line(const Operand& operand, std::int64_t begin, std::int64_t most) {
+    std::int64_t count = 0;
+    with_format(operand.format, [&](auto format) {
+        constexpr std::int64_t size = sizeof(typename decltype(format)::Stored);
+        const auto place = reinterpret_cast<std::uintptr_t>(operand.data + begin * size) % 64;
+        count = static_cast<std::int64_t>(64 - place) % 64 / size;
+    });
+    return count < most ? count : most;
 }
 
 // Where one operand's current block lies, and whether it has to be written back.

@@ -9,12 +9,16 @@ namespace {
 
 inline bool any_but_scale(const GradientTerms& terms) { return terms.clipped || terms.negated || terms.l2 || terms.l1; }
 
-inline bool any(const GradientTerms& terms) { return terms.scaled || any_but_scale(terms); }
+// By what the gradient is multiplied.
+template <class T>
+T scale_of(const GradientTerms& terms) {
+    return terms.scaled ? static_cast<T>(terms.scale) : T(1);
+}
 
 template <class T>
 void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, std::int64_t count) {
     if (terms.scaled) {
-        const T scale = static_cast<T>(terms.scale);
+        const T scale = scale_of<T>(terms);
         for (std::int64_t i = 0; i < count; ++i) g[i] = g[i] * scale;
     }
     if (terms.clipped) {

@@ -131,13 +131,14 @@ template <class Rule, class T>
 void update_in_blocks(const Rule& rule, const Operands& of, const Settings& settings, std::int64_t chunk_begin,
                       std::int64_t chunk_count) {
     const GradientTerms terms = settings.terms;
-    const bool has_terms = any(terms);
+    const bool has_terms = any_but_scale(terms);
+    const T scale = has_terms ? T(1) : scale_of<T>(terms);  // in the rule's loop it costs nothing
     Block<T> param(of.param);
     GradientBlock<T> grad(of.accumulated, of.grad);
     Block<T> states[max_states] = {Block<T>(of.states[0]), Block<T>(of.states[1]), Block<T>(of.states[2]),
                                    Block<T>(of.states[3])};
     Block<T> average(of.average);
-    for_each_block<T>(chunk_begin, chunk_count, [&](std::int64_t begin, std::int64_t count) {
+    const auto take = [&](std::int64_t begin, std::int64_t count) {
         T* p = param.load(begin, count);
         const T* g = nullptr;
         if (has_terms) {
@@ -150,7 +151,7 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
         T* s[max_states] = {};
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) s[k] = states[k].load(begin, count);
-        update<Rule, T, Native<T>, Native<T>>(rule, T(1), count, p, g, s[0], s[1], s[2], s[3]);
+        update<Rule, T, Native<T>, Native<T>>(rule, scale, count, p, g, s[0], s[1], s[2], s[3]);
         param.store(begin, count);
         for (int k = 0; k < Rule::slots; ++k)
             if (Rule::states[k].used) states[k].store(begin, count);
@@ -158,8 +159,13 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
             follow(static_cast<T>(settings.average_rate), average.load(begin, count), p, count);
             average.store(begin, count);
         }
-        if (of.copy.data != nullptr) store_block(of.copy, begin, count, p);
-    });
+        if (of.copy.data != nullptr)
+            (settings.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, p);
+    };
+    const std::int64_t first = settings.past_caches ? to_next_line(of.copy, chunk_begin, chunk_count) : 0;
+    if (first > 0) take(chunk_begin, first);
+    for_each_block<T>(chunk_begin + first, chunk_count - first, take);
+    if (settings.past_caches) finish_streams();
 }
 
 template <class Rule, class T>
@@ -169,8 +175,7 @@ void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std
     const GradientTerms& terms = settings.terms;
     const bool bare = !any_but_scale(terms) && of.accumulated.data == nullptr && of.average.data == nullptr &&
                       of.copy.data == nullptr;
-    const T scale = terms.scaled ? static_cast<T>(terms.scale) : T(1);
-    if (bare && update_in_place<Rule, T>(rule, scale, of, begin, count)) return;
+    if (bare && update_in_place<Rule, T>(rule, scale_of<T>(terms), of, begin, count)) return;
     update_in_blocks<Rule, T>(rule, of, settings, begin, count);
 }
 

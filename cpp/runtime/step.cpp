@@ -18,6 +18,8 @@ using Clock = std::chrono::steady_clock;
 // a megabyte of each stream: where memory is the limit, short stretches of many streams cost a tenth.
 constexpr std::int64_t least_units = 128;
 constexpr std::int64_t most_chunks_a_unit = 16;
+// Of so much work a step leaves nothing in a cache for whoever reads the copies.
+constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 
 // Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
 double pairwise_sum(std::vector<double>& values, std::size_t count) {
@@ -82,6 +84,7 @@ std::uint32_t Stepper::settings_for(std::size_t i, const std::vector<Group>& gro
     fresh.sweep = variant.sweep[compute];
     fresh.settings.terms = group.terms;
     fresh.settings.average_rate = extras_.average_rate;
+    fresh.settings.past_caches = work() >= work_past_caches;
     variant.prepare[compute](group.hyperparameters, t, fresh.settings.scalars);
     return static_cast<std::uint32_t>(settings_.size() - 1);
 }

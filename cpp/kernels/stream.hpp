@@ -1,0 +1,43 @@
+// Stores that go past the caches, for what a step writes without reading it: an ordinary store would fetch the line
+// that it is about to overwrite, and out of cache a step waits for what is fetched.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#define INSTEP_STREAMS 1
+#else
+#define INSTEP_STREAMS 0
+#endif
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+inline void stream(char* to, const char* from, std::int64_t bytes) {
+#if INSTEP_STREAMS
+    constexpr std::int64_t wide = sizeof(__m128i);
+    const auto place = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % sizeof(__m128i));
+    const std::int64_t head = std::min(bytes, (wide - place) % wide);
+    std::memcpy(to, from, static_cast<std::size_t>(head));
+    std::int64_t i = head;
+    for (; i + wide <= bytes; i += wide)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    std::memcpy(to + i, from + i, static_cast<std::size_t>(bytes - i));
+#else
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+#endif
+}
+
+// What was streamed is there for other threads before anything that is stored after this.
+inline void finish_streams() {
+#if INSTEP_STREAMS
+    _mm_sfence();
+#endif
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

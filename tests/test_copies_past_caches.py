@@ -1,0 +1,44 @@
+"""Copies that a long step writes past the caches: every byte of them, and none beside them."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import instep
+from instep import _core
+
+# From a quarter of a gibibyte on (cpp/runtime/step.cpp); plain SGD with a copy moves four numbers an element.
+LONG = (1 << 28) // 4
+SIZES = (0, 1, 7, 8, 31, 32, 33, 500, 511, 512, 513, 1024, 3 * 512 + 5, 16384, 16384 + 40)
+GUARD = 64  # elements around each copy
+
+
+@pytest.mark.parametrize("isa", _core.usable_levels())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("copied", ["float16", "bfloat16"])
+def test_copies_of_a_long_step(isa: str, dtype: str, copied: str) -> None:
+    instep.set_isa(isa)
+    kind = np.dtype(ml_dtypes.bfloat16 if copied == "bfloat16" else copied)
+    rng = np.random.default_rng(0)
+    sizes = [*SIZES, LONG // np.dtype(dtype).itemsize + 77]
+    numbers = rng.standard_normal(1 << 16).astype(dtype)
+    params = [np.resize(numbers, size) for size in sizes]
+    rooms = [np.full(size + 2 * GUARD, 7, kind) for size in sizes]
+    # Each begins at a place of its own in its cache line, as far as elements allow.
+    copies = [
+        room[GUARD - k % 32 : GUARD - k % 32 + size]
+        for k, (room, size) in enumerate(zip(rooms, sizes, strict=True))
+    ]
+    copies[5] = np.full(2 * sizes[5], 7, kind)[::2]  # and one has gaps
+    optimizer = instep.SGD(params, lr=0.5, copy_to=copies)
+    optimizer.step([np.roll(param, 1) for param in params])
+    for k, (param, copy, room) in enumerate(zip(params, copies, rooms, strict=True)):
+        assert param.astype(kind).tobytes() == copy.tobytes(), f"copy {k}"
+        begin = GUARD - k % 32
+        if k == 5:
+            assert (np.asarray(copy.base)[1::2] == 7).all()
+            continue
+        assert (room[:begin] == 7).all()
+        assert (room[begin + copy.size :] == 7).all()
