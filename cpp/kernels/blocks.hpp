@@ -4,6 +4,8 @@
 // small buffer that stays in the L1 cache and, where it changed, written back: memory is still read and written once.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/formats.hpp"
 #include "kernels/stream.hpp"
 
@@ -135,7 +137,7 @@ INSTEP_NOINLINE void stream_block(const Operand& operand, std::int64_t begin, st
     with_format(operand.format, [&](auto format) {
         using F = decltype(format);
         constexpr std::int64_t size = sizeof(typename F::Stored);
-        alignas(64) char rounded[block_elements<T> * size];
+        alignas(64) char rounded[static_cast<std::size_t>(block_elements<T> * size)];
         store_dense<F>(rounded, buffer, count);
         stream(operand.data + begin * size, rounded, count * size);
     });
