@@ -4,8 +4,6 @@
 // small buffer that stays in the L1 cache and, where it changed, written back: memory is still read and written once.
 #pragma once
 
-#include <cstddef>
-
 #include "kernels/formats.hpp"
 #include "kernels/stream.hpp"
 
@@ -136,10 +134,12 @@ INSTEP_NOINLINE void stream_block(const Operand& operand, std::int64_t begin, st
     if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
     with_format(operand.format, [&](auto format) {
         using F = decltype(format);
-        constexpr std::int64_t size = sizeof(typename F::Stored);
-        alignas(64) char rounded[static_cast<std::size_t>(block_elements<T> * size)];
-        store_dense<F>(rounded, buffer, count);
-        stream(operand.data + begin * size, rounded, count * size);
+        using Stored = typename F::Stored;
+        alignas(64) Stored rounded[block_elements<T>];
+        auto* const bytes = reinterpret_cast<char*>(rounded);
+        store_dense<F>(bytes, buffer, count);
+        constexpr std::int64_t size = sizeof(Stored);
+        stream(operand.data + begin * size, bytes, count * size);
     });
 }
 

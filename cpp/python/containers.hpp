@@ -16,6 +16,7 @@ struct Container {
     ContainerKind kind;
     std::vector<py::str> keys;  // of a mapping
     std::size_t count;
+    std::string called;  // what errors call its gradients
 };
 
 // Takes the gradients out of the container that mirrors the parameters', in their order; new references.
@@ -28,8 +29,7 @@ public:
     void collect(py::handle gradients, std::vector<py::object>& out) const;
 
 private:
-    static void collect_from(const Container& container, py::handle gradients, const std::string& who,
-                             std::vector<py::object>& out);
+    static void collect_from(const Container& container, py::handle gradients, std::vector<py::object>& out);
 
     std::vector<Container> containers_;
     bool grouped_;

@@ -58,7 +58,8 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
         const auto names = fields[4].cast<std::vector<std::string>>();
         const auto arrays = fields[5].cast<py::sequence>();
         const auto copies = fields[6].cast<py::sequence>();
-        Container container{container_kind(fields[2].cast<std::string>()), {}, names.size()};
+        Container container{container_kind(fields[2].cast<std::string>()), {}, names.size(), "the gradients"};
+        if (grouped) container.called += " of group " + std::to_string(containers.size());
         for (const py::handle key : fields[3].cast<py::sequence>()) container.keys.push_back(key.cast<py::str>());
         containers.push_back(std::move(container));
         hyperparameters_.groups.push_back(group);

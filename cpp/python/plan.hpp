@@ -141,6 +141,7 @@ private:
 
     Hyperparameters hyperparameters_;
     std::vector<py::object> collected_;
+    std::vector<py::object> pinned_;  // weak references to them, while other threads could resize them
     std::vector<const OwnedMemory::Owner*> neighbours_;
     struct Confirmed {  // these two were found not to share an element
         PyObject* gradient;

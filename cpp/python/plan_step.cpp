@@ -52,6 +52,7 @@ void Plan::accumulate(py::handle gradients) { take(Use::accumulate, gradients, p
 void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_scale) {
     const StepLock::Guard guard(lock_);
     const Release release_gradients(collected_);
+    const Release release_pins(pinned_);
     if (shows_averages() && use != Use::accumulate)
         throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
     if (!evaluate.is_none()) {
@@ -69,10 +70,9 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
             if (!is_plain_array(collected_[i].ptr())) check_subclass(collected_[i].ptr(), bound_[i].name);
     }
     const bool release_gil = stepper_->most_work() >= work_worth_releasing;
-    std::vector<py::object> weak;  // keeps other threads from resizing a gradient while the GIL is released
     if (release_gil)
         for (const py::object& gradient : collected_)
-            if (py::isinstance<py::array>(gradient)) weak.push_back(py::weakref(gradient));
+            if (py::isinstance<py::array>(gradient)) pinned_.push_back(py::weakref(gradient));
     if (use == Use::accumulate)
         for (std::size_t i = 0; i < bound_.size(); ++i)
             if (!collected_[i].is_none()) make_accumulated(i);
