@@ -1,7 +1,7 @@
 """Checkpoints: weights, optimizer and loss scaler in one file that is whole or isn't there.
 
 `save` writes a safetensors file, `load` goes on from it to the bit, and `inspect` (on the command
-line ``instep inspect FILE``) says what is in it. They need ``pip install 'instep[checkpoint]'``.
+line ``instep inspect FILE``) says what is in it.
 
 >>> import numpy as np, os, tempfile
 >>> import instep
@@ -24,23 +24,16 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from instep.checkpoint_format import (
-    CheckpointError,
-    Tensor,
-    encode,
-    one_line,
-    parse,
-    read,
-    write_durably,
-)
+from instep.checkpoint_format import CheckpointError, Tensor, one_line, parse, read, write
 from instep.loss_scaler import LossScaler
 from instep.optimizers import Optimizer, state
 from instep.optimizers.arguments import require_optimizer
 from instep.optimizers.parameters import Array
+from instep.whole_file import replace_file
 from instep.wording import kind
 
 __all__ = ["SCHEMA", "CheckpointError", "inspect", "load", "save"]
@@ -63,8 +56,9 @@ def save(
 
     The file is written beside its place, synced to the disk and then put there: whenever the
     program or the machine stops, the old file or the new one is there, whole. A program killed in
-    between can leave a file ``.instep-*.tmp`` in the folder. While it is made, the content takes
-    about three times its size in memory.
+    between leaves a file ``.instep-*.tmp`` in the folder; on Linux the next save there removes it,
+    unless it is of another machine or from before a restart. The arrays are written from where they
+    lie, a megabyte at a time: memory for a second copy is not needed.
 
     Parameters
     ----------
@@ -74,7 +68,8 @@ def save(
     optimizer : Optimizer
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
         written; of a callable that is no schedule of instep's the name alone. Steps on other
-        threads wait while they are copied.
+        threads wait while the arrays are written, but not for the disk to have them; to step on
+        meanwhile, save a ``copy.deepcopy`` on a thread of its own.
     extra : optional
         Anything of yours that JSON can hold, such as the state of a random number generator; it
         comes back as JSON has it, tuples as lists, keys as str, NumPy's scalars as Python's
@@ -91,8 +86,6 @@ def save(
         If extra is nothing for JSON, or another argument of the wrong type.
     RuntimeError
         Inside ``averaged()``, where the parameters are averages.
-    ImportError
-        If safetensors is missing.
 
     Examples
     --------
@@ -109,21 +102,19 @@ def save(
     require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
     _require_scaler(scaler)
     extra = _as_json(extra)
-    with optimizer._plan:
-        state.refuse_averages(optimizer, "save")
-        stored = state.state_dict(optimizer)
-        arrays = {f"weights/{name}": param.copy() for name, param in optimizer.params.items()}
-    for name, states in stored["state"].items():
-        arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
-    for key in ("averages", "accumulated"):
-        arrays.update({f"{key}/{name}": array for name, array in stored[key].items()})
-    document = {
-        "schema": SCHEMA,
-        "optimizer": _without_infinity({k: v for k, v in stored.items() if k not in _ARRAYS}),
-        "scaler": None if scaler is None else scaler.state_dict(),
-        "extra": extra,
-    }
-    write_durably(path, encode(document, arrays))
+
+    def write_all(file: BinaryIO) -> None:
+        with optimizer._plan:
+            state.refuse_averages(optimizer, "save")
+            document = {
+                "schema": SCHEMA,
+                "optimizer": _without_infinity(state.numbers(optimizer)),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "extra": extra,
+            }
+            write(file, document, _arrays(optimizer))
+
+    replace_file(path, write_all)
 
 
 def load(
@@ -131,7 +122,8 @@ def load(
 ) -> Any:
     """Go on from what `save` wrote, to the bit; return its extra.
 
-    The weights are written into the optimizer's parameters, in place. Hyperparameters are loaded
+    The weights are written into the optimizer's parameters, in place; until all is checked the
+    content is in memory, once. Hyperparameters are loaded
     too; a callable that is no schedule of instep's can't be, and has to be there already, and a
     `ReduceOnPlateau` that is there takes over what was stored, as `Optimizer.load_state_dict` says.
     Nothing in the file is executed.
@@ -157,7 +149,7 @@ def load(
     RuntimeError
         Inside ``averaged()``.
     ImportError
-        If safetensors is missing, or ml_dtypes for a file with bfloat16.
+        If ml_dtypes is missing for a file with bfloat16.
 
     Examples
     --------
@@ -213,8 +205,6 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is no checkpoint or is damaged.
     OSError
         If the file can't be read.
-    ImportError
-        If safetensors is missing.
 
     Examples
     --------
@@ -230,7 +220,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> found["tensors"]
     {'weights/w': {'dtype': 'float64', 'shape': (3, 2), 'bytes': 48}}
     """
-    document, tensors = read(path)
+    document, tensors = read(path, keep=False)
     try:
         stored = _stored_optimizer(document)
     except _WRONG as error:
@@ -244,12 +234,22 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
             name: {
                 "dtype": document["tensors"][name]["dtype"],
                 "shape": tensor.shape,
-                "bytes": len(tensor.data),
+                "bytes": tensor.size,
             }
             for name, tensor in sorted(tensors.items())
         },
         "extra": document["extra"],
     }
+
+
+def _arrays(optimizer: Optimizer) -> dict[str, Array]:
+    """Return all that a file has, by the names there: the arrays in use."""
+    arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
+    for name, states in optimizer.state.items():
+        arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
+    arrays.update({f"averages/{name}": array for name, array in optimizer.averages.items()})
+    arrays.update({f"accumulated/{name}": array for name, array in optimizer.accumulated.items()})
+    return arrays
 
 
 def _require_scaler(scaler: object) -> None:
@@ -296,7 +296,7 @@ def _take_arrays(
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, tensor in tensors.items():
         kind, _, name = full_name.partition("/")
-        array = np.ndarray(tensor.shape, _dtype(tensor.dtype), tensor.data)
+        array = tensor.array(_dtype(tensor.dtype))
         if kind == "state":
             key, _, name = name.partition("/")
             states.setdefault(name, {})[key] = array

@@ -39,34 +39,39 @@ _TOP = (
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return counts, hyperparameters and copies of all states."""
-    return {**settings_and_counts(optimizer), **arrays_and_steps(optimizer)}
+    return {**numbers(optimizer), **arrays(optimizer)}
 
 
-def settings_and_counts(optimizer: Optimizer) -> dict[str, Any]:
-    """Return what `state_dict` does without the arrays."""
+def numbers(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what `state_dict` does, without the arrays."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
-    numbers = shared([optimizer.clip_norm, optimizer.ema_decay, *settings])
+    several = shared([optimizer.clip_norm, optimizer.ema_decay, *settings])
     return {
         "schema": SCHEMA,
         "rule": type(optimizer).__name__,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
-        "clip_norm": _encoded(optimizer.clip_norm, numbers),
-        "ema_decay": _encoded(optimizer.ema_decay, numbers),
+        "clip_norm": _encoded(optimizer.clip_norm, several),
+        "ema_decay": _encoded(optimizer.ema_decay, several),
         "param_groups": [
             {
                 "params": list(group.names),
-                **{name: _encoded(value, numbers) for name, value in group._settings.items()},
+                **{name: _encoded(value, several) for name, value in group._settings.items()},
             }
             for group in optimizer.param_groups
         ],
+        "steps": steps(optimizer),
     }
 
 
-def arrays_and_steps(optimizer: Optimizer) -> dict[str, Any]:
-    """Return each parameter's step count and copies of its states, averages and sums."""
+def steps(optimizer: Optimizer) -> dict[str, int]:
+    """Return each parameter's own step count."""
+    return dict(zip(optimizer._params, optimizer._plan.steps, strict=True))
+
+
+def arrays(optimizer: Optimizer) -> dict[str, Any]:
+    """Return copies of each parameter's states, averages and sums."""
     return {
-        "steps": dict(zip(optimizer._params, optimizer._plan.steps, strict=True)),
         "state": {
             name: {key: array.copy() for key, array in states.items()}
             for name, states in optimizer.state.items()
@@ -164,8 +169,8 @@ def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
         "state_dtype": optimizer._state_dtype,
     }
     counts = (optimizer.step_count, optimizer.skipped_steps)
-    arrays = arrays_and_steps(optimizer)
-    parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, arrays)
+    rest = {"steps": steps(optimizer), **arrays(optimizer)}
+    parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, rest)
     return _put_together, parts
 
 
@@ -175,7 +180,7 @@ def _put_together(
     grouped: bool,
     arguments: dict[str, Any],
     counts: tuple[int, int],
-    arrays: dict[str, Any],
+    rest: dict[str, Any],
 ) -> Optimizer:
     make: Any = cls
     optimizer: Optimizer
@@ -185,7 +190,7 @@ def _put_together(
         settings = dict(groups[0])
         optimizer = make(settings.pop("params"), **settings, **arguments)
     with optimizer._plan:
-        restore(optimizer, *counts, arrays)
+        restore(optimizer, *counts, rest)
     return optimizer
 
 
