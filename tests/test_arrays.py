@@ -302,3 +302,18 @@ def test_large_states_begin_elsewhere_in_their_pages() -> None:
     places = [array.ctypes.data % 4096 for array in own]
     assert len(set(places)) == len(own)
     assert all(place % 64 == 0 for place in places)
+
+
+def test_the_states_of_small_parameters_lie_side_by_side() -> None:
+    """A line of cache apart at most: over many of them a step goes through one stream a state."""
+    params = [np.zeros(n, dtype) for n, dtype in ((100, "f4"), (7, "f8"), (16, "f2"))]
+    optimizer = instep.Adam(params, ema_decay=0.9)
+    for arrays in (
+        [states["exp_avg"] for states in optimizer.state.values()],
+        [states["exp_avg_sq"] for states in optimizer.state.values()],
+        list(optimizer.averages.values()),
+    ):
+        starts = [array.ctypes.data for array in arrays]
+        assert all(start % 64 == 0 for start in starts)
+        assert [start - starts[0] for start in starts] == [0, 448, 512]
+        assert [array.dtype for array in arrays] == ["f4", "f8", "f4"]

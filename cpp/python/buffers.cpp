@@ -179,23 +179,24 @@ bool share_memory(py::handle a, py::handle b) {
     return py::module_::import("numpy").attr("shares_memory")(a, b).cast<bool>();
 }
 
-py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype, int place) {
-    constexpr std::int64_t line = 64;
+Room::Room(std::int64_t bytes, int place) {
     constexpr std::int64_t page = 4096;
-    std::int64_t count = 1;
-    for (const std::int64_t length : shape) count *= length;
-    const std::int64_t bytes = count * static_cast<std::int64_t>(dtype.itemsize());
-    const py::module_ numpy = py::module_::import("numpy");
-    // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
     // Large arrays of NumPy's all begin at the same place in their page, where a core takes the loads of one for what
     // it has just stored to another and waits: these each begin elsewhere.
     const bool spans_pages = bytes >= 4 * page;
     const std::int64_t period = spans_pages ? page : line;
     const std::int64_t start = spans_pages ? line + place % 4 * (page / 4) + place / 4 * (page / 16) : 0;
-    const py::array raw = numpy.attr("zeros")(bytes + period, "uint8");
-    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(raw.data()) % page);
-    const std::int64_t skip = (start + page - address) % period;
-    const py::object flat = raw[py::slice(skip, skip + bytes, 1)].attr("view")(dtype);
+    // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
+    memory_ = py::module_::import("numpy").attr("zeros")(bytes + period, "uint8");
+    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(memory_.data()) % page);
+    begin_ = (start + page - address) % period;
+}
+
+py::array Room::take(const Extents& shape, const Axes& order, const py::dtype& dtype) {
+    std::int64_t bytes = dtype.itemsize();
+    for (const std::int64_t length : shape) bytes *= length;
+    const py::object flat = memory_[py::slice(begin_, begin_ + bytes, 1)].attr("view")(dtype);
+    begin_ += rounded(bytes);
     py::tuple lengths(order.size());
     py::tuple axes(order.size());
     for (std::size_t k = 0; k < order.size(); ++k) {

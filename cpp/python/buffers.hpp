@@ -70,9 +70,27 @@ bool same_dtype(PyObject* a, PyObject* b);
 // Whether two arrays share an element's bytes, decided exactly. May run other Python threads meanwhile.
 bool share_memory(py::handle a, py::handle b);
 
-// A new array of zeros with the shape, laid out without gaps in the given order, on a cache line's boundary.
-// Arrays that a step goes through together have places of their own, counted from 1: the caller's are at 0.
-py::array zeros(const Extents& shape, const Axes& order, const py::dtype& dtype, int place);
+// Memory of zeros for new arrays, one after the other, each on a cache line's boundary: side by side, those of many
+// small parameters make one long stream, on large pages where the system has some. Arrays that a step goes through
+// together are of rooms at places of their own, counted from 1: the caller's arrays are at 0.
+class Room {
+public:
+    Room(std::int64_t bytes, int place);
+
+    // What keeps it from being resized.
+    py::object weak_reference() const { return py::weakref(static_cast<const py::handle&>(memory_)); }
+
+    // What an array of so many bytes takes.
+    static std::int64_t rounded(std::int64_t bytes) { return (bytes + line - 1) / line * line; }
+    // The next array: of that shape, laid out without gaps in the given order.
+    py::array take(const Extents& shape, const Axes& order, const py::dtype& dtype);
+
+private:
+    static constexpr std::int64_t line = 64;
+
+    py::array memory_;
+    std::int64_t begin_;
+};
 
 // Memory that belongs to an optimizer, to find gradients that share it.
 class OwnedMemory {

@@ -67,6 +67,7 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
             bind(names[i], arrays[i], copies[i], static_cast<int>(hyperparameters_.groups.size()) - 1, state_dtype,
                  averaged);
     }
+    make_states(state_dtype, averaged);
     hyperparameters_.clip_norm = std::nan("");
     hyperparameters_.average_rate = 0;
     hyperparameters_.not_finite = NotFinite::propagate;
@@ -86,13 +87,6 @@ void Plan::hold(const std::string& who, const py::object& array) {
     extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
     named_.push_back({who, py::reinterpret_borrow<py::array>(array), py::reinterpret_borrow<py::dtype>(fields.descr)});
     weak_.push_back(py::weakref(array));
-}
-
-// A new array that belongs to the parameter, in the order of its elements.
-py::array Plan::make(const Bound& bound, const py::dtype& dtype, int place) {
-    py::array array = zeros(bound.shape, bound.order, dtype, place);
-    weak_.push_back(py::weakref(array.attr("base")));
-    return array;
 }
 
 void Plan::bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
@@ -124,28 +118,19 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
     }
     std::int64_t streams = 3;  // the gradient is read, the parameter read and written
 
-    const py::dtype compute_dtype(format_name(compute_format(*tensor)));
-    const py::dtype dtype = state_dtype.is_none() ? compute_dtype : py::reinterpret_borrow<py::dtype>(state_dtype);
-    const Format state_format = format_of_dtype(dtype, "state_dtype");
-    if (item_size(state_format) > item_size(compute_format(*tensor)))
+    const Format compute = compute_format(*tensor);
+    const Format state_format = state_dtype.is_none() ? compute : format_of_dtype(state_dtype, "state_dtype");
+    if (item_size(state_format) > item_size(compute))
         throw py::value_error(std::string("state_dtype ") + format_name(state_format) + " is wider than " +
-                              format_name(compute_format(*tensor)) + ", the compute type of " + who +
+                              format_name(compute) + ", the compute type of " + who +
                               "; that or a narrower one is wanted");
-    const Group& settings = hyperparameters_.groups[static_cast<std::size_t>(group)];
-    const Variant& variant = current_level().families[settings.family].variants[settings.options];
+    const Variant& variant = variant_of(*tensor);
     for (int k = 0; k < variant.state_count; ++k) {
-        if (!variant.states[k].used) continue;
-        const py::array state = make(bound, dtype, 1 + k);
-        operands.states[k] = {ArrayFields(state.ptr()).data, state_format, nullptr};
-        bound.states[variant.states[k].name] = state;
-        streams += 2;
+        operands.states[k].format = state_format;
+        streams += variant.states[k].used ? 2 : 0;
     }
-    if (averaged) {
-        const py::array average = make(bound, compute_dtype, 1 + max_states);
-        operands.average = {ArrayFields(average.ptr()).data, compute_format(*tensor), nullptr};
-        bound.average = average;
-        streams += 2;
-    }
+    operands.average.format = compute;
+    streams += averaged ? 2 : 0;
     if (!copy.is_none()) {
         const Format copy_format = check_copy(copy, "the copy of '" + name + "'", bound.shape, format);
         const ArrayFields copied(copy.ptr());
@@ -157,9 +142,50 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
         }
         streams += 1;
     }
-    tensor->work = tensor->size * streams * item_size(compute_format(*tensor));
+    tensor->work = tensor->size * streams * item_size(compute);
     bound_.push_back(std::move(bound));
     unplanned_.push_back(std::move(tensor));
+}
+
+const Variant& Plan::variant_of(const Tensor& tensor) const {
+    const Group& group = hyperparameters_.groups[static_cast<std::size_t>(tensor.group)];
+    return current_level().families[group.family].variants[group.options];
+}
+
+// New arrays in the order of their parameters' elements, for each parameter for which wanted(i) returns the operand
+// that is to have one; keep(i, array) is called with it. Each is of the operand's format, by which dtype goes where it
+// is None.
+template <class Wanted, class Keep>
+void Plan::make_arrays(int place, const py::object& dtype, Wanted wanted, Keep keep) {
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (const Operand* operand = wanted(i))
+            bytes += Room::rounded(unplanned_[i]->size * item_size(operand->format));
+    Room room(bytes, place);
+    weak_.push_back(room.weak_reference());
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        Operand* const operand = wanted(i);
+        if (operand == nullptr) continue;
+        const py::dtype own =
+            dtype.is_none() ? py::dtype(format_name(operand->format)) : py::reinterpret_borrow<py::dtype>(dtype);
+        const py::array array = room.take(bound_[i].shape, bound_[i].order, own);
+        operand->data = ArrayFields(array.ptr()).data;
+        keep(i, array);
+    }
+}
+
+void Plan::make_states(const py::object& state_dtype, bool averaged) {
+    for (int k = 0; k < max_states; ++k) {
+        const auto state = [this, k](std::size_t i) { return variant_of(*unplanned_[i]).states[k]; };
+        make_arrays(
+            1 + k, state_dtype,
+            [&](std::size_t i) { return state(i).used ? &unplanned_[i]->operands.states[k] : nullptr; },
+            [&](std::size_t i, const py::array& array) { bound_[i].states[state(i).name] = array; });
+    }
+    if (!averaged) return;
+    make_arrays(
+        1 + max_states, py::none(), [this](std::size_t i) { return &unplanned_[i]->operands.average; },
+        [this](std::size_t i, const py::array& array) { bound_[i].average = array; });
 }
 
 void Plan::make_accumulated(std::size_t i) {
@@ -167,7 +193,9 @@ void Plan::make_accumulated(std::size_t i) {
     if (!bound.accumulated.is_none()) return;
     Tensor& tensor = stepper_->tensor(i);
     const Format format = compute_format(tensor);
-    const py::array array = make(bound, py::dtype(format_name(format)), 2 + max_states);
+    Room room(Room::rounded(tensor.size * item_size(format)), 2 + max_states);
+    weak_.push_back(room.weak_reference());
+    const py::array array = room.take(bound.shape, bound.order, py::dtype(format_name(format)));
     const ArrayFields fields(array.ptr());
     tensor.accumulated = {fields.data, format, nullptr};
     tensor.logical_order_of_accumulated = tensor.accumulated;

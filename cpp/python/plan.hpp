@@ -101,6 +101,7 @@ private:
     // plan.cpp: binding
     void bind(const std::string& name, const py::object& parameter, const py::object& copy, int group,
               const py::object& state_dtype, bool averaged);
+    void make_states(const py::object& state_dtype, bool averaged);
     void hold(const std::string& who, const py::object& array);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
@@ -109,7 +110,9 @@ private:
     bool has_its_memory(std::size_t k) const;
     py::array as_given(std::size_t k) const;
     const py::array& param(std::size_t i) const { return named_[known_[i].param].array; }
-    py::array make(const Bound& bound, const py::dtype& dtype, int place);
+    const Variant& variant_of(const Tensor& tensor) const;
+    template <class Wanted, class Keep>
+    void make_arrays(int place, const py::object& dtype, Wanted wanted, Keep keep);
     void make_accumulated(std::size_t i);
     void own_all();
     void check_overlaps();
