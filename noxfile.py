@@ -217,7 +217,10 @@ def library(session: nox.Session, compiler: str, name: str) -> str:
 
 @nox.session
 def asan(session: nox.Session) -> None:
-    """The test suite under the address and undefined-behaviour sanitizers of GCC; arguments are pytest's."""
+    """The test suite under the address and undefined-behaviour sanitizers of GCC; arguments are pytest's.
+
+    At first they must report a step past the end of an array, whose length is a lie that is told on purpose.
+    """
     digests = sanitized(session, "asan", "g++")
     session.run(digests, "tests/digests.txt", external=True, env={"OMP_WAIT_POLICY": "passive"})
     # The second, or the first would not find what it has to call when an exception is thrown.
@@ -226,9 +229,12 @@ def asan(session: nox.Session) -> None:
         "LD_PRELOAD": " ".join(preloaded),
         "PYTHONMALLOC": "malloc",  # Python's own allocator would hide what lies beyond a small object
         # Python leaves what it can't free to the end of the process; the core's leaks show in the run above.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "ASAN_OPTIONS": "detect_leaks=0 exitcode=66",
+        "UBSAN_OPTIONS": "print_stacktrace=1 exitcode=66",
     }
+    lie = "np.lib.stride_tricks.as_strided(np.ones(20), (21,))"
+    overrun = f"import numpy as np, instep; instep.SGD({lie}).step(np.ones(21))"
+    session.run("python", "-c", overrun, env=environment, success_codes=[66])
     session.run("python", "-m", "pytest", *session.posargs, env=environment)
 
 
