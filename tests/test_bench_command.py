@@ -50,6 +50,7 @@ def read_only() -> np.ndarray:
         ([np.zeros(8)], -1, ValueError, "written is -1; 0 to the number of arrays is wanted"),
         ([[1.0]], 0, TypeError, "array 0 is no NumPy array; one is wanted"),
         ([np.zeros(16)[::2]], 0, ValueError, "array 0 is not C-contiguous"),
+        ([np.zeros(24, "u1")[1:17]], 0, ValueError, "array 0 is misaligned"),
         ([read_only()], 1, ValueError, "array 0 is read-only; the first 1 are to be written"),
         ([np.zeros(8), np.zeros(9)], 0, ValueError, "array 1 has 72 bytes; the first one's 64"),
         ([np.zeros(8)] * 2, 0, ValueError, "array 1 shares memory with another one"),

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import re
+import stat
 import subprocess
 import sys
 import tracemalloc
@@ -213,6 +214,26 @@ def test_modes_and_symbolic_links_stay(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
     assert checkpoint.load(path, optimizer) == "new"
     assert sorted(os.listdir(tmp_path)) == ["latest", "run"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced here")
+def test_a_folder_on_a_broken_disk(tmp_path, monkeypatch):
+    """The new file is there, whole; that it is on the disk by now, nobody can say."""
+    fsync = os.fsync
+
+    def of_files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    optimizer, _ = small()
+    checkpoint.save(tmp_path / "run", optimizer, extra="old")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", of_files_alone)
+        with pytest.raises(OSError, match="Input/output error"):
+            checkpoint.save(tmp_path / "run", optimizer, extra="new")
+    assert checkpoint.load(tmp_path / "run", optimizer) == "new"
+    assert os.listdir(tmp_path) == ["run"]
 
 
 @pytest.mark.parametrize("why", ["folders can't be opened", "folders can't be synced"])

@@ -178,7 +178,9 @@ ENDS = {
     "a daemon thread in short steps": SHORT + DAEMON,
     "a daemon thread in long steps": LONG + DAEMON,
     "the same, and objects that step as the modules go": LONG
-    + "class Last:\n    def __del__(self):\n        optimizer.step(g)\nlast = Last()\n"
+    + "class Last:\n    def __del__(self, step=optimizer.step, g=g):\n        step(g)\n"
+    # The thread keeps what is in this module; another one goes.
+    "from types import ModuleType\nsys.modules['own'] = ModuleType('own')\nsys.modules['own'].last = Last()\n"
     + DAEMON,
     "sys.exit in a schedule": "optimizer = instep.SGD(np.zeros(3), lr=lambda step: sys.exit(0))\n"
     "optimizer.step(np.ones(3))\n",
@@ -189,8 +191,11 @@ ENDS = {
 def test_the_end_of_the_interpreter(code: str) -> None:
     """It ends, in time and with status 0; a daemon thread that comes back from a step too late is no crash."""
     head = "import sys, threading, time, numpy as np, instep\nfrom instep import _core\n"
+    said = ""
     for _ in range(4 if "size" in code else 1):  # with long steps it is a race
         done = run(head + code, timeout=60)
         assert done.returncode == 0, done.stderr
         assert "terminate" not in done.stderr
         assert "Fatal" not in done.stderr
+        said += done.stderr
+    assert "class Last" not in code or "and the interpreter is shutting down" in said

@@ -143,6 +143,8 @@ def test_bad_step_counts(step: float) -> None:
     assert repr(optimizer.state_dict()) == before
     with pytest.raises(ValueError, match="torch's state has the keys"):
         interop.from_torch_state_dict(optimizer, {})
+    with pytest.raises(TypeError, match="torch's state is a list; a dict is wanted"):
+        interop.from_torch_state_dict(optimizer, [state])  # type: ignore[arg-type]
 
 
 def test_a_rule_that_torch_does_not_have() -> None:

@@ -254,6 +254,22 @@ def test_a_rule_of_ones_own_keeps_its_docstring() -> None:
     assert w[0] == 0.0
 
 
+def test_a_rule_of_ones_own_keeps_its_constructor() -> None:
+    class Mine(instep.SGD):
+        def __init__(self, params: Any, rate: float = 0.5) -> None:
+            super().__init__(params, lr=rate)
+
+    assert list(inspect.signature(Mine).parameters) == ["params", "rate"]
+    w = np.ones(1)
+    Mine(w).step(np.ones(1))
+    assert w[0] == 0.5
+
+
+def test_what_the_rules_have_in_common_is_no_rule() -> None:
+    with pytest.raises(TypeError, match="Optimizer has no rule; one of those that have is wanted"):
+        instep.Optimizer(np.ones(1), {}, weight_decay=0.0)
+
+
 # ---- schedules that raise ----------------------------------------------------------------------------
 
 

@@ -13,6 +13,17 @@ from snapshots import snapshot
 import instep
 from instep import schedules
 
+
+class NoFloat:
+    """Says it is one, and isn't."""
+
+    def __float__(self) -> Any:
+        return "1.0"
+
+    def __repr__(self) -> str:
+        return "NoFloat()"
+
+
 BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SGD", {"lr": -1.0}, ValueError, r"lr is -1.0; a finite number of at least 0 is wanted"),
     ("SGD", {"lr": math.nan}, ValueError, "lr is nan"),
@@ -21,6 +32,7 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SGD", {"lr": True}, TypeError, "lr is True"),
     ("SGD", {"lr": None}, TypeError, "lr is None"),
     ("SGD", {"lr": 1j}, TypeError, "lr is 1j"),
+    ("SGD", {"lr": NoFloat()}, TypeError, r"lr is NoFloat\(\); a finite number"),
     ("SGD", {"lr": np.ones(2)}, TypeError, r"lr is array\(\[1., 1.\]\)"),
     ("SGD", {"momentum": 1.5}, ValueError, r"momentum is 1.5; a number in \[0, 1\]"),
     ("SGD", {"momentum": -0.1}, ValueError, "momentum is -0.1"),

@@ -178,6 +178,22 @@ PROBE = """
 
 
 @needs_openmp
+def test_where_nothing_tells_what_was_loaded_before() -> None:
+    code = """
+        import builtins
+        def none_but_files(path, *arguments, **keywords):
+            if path == "/proc/self/maps":
+                raise OSError("no such thing here")
+            return opened(path, *arguments, **keywords)
+        opened, builtins.open = open, none_but_files
+        import instep
+        print(instep.config()["openmp"]["idle_threads"])
+    """
+    unless = "unless another library had loaded this OpenMP runtime before instep"
+    assert output(code) == f"asleep soon after a step, {unless}"
+
+
+@needs_openmp
 @pytest.mark.skipif(CPUS < 2, reason="one CPU: no thread would be idle")
 def test_how_idle_threads_wait() -> None:
     assert output(PROBE) == "asleep soon after a step| sleeps"

@@ -345,6 +345,7 @@ BAD_COPIES: list[tuple[Any, Any, type[Exception], str]] = [
         ValueError,
         r"copy_to must have the parameters' keys \(None.*; missing: 'w'; unknown: 'v'$",
     ),
+    ({"w": W}, [C], ValueError, "copy_to is a list; a dict with the parameters' keys is wanted"),
     (
         [{"params": W}],
         C,

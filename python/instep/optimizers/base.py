@@ -150,6 +150,8 @@ class Optimizer(Settings):
         state_dtype: npt.DTypeLike | None = None,
         **unknown: Any,
     ) -> None:
+        if not self._rule:
+            raise TypeError("Optimizer has no rule; one of those that have is wanted, such as SGD")
         if unknown:
             known = ", ".join(documentation.keywords(type(self)))
             raise TypeError(
