@@ -143,16 +143,17 @@ INSTEP_NOINLINE void stream_block(const Operand& operand, std::int64_t begin, st
     });
 }
 
-// Elements from `begin` on to where a cache line of the operand begins, no more than `most`: blocks from there on
-// stream whole lines.
-inline std::int64_t to_next_line(const Operand& operand, std::int64_t begin, std::int64_t most) {
+// How long a first block has to be, from element `begin` on, so that all others stream whole cache lines of the
+// operand.
+template <class T>
+std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
     std::int64_t count = 0;
     with_format(operand.format, [&](auto format) {
         constexpr std::int64_t size = sizeof(typename decltype(format)::Stored);
         const auto place = reinterpret_cast<std::uintptr_t>(operand.data + begin * size) % 64;
         count = static_cast<std::int64_t>(64 - place) % 64 / size;
     });
-    return count < most ? count : most;
+    return count > 0 ? count : block_elements<T>;
 }
 
 // Where one operand's current block lies, and whether it has to be written back.
@@ -208,12 +209,17 @@ private:
     Block<T> grad_;
 };
 
-// Calls action(begin, count) for each block of elements [begin, begin + count).
+// Calls action(begin, count) for each block of elements [begin, begin + count), of which the first has another length.
+template <class T, class Action>
+inline void for_each_block(std::int64_t begin, std::int64_t count, std::int64_t first, Action action) {
+    const std::int64_t end = begin + count;
+    for (std::int64_t length = first; begin < end; begin += length, length = block_elements<T>)
+        action(begin, end - begin < length ? end - begin : length);
+}
+
 template <class T, class Action>
 inline void for_each_block(std::int64_t begin, std::int64_t count, Action action) {
-    const std::int64_t end = begin + count;
-    for (; begin < end; begin += block_elements<T>)
-        action(begin, end - begin < block_elements<T> ? end - begin : block_elements<T>);
+    for_each_block<T>(begin, count, block_elements<T>, action);
 }
 
 }  // namespace

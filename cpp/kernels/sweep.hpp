@@ -138,7 +138,8 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
     Block<T> states[max_states] = {Block<T>(of.states[0]), Block<T>(of.states[1]), Block<T>(of.states[2]),
                                    Block<T>(of.states[3])};
     Block<T> average(of.average);
-    const auto take = [&](std::int64_t begin, std::int64_t count) {
+    const std::int64_t first = settings.past_caches ? to_next_line<T>(of.copy, chunk_begin) : block_elements<T>;
+    for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
         T* p = param.load(begin, count);
         const T* g = nullptr;
         if (has_terms) {
@@ -161,10 +162,7 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
         }
         if (of.copy.data != nullptr)
             (settings.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, p);
-    };
-    const std::int64_t first = settings.past_caches ? to_next_line(of.copy, chunk_begin, chunk_count) : 0;
-    if (first > 0) take(chunk_begin, first);
-    for_each_block<T>(chunk_begin + first, chunk_count - first, take);
+    });
     if (settings.past_caches) finish_streams();
 }
 
