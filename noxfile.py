@@ -55,7 +55,7 @@ def fuzz(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Formatting, lint and types of everything."""
     session.install("ruff==0.17.5", "mypy==2.4.1", "clang-format==23.1.5", "nox")
-    session.install("numpy", "ml_dtypes", "matplotlib")  # whose types mypy reads
+    session.install("numpy", "ml_dtypes", "matplotlib", "safetensors")  # whose types mypy reads
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")

@@ -15,6 +15,8 @@ from snapshots import bits
 import instep
 from instep import checkpoint, schedules
 
+pytest.importorskip("safetensors")
+
 STEPS = 20
 SKIPPED = 5  # the call whose gradients are not finite
 # Of each dtype some that are small, and one of float32 large enough for threads to share.

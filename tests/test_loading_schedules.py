@@ -38,6 +38,7 @@ def by_state_dict(saved: Any, optimizer: Any, _: Path) -> None:
 
 
 def by_checkpoint(saved: Any, optimizer: Any, folder: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     checkpoint.save(folder / "run", saved)
     checkpoint.load(folder / "run", optimizer)
 

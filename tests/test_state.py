@@ -237,6 +237,7 @@ def test_what_does_not_fit_changes_nothing(
 
 
 def to_file(optimizer: Any, path: Path) -> Path:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     checkpoint.save(path, optimizer)
     return path
 

@@ -289,6 +289,7 @@ def test_copies_hold_what_was_loaded(how: str, tmp_path: Path) -> None:
         loaded.params["w"][...] = w
         loaded.load_state_dict(saved.state_dict())
     else:
+        pytest.importorskip("safetensors")
         instep.checkpoint.save(tmp_path / "run", saved)
         instep.checkpoint.load(tmp_path / "run", loaded)
     assert_same_bits(copy, store(w, BFLOAT16))

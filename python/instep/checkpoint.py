@@ -1,7 +1,7 @@
 """Checkpoints: weights, optimizer and loss scaler in one file that is whole or isn't there.
 
 `save` writes a safetensors file, `load` goes on from it to the bit, and `inspect` (on the command
-line ``instep inspect FILE``) says what is in it.
+line ``instep inspect FILE``) says what is in it. They need ``pip install 'instep[checkpoint]'``.
 
 >>> import numpy as np, os, tempfile
 >>> import instep
@@ -24,11 +24,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from instep.checkpoint_format import CheckpointError, Tensor, one_line, parse, read, write
+from instep.checkpoint_format import CheckpointError, one_line, parse, read, write
 from instep.loss_scaler import LossScaler
 from instep.optimizers import Optimizer, state
 from instep.optimizers.arguments import require_optimizer
@@ -56,9 +57,9 @@ def save(
 
     The file is written beside its place, synced to the disk and then put there: whenever the
     program or the machine stops, the old file or the new one is there, whole. A program killed in
-    between leaves a file ``.instep-*.tmp`` in the folder; on Linux the next save there removes it,
+    between leaves a folder ``.instep-*.tmp`` beside it; on Linux the next save there removes it,
     unless it is of another machine or from before a restart. The arrays are written from where they
-    lie, a megabyte at a time: memory for a second copy is not needed.
+    lie; only of those that are not C-contiguous (strided, transposed) a copy is made.
 
     Parameters
     ----------
@@ -86,6 +87,8 @@ def save(
         If extra is nothing for JSON, or another argument of the wrong type.
     RuntimeError
         Inside ``averaged()``, where the parameters are averages.
+    ImportError
+        If safetensors is missing.
 
     Examples
     --------
@@ -103,7 +106,7 @@ def save(
     _require_scaler(scaler)
     extra = _as_json(extra)
 
-    def write_all(file: BinaryIO) -> None:
+    def write_all(place: Path) -> None:
         with optimizer._plan:
             state.refuse_averages(optimizer, "save")
             document = {
@@ -112,7 +115,7 @@ def save(
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "extra": extra,
             }
-            write(file, document, _arrays(optimizer))
+            write(place, document, _arrays(optimizer))
 
     replace_file(path, write_all)
 
@@ -123,10 +126,9 @@ def load(
     """Go on from what `save` wrote, to the bit; return its extra.
 
     The weights are written into the optimizer's parameters, in place; until all is checked the
-    content is in memory, once. Hyperparameters are loaded
-    too; a callable that is no schedule of instep's can't be, and has to be there already, and a
-    `ReduceOnPlateau` that is there takes over what was stored, as `Optimizer.load_state_dict` says.
-    Nothing in the file is executed.
+    content is in memory, once. Hyperparameters are loaded too; a callable that is no schedule of
+    instep's can't be, and has to be there already, and a `ReduceOnPlateau` that is there takes over
+    what was stored, as `Optimizer.load_state_dict` says. Nothing in the file is executed.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ def load(
     RuntimeError
         Inside ``averaged()``.
     ImportError
-        If ml_dtypes is missing for a file with bfloat16.
+        If safetensors is missing, or ml_dtypes for a file with bfloat16.
 
     Examples
     --------
@@ -167,11 +169,11 @@ def load(
     """
     require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
     _require_scaler(scaler)
-    document, tensors = read(path)
+    document, arrays = read(path, lambda array: array)
     with optimizer._plan:
         try:
             stored = _stored_optimizer(document)
-            weights = _take_arrays(stored, tensors, optimizer)
+            weights = _take_arrays(stored, arrays, optimizer)
             _check_weights(weights, optimizer)
             _check_scaler(document["scaler"], scaler)
             # Checks everything before it changes anything.
@@ -184,7 +186,7 @@ def load(
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what is in a checkpoint, having verified its checksums.
+    """Return what is in a checkpoint, having verified its checksums, one array at a time.
 
     Parameters
     ----------
@@ -205,6 +207,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is no checkpoint or is damaged.
     OSError
         If the file can't be read.
+    ImportError
+        If safetensors is missing, or ml_dtypes for a file with bfloat16.
 
     Examples
     --------
@@ -220,7 +224,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> found["tensors"]
     {'weights/w': {'dtype': 'float64', 'shape': (3, 2), 'bytes': 48}}
     """
-    document, tensors = read(path, keep=False)
+    document, tensors = read(path, _description)
     try:
         stored = _stored_optimizer(document)
     except _WRONG as error:
@@ -230,14 +234,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
         "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
         "scaler": document["scaler"],
-        "tensors": {
-            name: {
-                "dtype": document["tensors"][name]["dtype"],
-                "shape": tensor.shape,
-                "bytes": tensor.size,
-            }
-            for name, tensor in sorted(tensors.items())
-        },
+        "tensors": dict(sorted(tensors.items())),
         "extra": document["extra"],
     }
 
@@ -250,6 +247,10 @@ def _arrays(optimizer: Optimizer) -> dict[str, Array]:
     arrays.update({f"averages/{name}": array for name, array in optimizer.averages.items()})
     arrays.update({f"accumulated/{name}": array for name, array in optimizer.accumulated.items()})
     return arrays
+
+
+def _description(array: Array) -> dict[str, Any]:
+    return {"dtype": array.dtype.name, "shape": array.shape, "bytes": array.nbytes}
 
 
 def _require_scaler(scaler: object) -> None:
@@ -289,14 +290,13 @@ def _stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _take_arrays(
-    stored: dict[str, Any], tensors: Mapping[str, Tensor], optimizer: Optimizer
+    stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
 ) -> dict[str, Array]:
-    """Put the tensors into the optimizer's state, as state_dict has them; return the weights."""
+    """Put the arrays into the optimizer's state, as state_dict has them; return the weights."""
     kinds: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
-    for full_name, tensor in tensors.items():
+    for full_name, array in arrays.items():
         kind, _, name = full_name.partition("/")
-        array = tensor.array(_dtype(tensor.dtype))
         if kind == "state":
             key, _, name = name.partition("/")
             states.setdefault(name, {})[key] = array
@@ -310,19 +310,6 @@ def _take_arrays(
     weights = kinds.pop("weights")
     stored.update(state=states, **kinds)
     return weights
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    if name != "BF16":
-        return np.dtype({"F64": np.float64, "F32": np.float32, "F16": np.float16}[name])
-    try:
-        from ml_dtypes import bfloat16  # noqa: PLC0415 - an extra, for those who use it
-    except ImportError:
-        raise ImportError(
-            "a checkpoint with bfloat16 needs the package ml_dtypes: pip install 'instep[bfloat16]'"
-        ) from None
-    dtype: np.dtype[Any] = np.dtype(bfloat16)
-    return dtype
 
 
 def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:

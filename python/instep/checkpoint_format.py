@@ -5,10 +5,10 @@ checksum of its UTF-8 text. The document says under ``tensors`` what each tensor
 checksum are. So there is nothing in a file that could change without being noticed, and any reader
 of safetensors can take the arrays out of it.
 
-The format is eight bytes with the header's length, the header in JSON, and the arrays, gapless and
-little-endian. It is written and read here piece by piece, since a large model's optimizer must not
-be in memory twice: the package safetensors takes and gives whole contents, or maps the file, and a
-mapped file that shrinks ends the process. The tests hold this against that package.
+The package safetensors writes and reads the bytes, and looks after the header; what is above the
+format is checked here. It writes arrays from where they lie. It is told to read them into memory
+(``pread``), one by one, rather than to map them: reading a mapped file that has been made shorter
+ends the process. The header alone it reads through a mapping.
 """
 
 from __future__ import annotations
@@ -17,157 +17,90 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from instep.optimizers.parameters import Array
 from instep.wording import difference, kind, shown
 
-__all__ = ["CheckpointError", "Tensor", "decode", "one_line", "parse", "read", "write"]
+__all__ = ["CheckpointError", "decode", "one_line", "parse", "read", "write"]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
-_LARGEST_HEADER = 100_000_000  # what safetensors itself reads
 _LONGEST_LINE = 400
-_MOST_AXES = 64  # what NumPy has
-_PIECE = 2**20  # bytes that are held at a time
-_PREFIX = 8  # the header's length, a little-endian number
+_OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in what safetensors raises
 
-#: NumPy's names of the dtypes that optimizers have, and their sizes, by safetensors' names.
-_DTYPES = {
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-}
-_NAMES = {name: theirs for theirs, (name, _) in _DTYPES.items()}
+#: NumPy's names of the dtypes that optimizers have, by safetensors' names.
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+_Taken = TypeVar("_Taken")
 
 
 class CheckpointError(ValueError):
     """A file is no checkpoint, is damaged, or is of another optimizer; nothing has changed."""
 
 
-class Tensor(NamedTuple):
-    """What a file holds of an array: safetensors' name of the dtype, the shape, length and bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    size: int
-    data: npt.NDArray[np.uint8]
-
-    def array(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return the array; its dtype is the caller's affair, since not all are NumPy's own."""
-        width = dtype.itemsize
-        words = self.data.view(f"<u{width}").astype(f"u{width}", copy=False)
-        return words.view(dtype).reshape(self.shape)
-
-
 def write(
-    file: BinaryIO, document: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> None:
-    """Write this document, whose ``tensors`` are filled in, and the arrays.
+    """Write a file with this document, whose ``tensors`` are filled in, and the arrays.
 
-    Checksums are of what was written, also where somebody changes an array meanwhile. Raises
-    ValueError if the document is too long, or a name is no Unicode text.
+    Copies those arrays that are not C-contiguous, and all if somebody changes one meanwhile: the
+    checksums come first in the file, and have to be of what follows. Raises OSError, and ValueError
+    if the document is too long, or a name is no Unicode text.
     """
-    unknown = dict.fromkeys(arrays, hashlib.sha256().hexdigest())  # as long as those to come
-    header = _header(document, arrays, unknown)
-    if len(header) > _LARGEST_HEADER:
-        raise ValueError(
-            f"extra and the names of the parameters need {len(header)} bytes; "
-            f"at most {_LARGEST_HEADER} are wanted"
-        )
-    file.write(len(header).to_bytes(_PREFIX, "little") + header)
-    checksums = {}
-    for name in _in_the_file(arrays):
-        digest = hashlib.sha256()
-        for piece in _pieces(arrays[name]):
-            digest.update(piece.data)
-            file.write(piece.data)
-        checksums[name] = digest.hexdigest()
-    file.seek(_PREFIX)
-    file.write(_header(document, arrays, checksums))
-
-
-def _in_the_file(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
-    """The names in the order of the file, wide elements first, so that all of them are aligned."""
-    return sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-
-
-def _header(
-    document: Mapping[str, Any],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    checksums: Mapping[str, str],
-) -> bytes:
-    table = {
-        name: {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": checksums[name]}
-        for name, array in arrays.items()
-    }
-    text = _json({**document, "tensors": table})
-    header: dict[str, Any] = {"__metadata__": {_DOCUMENT: text, _CHECKSUM: _sha256(text)}}
-    end = 0
-    for name in _in_the_file(arrays):
-        begin, end = end, end + arrays[name].nbytes
-        header[name] = {
-            "dtype": _NAMES[arrays[name].dtype.name],
-            "shape": list(arrays[name].shape),
-            "data_offsets": [begin, end],
-        }
-    content = _json(header, ensure_ascii=False).encode("utf-8")
-    return content + b" " * (-len(content) % _PREFIX)
-
-
-def _json(value: Any, **options: Any) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), **options)
-
-
-def _pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Copies of the array's elements, little-endian and in logical order, some at a time."""
-    array = np.asarray(array)
-    size = array.itemsize
-    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    for first in range(0, array.size, _PIECE // size):
-        piece = np.array(flat[first : first + _PIECE // size])
-        yield piece.view(f"u{size}").astype(f"<u{size}", copy=False).view(np.uint8)
+    # asarray rather than ascontiguousarray, which gives scalars a dimension
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    checksums = _checksums(arrays)
+    _save(path, document, arrays, checksums)
+    if _checksums(arrays) != checksums:
+        copies = {name: array.copy() for name, array in arrays.items()}
+        _save(path, document, copies, _checksums(copies))
 
 
 def read(
-    path: str | os.PathLike[str], keep: bool = True
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the document and the tensors of a file, all checksums verified.
+    path: str | os.PathLike[str], take: Callable[[Array], _Taken]
+) -> tuple[dict[str, Any], dict[str, _Taken]]:
+    """Return the document of a file and what take makes of each of its arrays, all verified.
 
-    Raises CheckpointError if that isn't what the file holds. Takes no more memory than its size,
-    and, where the tensors' data aren't to be kept, little.
+    Raises CheckpointError if that isn't what the file holds, OSError if it can't be read, and
+    ImportError if bfloat16 is in it and ml_dtypes isn't there. No more is in memory than one array
+    and what take keeps.
     """
+    safetensors = _safetensors()
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise CheckpointError("this is not a file; a checkpoint is wanted")
-        with open(path, "rb") as file:
-            header, length = _read_header(file)
-            document = _document(header.pop("__metadata__", None))
-            table = document["tensors"]
-            places = _places(header, length)
-            if set(places) != set(table):
+        with open(path, "rb"):  # safetensors doesn't say why a file can't be opened
+            pass
+        try:
+            opened = safetensors.safe_open(path, framework="np", backend="pread")
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(
+                f"the file is cut off, damaged or no checkpoint: {error}"
+            ) from None
+        with opened as file:
+            document = _document(file.metadata())
+            table, names = document["tensors"], file.keys()
+            if set(names) != set(table):
                 raise CheckpointError(
-                    f"the tensors are not those of the metadata; {difference(places, table)}"
+                    f"the tensors are not those of the metadata; {difference(names, table)}"
                 )
-            tensors = {}
-            for name in sorted(places, key=lambda name: places[name]):
-                entry, (_, size) = header[name], places[name]
-                checksum, data = _data(file, size, keep)
-                tensors[name] = Tensor(entry["dtype"], tuple(entry["shape"]), size, data)
-                _verify(name, tensors[name], checksum, table[name])
+            # as they were saved
+            found = {name: take(_array(file, name, listed)) for name, listed in table.items()}
     except CheckpointError as error:
         raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from None
-    return document, {name: tensors[name] for name in table}  # as they were saved
+    return document, found
 
 
-def decode(text: bytes | str, who: str) -> dict[str, Any]:
+def decode(text: str, who: str) -> dict[str, Any]:
     """Return the object that strict JSON has."""
     try:
-        found = parse(text.decode("utf-8") if isinstance(text, bytes) else text)
+        found = parse(text)
     except RecursionError:
         raise CheckpointError(f"{who} is nested too deeply") from None
     except ValueError as error:
@@ -188,92 +121,61 @@ def one_line(text: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
+def _safetensors(submodule: str = "") -> Any:
+    try:
+        return import_module(f"safetensors{submodule}")
+    except ImportError:
+        raise ImportError(
+            "checkpoints need the package safetensors: pip install 'instep[checkpoint]'"
+        ) from None
+
+
+def _save(
+    path: str | os.PathLike[str],
+    document: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    checksums: Mapping[str, str],
+) -> None:
+    table = {
+        name: {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": checksums[name]}
+        for name, array in arrays.items()
+    }
+    text = json.dumps({**document, "tensors": table}, allow_nan=False, separators=(",", ":"))
+    metadata = {_DOCUMENT: text, _CHECKSUM: _sha256(text)}
+    try:
+        _safetensors(".numpy").save_file(arrays, path, metadata)
+    except _safetensors().SafetensorError as error:
+        raise _os_error(error) or ValueError(
+            f"extra and the names of the parameters can't be written: {error}"
+        ) from None
+
+
+def _os_error(error: Exception) -> OSError | None:
+    """Return the error of the operating system that one of safetensors' tells of."""
+    found = _OS_ERROR.search(str(error))
+    return OSError(int(found[1]), str(error)) if found else None
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """Return a file's header, and how many bytes come after it."""
-    size = os.fstat(file.fileno()).st_size
-    prefix = file.read(_PREFIX)
-    length = int.from_bytes(prefix, "little")
-    if len(prefix) < _PREFIX or length > size - _PREFIX:
-        raise CheckpointError(
-            f"the file has {size} bytes, less than its header; it is cut off or no checkpoint"
-        )
-    if length > _LARGEST_HEADER:
-        raise CheckpointError(
-            f"the header has {length} bytes; at most {_LARGEST_HEADER} are wanted"
-        )
-    start = file.read(1)
-    if start != b"{":  # before reading megabytes of something else
-        raise CheckpointError("the file is no safetensors file; a checkpoint is wanted")
-    return decode(start + file.read(length - 1), "the header"), size - _PREFIX - length
+def _checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
+    return {name: _checksum(array) for name, array in arrays.items()}
 
 
-def _places(header: Mapping[str, Any], length: int) -> dict[str, tuple[int, int]]:
-    """Return where each tensor begins and its size, having checked that they fill the length."""
-    places = {name: _place(name, entry) for name, entry in header.items()}
-    end = 0
-    for name, (begin, size) in sorted(places.items(), key=lambda item: item[1]):
-        if begin != end:
-            raise CheckpointError(
-                f"the tensor {shown(name)} begins at byte {shown(begin)}; {end}, where the one "
-                "before it ends, is wanted"
-            )
-        end += size
-    if end != length:
-        raise CheckpointError(
-            f"the file has {length} bytes of tensors; {shown(end)} are wanted, it is damaged"
-        )
-    return places
+def _checksum(array: Array) -> str:
+    """Return the checksum of a C-contiguous array's bytes in the file, which are little-endian."""
+    size = array.itemsize
+    words = array.reshape(-1).view(f"u{size}").astype(f"<u{size}", copy=False)
+    return hashlib.sha256(words.view(np.uint8).data).hexdigest()
 
 
-def _place(name: str, entry: Any) -> tuple[int, int]:
-    who = f"the tensor {shown(name)}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{who} must have dtype, shape and data_offsets, and no more")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise CheckpointError(
-            f"{who} has dtype {shown(dtype)}; one of {', '.join(_DTYPES)} is wanted"
-        )
-    if not _are_counts(shape) or len(shape) > _MOST_AXES:
-        raise CheckpointError(f"{who} has shape {shown(shape)}; a list of lengths is wanted")
-    if not _are_counts(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{who} has offsets {shown(offsets)}; a begin and an end are wanted")
-    begin, end = offsets
-    size = math.prod(shape) * _DTYPES[dtype][1]
-    if size != end - begin:
-        raise CheckpointError(
-            f"{who} has {shown(end - begin)} bytes; {shown(size)}, as of its shape, are wanted"
-        )
-    return begin, size
-
-
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-def _data(file: BinaryIO, size: int, keep: bool) -> tuple[str, npt.NDArray[np.uint8]]:
-    """Return the checksum of the next bytes and, if they are to be kept, the bytes."""
-    data = np.empty(size if keep else min(size, _PIECE), np.uint8)
-    digest = hashlib.sha256()
-    for first in range(0, size, _PIECE):
-        piece = data[first if keep else 0 :][: min(_PIECE, size - first)]
-        if file.readinto(piece.data) != len(piece):  # type: ignore[attr-defined]
-            raise CheckpointError("the file ends too early; it has become shorter meanwhile")
-        digest.update(piece.data)
-    return digest.hexdigest(), data if keep else np.empty(0, np.uint8)
-
-
-def _document(metadata: Any) -> dict[str, Any]:
-    if not isinstance(metadata, dict) or not {_DOCUMENT, _CHECKSUM} <= set(metadata):
+def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    if metadata is None or not {_DOCUMENT, _CHECKSUM} <= set(metadata):
         raise CheckpointError(
             "the file has no metadata of instep's; a file that instep.checkpoint wrote is wanted"
         )
-    if not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError("the metadata of the file are not all text; the file is damaged")
     text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
     if _sha256(text) != checksum:
         raise CheckpointError("the metadata differ from their checksum; the file is damaged")
@@ -283,18 +185,36 @@ def _document(metadata: Any) -> dict[str, Any]:
     return document
 
 
-def _verify(name: str, tensor: Tensor, checksum: str, listed: Any) -> None:
+def _array(file: Any, name: str, listed: Any) -> Array:
+    """Return an array of an open file, if it is the one that the metadata list."""
     who = f"the tensor {shown(name)}"
     if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
         raise CheckpointError(f"the metadata say {shown(listed)} of {who}")
-    if list(tensor.shape) != listed["shape"]:
-        raise CheckpointError(
-            f"{who} has shape {shown(tensor.shape)}; {shown(listed['shape'])} is wanted"
-        )
-    if _DTYPES[tensor.dtype][0] != listed["dtype"]:
-        raise CheckpointError(f"{who} has dtype {tensor.dtype}; {shown(listed['dtype'])} is wanted")
-    if checksum != listed["sha256"]:
+    entry = file.get_slice(name)
+    dtype, shape = entry.get_dtype(), entry.get_shape()
+    if dtype not in _NAMES or _NAMES[dtype] != listed["dtype"]:
+        raise CheckpointError(f"{who} has dtype {dtype}; {shown(listed['dtype'])} is wanted")
+    if shape != listed["shape"]:
+        raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
+    if dtype == "BF16":
+        _teach_bfloat16()
+    try:
+        array: Array = file.get_tensor(name)
+    except (ValueError, _safetensors().SafetensorError) as error:  # ValueError: NumPy's limits
+        raise _os_error(error) or CheckpointError(f"{who} can't be read: {error}") from None
+    if _checksum(array) != listed["sha256"]:
         raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
+    return array
+
+
+def _teach_bfloat16() -> None:
+    """Have NumPy know the dtype by its name."""
+    try:
+        import ml_dtypes  # noqa: F401, PLC0415 - an extra, for those who use it
+    except ImportError:
+        raise ImportError(
+            "a checkpoint with bfloat16 needs the package ml_dtypes: pip install 'instep[bfloat16]'"
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

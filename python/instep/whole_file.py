@@ -8,19 +8,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["replace_file"]
 
-_IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened, nor open files renamed
+_IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux has it
 
 
-def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
-    """Have a file's content written beside it, and put it there when it is on the disk.
+def replace_file(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Have a file written to a path nearby, and put it in its place when it is on the disk.
 
     Raises OSError, or what write does; the old file is still there then, unless the folder itself
     could not be synced.
@@ -28,24 +27,15 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
     target = Path(os.path.realpath(path))  # what a symbolic link leads to, not the link
     folder = os.open(target.parent, os.O_RDONLY) if _IS_POSIX else None
     try:
-        machine = _machine()
-        if machine is not None:
-            _remove_leftovers(target.parent, machine)
-        made: list[Path] = []
-        try:
-            with _temporary(target.parent, machine, made) as file:  # and locked until it is renamed
-                write(file)
-                file.flush()
+        with _folder_of_its_own(target.parent) as place:
+            made, usual = place / "whole", place / "usual"
+            write(made)
+            with open(made, "r+b") as file:
                 os.fsync(file.fileno())
-                if not _IS_POSIX:
-                    file.close()
-                if target.exists():
-                    shutil.copymode(target, made[-1])
-                os.replace(made[-1], target)
-        except BaseException:
-            for unfinished in made:
-                _unlink(unfinished)
-            raise
+            if not target.exists():
+                usual.touch()  # of the mode that files get here, whichever way made was made
+            shutil.copymode(target if target.exists() else usual, made)
+            os.replace(made, target)
         if folder is not None:
             _sync_folder(folder)
     finally:
@@ -61,10 +51,11 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
-# A program that is killed leaves its temporary file. Who saves next removes it, if its writer is
-# dead for certain: a writer holds a lock on its file, which ends with the writer. Locks may not
+# Files are written in a folder of their own: who writes them may do so by way of a file of another
+# name. A program that is killed leaves that folder. Who saves next removes it, if its writer is
+# dead for certain: a writer holds a lock on its folder, which ends with the writer. Locks may not
 # reach another machine that has the same disk, and end with the boot; so the name says of which
-# machine's boot a file is, and those of others are let alone.
+# machine's boot a folder is, and those of others are let alone.
 
 
 def _machine() -> str | None:
@@ -76,44 +67,49 @@ def _machine() -> str | None:
         return None
 
 
-def _temporary(folder: Path, machine: str | None, made: list[Path]) -> BinaryIO:
-    """Make a file that nobody takes for a leftover while it is written; its path is made's last.
-
-    A path is there before its file, so that whatever comes between, the caller can remove it.
-    """
-    token = secrets.token_hex(8)
-    if machine is not None:
-        made.append(folder / f".instep-{machine}-{token}.tmp")
-        file = open(made[-1], "xb")  # noqa: SIM115 (the caller closes it)
+@contextmanager
+def _folder_of_its_own(parent: Path) -> Iterator[Path]:
+    """Make a folder that nobody takes for a leftover meanwhile, and remove it in the end."""
+    machine, token, lock = _machine(), secrets.token_hex(8), None
+    made: list[Path] = []  # a path is here before its folder is there, whatever comes between
+    try:
+        if machine is not None:
+            _remove_leftovers(parent, machine)
+            made.append(parent / f".instep-{machine}-{token}.tmp")
+            made[-1].mkdir(0o700)
+            lock = _lock(made[-1])
         # One that was taken for a leftover before it was locked is gone, or is being locked.
-        if _lock(file.fileno()) and os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()
-        _unlink(made[-1])
-    made.append(folder / f".instep-{token}.tmp")  # not of a name that is looked for
-    return open(made[-1], "xb")
+        if lock is None or not made[-1].exists():
+            made.append(parent / f".instep-{token}.tmp")  # not of a name that is looked for
+            made[-1].mkdir(0o700)
+        yield made[-1]
+    finally:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def _remove_leftovers(folder: Path, machine: str) -> None:
+def _remove_leftovers(parent: Path, machine: str) -> None:
     name = re.compile(rf"\.instep-{machine}-[0-9a-f]{{16}}\.tmp")
     with suppress(OSError):  # a folder may be writeable and not readable
-        for path in [folder / entry for entry in os.listdir(folder) if name.fullmatch(entry)]:
-            with suppress(OSError), open(path, "rb") as file:
-                if _lock(file.fileno()):
-                    os.unlink(path)
+        for path in [parent / entry for entry in os.listdir(parent) if name.fullmatch(entry)]:
+            lock = _lock(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock a file and return True, if nobody has and the file system can."""
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the descriptor that is returned is closed; None if that can't be."""
     import fcntl  # noqa: PLC0415 (Windows lacks it, and is not asked)
 
+    descriptor = None
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    return True
-
-
-def _unlink(path: Path) -> None:
-    with suppress(OSError):  # gone, or out of reach: what has been raised before says more
-        os.unlink(path)
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
