@@ -30,6 +30,7 @@ from task import Task
 TURN = 0.005  # seconds
 CAN_STOP = hasattr(signal, "SIGSTOP")
 SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped have gone to sleep
+DOZE = 0.1  # until those of NumPy's matrix products have, which look for work for a while
 OURS = "instep"
 LIMIT = "memory limit"
 MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
@@ -93,8 +94,9 @@ class LeftOutError(Exception):
 class Worker:
     """A contestant's process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, doze: float = 0.0) -> None:
         self.name = name
+        self._doze = doze
         self.versions: dict[str, str] = {}
         self._errors = tempfile.TemporaryFile(  # noqa: SIM115 - closed with the process
             "w+", encoding="utf-8", errors="replace"
@@ -159,9 +161,8 @@ class Worker:
         return lines[-1] if lines else f"it ended with status {self._process.returncode}"
 
     def _stop(self) -> None:
-        if not CAN_STOP:
-            time.sleep(SETTLE)
-        elif self._process.poll() is None:
+        time.sleep(self._doze if CAN_STOP else SETTLE)
+        if CAN_STOP and self._process.poll() is None:
             self._process.send_signal(signal.SIGSTOP)
             os.waitpid(self._process.pid, os.WUNTRACED)  # until it stands still
             self._stopped = True
@@ -173,14 +174,19 @@ class Worker:
 
 
 class Pool:
-    """Workers by label, started when first asked for and kept, for they are slow to import what they need."""
+    """Workers by label, started when first asked for and kept, for they are slow to import what they need.
 
-    def __init__(self) -> None:
+    Each is stopped so many seconds (`doze`) after its turn: threads that are stopped while they look for work go on
+    where they were, and may find themselves on one core with the main thread for longer than a turn.
+    """
+
+    def __init__(self, doze: float = 0.0) -> None:
+        self._doze = doze
         self._workers: dict[str, Worker] = {}
 
     def get(self, label: str, peer: str) -> Worker:
         if label not in self._workers:
-            self._workers[label] = Worker(peer)
+            self._workers[label] = Worker(peer, self._doze)
         return self._workers[label]
 
     def drop(self, label: str) -> None:

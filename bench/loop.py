@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import OURS, Comparison, Entry, Pool, compare
+from harness import DOZE, OURS, Comparison, Entry, Pool, compare
 from machine import describe
 from tables import contestants_table
 from task import Task
@@ -33,7 +33,7 @@ def measure(batch: int, seconds: float) -> Comparison:
     entries.append(Entry(ONE_THREAD, OURS, Task("mlp", batch=batch, threads=1)))
     found = Comparison()
     for _ in range(STARTS):
-        with Pool() as pool:
+        with Pool(DOZE) as pool:
             compare(pool, entries, seconds / STARTS, TURN, found=found)
     return found
 

@@ -44,8 +44,8 @@ HOW = """## How it is measured
   with donated buffers, Numba's `prange` with `fastmath`, all with their own choice of threads. They get their arrays
   as they like them; nothing is converted within a measured step.
 - **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, in processes
-  started anew three times. Nothing is stopped within an iteration: what a step leaves spinning, NumPy's matrix
-  products feel.
+  started anew three times, stopped a tenth of a second after its turn, when NumPy's threads are asleep. Nothing is
+  stopped within an iteration: what a step leaves spinning, NumPy's matrix products feel.
 """
 
 
