@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from interpreters import output
+from interpreters import output, skip_what_llvms_openmp_does
 
 import instep
 from instep.threads import _available_cpus
@@ -48,6 +48,7 @@ VARIABLES = [
 @pytest.mark.parametrize("variables", VARIABLES, ids=str)
 def test_variables_of_the_environment(variables: dict[str, str]) -> None:
     """No crash, no flood of threads, and the same bits."""
+    skip_what_llvms_openmp_does(instep.config()["openmp"], variables.get("OMP_NUM_THREADS", "1"))
     code = (
         STEPS
         + """
