@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interpreters import output
+from interpreters import UNMEASURED, output
 
 import instep
 from instep.optimizers.groups import ParamGroup
@@ -68,7 +68,7 @@ def test_ctrl_c_during_steps() -> None:
     assert (optimizer.accumulated["0"] == optimizer.accumulated["0"][0]).all()
     """
     )
-    output(code)
+    output(code, **UNMEASURED)
 
 
 @needs_timers
@@ -93,7 +93,7 @@ def test_ctrl_c_while_averages_are_put_in_place() -> None:
     optimizer.step(grads)
     """
     )
-    output(code)
+    output(code, **UNMEASURED)
 
 
 @needs_timers
@@ -121,7 +121,7 @@ def test_ctrl_c_while_a_state_is_loaded() -> None:
         assert set(optimizer._plan.steps) == {optimizer.step_count}
     """
     )
-    output(code)
+    output(code, **UNMEASURED)
 
 
 @needs_timers
@@ -154,7 +154,7 @@ def test_ctrl_c_while_waiting_for_a_step_on_another_thread() -> None:
     assert (w == -float(optimizer.step_count)).all()
     """
     )
-    output(code)
+    output(code, **UNMEASURED)
 
 
 def test_what_was_set_before_an_interrupted_step_holds_for_the_next(
@@ -212,4 +212,4 @@ def test_a_signal_handler_may_save() -> None:
     assert (optimizer.step_count, float(w[0])) == before
     """
     )
-    output(code)
+    output(code, **UNMEASURED)
