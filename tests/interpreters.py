@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-# Variables of a process that the measurement of coverage is to leave alone: it allocates memory, and an exception that a
-# signal raises inside it leaves its lock behind.
+# Variables of a process that the measurement of coverage is to leave alone: it allocates memory, and an exception that
+# a signal raises inside it leaves its lock behind.
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 
 
