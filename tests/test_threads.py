@@ -168,6 +168,9 @@ def test_absent_gradients_are_no_work() -> None:
     assert _core.counters()["parallel_regions"] == before
     optimizer.step([np.ones(3_000_000, "f4"), None])
     assert _core.counters()["parallel_regions"] == before + 1
+    for _ in range(5):  # nor does what earlier steps had add up
+        optimizer.step([None, np.ones(10, "f4")])
+    assert _core.counters()["parallel_regions"] == before + 1
 
 
 PROBE = """
@@ -300,6 +303,9 @@ def test_the_gil_is_released_for_long_steps_only() -> None:
     size = 30_000_000
     optimizer, g = instep.SGD(np.zeros(size, "f4")), np.ones(size, "f4")
     assert turns_of_another_thread(lambda: [optimizer.step(g) for _ in range(5)]) >= 3
+    parts = [np.zeros(500_000, "f4") for _ in range(60)]  # none of them long alone
+    optimizer, gs = instep.SGD(parts), [np.ones_like(part) for part in parts]
+    assert turns_of_another_thread(lambda: [optimizer.step(gs) for _ in range(5)]) >= 3
     optimizer, g = instep.SGD(np.zeros(1000, "f4")), np.ones(1000, "f4")
     assert turns_of_another_thread(lambda: [optimizer.step(g) for _ in range(5000)]) == 0
 
@@ -355,6 +361,7 @@ FORK = """
         optimizer.step(grad)
     regions = _core.counters()["parallel_regions"] - before
     if child == 0:
+        assert instep.get_num_threads() == 1
         print("child", regions, instep.config()["threads"]["forked"], hash(p.tobytes()), flush=True)
         os._exit(0)
     _, status = os.waitpid(child, 0)
