@@ -33,8 +33,13 @@ def test_copies_of_a_long_step(isa: str, dtype: str, copied: str) -> None:
     ]
     copies[5] = np.full(2 * sizes[5], 7, kind)[::2]  # and one has gaps
     optimizer = instep.SGD(params, lr=0.5, copy_to=copies)
-    optimizer.step([np.roll(param, 1) for param in params])
+    grads = [np.roll(param, 1) for param in params]
+    wanted = [
+        param - np.dtype(dtype).type(0.5) * grad for param, grad in zip(params, grads, strict=True)
+    ]
+    optimizer.step(grads)
     for k, (param, copy, room) in enumerate(zip(params, copies, rooms, strict=True)):
+        assert param.tobytes() == wanted[k].tobytes(), f"parameter {k}"
         assert param.astype(kind).tobytes() == copy.tobytes(), f"copy {k}"
         begin = GUARD - k % 32
         if k == 5:
