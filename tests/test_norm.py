@@ -128,15 +128,15 @@ def test_the_limit_can_be_changed_between_steps() -> None:
 
 @pytest.mark.usefixtures("eager_threads")
 def test_no_thread_goes_on_before_the_norm_is_whole() -> None:
-    """One chunk takes far longer to read than the other, whose thread has to wait with its update."""
+    """The last chunks take far longer to read than the first ones, whose update has to wait for them."""
     instep.set_num_threads(2)
-    near = np.ones(CHUNK, "f4")
-    far = np.ones((CHUNK, 2048), "f2")[:, 0]  # a page for each element
-    params = [np.zeros(CHUNK, "f4") for _ in range(2)]
+    near = [np.ones(CHUNK, "f4")] * 30
+    far = np.ones((16 * CHUNK, 1024), "f2")[:, 0]
+    params = [*(np.zeros(CHUNK, "f4") for _ in near), np.zeros(16 * CHUNK, "f4")]
     optimizer = instep.SGD(params, lr=1.0, clip_norm=1.0)
-    scale = np.float32(1 / math.sqrt(2 * CHUNK))
-    for _ in range(50):
-        optimizer.step([near, far])
+    scale = np.float32(1 / math.sqrt(46 * CHUNK))
+    for _ in range(20):
+        optimizer.step([*near, far])
         for param in params:
             assert (param == -scale).all()
             param[...] = 0
