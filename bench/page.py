@@ -13,7 +13,7 @@ import scaling
 from harness import LIMIT, OURS
 from rows import EVERYONE, ROWS, Row
 from tables import duration, markdown_table
-from targets import Verdict
+from targets import COLUMNS, Verdict
 from worker import NO_STEP
 
 STEPS, GROWTH = "steps.png", "scaling.png"
@@ -95,10 +95,7 @@ def _setting(machine: Mapping[str, Any], pieces: Mapping[str, Any]) -> str:
 
 
 def _to_reach(verdicts: Sequence[Verdict]) -> str:
-    rows = [
-        ("what", "wanted", "measured", "at best", ""),
-        *(verdict.cells() for verdict in verdicts),
-    ]
+    rows = [COLUMNS, *(verdict.cells() for verdict in verdicts)]
     return (
         "## What was to be reached\n\nWritten down before it was measured. Against a peer: its time by instep's. "
         "At best: the same figure, in the same run, for a step that takes as long as moving its bytes does (the memory "

@@ -31,7 +31,7 @@ from harness import Pool
 from machine import describe
 from rows import ROWS
 from tables import plain_table
-from targets import judge
+from targets import COLUMNS, judge
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 RESULTS = "results.json"
@@ -130,11 +130,7 @@ def main() -> int:
     if left:
         print(f"left for the next run: {', '.join(left)}")
     verdicts = judge(results.pieces)
-    print(
-        plain_table(
-            [("to reach", "wanted", "measured", "at best", ""), *(v.cells() for v in verdicts)]
-        )
-    )
+    print(plain_table([COLUMNS, *(verdict.cells() for verdict in verdicts)]))
     if results.pieces:
         page.write(arguments.folder, results.machine, results.pieces, verdicts)
     return 0

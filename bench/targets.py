@@ -22,6 +22,9 @@ class Target(NamedTuple):
     at_best: Callable[[Pieces], float] | None = None
 
 
+COLUMNS = ("what", "wanted", "measured", "at best", "")  # of Verdict.cells
+
+
 class Verdict(NamedTuple):
     target: Target
     measured: float | None

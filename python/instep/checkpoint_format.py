@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from instep.bfloat16 import bfloat16
 from instep.optimizers.parameters import Array
 from instep.wording import difference, kind, shown
 
@@ -197,7 +198,7 @@ def _array(file: Any, name: str, listed: Any) -> Array:
     if shape != listed["shape"]:
         raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
     if dtype == "BF16":
-        _teach_bfloat16()
+        bfloat16("a checkpoint with bfloat16")  # or safetensors would not find the dtype
     try:
         array: Array = file.get_tensor(name)
     except (ValueError, _safetensors().SafetensorError) as error:  # ValueError: NumPy's limits
@@ -205,16 +206,6 @@ def _array(file: Any, name: str, listed: Any) -> Array:
     if _checksum(array) != listed["sha256"]:
         raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
     return array
-
-
-def _teach_bfloat16() -> None:
-    """Have NumPy know the dtype by its name."""
-    try:
-        import ml_dtypes  # noqa: F401, PLC0415 - an extra, for those who use it
-    except ImportError:
-        raise ImportError(
-            "a checkpoint with bfloat16 needs the package ml_dtypes: pip install 'instep[bfloat16]'"
-        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from instep.bench.turns import pace
 
 __all__ = ["MemoryLimit"]
 
-_CHUNK = (
-    1 << 20
-)  # bytes of a stream that a thread takes at a time, where it takes more than one share
+# Bytes of a stream that a thread takes at a time, where it takes more than one share.
+_CHUNK = 1 << 20
 _BEATEN = 1.25  # times the fastest way's time: a way this slow will not be the fastest
 _SURE = 3  # turns until it is said to be so
 

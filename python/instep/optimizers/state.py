@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from instep.bfloat16 import bfloat16
 from instep.schedules import Schedule
 from instep.schedules.loading import Loading
 from instep.schedules.serialisation import restored, shared, to_dict
@@ -199,13 +200,7 @@ def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            from ml_dtypes import bfloat16  # noqa: PLC0415 - an extra, for those who use it
-        except ImportError:
-            raise ImportError(
-                "state_dtype='bfloat16' needs the package ml_dtypes: pip install 'instep[bfloat16]'"
-            ) from None
-        dtype = bfloat16
+        return bfloat16("state_dtype='bfloat16'")
     return np.dtype(dtype)
 
 

@@ -1,0 +1,21 @@
+"""The dtype bfloat16, which NumPy has from the package ml_dtypes: an extra, for those who use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["bfloat16"]
+
+
+def bfloat16(who: str) -> np.dtype[Any]:
+    """Return the dtype, which NumPy knows by its name from now on; ImportError says who needs it."""
+    try:
+        import ml_dtypes  # noqa: PLC0415
+    except ImportError:
+        raise ImportError(
+            f"{who} needs the package ml_dtypes: pip install 'instep[bfloat16]'"
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
