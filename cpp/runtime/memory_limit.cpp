@@ -75,8 +75,9 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
     const auto kept = static_cast<std::size_t>(written);
     Run run{streams.data(), pass_for<std::uint64_t>(streams.size(), kept), bytes / word,
             std::max<std::int64_t>(1, chunk / word)};
+    const std::int64_t work = bytes * (static_cast<std::int64_t>(streams.size()) + written);
     team::run(
-        threads,
+        threads, work,
         [](void* context) {
             Run& shared = *static_cast<Run*>(context);
             const auto take = [&shared] {

@@ -178,7 +178,7 @@ void Stepper::run(int threads, void (Stepper::*part)()) {
     next_unit_.store(0, std::memory_order_relaxed);
     next_norm_unit_.store(0, std::memory_order_relaxed);
     team::run(
-        threads,
+        threads, work(),
         [](void* context) {
             const FloatEnvironment environment;
             auto* self = static_cast<Stepper*>(context);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "runtime/placement.hpp"
+
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -60,17 +62,22 @@ int threads_for(std::int64_t work) {
     return static_cast<int>(std::min<std::int64_t>(work / share, threads()));
 }
 
-void run(int threads, void (*work)(void*), void* context) {
+void run(int threads, std::int64_t work, void (*part)(void*), void* context) {
 #if defined(_OPENMP)
     if (threads > 1) {
         regions.fetch_add(1, std::memory_order_relaxed);
+        const Caller caller(work);
 #pragma omp parallel num_threads(threads)
-        work(context);
+        {
+            caller.make_way();
+            part(context);
+        }
         return;
     }
 #endif
     static_cast<void>(threads);
-    work(context);
+    static_cast<void>(work);
+    part(context);
 }
 
 void barrier() {

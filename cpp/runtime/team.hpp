@@ -29,8 +29,9 @@ bool threads_are_fixed();
 // Most threads worth waking for a step of so much work.
 int threads_for(std::int64_t work);
 
-// Calls work(context) on that many threads, this one included, and returns when all have finished.
-void run(int threads, void (*work)(void*), void* context);
+// Calls part(context) on that many threads, this one included, and returns when all have finished. How much work there
+// is in all decides on which cores they go.
+void run(int threads, std::int64_t work, void (*part)(void*), void* context);
 // Inside run: waits until all its threads are here.
 void barrier();
 
