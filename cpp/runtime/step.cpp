@@ -69,17 +69,12 @@ void Stepper::clear_pending() {
     for (Turn& turn : turns_) turn.pending = false;
 }
 
-std::uint32_t Stepper::settings_for(std::size_t i, const std::vector<Group>& groups) {
-    const Turn& turn = turns_[i];
-    const std::int64_t t = turn.steps + 1;
-    // Nearly always the last ones made: parameters of a group have been stepped equally often.
-    for (std::size_t k = settings_.size(); k-- > 0;)
-        if (settings_[k].kind == turn.kind && settings_[k].t == t) return static_cast<std::uint32_t>(k);
+std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
     const auto compute = static_cast<int>(tensors_[i]->compute);
     const Group& group = groups[static_cast<std::size_t>(tensors_[i]->group)];
     const Variant& variant = level_->families[group.family].variants[group.options];
     Prepared& fresh = settings_.emplace_back();
-    fresh.kind = turn.kind;
+    fresh.kind = turns_[i].kind;
     fresh.t = t;
     fresh.sweep = variant.sweep[compute];
     fresh.settings.terms = group.terms;
@@ -94,8 +89,15 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     level_ = &level;
     extras_ = extras;
     settings_.clear();
-    for (std::size_t i = 0; i < turns_.size(); ++i)
-        if (turns_[i].present) turns_[i].settings = settings_for(i, groups);
+    for (std::size_t i = 0; i < turns_.size(); ++i) {
+        Turn& turn = turns_[i];
+        if (!turn.present) continue;
+        const std::int64_t t = turn.steps + 1;
+        // Nearly always the last ones made: parameters of a group have been stepped equally often.
+        std::size_t k = settings_.size();
+        while (k > 0 && (settings_[k - 1].kind != turn.kind || settings_[k - 1].t != t)) --k;
+        turn.settings = k > 0 ? static_cast<std::uint32_t>(k - 1) : make_settings(i, t, groups);
+    }
     if (extras.needs_norm()) partial_sums_.resize(segments_.size());
 }
 

@@ -112,7 +112,7 @@ private:
         Settings settings;
     };
 
-    std::uint32_t settings_for(std::size_t i, const std::vector<Group>& groups);
+    std::uint32_t make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
     template <class Action>
     void for_each_unit(std::atomic<std::size_t>& next, Action action);
     template <class Action>
