@@ -47,7 +47,7 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
             pool, row, s
         ).summary()
     for batch in loop.BATCHES:
-        pieces[f"loop/{batch}"] = lambda _, batch=batch: loop.measure(batch, 18.0).summary()
+        pieces[f"loop/{batch}"] = lambda _, batch=batch: loop.measure(batch, 24.0).summary()
     for size in scaling.SIZES:
         pieces[f"scaling/{size}"] = lambda pool, size=size: scaling.measure(
             pool, size, 20.0 if size == max(scaling.SIZES) else 6.0

@@ -33,6 +33,14 @@ def _rows() -> list[Row]:
         # Over tiny arrays a step waits for calls, not for memory.
         peers = tuple(p for p in EVERYONE if workload != "tiny" or p != LIMIT)
         rows.append(Row(workload, "Adam, float32", Task(workload), peers))
+    rows.append(
+        Row(
+            "resnet50-side-by-side",
+            "Adam, float32, all parameters in one array, all gradients in another",
+            Task("resnet50", side_by_side=True),
+            (OURS, LIMIT),
+        )
+    )
     torch = (OURS, LIMIT, "torch fused")
     adam = Task("gpt2")
     rows += [

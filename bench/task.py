@@ -29,6 +29,7 @@ class Task:
     settings: dict[str, float] = field(default_factory=dict)  # besides lr, in PyTorch's names
     clip_norm: float | None = None
     threads: int | None = None  # each library's own choice, as its users get it
+    side_by_side: bool = False  # parameters in one array, gradients in another, else an array each
     batch: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,6 +75,14 @@ class Task:
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         return numpy_dtype(self.dtype)
+
+
+def side_by_side(arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Return the same arrays as views of a single one."""
+    whole = np.concatenate([array.ravel() for array in arrays])
+    ends = np.cumsum([array.size for array in arrays])
+    pieces = np.split(whole, ends[:-1])
+    return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

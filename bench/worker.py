@@ -18,7 +18,7 @@ import numpy as np
 
 from package import module, turns, workloads
 from peers import PEERS, Peer
-from task import LAYERS, Task
+from task import LAYERS, Task, side_by_side
 
 NO_STEP = "no step"  # a training loop without one
 
@@ -28,6 +28,8 @@ def step_call(peer: Peer, task: Task) -> Callable[[], object]:
     if not peer.needs_arrays:
         return peer.start(task, []).call([])
     params, grads = (workloads.filled(task.shapes, task.numpy_dtype, seed) for seed in (0, 1))
+    if task.side_by_side:
+        params, grads = side_by_side(params), side_by_side(grads)
     return peer.start(task, params).call(grads)
 
 

@@ -59,6 +59,14 @@ def test_filled_arrays_have_numbers_everywhere() -> None:
     assert not np.array_equal(workloads.filled([(100_000,)], "float32", 1)[0], first)
 
 
+def test_side_by_side_are_the_same_arrays_in_one() -> None:
+    apart = workloads.filled([(3, 5), (), (7,)], "float32", 0)
+    together = task.side_by_side(apart)
+    assert [a.tolist() for a in together] == [a.tolist() for a in apart]
+    first, *others = (a.__array_interface__["data"][0] for a in together)
+    assert others == [first + 4 * 15, first + 4 * 16]
+
+
 @pytest.mark.parametrize(
     ("settings", "passes", "width", "streams"),
     [
