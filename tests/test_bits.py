@@ -98,6 +98,23 @@ def test_every_thread_count(variant: Variant, dtype: Any, threads: int) -> None:
         assert taken == (STEPS if threads > 1 else 0), "one parallel region a step"
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("label", ["AdamW-amsgrad", "RMSprop-centered", "SGD-nesterov-momentum"])
+def test_more_work_than_parameters_are_claimed_for(label: str, dtype: Any) -> None:
+    """A long step goes through each stretch at once, a shorter one in pieces (cpp/runtime/step.cpp)."""
+    variant = next(v for v in VARIANTS if v.label == label)
+    start, grads, wanted, states = expected(variant, (*SMALL_SIZES, 1_500_001), dtype, dtype)
+    for level in LEVELS:
+        use_level(level)
+        guarded = Guarded()
+        params = {name: guarded.put(p, offset=i % 5) for i, (name, p) in enumerate(start.items())}
+        optimizer = variant.make(params)
+        for grad in grads:
+            optimizer.step(grad)
+        check(optimizer, params, wanted, states)
+        guarded.check()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.usefixtures("eager_threads")
 def test_several_chunks_at_a_time(threads: int) -> None:

@@ -77,17 +77,18 @@ bool states_lie_in(const Operands& of) {
     return lie;
 }
 
-// Runs the rule over the arrays themselves, if they are stored in these formats; in pieces only so that the parameter
-// can be claimed ahead. Its cache lines were read by other cores too, in the forward pass, and taking them back one
-// store at a time costs a loop of 235,146 parameters a sixth of its step (bench/loop.py).
+// Runs the rule over the arrays themselves, if they are stored in these formats. Where parameters are claimed, it does
+// so in pieces, and claims one while it works on an earlier one: their cache lines were read by other cores too, in the
+// forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
+// step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S>
-bool update_stored(const Rule& rule, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
+bool update_stored(const Rule& rule, T scale, const Operands& of, bool claims, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
     constexpr std::int64_t line = 64 / sizeof(Weight);
-    constexpr std::int64_t piece = 16 * line;
     constexpr std::int64_t ahead = 32 * line;
+    const std::int64_t piece = claims ? 16 * line : count;
     auto* const p = reinterpret_cast<Weight*>(of.param.data) + begin;
     const auto* const g = reinterpret_cast<const Weight*>(of.grad.data) + begin;
     State* s[max_states] = {};
@@ -96,7 +97,7 @@ bool update_stored(const Rule& rule, T scale, const Operands& of, std::int64_t b
     for (std::int64_t done = 0; done < count; done += piece) {
         const std::int64_t rest = count - done;
         const std::int64_t claimed = rest - ahead < piece ? rest - ahead : piece;
-        for (std::int64_t i = 0; i < claimed; i += line) claim_for_writing(p + done + ahead + i);
+        for (std::int64_t i = 0; claims && i < claimed; i += line) claim_for_writing(p + done + ahead + i);
         const auto from = [done](State* state) { return state == nullptr ? nullptr : state + done; };
         update<Rule, T, W, S>(rule, scale, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]),
                               from(s[2]), from(s[3]));
@@ -107,9 +108,10 @@ bool update_stored(const Rule& rule, T scale, const Operands& of, std::int64_t b
 // Runs the rule over the arrays themselves where parameter and gradient are stored alike, and the states alike: in the
 // compute type, or in bfloat16, whose conversion then needs no pass of its own. Whether they were.
 template <class Rule, class T>
-bool update_in_place(const Rule& rule, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
+bool update_in_place(const Rule& rule, T scale, const Operands& of, bool claims, std::int64_t begin,
+                     std::int64_t count) {
     const auto stored = [&](auto weights, auto states) {
-        return update_stored<Rule, T, decltype(weights), decltype(states)>(rule, scale, of, begin, count);
+        return update_stored<Rule, T, decltype(weights), decltype(states)>(rule, scale, of, claims, begin, count);
     };
     if (stored(Native<T>{}, Native<T>{})) return true;
     if constexpr (sizeof(T) == sizeof(float)) {
@@ -173,7 +175,7 @@ void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std
     const GradientTerms& terms = settings.terms;
     const bool bare = !any_but_scale(terms) && of.accumulated.data == nullptr && of.average.data == nullptr &&
                       of.copy.data == nullptr;
-    if (bare && update_in_place<Rule, T>(rule, scale_of<T>(terms), of, begin, count)) return;
+    if (bare && update_in_place<Rule, T>(rule, scale_of<T>(terms), of, settings.claims, begin, count)) return;
     update_in_blocks<Rule, T>(rule, of, settings, begin, count);
 }
 

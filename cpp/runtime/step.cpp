@@ -18,6 +18,8 @@ using Clock = std::chrono::steady_clock;
 // a megabyte of each stream: where memory is the limit, short stretches of many streams cost a tenth.
 constexpr std::int64_t least_units = 128;
 constexpr std::int64_t most_chunks_a_unit = 16;
+// Up to here parameters may still lie in the caches of other cores too, which read them in the forward pass.
+constexpr std::int64_t most_work_claimed = std::int64_t{1} << 24;
 // Of so much work a step leaves nothing in a cache for whoever reads the copies.
 constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 
@@ -79,6 +81,7 @@ std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::v
     fresh.sweep = variant.sweep[compute];
     fresh.settings.terms = group.terms;
     fresh.settings.average_rate = extras_.average_rate;
+    fresh.settings.claims = work() <= most_work_claimed;
     fresh.settings.past_caches = work() >= work_past_caches;
     variant.prepare[compute](group.hyperparameters, t, fresh.settings.scalars);
     return static_cast<std::uint32_t>(settings_.size() - 1);
