@@ -94,8 +94,9 @@ inline T* in_place(const Operand& operand, std::int64_t begin) {
     return reinterpret_cast<T*>(operand.data) + begin;
 }
 
+// These are kept out of line, once for all rules: inlined into some of them they made up a third of the module.
 template <class T>
-void load_block(const Operand& operand, std::int64_t begin, std::int64_t count, T* buffer) {
+INSTEP_NOINLINE void load_block(const Operand& operand, std::int64_t begin, std::int64_t count, T* buffer) {
     with_format(operand.format, [&](auto format) {
         using F = decltype(format);
         constexpr std::int64_t size = sizeof(typename F::Stored);
@@ -112,7 +113,7 @@ void load_block(const Operand& operand, std::int64_t begin, std::int64_t count, 
 }
 
 template <class T>
-void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
+INSTEP_NOINLINE void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
     with_format(operand.format, [&](auto format) {
         using F = decltype(format);
         constexpr std::int64_t size = sizeof(typename F::Stored);

@@ -87,8 +87,8 @@ bool update_stored(const Rule& rule, T scale, const Operands& of, bool claims, s
     using Weight = typename W::Stored;
     using State = typename S::Stored;
     constexpr std::int64_t line = 64 / sizeof(Weight);
-    constexpr std::int64_t ahead = 32 * line;
     const std::int64_t piece = claims ? 16 * line : count;
+    const std::int64_t ahead = claims ? 32 * line : count;  // nothing is so far ahead
     auto* const p = reinterpret_cast<Weight*>(of.param.data) + begin;
     const auto* const g = reinterpret_cast<const Weight*>(of.grad.data) + begin;
     State* s[max_states] = {};
@@ -97,7 +97,7 @@ bool update_stored(const Rule& rule, T scale, const Operands& of, bool claims, s
     for (std::int64_t done = 0; done < count; done += piece) {
         const std::int64_t rest = count - done;
         const std::int64_t claimed = rest - ahead < piece ? rest - ahead : piece;
-        for (std::int64_t i = 0; claims && i < claimed; i += line) claim_for_writing(p + done + ahead + i);
+        for (std::int64_t i = 0; i < claimed; i += line) claim_for_writing(p + done + ahead + i);
         const auto from = [done](State* state) { return state == nullptr ? nullptr : state + done; };
         update<Rule, T, W, S>(rule, scale, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]),
                               from(s[2]), from(s[3]));
