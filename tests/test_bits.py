@@ -100,7 +100,7 @@ def test_every_thread_count(variant: Variant, dtype: Any, threads: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=labels)
 @pytest.mark.parametrize("label", ["AdamW-amsgrad", "RMSprop-centered", "SGD-nesterov-momentum"])
-def test_more_work_than_parameters_are_claimed_for(label: str, dtype: Any) -> None:
+def test_long_steps_at_every_level(label: str, dtype: Any) -> None:
     """A long step goes through each stretch at once, a shorter one in pieces (cpp/runtime/step.cpp)."""
     variant = next(v for v in VARIANTS if v.label == label)
     start, grads, wanted, states = expected(variant, (*SMALL_SIZES, 1_500_001), dtype, dtype)

@@ -117,6 +117,18 @@ def test_interruptions_change_nothing() -> None:
     assert taken[2000:].count(2) / 18_000 > 0.9
 
 
+def test_threads_that_others_interrupt_cost_more_than_they_gain() -> None:
+    """Two halve nearly every step, but one in fifty of theirs waits for a core that others hold."""
+    rng = np.random.default_rng(3)
+
+    def beside_others(threads: int) -> float:
+        return 1.0 if threads == 1 else 40.0 if rng.random() < 0.02 else 0.5
+
+    for work in (MIDDLING, 1 << 25):
+        taken = steps(_core.make_pace(), beside_others, 20_000, work=work)
+        assert taken[2000:].count(1) / 18_000 > 0.8
+
+
 def test_long_steps_and_single_threads_are_not_tried() -> None:
     pace = _core.make_pace()
     assert set(steps(pace, busy_cores, 100, work=1 << 30)) == {2}

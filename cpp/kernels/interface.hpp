@@ -64,7 +64,7 @@ struct Operands {
 struct Settings {
     GradientTerms terms;
     double average_rate;                                  // 1 - decay
-    bool claims;                                          // fetches parameters as lines that other cores may hold too
+    bool claims;                                          // parameters' cache lines are taken for writing ahead of use
     bool past_caches;                                     // where the copies go: the step leaves nothing there
     alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare left them
 };

@@ -12,6 +12,8 @@ constexpr std::int64_t work_to_begin_parallel = std::int64_t{1} << 24;
 constexpr std::int64_t work_beyond_doubt = std::int64_t{1} << 28;
 // A change has to be worth more than what two timings of the same differ by.
 constexpr double worthwhile = 0.95;
+// Beyond this share of the usual time a mean tells of interruptions that cost more than threads gain or lose.
+constexpr double much_interrupted = 1.25;
 
 }  // namespace
 
@@ -36,7 +38,16 @@ void Pace::begin(bool trial) {
     trial_ = trial;
     settled_ = false;
     steps_ = 0;
-    if (trial && !exists(level_ + direction_)) direction_ = -direction_;
+    sum_ = 0;
+}
+
+// A single interruption by the system says nothing about threads. Many do: beside other people's work every further
+// thread may have to wait for a core. Then the trial is long, and means decide.
+void Pace::begin_trial() {
+    mean_ = sum_ / steps_;
+    long_ = steps_ >= long_trial_steps && mean_ > much_interrupted * usual_;
+    if (!exists(level_ + direction_)) direction_ = -direction_;
+    begin(true);
 }
 
 void Pace::took(std::int64_t nanoseconds) {
@@ -45,25 +56,25 @@ void Pace::took(std::int64_t nanoseconds) {
         return;
     }
     const double time = static_cast<double>(nanoseconds) / work_;
-    if (trial_) {
-        tried_[static_cast<std::size_t>(steps_++)] = time;
-        if (static_cast<std::size_t>(steps_) == trial_steps) finish_trial();
+    sum_ += time;
+    ++steps_;
+    if (!trial_) {
+        usual_ = steps_ == 1 ? time : usual_ + (std::min(time, 2 * usual_) - usual_) / 4;
+        if (steps_ >= interval_) begin_trial();
         return;
     }
-    // An interruption by the system says nothing about threads.
-    usual_ = steps_ == 0 ? time : usual_ + (std::min(time, 2 * usual_) - usual_) / 4;
-    if (++steps_ >= interval_) begin(true);
+    if (!long_) tried_[static_cast<std::size_t>(steps_ - 1)] = time;
+    if (steps_ == (long_ ? long_trial_steps : trial_steps)) finish_trial();
 }
 
 void Pace::finish_trial() {
     std::sort(tried_.begin(), tried_.end());
-    if (tried_[trial_steps / 2] < worthwhile * usual_) {
+    const bool better = long_ ? sum_ / steps_ < worthwhile * mean_ : tried_[trial_steps / 2] < worthwhile * usual_;
+    if (better)
         level_ += direction_;
-        interval_ = first_interval;
-    } else {
+    else
         direction_ = -direction_;
-        interval_ = std::min(2 * interval_, longest_interval);
-    }
+    interval_ = long_ ? longest_interval : better ? first_interval : std::min(2 * interval_, longest_interval);
     begin(false);
 }
 

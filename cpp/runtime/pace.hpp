@@ -21,12 +21,13 @@ public:
 
 private:
     static constexpr int first_interval = 4, longest_interval = 1024;
-    static constexpr std::size_t trial_steps = 3;
+    static constexpr int trial_steps = 3, long_trial_steps = 64;
 
     void restart(int most, std::int64_t work);
     int threads(int level) const { return most_ >> level; }
     bool exists(int level) const { return level >= 0 && threads(level) >= 1; }
     void begin(bool trial);
+    void begin_trial();
     void finish_trial();
 
     int most_ = 0;
@@ -34,11 +35,14 @@ private:
     int direction_ = 1;              // of the next trial: 1 half as many threads, -1 twice as many
     int interval_ = first_interval;  // timed steps between trials
     bool trial_ = false;
+    bool long_ = false;     // the trial, for means to decide
     bool settled_ = false;  // the first step after a change finds its data in other caches and doesn't count
     int steps_ = 0;         // timed since the phase began
     bool timed_ = false;
     double work_ = 1;
-    double usual_ = 0;  // time for a unit of work, smoothed
+    double usual_ = 0;  // time for a unit of work, smoothed and without interruptions
+    double mean_ = 0;   // of all before the trial
+    double sum_ = 0;    // of the times in this phase
     std::array<double, trial_steps> tried_{};
 };
 

@@ -1,10 +1,9 @@
 // Keeps a team's threads off the core of whoever calls it.
 //
 // NumPy's matrix products leave threads of their own spinning on the other cores for a while. A thread that wakes for a
-// step then finds no core idle, and Linux puts it on the caller's, where it waits until the caller has done all the
-// work alone. On another core it runs at once: the spinning thread yields, and a guest that is mostly asleep goes
-// first. Only that one does: a step of milliseconds would have to share the core half and half, so its threads stay
-// where the system can move them (bench/threads.py).
+// step then finds no core idle, and Linux may put it on the caller's, where it waits until the caller has done all the
+// work alone. On another core it runs at once: a spinning thread yields, and a guest that is mostly asleep goes first.
+// Only that one does: a step of milliseconds would have to share the core half and half, and is left to the system.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +18,8 @@ namespace instep::team {
 class Caller {
 public:
     explicit Caller(std::int64_t work);
-    // On a thread of the team, as it begins: for brief work it moves off the caller's core and stays off it, for any
-    // other all cores are open to it again. Threads that somebody else has bound to cores are left where they are.
+    // On a thread of the team, as it begins: for brief work it moves off the caller's core, if it may go to another.
+    // On which cores it may run stays as it was.
     void make_way() const;
 
 private:
