@@ -89,6 +89,18 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
         "params of group 1 is empty",
     ),
     ("key no str", {1: np.zeros(1)}, TypeError, "a parameter's name is 1; a str"),
+    (
+        "key no Unicode",
+        {"w\ud800": np.zeros(1)},
+        ValueError,
+        r"a parameter's name is 'w\\ud800', which UTF-8 can't encode; one that it can is wanted",
+    ),
+    (
+        "key no Unicode in a group",
+        [{"params": {"w\ud800": np.zeros(1)}}],
+        ValueError,
+        "which UTF-8 can't encode",
+    ),
     ("group without params", [{"lr": 1.0}], ValueError, "group 0 has the keys 'lr'; a dict"),
     (
         "group with another key",

@@ -83,6 +83,7 @@ def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) 
         for key in container:
             if not isinstance(key, str):
                 raise TypeError(f"a parameter's name is {key!r}; a str is wanted")
+            _require_unicode(key)
         form, names, arrays = "mapping", tuple(container), tuple(container.values())
     elif isinstance(container, (list, tuple)):
         form, arrays = "sequence", tuple(container)
@@ -95,6 +96,15 @@ def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) 
     if not arrays:
         raise ValueError(f"{who} is empty; at least one array is wanted")
     return NamedParameters(container, form, names, arrays, settings)
+
+
+def _require_unicode(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a pair of surrogates, of which the core can make no text
+        raise ValueError(
+            f"a parameter's name is {name!r}, which UTF-8 can't encode; one that it can is wanted"
+        ) from None
 
 
 def match_copies(
