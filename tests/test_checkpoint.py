@@ -139,17 +139,41 @@ def test_extra_with_scalars_of_numpy(tmp_path):
     assert [*map(type, found["numbers"] + found["deep"][0]["n"])] == [float] * 4 + [int] * 2
 
 
-def test_extra_that_is_too_deep_or_too_long(tmp_path):
-    optimizer = instep.SGD(np.ones(1), lr=0.1)
-    deep = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(ValueError, match="extra can't be written as JSON"):
-        checkpoint.save(tmp_path / "run", optimizer, deep)
-    while deep:  # so that freeing it recurses no deeper than the interpreter likes
-        deep = deep[0]
+def _nested(levels):
+    deep = "x"
+    for k in range(levels):
+        deep = [deep, 1] if k % 2 else {"inner": deep, "other": 1}
+    return deep
+
+
+@pytest.mark.parametrize("levels", [201, 990, 100_000])  # by far, and just about what Python likes
+def test_extra_that_is_too_deep(levels, tmp_path):
+    deep = _nested(levels)
+    match = "extra can't be written as JSON: it is nested too deeply; at most 200 levels are wanted"
+    with pytest.raises(ValueError, match=match):
+        checkpoint.save(tmp_path / "run", instep.SGD(np.ones(1), lr=0.1), deep)
+    while not isinstance(deep, str):  # so that freeing it recurses no deeper than Python likes
+        deep = deep[0] if isinstance(deep, list) else deep["inner"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_deepest_extra_comes_back_also_where_calls_are_deep(tmp_path):
+    optimizer, deep = instep.SGD(np.ones(1), lr=0.1), _nested(200)
+    checkpoint.save(tmp_path / "run", optimizer, deep)
+
+    def called_deeply(calls):
+        return called_deeply(calls - 1) if calls else checkpoint.load(tmp_path / "run", optimizer)
+
+    assert called_deeply(sys.getrecursionlimit() // 2) == deep
+
+
+def test_extra_that_is_too_long(tmp_path):
     with pytest.raises(ValueError, match="extra and the names of the parameters can't be written"):
-        checkpoint.save(tmp_path / "run", optimizer, "x" * 100_000_000)  # more than readers take
+        checkpoint.save(
+            tmp_path / "run",
+            instep.SGD(np.ones(1), lr=0.1),
+            "x" * 100_000_000,  # more than readers take
+        )
     assert os.listdir(tmp_path) == []
 
 

@@ -201,7 +201,9 @@ def test_lengths_that_are_no_counts_are_refused_also_with_metadata_that_say_so(s
         checkpoint.inspect(path)
 
 
-@pytest.mark.parametrize("shape", [[0] * 65, [0, 2**63], [0, 2**62, 2**62]], ids=len)
+@pytest.mark.parametrize(
+    "shape", [[0] * 65, [0, 2**63], [0, 2**64 - 1], [0, 2**62, 2**62]], ids=len
+)
 def test_shapes_that_the_format_has_and_numpy_has_not(shape, saved):
     path, optimizer, scaler = saved
     content = path.read_bytes()
@@ -311,6 +313,76 @@ def test_another_optimizer_is_refused(name, saved):
     make, match = OTHERS[name]
     other = make(*optimizer.params.values())
     refused(path, other, scaler, match=re.escape(match))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # in an array, which is read later
+    refused(path, other, scaler, match=re.escape(match))
+
+
+class Observed:
+    """What safe_open returns, with another get_tensor: it has no seam for this."""
+
+    def __init__(self, opened, get_tensor):
+        self._opened, self.get_tensor = opened, get_tensor
+
+    def __getattr__(self, name):
+        return getattr(self._opened, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.fixture
+def get_tensor_replaced(monkeypatch):
+    """Have files opened with another get_tensor."""
+    safe_open = safetensors.safe_open
+
+    def replace(get_tensor):
+        def opened(*arguments, **keywords):
+            file = safe_open(*arguments, **keywords)
+            return Observed(file, lambda name: get_tensor(file, name))
+
+        monkeypatch.setattr(safetensors, "safe_open", opened)
+
+    return replace
+
+
+def test_no_array_of_another_optimizer_is_read(saved, get_tensor_replaced):
+    path, optimizer, scaler = saved
+    read = []
+
+    def recorded(file, name):
+        read.append(name)
+        return file.get_tensor(name)
+
+    get_tensor_replaced(recorded)
+    for make, match in OTHERS.values():
+        refused(path, make(*optimizer.params.values()), scaler, match=re.escape(match))
+    refused(path, optimizer, None, match="loss scaler is there in only one")
+    with _read_only(optimizer):
+        refused(path, optimizer, scaler, match="'w' is read-only")
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="load after the block"):
+        checkpoint.load(path, optimizer, scaler)
+    assert read == []
+    checkpoint.load(path, optimizer, scaler)
+    assert len(read) == 10
+
+
+def test_an_optimizer_that_changes_while_arrays_are_read(saved, get_tensor_replaced):
+    path, optimizer, scaler = saved
+    w = optimizer.params["w"]
+
+    def made_read_only(file, name):
+        w.flags.writeable = False
+        return file.get_tensor(name)
+
+    get_tensor_replaced(made_read_only)
+    try:
+        refused(path, optimizer, scaler, match="'w' is read-only")
+    finally:
+        w.flags.writeable = True
 
 
 def test_other_circumstances_are_refused(saved):
@@ -352,32 +424,17 @@ def test_a_file_that_shrinks_while_it_is_read(saved, monkeypatch):
     refused(path, optimizer, scaler, match="the tensor '.*' can't be read: ")
 
 
-def test_a_disk_that_fails_while_it_is_read(saved, monkeypatch):
+def test_a_disk_that_fails_while_it_is_read(saved, get_tensor_replaced):
     path, optimizer, scaler = saved
-    before, safe_open = bits(optimizer, scaler), safetensors.safe_open
+    before = bits(optimizer, scaler)
 
-    class Failing:
-        """safe_open has no seam for a failing disk: this is how it words one's error."""
+    def failing(file, name):
+        raise safetensors.SafetensorError(
+            f"Could not read tensor {name} from file: {os.strerror(errno.EIO)} (os error 5)"
+        )
 
-        def __init__(self, *arguments, **keywords):
-            self._opened = safe_open(*arguments, **keywords)
-
-        def __getattr__(self, name):
-            return getattr(self._opened, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def get_tensor(self, name):
-            raise safetensors.SafetensorError(
-                f"Could not read tensor {name} from file: {os.strerror(errno.EIO)} (os error 5)"
-            )
-
-    monkeypatch.setattr(safetensors, "safe_open", Failing)
+    get_tensor_replaced(failing)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
         checkpoint.load(path, optimizer, scaler)
-    assert caught.value.errno == errno.EIO
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
     assert bits(optimizer, scaler) == before

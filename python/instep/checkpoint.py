@@ -23,13 +23,13 @@ line ``instep inspect FILE``) says what is in it. They need ``pip install 'inste
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from instep.checkpoint_format import CheckpointError, one_line, parse, read, write
+from instep.checkpoint_format import CheckpointError, opened, parse, write
 from instep.loss_scaler import LossScaler
 from instep.optimizers import Optimizer, state
 from instep.optimizers.arguments import require_optimizer
@@ -44,7 +44,7 @@ SCHEMA = 1
 
 _DOCUMENT = ("schema", "optimizer", "scaler", "extra", "tensors")
 _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
-_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_DEEPEST = 200  # levels of extra: far from the interpreter's limit, from wherever load is called
 
 
 def save(
@@ -58,31 +58,34 @@ def save(
     The file is written beside its place, synced to the disk and then put there: whenever the
     program or the machine stops, the old file or the new one is there, whole. A program killed in
     between leaves a folder ``.instep-*.tmp`` beside it; on Linux the next save there removes it,
-    unless it is of another machine or from before a restart. The arrays are written from where they
-    lie; only of those that are not C-contiguous (strided, transposed) a copy is made.
+    if its writer is dead for certain. The arrays are written from where they lie; only of those
+    that are not C-contiguous (strided, transposed) a copy is made.
 
     Parameters
     ----------
     path : str or path
         The file, in a folder that is there; by custom it ends in ``.safetensors``. The mode of a
-        file that is replaced stays.
+        file that is replaced stays. A symbolic link is followed; a folder, a pipe or a device is
+        refused before anything is written.
     optimizer : Optimizer
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
         written; of a callable that is no schedule of instep's the name alone. Steps on other
         threads wait while the arrays are written, but not for the disk to have them; to step on
         meanwhile, save a ``copy.deepcopy`` on a thread of its own.
     extra : optional
-        Anything of yours that JSON can hold, such as the state of a random number generator; it
-        comes back as JSON has it, tuples as lists, keys as str, NumPy's scalars as Python's
-        numbers. NaN and infinity are refused.
+        Anything of yours that JSON can hold, up to 200 levels deep, such as the state of a random
+        number generator; it comes back as JSON has it, tuples as lists, keys as str, NumPy's
+        scalars as Python's numbers. NaN and infinity are refused.
     scaler : LossScaler, optional
         Its state is written too.
 
     Raises
     ------
     OSError
-        If the file can't be written: the disk is full, the folder isn't there or isn't writable.
-        The old file is as it was, and nothing else is left behind.
+        If the file can't be written: the disk is full, the folder isn't there or isn't yours to
+        read and write, the path leads to what is no file. The error names the path. What was there
+        is as it was, and nothing else is left behind. Only where the folder can't be synced, in the
+        end, the new file is there, and not on the disk for certain.
     TypeError, ValueError
         If extra is nothing for JSON, or another argument of the wrong type.
     RuntimeError
@@ -103,6 +106,7 @@ def save(
     ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
     """
     require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
+    path = _text(path)
     _require_scaler(scaler)
     extra = _as_json(extra)
 
@@ -125,10 +129,11 @@ def load(
 ) -> Any:
     """Go on from what `save` wrote, to the bit; return its extra.
 
-    The weights are written into the optimizer's parameters, in place; until all is checked the
-    content is in memory, once. Hyperparameters are loaded too; a callable that is no schedule of
-    instep's can't be, and has to be there already, and a `ReduceOnPlateau` that is there takes over
-    what was stored, as `Optimizer.load_state_dict` says. Nothing in the file is executed.
+    The weights are written into the optimizer's parameters, in place. Names, shapes, dtypes and
+    hyperparameters are checked before the arrays are read; until all of these are verified they are
+    in memory, once. Hyperparameters are loaded too; a callable that is no schedule of instep's
+    can't be, and has to be there already, and a `ReduceOnPlateau` that is there takes over what was
+    stored, as `Optimizer.load_state_dict` says. Nothing in the file is executed.
 
     Parameters
     ----------
@@ -168,21 +173,18 @@ def load(
     : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
     require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
+    path = _text(path)
     _require_scaler(scaler)
-    document, arrays = read(path, lambda array: array)
-    with optimizer._plan:
-        try:
-            stored = _stored_optimizer(document)
-            weights = _take_arrays(stored, arrays, optimizer)
-            _check_weights(weights, optimizer)
-            _check_scaler(document["scaler"], scaler)
-            # Checks everything before it changes anything.
-            state.load_state_dict(optimizer, stored, weights)
-        except _WRONG as error:
-            raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
-        if scaler is not None:
-            scaler.load_state_dict(document["scaler"])
-    return document["extra"]
+    with opened(path) as file:
+        with optimizer._plan:
+            _checked(file.document, file.stand_ins, optimizer, scaler)
+        arrays = {name: file.array(name) for name in file.stand_ins}
+        with optimizer._plan:  # which others may have changed while the arrays were read
+            change = _checked(file.document, arrays, optimizer, scaler)
+            change()
+            if scaler is not None:
+                scaler.load_state_dict(file.document["scaler"])
+    return file.document["extra"]
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -224,11 +226,10 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> found["tensors"]
     {'weights/w': {'dtype': 'float64', 'shape': (3, 2), 'bytes': 48}}
     """
-    document, tensors = read(path, _description)
-    try:
+    with opened(_text(path)) as file:
+        document = file.document
         stored = _stored_optimizer(document)
-    except _WRONG as error:
-        raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from error
+        tensors = {name: _description(file.array(name)) for name in file.stand_ins}
     return {
         "schema": document["schema"],
         **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
@@ -253,6 +254,13 @@ def _description(array: Array) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": array.shape, "bytes": array.nbytes}
 
 
+def _text(path: object) -> str:
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str):  # a descriptor, say, which opening and closing would close
+        raise TypeError(f"path is {kind(path)}; a str or a path of str is wanted")
+    return text
+
+
 def _require_scaler(scaler: object) -> None:
     if scaler is not None and not isinstance(scaler, LossScaler):
         raise TypeError(f"scaler is {kind(scaler)}; a LossScaler is wanted")
@@ -260,12 +268,30 @@ def _require_scaler(scaler: object) -> None:
 
 def _as_json(extra: Any) -> Any:
     """Return extra as it will come back."""
+    too_deep = f"it is nested too deeply; at most {_DEEPEST} levels are wanted"
     try:
-        return parse(json.dumps(extra, allow_nan=False, default=_python_number))
+        found = parse(json.dumps(extra, allow_nan=False, default=_python_number))
     except TypeError as error:
         raise TypeError(f"extra can't be written as JSON: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"extra can't be written as JSON: {error}") from None
+        why = too_deep if isinstance(error, RecursionError) else error
+        raise ValueError(f"extra can't be written as JSON: {why}") from None
+    if _depth(found) > _DEEPEST:
+        raise ValueError(f"extra can't be written as JSON: {too_deep}")
+    return found
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    # a loop, as there may be no room for a recursion
+    while outers := [inner for inner in level if isinstance(inner, (dict, list))]:
+        depth += 1
+        level = [
+            inner
+            for outer in outers
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth
 
 
 def _python_number(value: Any) -> Any:
@@ -310,6 +336,21 @@ def _take_arrays(
     weights = kinds.pop("weights")
     stored.update(state=states, **kinds)
     return weights
+
+
+def _checked(
+    document: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    optimizer: Optimizer,
+    scaler: LossScaler | None,
+) -> Callable[[], None]:
+    """Check that all fits, and return what then changes the optimizer; the lock is held."""
+    state.refuse_averages(optimizer, "load")
+    stored = _stored_optimizer(document)
+    weights = _take_arrays(stored, arrays, optimizer)
+    _check_weights(weights, optimizer)
+    _check_scaler(document["scaler"], scaler)
+    return state.checked(optimizer, stored, weights)
 
 
 def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:

@@ -19,9 +19,10 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,18 @@ from instep.bfloat16 import bfloat16
 from instep.optimizers.parameters import Array
 from instep.wording import difference, kind, shown
 
-__all__ = ["CheckpointError", "decode", "one_line", "parse", "read", "write"]
+__all__ = ["CheckpointError", "File", "decode", "one_line", "opened", "parse", "write"]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
 _LONGEST_LINE = 400
+_ON_WINDOWS = os.name == "nt"
 _OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in what safetensors raises
 
 #: NumPy's names of the dtypes that optimizers have, by safetensors' names.
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-_Taken = TypeVar("_Taken")
+# What checking a document that may say anything raises.
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class CheckpointError(ValueError):
@@ -52,7 +55,7 @@ def write(
 
     Copies those arrays that are not C-contiguous, and all if somebody changes one meanwhile: the
     checksums come first in the file, and have to be of what follows. Raises OSError, and ValueError
-    if the document is too long, or a name is no Unicode text.
+    if the document is too long.
     """
     # asarray rather than ascontiguousarray, which gives scalars a dimension
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -63,39 +66,61 @@ def write(
         _save(path, document, copies, _checksums(copies))
 
 
-def read(
-    path: str | os.PathLike[str], take: Callable[[Array], _Taken]
-) -> tuple[dict[str, Any], dict[str, _Taken]]:
-    """Return the document of a file and what take makes of each of its arrays, all verified.
+class File:
+    """An open checkpoint: its document, verified, and its arrays."""
 
-    Raises CheckpointError if that isn't what the file holds, OSError if it can't be read, and
-    ImportError if bfloat16 is in it and ml_dtypes isn't there. No more is in memory than one array
-    and what take keeps.
+    def __init__(self, file: Any, path: str) -> None:
+        self._file, self._path = file, path
+        self.document = _document(file.metadata())
+        table, names = self.document["tensors"], file.keys()
+        if set(names) != set(table):
+            raise CheckpointError(
+                f"the tensors are not those of the metadata; {difference(names, table)}"
+            )
+        #: Arrays of the shapes and dtypes of those in the file, in the order in which these were
+        #: saved: to be checked before anything is read.
+        self.stand_ins = {name: _stand_in(file, name, listed) for name, listed in table.items()}
+
+    def array(self, name: str) -> Array:
+        """Read an array, and verify it."""
+        who = f"the tensor {shown(name)}"
+        try:
+            array: Array = self._file.get_tensor(name)
+        except _safetensors().SafetensorError as error:
+            raise _os_error(error, self._path) or CheckpointError(
+                f"{who} can't be read: {error}"
+            ) from None
+        if _checksum(array) != self.document["tensors"][name]["sha256"]:
+            raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
+        return array
+
+
+@contextmanager
+def opened(path: str) -> Iterator[File]:
+    """Open a checkpoint; what is found wrong in the block is a CheckpointError that names it, too.
+
+    Raises CheckpointError if the file is none or if its header is damaged, OSError if it can't be
+    read, and ImportError if bfloat16 is in it and ml_dtypes isn't there.
     """
     safetensors = _safetensors()
+    mode = os.stat(path).st_mode
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             raise CheckpointError("this is not a file; a checkpoint is wanted")
         with open(path, "rb"):  # safetensors doesn't say why a file can't be opened
             pass
         try:
-            opened = safetensors.safe_open(path, framework="np", backend="pread")
+            file = safetensors.safe_open(path, framework="np", backend="pread")
         except safetensors.SafetensorError as error:
             raise CheckpointError(
                 f"the file is cut off, damaged or no checkpoint: {error}"
             ) from None
-        with opened as file:
-            document = _document(file.metadata())
-            table, names = document["tensors"], file.keys()
-            if set(names) != set(table):
-                raise CheckpointError(
-                    f"the tensors are not those of the metadata; {difference(names, table)}"
-                )
-            # as they were saved
-            found = {name: take(_array(file, name, listed)) for name, listed in table.items()}
+        with file as entered:
+            yield File(entered, path)
     except CheckpointError as error:
-        raise CheckpointError(one_line(f"{os.fspath(path)}: {error}")) from None
-    return document, found
+        raise CheckpointError(one_line(f"{path}: {error}")) from None
+    except _WRONG as error:
+        raise CheckpointError(one_line(f"{path}: {error}")) from error
 
 
 def decode(text: str, who: str) -> dict[str, Any]:
@@ -146,15 +171,20 @@ def _save(
     try:
         _safetensors(".numpy").save_file(arrays, path, metadata)
     except _safetensors().SafetensorError as error:
-        raise _os_error(error) or ValueError(
+        raise _os_error(error, path) or ValueError(
             f"extra and the names of the parameters can't be written: {error}"
         ) from None
 
 
-def _os_error(error: Exception) -> OSError | None:
+def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
     """Return the error of the operating system that one of safetensors' tells of."""
     found = _OS_ERROR.search(str(error))
-    return OSError(int(found[1]), str(error)) if found else None
+    if found is None:
+        return None
+    number = int(found[1])
+    if _ON_WINDOWS:  # its own number, from which OSError finds errno and so its subclass
+        return OSError(0, str(error)[: found.start()].rstrip(), os.fspath(path), number)
+    return OSError(number, os.strerror(number), os.fspath(path))
 
 
 def _sha256(text: str) -> str:
@@ -186,8 +216,11 @@ def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     return document
 
 
-def _array(file: Any, name: str, listed: Any) -> Array:
-    """Return an array of an open file, if it is the one that the metadata list."""
+def _stand_in(file: Any, name: str, listed: Any) -> Array:
+    """Return an array like one of an open file, without memory of its own.
+
+    Raises CheckpointError if that isn't the one that the metadata list.
+    """
     who = f"the tensor {shown(name)}"
     if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
         raise CheckpointError(f"the metadata say {shown(listed)} of {who}")
@@ -198,14 +231,11 @@ def _array(file: Any, name: str, listed: Any) -> Array:
     if shape != listed["shape"]:
         raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
     if dtype == "BF16":
-        bfloat16("a checkpoint with bfloat16")  # or safetensors would not find the dtype
+        bfloat16("a checkpoint with bfloat16")  # or NumPy would not know the name
     try:
-        array: Array = file.get_tensor(name)
-    except (ValueError, _safetensors().SafetensorError) as error:  # ValueError: NumPy's limits
-        raise _os_error(error) or CheckpointError(f"{who} can't be read: {error}") from None
-    if _checksum(array) != listed["sha256"]:
-        raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
-    return array
+        return np.broadcast_to(np.zeros((), _NAMES[dtype]), shape)
+    except ValueError as error:  # NumPy's limits
+        raise CheckpointError(f"{who} can't be read: {error}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,12 +82,17 @@ def arrays(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def load_state_dict(
-    optimizer: Optimizer, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
-) -> None:
-    """Check everything, then change the optimizer; raise TypeError or ValueError before that.
+def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Check everything, then change the optimizer; raise TypeError or ValueError before that."""
+    checked(optimizer, state)()
 
-    Weights, where given, have been checked.
+
+def checked(
+    optimizer: Optimizer, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> Callable[[], None]:
+    """Check everything, and return what then changes the optimizer.
+
+    Raises TypeError or ValueError. Weights, where given, have been checked.
     """
     _require_keys("the state", state, _TOP)
     if state["schema"] != SCHEMA:
@@ -104,8 +109,12 @@ def load_state_dict(
         _count("step_count", state["step_count"]),
         _count("skipped_steps", state["skipped_steps"]),
     )
-    take_over(optimizer, hyperparameters, counts, state, weights)
-    loading.finish()
+
+    def change() -> None:
+        take_over(optimizer, hyperparameters, counts, state, weights)
+        loading.finish()
+
+    return change
 
 
 def take_over(
