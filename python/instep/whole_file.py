@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,36 +17,96 @@ __all__ = ["replace_file"]
 
 _IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux has it
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
-def replace_file(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def replace_file(path: str, write: Callable[[Path], None]) -> None:
     """Have a file written to a path nearby, and put it in its place when it is on the disk.
 
-    Raises OSError, or what write does; the old file is still there then, unless the folder itself
-    could not be synced.
+    Raises OSError, which names the path, or what write does; what was there is still there then,
+    unless the folder itself could not be synced. Nothing is written where no file can be replaced.
     """
-    target = Path(os.path.realpath(path))  # what a symbolic link leads to, not the link
-    folder = os.open(target.parent, os.O_RDONLY) if _IS_POSIX else None
+    with _named(path):
+        mode = _mode_there(path)
+        target = Path(os.path.realpath(path))  # what a symbolic link leads to, not the link
+        folder = os.open(target.parent, os.O_RDONLY) if _IS_POSIX else None
+        try:
+            with _folder_of_its_own(target.parent) as place:
+                made = place / "whole"
+                write(made)
+                with open(made, "r+b") as file:
+                    # Before the sync, which takes the mode along.
+                    os.chmod(made, _usual_mode(place / "usual") if mode is None else mode)
+                    _sync(file.fileno())
+                os.replace(made, target)
+            if folder is not None:
+                _sync_folder(folder)
+        finally:
+            if folder is not None:
+                os.close(folder)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Have the system's errors name the file that was asked for: of others nobody has heard."""
     try:
-        with _folder_of_its_own(target.parent) as place:
-            made, usual = place / "whole", place / "usual"
-            write(made)
-            with open(made, "r+b") as file:
-                os.fsync(file.fileno())
-            if not target.exists():
-                usual.touch()  # of the mode that files get here, whichever way made was made
-            shutil.copymode(target if target.exists() else usual, made)
-            os.replace(made, target)
-        if folder is not None:
-            _sync_folder(folder)
-    finally:
-        if folder is not None:
-            os.close(folder)
+        yield
+    except OSError as error:
+        if error.errno is not None:  # a number, and so a text that the name can follow
+            error.filename = path
+            del error.filename2
+        raise
+
+
+def _mode_there(path: str) -> int | None:
+    """Return the mode of the file that is there, None where nothing is; refuse whatever else is.
+
+    Asked once: whoever takes the file away or puts one there meanwhile makes no difference.
+    """
+    wanted = "a regular file or a free name is wanted"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if os.path.basename(path) in ("", os.curdir, os.pardir):  # "new/", which is no "new"
+            text = f"path ends as a folder's does; {wanted}"
+            raise IsADirectoryError(errno.EISDIR, text, path) from None
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, f"path is a folder; {wanted}", path)
+    if not stat.S_ISREG(mode):
+        found = _KINDS.get(stat.S_IFMT(mode), "no file")
+        raise FileExistsError(errno.EEXIST, f"path is {found}; {wanted}", path)
+    return stat.S_IMODE(mode)
+
+
+def _usual_mode(path: Path) -> int:
+    """Return the mode that files get here, whichever way one was made."""
+    path.touch()
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _sync(descriptor: int) -> None:
+    """Have a file or a folder on the disk."""
+    if _IS_POSIX:
+        import fcntl  # noqa: PLC0415 (Windows lacks it)
+
+        # macOS's fsync leaves what is written in the drive's own memory; this is how it goes on.
+        command = getattr(fcntl, "F_FULLFSYNC", None)
+        if command is not None:
+            with suppress(OSError):  # not every file system can
+                fcntl.fcntl(descriptor, command)
+                return
+    os.fsync(descriptor)
 
 
 def _sync_folder(descriptor: int) -> None:
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can
             raise
@@ -53,9 +114,10 @@ def _sync_folder(descriptor: int) -> None:
 
 # Files are written in a folder of their own: who writes them may do so by way of a file of another
 # name. A program that is killed leaves that folder. Who saves next removes it, if its writer is
-# dead for certain: a writer holds a lock on its folder, which ends with the writer. Locks may not
-# reach another machine that has the same disk, and end with the boot; so the name says of which
-# machine's boot a folder is, and those of others are let alone.
+# dead for certain: a writer holds a lock on its folder, which ends with the writer and the children
+# that it forked meanwhile. Locks may not reach another machine that has the same disk, and end with
+# the boot; so the name says of which machine's boot a folder is, and those of others are let alone,
+# as are those that could not be locked (NFS locks no folders).
 
 
 def _machine() -> str | None:
@@ -92,7 +154,7 @@ def _folder_of_its_own(parent: Path) -> Iterator[Path]:
 
 def _remove_leftovers(parent: Path, machine: str) -> None:
     name = re.compile(rf"\.instep-{machine}-[0-9a-f]{{16}}\.tmp")
-    with suppress(OSError):  # a folder may be writeable and not readable
+    with suppress(OSError):  # what others left is nothing for a save to fail of
         for path in [parent / entry for entry in os.listdir(parent) if name.fullmatch(entry)]:
             lock = _lock(path)
             if lock is not None:
