@@ -92,6 +92,12 @@ def test_what_a_trial_decides(trial: list[float], after: int) -> None:
     assert taken == [1] * 5 + [2] * 4 + [after]
 
 
+def test_one_interruption_before_a_trial_makes_it_no_longer() -> None:
+    times = iter([1.0, 1.0, 30.0, 1.0, 1.0] + [1.5] * 4 + [1.0])
+    taken = steps(_core.make_pace(), lambda _: next(times), 10)
+    assert taken == [1] * 5 + [2] * 4 + [1]
+
+
 def test_half_the_work_in_half_the_time_is_no_gain() -> None:
     pace = _core.make_pace()
     assert steps(pace, lambda _: 1.0, 5) == [1] * 5
