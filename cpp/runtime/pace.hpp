@@ -3,8 +3,8 @@
 // Waking a thread pays or not depending on what the caller's loop leaves on the other cores: NumPy's matrix products
 // keep threads of their own awake there for a while, other processes compute, or nobody does. No fixed size tells. The
 // bits of a step don't depend on the number of threads, so it can be tried: now and then a few steps take half or twice
-// as many, and what was quicker stays. Trials become rare while they change nothing, one step in some three hundred, or,
-// where steps are interrupted so often that a trial has to be long, one in seventeen.
+// as many, and what was quicker stays. Trials become rare while they change nothing, one step in some three hundred,
+// or, where steps are interrupted so often that a trial has to be long, one in seventeen.
 #pragma once
 
 #include <array>
