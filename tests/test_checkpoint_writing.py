@@ -91,7 +91,7 @@ FAILURES = {
     "full when synced": (whole_file, "_sync", _raising(OSError(errno.ENOSPC, "full")), OSError),
     "disk error": (whole_file, "_sync", _raising(OSError(errno.EIO, "error")), OSError),
     "unwritable folder": (
-        os,
+        whole_file.Path,
         "mkdir",
         _raising(PermissionError(errno.EACCES, "Permission denied")),
         PermissionError,

@@ -329,13 +329,12 @@ def test_a_gradient_cannot_be_resized_under_a_step() -> None:
 
     thread = threading.Thread(target=resize)
     thread.start()
-    steps = 0
-    while not refused.is_set() and steps < 200:
+    end = time.monotonic() + 30
+    while not refused.is_set() and time.monotonic() < end:
         try:
             optimizer.step(g)
-        except ValueError as error:  # between the two resizes
+        except ValueError as error:  # between the two resizes, perhaps hundreds of times
             assert "shape" in str(error)  # noqa: PT017
-        steps += 1
     done.set()
     thread.join()
     assert refused.is_set()
