@@ -157,6 +157,7 @@ def pythons(session: nox.Session) -> None:
     _, mended = make_wheel(session, Path(session.create_tmp()).resolve())
     oldest = ["numpy==1.23.*"] if session.python == "3.10" else []
     session.install(f"{mended}[test]", *oldest)
+    session.install("--force-reinstall", "--no-deps", str(mended))  # pip keeps one of this version
     session.run("pytest", *session.posargs)
 
 

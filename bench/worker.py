@@ -53,6 +53,7 @@ def loop_call(peer: Peer | None, task: Task) -> Callable[[], object]:
 
 
 def serve(name: str, requests: TextIO, answers: TextIO) -> None:
+    turns.keep_freed_memory()
     peer = None if name == NO_STEP else PEERS[name]
     turn: Callable[[float], float] | None = None
     for line in requests:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import platform
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interpreters import output
 
 import instep
 from instep.bench import turns, workloads
@@ -136,6 +138,29 @@ def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPa
     calls = 0
     assert turns.pace(call_of(0.05), 0.005) == pytest.approx(0.05)
     assert calls == 2
+
+
+FAULTS = """
+import resource
+import numpy as np
+from instep.bench.turns import keep_freed_memory
+{keep}
+a = np.ones(1 << 18)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        (a * 2 + a) * (a - 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of another C library")
+def test_freed_memory_is_kept() -> None:
+    """An expression with intermediate arrays of 2 MiB, which cost thousands of page faults else."""
+    assert int(output(FAULTS.format(keep=""))) > 1_000
+    assert int(output(FAULTS.format(keep="keep_freed_memory()"))) < 10
 
 
 def test_a_contestant_may_have_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from instep import _core
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 _MOST_THREADS = 1024
+_own_default = 0  # INSTEP_NUM_THREADS as it was at import; 0: it was not set
 
 
 def _cpu_quota(root: str = "/") -> float:
@@ -86,8 +87,10 @@ def _threads_from_environment() -> int | None:
 
 
 def _start() -> None:
+    global _own_default  # noqa: PLW0603
+    _own_default = _threads_from_environment() or 0
     _core.set_default_threads(min(_available_cpus(), _MOST_THREADS))
-    _core.set_threads(_threads_from_environment() or 0)
+    set_num_threads(None)
 
 
 def set_num_threads(n: int | None) -> None:
@@ -99,8 +102,9 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        From 1 to 1024. None goes back to the default: the least of ``OMP_NUM_THREADS``, the CPUs
-        of the process's affinity and the quota of its cgroup.
+        From 1 to 1024. None goes back to the default: the environment's ``INSTEP_NUM_THREADS`` or,
+        without it, the least of ``OMP_NUM_THREADS``, the CPUs of the process's affinity and the
+        quota of its cgroup.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def set_num_threads(n: int | None) -> None:
     2
     >>> instep.set_num_threads(None)
     """
-    _core.set_threads(0 if n is None else _checked(n, "n"))
+    _core.set_threads(_own_default if n is None else _checked(n, "n"))
 
 
 def get_num_threads() -> int:

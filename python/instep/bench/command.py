@@ -13,7 +13,7 @@ import numpy as np
 
 from instep import Adam
 from instep.bench.limit import MemoryLimit
-from instep.bench.turns import ratio, take_turns, turn_of
+from instep.bench.turns import keep_freed_memory, ratio, take_turns, turn_of
 from instep.bench.workloads import WORKLOADS, elements, filled, shapes_of
 from instep.configuration import config
 from instep.demo.numpy_adamw import NumpyAdamW
@@ -76,6 +76,7 @@ def _seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and return the exit status."""
+    keep_freed_memory()
     results = [_measure(name, arguments.seconds) for name in arguments.workloads or _DEFAULT]
     if arguments.json:
         print(json.dumps({"config": config(), "results": [r._asdict() for r in results]}, indent=2))
@@ -121,8 +122,8 @@ def _setting() -> str:
     return (
         f"Adam, float32: time of a step, median over turns. instep {how['version']}, {how['isa']['used']}, "
         f"{threads} thread{'' if threads == 1 else 's'}; NumPy {how['numpy']}.\n"
-        "Memory limit: a loop that moves the same bytes and computes next to nothing; reached: of that limit as\n"
-        "measured beside the step, in turns. What else computes here disturbs both by turns, so it may exceed 100 %."
+        "Memory limit: a loop that moves the same bytes and computes next to nothing. Speed-up and reached: medians of\n"
+        "the ratios within a turn; what else computes here disturbs both by turns, so reached may exceed 100 %."
     )
 
 

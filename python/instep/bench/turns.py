@@ -12,10 +12,23 @@ import timeit
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-__all__ = ["pace", "ratio", "take_turns", "turn_of"]
+import numpy as np
+
+__all__ = ["keep_freed_memory", "pace", "ratio", "take_turns", "turn_of"]
 
 # A call this long (seconds) counts alone: what it finds asleep or out of the caches makes no difference to it.
 _LONG_CALL = 0.1
+
+_LARGEST_KEPT = 31 << 20  # bytes; from 32 MiB on glibc always gives memory back
+
+
+def keep_freed_memory() -> None:
+    """Have freed memory kept for the next array, as in a program that has run for a while.
+
+    glibc gives large blocks back to the system until larger ones have been freed. A NumPy expression would spend most
+    of its time on page faults for its intermediate arrays, or not, by what was measured before it.
+    """
+    np.empty(_LARGEST_KEPT, np.uint8)  # freed at once
 
 
 def pace(call: Callable[[], object], seconds: float) -> float:
