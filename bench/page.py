@@ -35,6 +35,9 @@ HOW = """## How it is measured
   is stopped (SIGSTOP) with all its threads, which else would go on spinning and take the cores from whoever comes
   next. A turn begins with calls that are not counted: the caches hold the contestant's arrays again, its threads are
   awake.
+- **Freed memory is kept** from the start, as in a program that has run for a while: glibc gives large blocks back to
+  the system until larger ones have been freed, and the page faults of its intermediate arrays would be most of what a
+  NumPy expression takes.
 - **The memory limit** is a loop over streams of the same bytes (Adam: four read, three written) that computes next to
   nothing. It has a turn on one thread, on all with a fixed share each, and on all by chunks; the way that is fastest
   counts.

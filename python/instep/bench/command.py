@@ -122,8 +122,8 @@ def _setting() -> str:
     return (
         f"Adam, float32: time of a step, median over turns. instep {how['version']}, {how['isa']['used']}, "
         f"{threads} thread{'' if threads == 1 else 's'}; NumPy {how['numpy']}.\n"
-        "Memory limit: a loop that moves the same bytes and computes next to nothing. Speed-up and reached: medians of\n"
-        "the ratios within a turn; what else computes here disturbs both by turns, so reached may exceed 100 %."
+        "Memory limit: a loop that moves the same bytes and computes next to nothing. Speed-up and reached: medians\n"
+        "of the ratios within a turn; what else computes here disturbs both by turns, so reached may exceed 100 %."
     )
 
 
