@@ -55,7 +55,7 @@ NO_FILES = {
     "this folder": (None, ".", IsADirectoryError, "path is a folder"),
     "nothing, with a slash": (None, "new/", IsADirectoryError, "path ends as a folder's does"),
     "nothing, with a dot": (None, "new/.", IsADirectoryError, "path ends as a folder's does"),
-    "no text": (None, "", IsADirectoryError, "path ends as a folder's does"),
+    "no text": (None, "", FileNotFoundError, "path is empty"),
 }
 NO_FILES_OF_POSIX = {
     "a file with a slash": (_file, "x/", NotADirectoryError, os.strerror(errno.ENOTDIR)),

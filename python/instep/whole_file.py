@@ -69,6 +69,8 @@ def _mode_there(path: str) -> int | None:
     Asked once: whoever takes the file away or puts one there meanwhile makes no difference.
     """
     wanted = "a regular file or a free name is wanted"
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, f"path is empty; {wanted}", path)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
