@@ -92,6 +92,19 @@ def test_what_a_trial_decides(trial: list[float], after: int) -> None:
     assert taken == [1] * 5 + [2] * 4 + [after]
 
 
+def test_a_hundred_interrupted_steps_in_a_thousand_change_nothing() -> None:
+    """The system is away for a while, again and again: in the mean two threads are still the quicker."""
+    count = 0
+
+    def disturbed(threads: int) -> float:
+        nonlocal count
+        count += 1
+        return 2.0 if count % 1000 < 100 and threads == 2 else 1 / threads
+
+    taken = steps(_core.make_pace(), disturbed, 30_000)
+    assert taken[2000:].count(2) / 28_000 > 0.85
+
+
 def test_one_interruption_before_a_trial_makes_it_no_longer() -> None:
     times = iter([1.0, 1.0, 30.0, 1.0, 1.0] + [1.5] * 4 + [1.0])
     taken = steps(_core.make_pace(), lambda _: next(times), 10)

@@ -41,11 +41,11 @@ void Pace::begin(bool trial) {
     sum_ = 0;
 }
 
-// A single interruption by the system says nothing about threads. Many do: beside other people's work every further
-// thread may have to wait for a core. Then the trial is long, and means decide.
+// A few interruptions by the system say nothing about threads. Many over a long phase do: beside other people's work
+// every further thread may have to wait for a core. Then the trial is long, and means decide, for long.
 void Pace::begin_trial() {
     mean_ = sum_ / steps_;
-    long_ = steps_ >= long_trial_steps && mean_ > much_interrupted * usual_;
+    long_ = steps_ >= long_phase && mean_ > much_interrupted * usual_;
     if (!exists(level_ + direction_)) direction_ = -direction_;
     begin(true);
 }
@@ -70,11 +70,13 @@ void Pace::took(std::int64_t nanoseconds) {
 void Pace::finish_trial() {
     std::sort(tried_.begin(), tried_.end());
     const bool better = long_ ? sum_ / steps_ < worthwhile * mean_ : tried_[trial_steps / 2] < worthwhile * usual_;
-    if (better)
+    if (better) {
         level_ += direction_;
-    else
+        interval_ = long_ ? 8 * longest_interval : first_interval;
+    } else {
         direction_ = -direction_;
-    interval_ = long_ ? longest_interval : better ? first_interval : std::min(2 * interval_, longest_interval);
+        interval_ = long_ ? longest_interval : std::min(2 * interval_, longest_interval);
+    }
     begin(false);
 }
 

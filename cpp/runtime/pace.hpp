@@ -22,7 +22,8 @@ public:
 
 private:
     static constexpr int first_interval = 4, longest_interval = 1024;
-    static constexpr int trial_steps = 3, long_trial_steps = 64;
+    static constexpr int trial_steps = 3;
+    static constexpr int long_phase = 512, long_trial_steps = 64;  // whose means say something
 
     void restart(int most, std::int64_t work);
     int threads(int level) const { return most_ >> level; }
