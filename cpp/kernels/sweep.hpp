@@ -20,6 +20,16 @@ constexpr bool has_states() {
     return has_state<Rule, 0>() || has_state<Rule, 1>() || has_state<Rule, 2>() || has_state<Rule, 3>();
 }
 
+// Calls action(k) for each state k that this variant of the rule uses. Spelled out: of a loop over them compilers leave
+// one that runs for every tensor.
+template <class Rule, class Action>
+inline void for_each_state(Action action) {
+    if constexpr (has_state<Rule, 0>()) action(0);
+    if constexpr (has_state<Rule, 1>()) action(1);
+    if constexpr (has_state<Rule, 2>()) action(2);
+    if constexpr (has_state<Rule, 3>()) action(3);
+}
+
 // Element i of state K; a stand-in where this variant of the rule does without it.
 template <class Rule, int K, class S, class T>
 inline T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
@@ -35,17 +45,50 @@ inline void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unu
     if constexpr (has_state<Rule, K>()) values[i] = S::store(value);
 }
 
+// Elements of type T that fill a vector of this level.
+template <class T>
+constexpr std::int64_t lanes() {
+#if defined(__AVX512F__)
+    constexpr std::int64_t bytes = 64;
+#elif defined(__AVX__)
+    constexpr std::int64_t bytes = 32;
+#else
+    constexpr std::int64_t bytes = 16;
+#endif
+    return bytes / static_cast<std::int64_t>(sizeof(T));
+}
+
+// Calls element(i) for the last elements of count, fewer than 2 * Lanes: in vectors half as long as a whole one, a
+// quarter, down to 16 bytes. Compilers by themselves leave up to half a vector to be done one by one, which is a sixth
+// of the step of a tensor of 100.
+template <class T, std::int64_t Lanes, class Element>
+inline void remainder(std::int64_t begin, std::int64_t count, const Element& element) {
+    if constexpr (Lanes >= 16 / sizeof(T)) {
+        if ((count & Lanes) != 0) {
+            for (std::int64_t k = 0; k < Lanes; ++k) element(begin + k);
+            begin += Lanes;
+        }
+        remainder<T, Lanes / 2>(begin, count, element);
+    } else {
+        const std::int64_t rest = count & (2 * Lanes - 1);
+        for (std::int64_t k = 0; k < rest; ++k) element(begin + k);
+    }
+}
+
 // The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. The
 // gradient is multiplied by scale always: 1 changes no bit of a number. Kept out of line so that the disassembly shows
 // one function a rule and formats, which tools/check_levels.py looks at. The pointers come as parameters because that
-// is where compilers honour __restrict; the rule by value, or its scalars might be reloaded after every store.
+// is where compilers honour __restrict; of the rule's scalars, as Variant::prepare left them, it makes a copy, or they
+// might be reloaded after every store.
 template <class Rule, class T, class W, class S>
-INSTEP_NOINLINE void update(const Rule rule, const T scale, std::int64_t count, typename W::Stored* __restrict p,
-                            const typename W::Stored* __restrict g, typename S::Stored* __restrict s0,
-                            typename S::Stored* __restrict s1, typename S::Stored* __restrict s2,
-                            typename S::Stored* __restrict s3) {
+INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::int64_t count,
+                            typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
+                            typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
+                            typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
     static_assert(Rule::slots <= max_states);
-    for (std::int64_t i = 0; i < count; ++i) {
+    Rule rule;
+    std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
+    const auto element = [&](std::int64_t i) {
         T param = static_cast<T>(W::load(p[i]));
         const T grad = static_cast<T>(W::load(g[i])) * scale;
         [[maybe_unused]] T a = load_state<Rule, 0, S, T>(s0, i);
@@ -67,13 +110,18 @@ INSTEP_NOINLINE void update(const Rule rule, const T scale, std::int64_t count, 
         store_state<Rule, 1, S>(s1, i, b);
         store_state<Rule, 2, S>(s2, i, c);
         store_state<Rule, 3, S>(s3, i, d);
-    }
+    };
+    // Only where nothing is converted, or the module would be a tenth larger.
+    constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
+    const std::int64_t whole = in_steps ? count / lanes<T>() * lanes<T>() : count;
+    for (std::int64_t i = 0; i < whole; ++i) element(i);
+    if constexpr (in_steps) remainder<T, lanes<T>() / 2>(whole, count, element);
 }
 
 template <class Rule, class F>
 bool states_lie_in(const Operands& of) {
     bool lie = true;
-    for (int k = 0; k < Rule::slots; ++k) lie = lie && (!Rule::states[k].used || lies_in<F>(of.states[k]));
+    for_each_state<Rule>([&](int k) { lie = lie && lies_in<F>(of.states[k]); });
     return lie;
 }
 
@@ -82,36 +130,36 @@ bool states_lie_in(const Operands& of) {
 // forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
 // step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S>
-bool update_stored(const Rule& rule, T scale, const Operands& of, bool claims, std::int64_t begin, std::int64_t count) {
+bool update_stored(const Settings& settings, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
-    constexpr std::int64_t line = 64 / sizeof(Weight);
-    const std::int64_t piece = claims ? 16 * line : count;
-    const std::int64_t ahead = claims ? 32 * line : count;  // nothing is so far ahead
-    auto* const p = reinterpret_cast<Weight*>(of.param.data) + begin;
-    const auto* const g = reinterpret_cast<const Weight*>(of.grad.data) + begin;
-    State* s[max_states] = {};
-    for (int k = 0; k < Rule::slots; ++k)
-        if (Rule::states[k].used) s[k] = reinterpret_cast<State*>(of.states[k].data) + begin;
-    for (std::int64_t done = 0; done < count; done += piece) {
-        const std::int64_t rest = count - done;
-        const std::int64_t claimed = rest - ahead < piece ? rest - ahead : piece;
-        for (std::int64_t i = 0; i < claimed; i += line) claim_for_writing(p + done + ahead + i);
-        const auto from = [done](State* state) { return state == nullptr ? nullptr : state + done; };
-        update<Rule, T, W, S>(rule, scale, rest < piece ? rest : piece, p + done, g + done, from(s[0]), from(s[1]),
-                              from(s[2]), from(s[3]));
+    const auto run = [&](std::int64_t from, std::int64_t length) {
+        State* s[max_states] = {};
+        for_each_state<Rule>([&](int k) { s[k] = in_place<State>(of.states[k], from); });
+        update<Rule, T, W, S>(settings.scalars, scale, length, in_place<Weight>(of.param, from),
+                              in_place<const Weight>(of.grad, from), s[0], s[1], s[2], s[3]);
+    };
+    const std::int64_t end = begin + count;
+    if (settings.claims) {
+        constexpr std::int64_t line = 64 / sizeof(Weight), piece = 16 * line, ahead = 32 * line;
+        for (; begin + ahead < end; begin += piece) {
+            const std::int64_t first = begin + ahead;
+            const std::int64_t last = first + piece < end ? first + piece : end;
+            for (std::int64_t i = first; i < last; i += line) claim_for_writing(in_place<Weight>(of.param, i));
+            run(begin, piece);
+        }
     }
+    run(begin, end - begin);
     return true;
 }
 
 // Runs the rule over the arrays themselves where parameter and gradient are stored alike, and the states alike: in the
 // compute type, or in bfloat16, whose conversion then needs no pass of its own. Whether they were.
 template <class Rule, class T>
-bool update_in_place(const Rule& rule, T scale, const Operands& of, bool claims, std::int64_t begin,
-                     std::int64_t count) {
+bool update_in_place(const Settings& settings, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
     const auto stored = [&](auto weights, auto states) {
-        return update_stored<Rule, T, decltype(weights), decltype(states)>(rule, scale, of, claims, begin, count);
+        return update_stored<Rule, T, decltype(weights), decltype(states)>(settings, scale, of, begin, count);
     };
     if (stored(Native<T>{}, Native<T>{})) return true;
     if constexpr (sizeof(T) == sizeof(float)) {
@@ -130,7 +178,7 @@ void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) 
 // Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
 // the gradient's terms, the rule and what follows it while it is in the L1 cache.
 template <class Rule, class T>
-void update_in_blocks(const Rule& rule, const Operands& of, const Settings& settings, std::int64_t chunk_begin,
+void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t chunk_begin,
                       std::int64_t chunk_count) {
     const GradientTerms terms = settings.terms;
     const bool has_terms = any_but_scale(terms);
@@ -152,12 +200,10 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
             g = grad.load(begin, count);
         }
         T* s[max_states] = {};
-        for (int k = 0; k < Rule::slots; ++k)
-            if (Rule::states[k].used) s[k] = states[k].load(begin, count);
-        update<Rule, T, Native<T>, Native<T>>(rule, scale, count, p, g, s[0], s[1], s[2], s[3]);
+        for_each_state<Rule>([&](int k) { s[k] = states[k].load(begin, count); });
+        update<Rule, T, Native<T>, Native<T>>(settings.scalars, scale, count, p, g, s[0], s[1], s[2], s[3]);
         param.store(begin, count);
-        for (int k = 0; k < Rule::slots; ++k)
-            if (Rule::states[k].used) states[k].store(begin, count);
+        for_each_state<Rule>([&](int k) { states[k].store(begin, count); });
         if (of.average.data != nullptr) {
             follow(static_cast<T>(settings.average_rate), average.load(begin, count), p, count);
             average.store(begin, count);
@@ -170,13 +216,11 @@ void update_in_blocks(const Rule& rule, const Operands& of, const Settings& sett
 
 template <class Rule, class T>
 void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
-    Rule rule;
-    std::memcpy(static_cast<void*>(&rule), settings.scalars, sizeof rule);
     const GradientTerms& terms = settings.terms;
     const bool bare = !any_but_scale(terms) && of.accumulated.data == nullptr && of.average.data == nullptr &&
                       of.copy.data == nullptr;
-    if (bare && update_in_place<Rule, T>(rule, scale_of<T>(terms), of, settings.claims, begin, count)) return;
-    update_in_blocks<Rule, T>(rule, of, settings, begin, count);
+    if (bare && update_in_place<Rule, T>(settings, scale_of<T>(terms), of, begin, count)) return;
+    update_in_blocks<Rule, T>(of, settings, begin, count);
 }
 
 }  // namespace

@@ -160,8 +160,6 @@ Format check_gradient(PyObject* gradient, const std::string& name, const Extents
     return format;
 }
 
-bool is_plain_array(PyObject* object) { return Py_TYPE(object) == npy_api::get().PyArray_Type_; }
-
 bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
 
 bool same_dtype(PyObject* a, PyObject* b) { return npy_api::get().PyArray_EquivTypes_(a, b); }

@@ -59,7 +59,7 @@ void check_subclass(PyObject* gradient, const std::string& name);
 Format check_gradient(PyObject* gradient, const std::string& name, const Extents& shape);
 
 // Whether the object is an ndarray itself and no subclass.
-bool is_plain_array(PyObject* object);
+inline bool is_plain_array(PyObject* object) { return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_; }
 
 // Whether a dtype object stays for the life of the process, so that its address tells what it is.
 bool is_known_dtype(PyObject* descr);

@@ -88,6 +88,7 @@ private:
         std::size_t strides;             // from here on in extents_
         std::int64_t low = 0, high = 0;  // bytes that it reaches, from its first element
         OwnedMemory::Gap gap{};          // free memory that it lay in
+        bool accumulated = false;        // whether it was added to earlier micro-batches'
     };
     enum class NotFinite { propagate, skip, raise };
     struct Hyperparameters {

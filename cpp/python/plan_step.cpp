@@ -149,7 +149,7 @@ void Plan::bind_gradient(std::size_t i, Use use) {
     const bool pending = stepper_->pending(i);
     stepper_->set_present(i, given || (pending && use != Use::accumulate));
     if (given && !bind_known(i)) bind_given(i);
-    if (pending || stepper_->tensor(i).operands.accumulated.data != nullptr) bind_accumulated(i, given, use);
+    if (pending || known_[i].accumulated) bind_accumulated(i, given, use);
 }
 
 bool Plan::bind_known(std::size_t i) {
@@ -205,6 +205,7 @@ void Plan::note_known(std::size_t i, const ArrayFields& fields, const ByteRange&
 void Plan::bind_accumulated(std::size_t i, bool given, Use use) {
     Tensor& tensor = stepper_->tensor(i);
     tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
+    known_[i].accumulated = stepper_->pending(i) && given;
     if (!stepper_->pending(i)) return;
     if (given) {
         tensor.operands.accumulated = tensor.accumulated;
