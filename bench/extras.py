@@ -1,8 +1,8 @@
 """What extras cost a step out of cache: bytes that they move, against time measured.
 
 Float32 Adam moves 28 bytes an element, and each extra adds its own. If memory is what a step waits for and each buffer
-is read once and written once, time grows as the bytes do. Memory itself may not: the last column is the time of a loop
-over the same streams with next to no arithmetic, by that of the plain step's.
+is read once and written once, time grows as the bytes do. Memory itself may not: the last columns are the time of a
+loop over the same streams with next to no arithmetic, by that of the plain step's, and by that of the step itself.
 
     python bench/extras.py [--elements 20000000] [--seconds 30] [--json FILE]
 """
@@ -24,28 +24,37 @@ from task import numpy_dtype
 TURN = 0.02
 PLAIN = "plain"
 PLAIN_BYTES = 28
-LIMIT = "memory limit, "
 
 
 class Extra(NamedTuple):
-    """Arguments, bytes an element more, and the passes over whole streams that the memory limit can do likewise."""
+    """Arguments, bytes an element more, and what the memory limit does likewise: passes, and whether a copy."""
 
     settings: dict[str, Any]
     more_bytes: int
-    passes: list[tuple[int, int]] | None = None
+    passes: tuple[tuple[int, int], ...] = ((4, 3),)
+    copied: bool = False
+
+    @property
+    def limit(self) -> str:
+        """The contestant's name: extras that move the same bytes have the same one."""
+        return f"memory limit of {self.passes}{' and a copy' if self.copied else ''}"
 
 
 ALL = {"clip_norm": 1.0, "ema_decay": 0.999}
 # The norm reads the gradient once more (4), an average is read and written (8), a copy of half the width written (2).
 EXTRAS = {
-    PLAIN: Extra({}, 0, [(4, 3)]),
+    PLAIN: Extra({}, 0),
     "weight_decay": Extra({"weight_decay": 0.01}, 0),
-    "clip_norm": Extra({"clip_norm": 1.0}, 4, [(1, 0), (4, 3)]),
-    "ema_decay": Extra({"ema_decay": 0.999}, 8, [(5, 4)]),
-    "copy_to float16": Extra({"copy_to": "float16"}, 2),
-    "copy_to bfloat16": Extra({"copy_to": "bfloat16"}, 2),
-    "all three, float16": Extra({**ALL, "copy_to": "float16"}, 14),
-    "all three, bfloat16": Extra({**ALL, "copy_to": "bfloat16"}, 14),
+    "clip_norm": Extra({"clip_norm": 1.0}, 4, ((1, 0), (4, 3))),
+    "ema_decay": Extra({"ema_decay": 0.999}, 8, ((5, 4),)),
+    **{
+        f"copy_to {kind}": Extra({"copy_to": kind}, 2, copied=True)
+        for kind in ("float16", "bfloat16")
+    },
+    **{
+        f"all three, {kind}": Extra({**ALL, "copy_to": kind}, 14, ((1, 0), (5, 4)), copied=True)
+        for kind in ("float16", "bfloat16")
+    },
 }
 
 
@@ -65,34 +74,36 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
             settings["copy_to"] = [np.empty(elements, numpy_dtype(settings["copy_to"]))]
         step = instep.Adam(workloads.filled(shapes, "float32", 0), **settings).step
         calls[name] = partial(step, grads)
-        if extra.passes is not None:
-            calls[LIMIT + name] = MemoryLimit(extra.passes, 4 * elements, instep.get_num_threads())
+        if extra.limit not in calls:
+            calls[extra.limit] = MemoryLimit(
+                extra.passes, 4 * elements, instep.get_num_threads(), copied=extra.copied
+            )
     for call in calls.values():
         call()
     times = turns.take_turns(
         {name: partial(turns.turn_of(call), TURN) for name, call in calls.items()}, seconds
     )
-    found: dict[str, Any] = {}
-    for name, extra in EXTRAS.items():
-        found[name] = {
+    found = {
+        name: {
             "bytes": (PLAIN_BYTES + extra.more_bytes) / PLAIN_BYTES,
             "time": turns.ratio(times[name], times[PLAIN]),
+            "memory limit": turns.ratio(times[extra.limit], times[EXTRAS[PLAIN].limit]),
+            "reached": turns.ratio(times[extra.limit], times[name]),
         }
-        if extra.passes is not None:
-            limits = (times[LIMIT + name], times[LIMIT + PLAIN])
-            found[name]["memory limit"] = turns.ratio(*limits)
-            found[name]["reached"] = turns.ratio(times[LIMIT + name], times[name])
+        for name, extra in EXTRAS.items()
+    }
     return {"elements": elements, "extras": found}
 
 
 def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [
-        ("Adam, float32, with", "bytes", "time", "time / bytes", "memory limit")
+        ("Adam, float32, with", "bytes", "time", "time / bytes", "memory limit", "of it reached")
     ]
     for name, extra in found["extras"].items():
-        limit = f"x {extra['memory limit']:.2f}" if "memory limit" in extra else "-"
+        factors = [f"x {extra[key]:.2f}" for key in ("bytes", "time")]
         over = f"{extra['time'] / extra['bytes']:.2f}"
-        lines.append((name, f"x {extra['bytes']:.2f}", f"x {extra['time']:.2f}", over, limit))
+        limit = (f"x {extra['memory limit']:.2f}", f"{extra['reached']:.2f}")
+        lines.append((name, *factors, over, *limit))
     return lines
 
 

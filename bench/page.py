@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import extras
 import loop
 import pictures
 import scaling
 from harness import LIMIT, OURS
+from results import Pieces, Results
 from rows import EVERYONE, ROWS, Row
 from tables import duration, markdown_table
 from targets import COLUMNS, Verdict
@@ -21,9 +21,9 @@ AS_FAST = 0.02  # ratios this close to 1 say nothing
 
 HEAD = """# Benchmarks
 
-Made by `python bench/report.py --all` from [results.json](results.json), where every figure below is, with quartiles
-and the number of rounds. Measure your own machine: [bench/README.md](../../bench/README.md); with nothing but the
-wheel, `instep bench`.
+Made by `python bench/report.py --all` from [results.json](results.json), where every figure below is, pass by pass,
+with quartiles and the number of rounds. Measure your own machine: [bench/README.md](../../bench/README.md); with
+nothing but the wheel, `instep bench`.
 """
 
 HOW = """## How it is measured
@@ -31,32 +31,36 @@ HOW = """## How it is measured
 - **Ratios.** The machine does other things too, so an absolute time says little. The contestants of a row take turns,
   A B C A B C ..., a few milliseconds each (one call, where that is longer), for up to 101 rounds. A ratio is the median
   over the rounds of the two times in the same round; a time is the median over the rounds.
+- **Passes.** Even ratios differ from one quarter of an hour to the next, where others share the machine's memory. So
+  everything is measured in several passes, minutes apart and each with its contestants started anew, and a figure is
+  the median over the passes.
 - **One at a time.** Each contestant runs in a process of its own, as in its users' programs. Between turns the process
   is stopped (SIGSTOP) with all its threads, which else would go on spinning and take the cores from whoever comes
   next. A turn begins with calls that are not counted: the caches hold the contestant's arrays again, its threads are
   awake.
 - **Freed memory is kept** from the start, as in a program that has run for a while: glibc gives large blocks back to
   the system until larger ones have been freed, and the page faults of its intermediate arrays would be most of what a
-  NumPy expression takes.
+  NumPy expression takes. In the loop nothing is done about it, as in a program of one's own; NumPy's expression has a
+  second line there, with freed memory kept.
 - **The memory limit** is a loop over streams of the same bytes (Adam: four read, three written) that computes next to
   nothing. It has a turn on one thread, on all with a fixed share each, and on all by chunks; the way that is fastest
   counts.
 - **Heats.** Contestants that don't fit memory together are split; instep and the memory limit are in every heat. Times
   of different heats are not the same minute's: only ratios compare.
-- **Peers at their best**: PyTorch `fused=True`, DeepSpeed's CPUAdam as compiled for this CPU, optax under `jax.jit`
-  with donated buffers, Numba's `prange` with `fastmath`, all with their own choice of threads. They get their arrays
-  as they like them; nothing is converted within a measured step.
-- **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, in processes
-  started anew three times, stopped a tenth of a second after its turn, when NumPy's threads are asleep. Nothing is
-  stopped within an iteration: what a step leaves spinning, NumPy's matrix products feel.
+- **Peers at their best**: NumPy as an expression and with every result put in place (`out=`), PyTorch `fused=True`,
+  DeepSpeed's CPUAdam as compiled for this CPU, optax under `jax.jit` with donated buffers, Numba's `prange` with
+  `fastmath`, all with their own choice of threads. They get their arrays as they like them; nothing is converted within
+  a measured step.
+- **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, stopped a tenth
+  of a second after its turn, when NumPy's threads are asleep. Nothing is stopped within an iteration: what a step
+  leaves spinning, NumPy's matrix products feel.
 """
 
 
-def write(
-    folder: Path, machine: Mapping[str, Any], pieces: Mapping[str, Any], verdicts: Sequence[Verdict]
-) -> None:
+def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
+    machine, pieces = results.machine, results.together
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}"
-    sections = [HEAD, _setting(machine, pieces), HOW, _to_reach(verdicts)]
+    sections = [HEAD, _setting(results), HOW, _to_reach(verdicts)]
     if any(name.startswith("step/") for name in pieces):
         pictures.steps(folder / STEPS, pieces, where)
         sections += [_steps(pieces), _others(pieces), _not_winning(pieces)]
@@ -69,13 +73,15 @@ def write(
     (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
 
 
-def _setting(machine: Mapping[str, Any], pieces: Mapping[str, Any]) -> str:
+def _setting(results: Results) -> str:
+    machine, whens = results.machine, results.whens
     versions: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    for piece in pieces.values():
+    for piece in results.together.values():
         versions |= piece.get("versions", {})
         left_out |= piece.get("left out", {})
-    times = sorted(piece["when"] for piece in pieces.values())
+    counts = sorted({results.times(name) for name in results.pieces})
+    passes = " or ".join(map(str, counts)) + (" pass" if counts == [1] else " passes")
     lines = [
         (
             "machine",
@@ -91,7 +97,10 @@ def _setting(machine: Mapping[str, Any], pieces: Mapping[str, Any]) -> str:
             "peers",
             ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("instep", "NumPy")),
         ),
-        ("measured", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"),
+        (
+            "measured",
+            f"{passes}, " + (whens[0] if whens[0] == whens[-1] else f"{whens[0]} to {whens[-1]}"),
+        ),
         ("left out", "; ".join(f"{who}: {why}" for who, why in left_out.items()) or "nobody"),
     ]
     return f"## Setting\n\n{markdown_table([('', ''), *lines])}\n".replace("| ---:", "| ---")
@@ -101,13 +110,14 @@ def _to_reach(verdicts: Sequence[Verdict]) -> str:
     rows = [COLUMNS, *(verdict.cells() for verdict in verdicts)]
     return (
         "## What was to be reached\n\nWritten down before it was measured. Against a peer: its time by instep's. "
-        "At best: the same figure, in the same run, for a step that takes as long as moving its bytes does (the memory "
-        "limit) or, in the loop, no time at all.\n\n"
+        "Measured: the median over the passes; by pass: the least and the most of them. At best: the same figure, in "
+        "the same turns, for a step that takes as long as moving its bytes does (the memory limit) or, in the loop, no "
+        "time at all.\n\n"
         f"{markdown_table(rows)}\n"
     )
 
 
-def _matrix(pieces: Mapping[str, Any], names: Sequence[str], peers: Sequence[str]) -> str:
+def _matrix(pieces: Pieces, names: Sequence[str], peers: Sequence[str]) -> str:
     """Rows by contestants: instep's time, and the others' by it."""
     rows = [("", OURS, *(peer for peer in peers if peer != OURS))]
     for name in names:
@@ -121,7 +131,7 @@ def _matrix(pieces: Mapping[str, Any], names: Sequence[str], peers: Sequence[str
     return markdown_table(rows)
 
 
-def _measured(pieces: Mapping[str, Any], *, plain: bool) -> list[Row]:
+def _measured(pieces: Pieces, *, plain: bool) -> list[Row]:
     return [
         row
         for name, row in ROWS.items()
@@ -129,7 +139,7 @@ def _measured(pieces: Mapping[str, Any], *, plain: bool) -> list[Row]:
     ]
 
 
-def _steps(pieces: Mapping[str, Any]) -> str:
+def _steps(pieces: Pieces) -> str:
     rows = _measured(pieces, plain=True)
     shapes = [("workload", "tensors", "parameters")]
     shapes += [(r.name, f"{len(r.task.shapes):,}", f"{r.task.elements:,}") for r in rows]
@@ -140,7 +150,7 @@ def _steps(pieces: Mapping[str, Any]) -> str:
     )
 
 
-def _others(pieces: Mapping[str, Any]) -> str:
+def _others(pieces: Pieces) -> str:
     rows = _measured(pieces, plain=False)
     if not rows:
         return ""
@@ -150,7 +160,7 @@ def _others(pieces: Mapping[str, Any]) -> str:
     return f"## Other rules and formats\n\n{table}\n\n{named}\n"
 
 
-def _losses(pieces: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+def _losses(pieces: Pieces) -> Iterator[tuple[str, str, float]]:
     for name in ROWS:
         contestants = pieces.get(f"step/{name}", {}).get("contestants", {})
         for peer, found in contestants.items():
@@ -158,7 +168,7 @@ def _losses(pieces: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
                 yield name, peer, found["by instep"]
 
 
-def _not_winning(pieces: Mapping[str, Any]) -> str:
+def _not_winning(pieces: Pieces) -> str:
     rows = [("workload or row", "peer", "its time by instep's", "")]
     for name, peer, by_instep in _losses(pieces):
         rows.append(
@@ -174,7 +184,7 @@ def _not_winning(pieces: Mapping[str, Any]) -> str:
     )
 
 
-def _loop(pieces: Mapping[str, Any]) -> str:
+def _loop(pieces: Pieces) -> str:
     batches = [batch for batch in loop.BATCHES if f"loop/{batch}" in pieces]
     labels = list(pieces[f"loop/{batches[-1]}"]["contestants"])
     rows = [("step", *(f"batch {batch}" for batch in batches))]
@@ -194,7 +204,7 @@ def _loop(pieces: Mapping[str, Any]) -> str:
     )
 
 
-def _scaling(pieces: Mapping[str, Any]) -> str:
+def _scaling(pieces: Pieces) -> str:
     sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
     fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts()]
     labels = [OURS, *fewer, LIMIT]
@@ -210,18 +220,19 @@ def _scaling(pieces: Mapping[str, Any]) -> str:
     )
 
 
-def _extras(pieces: Mapping[str, Any]) -> str:
+def _extras(pieces: Pieces) -> str:
     if "extras" not in pieces:
         return ""
     found = pieces["extras"]
     return (
         f"## What extras cost\n\nAdam, float32, {found['elements']:,} parameters: bytes moved and time, by the plain "
-        "step's; last, the time of the memory limit's loop over the same streams by that of its plain one.\n\n"
+        "step's; last, the time of the memory limit's loop over the same streams, by that of its plain one and by the "
+        "step's own.\n\n"
         f"{markdown_table(extras.rows(found))}\n"
     )
 
 
-def _rest(pieces: Mapping[str, Any]) -> str:
+def _rest(pieces: Pieces) -> str:
     parts = []
     if "call" in pieces:
         calls = [(k, duration(t)) for k, t in pieces["call"]["steps"].items()]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness import LIMIT
+from results import Pieces
 from worker import NO_STEP
-
-Pieces = Mapping[str, Any]  # what report.py has measured, by the piece's name
 
 
 class Target(NamedTuple):
@@ -22,13 +22,17 @@ class Target(NamedTuple):
     at_best: Callable[[Pieces], float] | None = None
 
 
-COLUMNS = ("what", "wanted", "measured", "at best", "")  # of Verdict.cells
+COLUMNS = ("what", "wanted", "measured", "by pass", "at best", "")  # of Verdict.cells
 
 
 class Verdict(NamedTuple):
     target: Target
-    measured: float | None
+    found: list[float]  # by pass
     at_best: float | None
+
+    @property
+    def measured(self) -> float | None:
+        return statistics.median(self.found) if self.found else None
 
     @property
     def met(self) -> bool | None:
@@ -37,18 +41,23 @@ class Verdict(NamedTuple):
         wanted = self.target.wanted
         return self.measured >= wanted if self.target.at_least else self.measured <= wanted
 
-    def cells(self) -> tuple[str, str, str, str, str]:
+    def cells(self) -> tuple[str, ...]:
         target = self.target
         bound = "at least" if target.at_least else "at most"
-        figures = [self._figure(value) for value in (self.measured, self.at_best)]
+        spread = (
+            " .. ".join(map(_digits, (min(self.found), max(self.found)))) if self.found else "-"
+        )
+        figures = [
+            "-" if value is None else f"{_digits(value)} {target.unit}"
+            for value in (self.measured, self.at_best)
+        ]
         met = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
-        return (target.what, f"{bound} {target.wanted:g} {target.unit}", *figures, met)
+        wanted = f"{bound} {target.wanted:g} {target.unit}"
+        return (target.what, wanted, figures[0], spread, figures[1], met)
 
-    def _figure(self, value: float | None) -> str:
-        if value is None:
-            return "-"
-        digits = 3 if value < 2 else 2  # where a hair's breadth may decide
-        return f"{value:.{digits}f} {self.target.unit}"
+
+def _digits(value: float) -> str:
+    return f"{value:.{3 if value < 2 else 2}f}"  # where a hair's breadth may decide
 
 
 def _against(row: str, *peers: str) -> Callable[[Pieces], float]:
@@ -85,9 +94,9 @@ def _growth(pieces: Pieces) -> float:
     return float(max(lag[10**8] / lag[size] for size in (10**6, 10**7)))
 
 
-def _extra(name: str, pieces: Pieces) -> float:
+def _extra(name: str, whose: str, pieces: Pieces) -> float:
     found = pieces["extras"]["extras"][name]
-    return float(found["time"] / found["bytes"])
+    return float(found[whose] / found["bytes"])
 
 
 FUSED = "torch fused"
@@ -144,7 +153,8 @@ def _targets() -> list[Target]:
                 1.1,
                 False,
                 "x",
-                partial(_extra, f"all three, {kind}"),
+                partial(_extra, f"all three, {kind}", "time"),
+                partial(_extra, f"all three, {kind}", "memory limit"),
             )
             for kind in ("float16", "bfloat16")
         ),
@@ -162,17 +172,24 @@ def _targets() -> list[Target]:
 TARGETS = _targets()
 
 
-def judge(pieces: Pieces) -> list[Verdict]:
-    verdicts = []
-    for target in TARGETS:
-        verdicts.append(
-            Verdict(target, *(_figure(f, pieces) for f in (target.measure, target.at_best)))
-        )
-    return verdicts
+def judge(passes: Sequence[Pieces]) -> list[Verdict]:
+    """Say of each target what the passes have found."""
+    return [
+        Verdict(target, _figures(target.measure, passes), _typical(target.at_best, passes))
+        for target in TARGETS
+    ]
 
 
-def _figure(measure: Callable[[Pieces], float] | None, pieces: Pieces) -> float | None:
-    try:
-        return measure(pieces) if measure else None
-    except KeyError:
-        return None
+def _figures(measure: Callable[[Pieces], float], passes: Sequence[Pieces]) -> list[float]:
+    found = []
+    for pieces in passes:
+        try:
+            found.append(measure(pieces))
+        except KeyError:  # a piece or a peer is missing
+            continue
+    return found
+
+
+def _typical(measure: Callable[[Pieces], float] | None, passes: Sequence[Pieces]) -> float | None:
+    found = _figures(measure, passes) if measure else []
+    return statistics.median(found) if found else None

@@ -31,6 +31,7 @@ class Task:
     threads: int | None = None  # each library's own choice, as its users get it
     side_by_side: bool = False  # parameters in one array, gradients in another, else an array each
     batch: int | None = None
+    keeps_freed_memory: bool = True  # from the start on, see turns.keep_freed_memory
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -53,7 +53,6 @@ def loop_call(peer: Peer | None, task: Task) -> Callable[[], object]:
 
 
 def serve(name: str, requests: TextIO, answers: TextIO) -> None:
-    turns.keep_freed_memory()
     peer = None if name == NO_STEP else PEERS[name]
     turn: Callable[[float], float] | None = None
     for line in requests:
@@ -65,6 +64,8 @@ def serve(name: str, requests: TextIO, answers: TextIO) -> None:
                 gc.collect()
             elif request["do"] == "prepare":
                 task = Task(**request["task"])
+                if task.keeps_freed_memory:
+                    turns.keep_freed_memory()
                 call = (
                     loop_call(peer, task) if task.batch or peer is None else step_call(peer, task)
                 )

@@ -1,4 +1,4 @@
-"""The benchmarks: fair turns, the right workloads, contestants that compute the same thing, and a page from it all."""
+"""The benchmarks: fair turns, the right workloads, and contestants that compute the same thing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ if not BENCH.is_dir():
 sys.path.append(str(BENCH))
 
 harness = importlib.import_module("harness")
-targets = importlib.import_module("targets")
 rows = importlib.import_module("rows")
-tables = importlib.import_module("tables")
 task = importlib.import_module("task")
 
 # --- Workloads
@@ -288,7 +286,7 @@ for name, (peer, settings) in json.loads(sys.stdin.read()).items():
 print("RESULTS", json.dumps(results))
 """
 PEERS_BY_PACKAGE = {
-    "numpy": {"NumPy": 0.0},
+    "numpy": {"NumPy": 0.0, "NumPy in place": 0.0},
     "sklearn": {"scikit-learn": 1e-5},  # its epsilon is the paper's epsilon-hat
     "numba": {"Numba": 1e-6},
     "torch": {"torch loop": 1e-6, "torch foreach": 1e-6, "torch fused": 1e-6},
@@ -352,97 +350,3 @@ def test_torch_takes_the_steps_of_the_other_rows() -> None:
             }
     assert len(asked) == 9
     check_peers("torch", asked)
-
-
-# --- What was to be reached, and the page
-
-
-@pytest.fixture
-def pieces() -> dict[str, Any]:
-    """Results as report.py keeps them, in which instep is as fast as everybody, but for one."""
-    pytest.importorskip("matplotlib")
-    report = importlib.import_module("report")
-    one = {"median": 1e-3, "quartiles": [9e-4, 1.1e-3], "rounds": 9, "by instep": 1.0}
-    names = {name: list(row.peers) for name, row in rows.ROWS.items()}
-    scaling, loop = report.scaling, report.loop
-    everyone = [*scaling.PEERS, "instep", "memory limit"]
-    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts()]
-    found: dict[str, Any] = {
-        name: {"when": "2026-01-01 00:00 UTC", "versions": {}, "left out": {}}
-        for name in report.PIECES
-    }
-    for name, piece in found.items():
-        kind, _, what = name.partition("/")
-        labels = {"step": names.get(what), "scaling": everyone}.get(kind)
-        if kind == "loop":
-            labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD]
-        if labels:
-            piece["contestants"] = {label: dict(one) for label in labels}
-    found["step/mlp"]["contestants"]["Numba"]["by instep"] = 0.5
-    found["step/tiny"]["left out"] = {"optax": "ModuleNotFoundError: No module named 'optax'"}
-    found["extras"] |= {
-        "elements": 1000,
-        "extras": {name: {"bytes": 1.5, "time": 1.5} for name in report.extras.EXTRAS},
-    }
-    found["call"]["steps"] = {"tiny, constant lr": 1e-6}
-    found["threads"]["sizes"] = {"65,536": {"1 thread": 1e-4, "2 threads": 2e-4, "ratio": 0.5}}
-    found["footprint"] |= {"import numpy": 0.1, "import instep": 0.01, "wheel": 500_000}
-    return found
-
-
-def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
-    verdicts = targets.judge(pieces)
-    assert len(verdicts) == len(targets.TARGETS) >= 20
-    for verdict in verdicts:
-        assert verdict.measured is not None, verdict.target.what
-    met = {verdict.target.what: verdict.met for verdict in verdicts}
-    assert met["wheel"]
-    assert not met["tiny, Adam, against torch fused"]
-    assert met["gpt2, Adam, against torch fused"]
-    # A limit that takes half of instep's time leaves room for twice the ratio.
-    pieces["step/gpt2"]["contestants"]["memory limit"]["by instep"] = 0.5
-    at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge(pieces)}
-    assert at_best["gpt2, Adam, against torch fused"] == 2.0
-    assert at_best["wheel"] is None
-    assert all(verdict.met is None for verdict in targets.judge({}))
-
-
-def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_path: Path) -> None:
-    page = importlib.import_module("page")
-    machine = importlib.import_module("machine").describe()
-    page.write(tmp_path, machine, pieces, targets.judge(pieces))
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| mlp | Numba | 0.50 | faster |" in text
-    assert "optax: ModuleNotFoundError: No module named 'optax'" in text
-    assert machine["cpu"] in text
-    for row in rows.ROWS:
-        assert f"| {row} |" in text
-    for picture in (page.STEPS, page.GROWTH):
-        assert picture in text
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-
-
-def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    report = importlib.import_module("report")
-    results = report.Results(tmp_path, {"build": "a"})
-    results.add("call", {"tiny": 1.0})
-    results.add("step/tiny", {"contestants": {}})
-    assert set(report.Results(tmp_path, {"build": "a"}).pieces) == {"call", "step/tiny"}
-    assert list(json.loads(results.path.read_text("utf-8"))["pieces"]) == ["step/tiny", "call"]
-    assert report.Results(tmp_path, {"build": "b"}).pieces == {}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (2.5e-7, "0.25 us"),
-        (1.234e-6, "1.23 us"),
-        (9.996e-5, "100 us"),
-        (9.999e-4, "1.00 ms"),
-        (0.0123, "12.3 ms"),
-        (2.5, "2.50 s"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert tables.duration(seconds) == text

@@ -35,6 +35,21 @@ def test_the_limit_reads_all_and_writes_some(size: int, threads: int) -> None:
                 assert (room[k][64 + size :] == 7).all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("words", [0, 1, 255, 256, 257, 10_001])
+@pytest.mark.parametrize("written", [0, 3])
+def test_the_limit_writes_a_copy(words: int, threads: int, written: int) -> None:
+    rng = np.random.default_rng(words)
+    arrays = [rng.integers(0, 1 << 62, words) for _ in range(4)]
+    seen = reduce(np.bitwise_xor, arrays)
+    room = np.full(words + 32, 0x07070707, np.int32)
+    _core.memory_limit(arrays, written, threads, 4096, room[16 : 16 + words])
+    assert (room[16 : 16 + words] != 0x07070707).all()
+    assert (room[:16] == 0x07070707).all()
+    assert (room[16 + words :] == 0x07070707).all()
+    assert all(np.array_equal(array, seen) for array in arrays[:written])
+
+
 def read_only() -> np.ndarray:
     array = np.zeros(8)
     array.flags.writeable = False
@@ -63,6 +78,22 @@ def test_the_limit_refuses(
         _core.memory_limit(arrays, written, 1, 4096)
 
 
+@pytest.mark.parametrize(
+    ("copy", "error", "complaint"),
+    [
+        (1.0, TypeError, "copy is no NumPy array; one is wanted"),
+        (read_only(), ValueError, "copy is read-only; it is to be written"),
+        (np.zeros(7), ValueError, "copy has 56 bytes; half of an array's 128 are wanted"),
+    ],
+)
+def test_the_limit_refuses_a_copy(copy: Any, error: type[Exception], complaint: str) -> None:
+    arrays = [np.zeros(16), np.zeros(16)]
+    with pytest.raises(error, match=re.escape(complaint)):
+        _core.memory_limit(arrays, 1, 1, 4096, copy)
+    with pytest.raises(ValueError, match="copy shares memory with another one"):
+        _core.memory_limit(arrays, 1, 1, 4096, arrays[1][:8])
+
+
 @pytest.mark.parametrize(("threads", "chunk"), [(0, 64), (-1, 64), (1, 0)])
 def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> None:
     with pytest.raises(ValueError, match="at least 1 is wanted"):
@@ -70,16 +101,27 @@ def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> 
 
 
 def test_the_limit_of_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[int, int, bool]] = []
 
-    def record(streams: list[np.ndarray], written: int, threads: int, chunk: int) -> None:
-        assert len({stream.ctypes.data % 4096 for stream in streams}) == len(streams)
+    def record(
+        streams: list[np.ndarray],
+        written: int,
+        threads: int,
+        chunk: int,
+        copy: np.ndarray | None = None,
+    ) -> None:
+        places = {
+            array.ctypes.data % 4096 for array in [*streams, *([] if copy is None else [copy])]
+        }
+        assert len(places) == len(streams) + (copy is not None)
         assert all(stream.nbytes == 1000 for stream in streams)
-        asked.append((len(streams), written))
+        assert copy is None or copy.nbytes == 500
+        asked.append((len(streams), written, copy is not None))
 
     monkeypatch.setattr(limit._core, "memory_limit", record)
     limit.MemoryLimit([(1, 0), (4, 3)], 1000, threads=2)()
-    assert asked == [(1, 0), (4, 3)]
+    limit.MemoryLimit([(1, 0), (5, 4)], 1000, threads=2, copied=True)()
+    assert asked == [(1, 0, False), (4, 3, False), (1, 0, False), (5, 4, True)]
 
 
 def test_the_limit_is_the_way_that_has_been_fastest(monkeypatch: pytest.MonkeyPatch) -> None:

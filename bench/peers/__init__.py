@@ -48,6 +48,7 @@ PEERS = {
     "instep": Peer("with_instep", "Instep"),
     "memory limit": Peer("memory_limit", "MemoryLimit", needs_arrays=False),
     "NumPy": Peer("with_numpy", "NumpyExpression"),
+    "NumPy in place": Peer("with_numpy", "NumpyInPlace"),
     "scikit-learn": Peer("with_sklearn", "Sklearn"),
     "Numba": Peer("with_numba", "Numba"),
     "torch loop": Peer("with_torch", "Loop"),

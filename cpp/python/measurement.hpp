@@ -7,8 +7,10 @@
 
 namespace instep {
 
-// Runs memory_limit (runtime/memory_limit.hpp) over NumPy arrays. Throws TypeError or ValueError unless they are dense,
-// of one size, apart from each other, and those to be written writeable.
-void measure_memory_limit(const pybind11::list& arrays, int written, int threads, std::int64_t chunk);
+// Runs memory_limit (runtime/memory_limit.hpp) over NumPy arrays; copy may be None. Throws TypeError or ValueError
+// unless they are dense, of one size (the copy: of half of it), apart from each other, and those to be written
+// writeable.
+void measure_memory_limit(const pybind11::list& arrays, int written, int threads, std::int64_t chunk,
+                          const pybind11::object& copy);
 
 }  // namespace instep

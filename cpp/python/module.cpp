@@ -97,7 +97,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("counters", &instep::counters, "What has happened so far, for tests.");
     m.def("memory_limit", &instep::measure_memory_limit, "arrays"_a, "written"_a, "threads"_a, "chunk"_a,
-          "Reads all the arrays and overwrites the first ones, with next to no arithmetic, for measurements.");
+          "copy"_a = py::none(),
+          "Reads all the arrays and overwrites the first ones and the copy, with next to no arithmetic, for "
+          "measurements.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::start();

@@ -8,6 +8,10 @@
 
 #include "runtime/team.hpp"
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include <emmintrin.h>
+#endif
+
 // The streams of one call never overlap: without this the compiler would compare all of them before each loop.
 #if defined(__clang__)
 #define INSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -60,21 +64,51 @@ Pass<Word> pass_for(std::size_t read, std::size_t written) {
     return passes[read - 1][written];
 }
 
+// Half a word each, to words [begin, end) of the copy.
+void write_copy(std::int32_t* copy, std::int64_t begin, std::int64_t end, std::uint64_t seen) {
+    const auto half = static_cast<std::int32_t>(seen);
+    for (std::int64_t i = begin; i < end; ++i) {
+#if defined(__x86_64__) || defined(_M_X64)
+        _mm_stream_si32(copy + i, half);
+#else
+        copy[i] = half;
+#endif
+    }
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_sfence();  // a step's copies have arrived when it ends
+#endif
+}
+
 struct Run {
     char* const* streams;
+    std::int32_t* copy;
     Pass<std::uint64_t> words;
     std::int64_t count, words_a_chunk;
     std::atomic<std::int64_t> next{0};
     std::atomic<std::uint64_t> seen{0};
 };
 
+// Words [begin, end) of one run; where there is a copy, a few at a time and then theirs of it.
+std::uint64_t take_words(const Run& run, std::int64_t begin, std::int64_t end) {
+    if (run.copy == nullptr) return run.words(run.streams, begin, end);
+    constexpr std::int64_t few = 256;
+    std::uint64_t seen = 0;
+    for (; begin < end; begin += few) {
+        const std::int64_t stop = std::min(begin + few, end);
+        seen ^= run.words(run.streams, begin, stop);
+        write_copy(run.copy, begin, stop, seen);
+    }
+    return seen;
+}
+
 }  // namespace
 
-void memory_limit(const std::vector<char*>& streams, int written, std::int64_t bytes, int threads, std::int64_t chunk) {
+void memory_limit(const std::vector<char*>& streams, int written, std::int64_t bytes, char* copy, int threads,
+                  std::int64_t chunk) {
     constexpr auto word = static_cast<std::int64_t>(sizeof(std::uint64_t));
     const auto kept = static_cast<std::size_t>(written);
-    Run run{streams.data(), pass_for<std::uint64_t>(streams.size(), kept), bytes / word,
-            std::max<std::int64_t>(1, chunk / word)};
+    Run run{streams.data(), reinterpret_cast<std::int32_t*>(copy), pass_for<std::uint64_t>(streams.size(), kept),
+            bytes / word, std::max<std::int64_t>(1, chunk / word)};
     const std::int64_t work = bytes * (static_cast<std::int64_t>(streams.size()) + written);
     team::run(
         threads, work,
@@ -85,7 +119,7 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
             };
             std::uint64_t seen = 0;
             for (std::int64_t begin = take(); begin < shared.count; begin = take())
-                seen ^= shared.words(shared.streams, begin, std::min(begin + shared.words_a_chunk, shared.count));
+                seen ^= take_words(shared, begin, std::min(begin + shared.words_a_chunk, shared.count));
             shared.seen.fetch_xor(seen, std::memory_order_relaxed);
         },
         &run);

@@ -37,17 +37,27 @@ class MemoryLimit:
         Length of a stream.
     threads : int
         At most so many.
+    copied : bool, default False
+        Whether the last pass writes half a stream more, past the caches: a copy in half the width.
     """
 
-    def __init__(self, passes: Sequence[tuple[int, int]], stream_bytes: int, threads: int) -> None:
+    def __init__(
+        self,
+        passes: Sequence[tuple[int, int]],
+        stream_bytes: int,
+        threads: int,
+        *,
+        copied: bool = False,
+    ) -> None:
         count = max(read for read, _ in passes)
         streams = [_stream(stream_bytes, place) for place in range(count)]
+        copy = _stream(stream_bytes // 2, count) if copied else None
         shares = {(1, max(1, stream_bytes))}
         if threads > 1:
             shares.add((threads, math.ceil(max(1, stream_bytes) / threads)))
         if threads > 1 and stream_bytes > threads * _CHUNK:
             shares.add((threads, _CHUNK))
-        self._ways = [_way(passes, streams, *share) for share in sorted(shares)]
+        self._ways = [_way(passes, streams, copy, *share) for share in sorted(shares)]
         self._times: list[list[float]] = [[] for _ in self._ways]
 
     def __call__(self) -> None:
@@ -71,6 +81,7 @@ class MemoryLimit:
 def _way(
     passes: Sequence[tuple[int, int]],
     streams: Sequence[npt.NDArray[np.uint8]],
+    copy: npt.NDArray[np.uint8] | None,
     threads: int,
     chunk: int,
 ) -> Callable[[], None]:
@@ -78,6 +89,8 @@ def _way(
         partial(_core.memory_limit, list(streams[:read]), written, threads, chunk)
         for read, written in passes
     ]
+    if copy is not None:
+        calls[-1] = partial(calls[-1], copy=copy)
     if len(calls) == 1:  # as short a call as there is
         return calls[0]
 

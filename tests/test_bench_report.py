@@ -1,0 +1,179 @@
+"""What the benchmarks have measured, pass after pass: kept, judged by what was to be reached, and shown on a page."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+if not BENCH.is_dir():
+    pytest.skip("bench/ is not here", allow_module_level=True)
+pytest.importorskip("matplotlib")
+sys.path.append(str(BENCH))
+
+page = importlib.import_module("page")
+report = importlib.import_module("report")
+results = importlib.import_module("results")
+rows = importlib.import_module("rows")
+tables = importlib.import_module("tables")
+targets = importlib.import_module("targets")
+
+
+@pytest.fixture
+def pieces() -> dict[str, Any]:
+    """What one pass may find: instep is as fast as everybody, but for one."""
+    one = {"median": 1e-3, "quartiles": [9e-4, 1.1e-3], "rounds": 9, "by instep": 1.0}
+    names = {name: list(row.peers) for name, row in rows.ROWS.items()}
+    scaling, loop = report.scaling, report.loop
+    everyone = [*scaling.PEERS, "instep", "memory limit"]
+    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts()]
+    found: dict[str, Any] = {
+        name: {"when": "2026-01-01 00:00 UTC", "versions": {}, "left out": {}}
+        for name in report.PIECES
+    }
+    for name, piece in found.items():
+        kind, _, what = name.partition("/")
+        labels = {"step": names.get(what), "scaling": everyone}.get(kind)
+        if kind == "loop":
+            labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD, loop.NO_FAULTS]
+        if labels:
+            piece["contestants"] = {label: dict(one) for label in labels}
+    found["step/mlp"]["contestants"]["Numba"]["by instep"] = 0.5
+    found["step/tiny"]["left out"] = {"optax": "ModuleNotFoundError: No module named 'optax'"}
+    found["extras"] |= {
+        "elements": 1000,
+        "extras": {
+            name: {"bytes": 1.5, "time": 1.5, "memory limit": 1.2, "reached": 0.9}
+            for name in report.extras.EXTRAS
+        },
+    }
+    found["call"]["steps"] = {"tiny, constant lr": 1e-6}
+    found["threads"]["sizes"] = {"65,536": {"1 thread": 1e-4, "2 threads": 2e-4, "ratio": 0.5}}
+    found["footprint"] |= {"import numpy": 0.1, "import instep": 0.01, "wheel": 500_000}
+    return found
+
+
+def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
+    verdicts = targets.judge([pieces])
+    assert len(verdicts) == len(targets.TARGETS) >= 20
+    for verdict in verdicts:
+        assert verdict.measured is not None, verdict.target.what
+    met = {verdict.target.what: verdict.met for verdict in verdicts}
+    assert met["wheel"]
+    assert not met["tiny, Adam, against torch fused"]
+    assert met["gpt2, Adam, against torch fused"]
+    # A limit that takes half of instep's time leaves room for twice the ratio.
+    pieces["step/gpt2"]["contestants"]["memory limit"]["by instep"] = 0.5
+    at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge([pieces])}
+    assert at_best["gpt2, Adam, against torch fused"] == 2.0
+    assert at_best["wheel"] is None
+    assert all(verdict.met is None for verdict in targets.judge([]))
+
+
+def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None:
+    passes = []
+    for ratio in (0.9, 30.0, 26.0):
+        one = json.loads(json.dumps(pieces))
+        one["step/tiny"]["contestants"]["torch fused"]["by instep"] = ratio
+        passes.append(one)
+    del passes[0]["call"]
+    verdict = targets.judge(passes)[0]
+    assert verdict.met
+    assert verdict.cells() == (
+        "tiny, Adam, against torch fused",
+        "at least 25 x",
+        "26.00 x",
+        "0.900 .. 30.00",
+        "-",
+        "met",
+    )
+    assert not targets.judge(passes[:1])[0].met
+    assert targets.judge([])[0].cells()[2:] == ("-", "-", "-", "not measured")
+
+
+def test_typical_values() -> None:
+    passes = [
+        {"median": 1.0, "quartiles": [0.5, 2.0], "left out": {"a": "no"}, "when": "10:00"},
+        {"median": 9.0, "quartiles": [0.1, 9.0], "left out": {}, "when": "11:00", "new": 7},
+        {"median": 2.0, "quartiles": [0.9, 4.0], "left out": {"b": "nor it"}, "when": "12:00"},
+    ]
+    assert results.typical(passes) == {
+        "median": 2.0,
+        "quartiles": [0.5, 4.0],
+        "left out": {"a": "no", "b": "nor it"},
+        "when": "12:00",
+        "new": 7,
+    }
+
+
+def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_path: Path) -> None:
+    machine = importlib.import_module("machine").describe()
+    found = results.Results(tmp_path, machine)
+    found.pieces = {name: [piece, piece] for name, piece in pieces.items()}
+    page.write(tmp_path, found, targets.judge(found.passes))
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| mlp | Numba | 0.50 | faster |" in text
+    assert "optax: ModuleNotFoundError: No module named 'optax'" in text
+    assert "| measured | 2 passes, 2026-01-01 00:00 UTC |" in text
+    assert machine["cpu"] in text
+    for row in rows.ROWS:
+        assert f"| {row} |" in text
+    for picture in (page.STEPS, page.GROWTH):
+        assert picture in text
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
+    found = results.Results(tmp_path, {"build": "a"})
+    found.add("call", {"tiny": 1.0}, ["step/tiny", "call"])
+    found.add("step/tiny", {"contestants": {}}, ["step/tiny", "call"])
+    found.add("call", {"tiny": 2.0}, ["step/tiny", "call"])
+    again = results.Results(tmp_path, {"build": "a"})
+    assert list(json.loads(found.path.read_text("utf-8"))["pieces"]) == ["step/tiny", "call"]
+    assert [list(one) for one in again.passes] == [["step/tiny", "call"], ["call"]]
+    assert again.together["call"]["tiny"] == 1.5
+    assert again.times("call") == 2
+    assert again.times("loop/64") == 0
+    assert len(again.whens) == 3
+    assert results.Results(tmp_path, {"build": "b"}).passes == []
+
+
+def test_a_report_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    def piece(name: str) -> Any:
+        return lambda _: log.append(name) or {"found": len(log)}
+
+    monkeypatch.setattr(report, "PIECES", {name: piece(name) for name in "abc"})
+    found = results.Results(tmp_path, {"build": "a"})
+    plan = report.plan(found, [], passes=2)
+    assert plan == [["a", "b", "c"], ["a", "b", "c"]]
+    assert report.measure(found, plan, limit=-1.0) == ["a", "b", "c", "a", "b", "c"]
+    assert log == []
+    assert report.measure(found, [["b"], ["b"], ["a"]], limit=60.0) == []
+    plan = report.plan(results.Results(tmp_path, {"build": "a"}), ["c"], passes=2)
+    assert plan == [["c"], ["a", "c"]]
+    log.clear()
+    assert report.measure(found, report.plan(found, [], passes=2), limit=60.0) == []
+    assert log == ["c", "a", "c"]
+    assert report.plan(found, [], passes=2) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.5e-7, "0.25 us"),
+        (1.234e-6, "1.23 us"),
+        (9.996e-5, "100 us"),
+        (9.999e-4, "1.00 ms"),
+        (0.0123, "12.3 ms"),
+        (2.5, "2.50 s"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
