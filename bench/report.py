@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,7 @@ def main() -> int:
     parser.add_argument("pieces", nargs="*", metavar="PIECE", help=f"of {', '.join(PIECES)}")
     parser.add_argument("--all", action="store_true", help="measure every piece that is lacking")
     parser.add_argument("--again", action="store_true", help="with --all: measure all of them anew")
-    parser.add_argument(
-        "--passes", type=int, default=PASSES, help="of --all, over all pieces (%(default)s)"
-    )
+    parser.add_argument("--passes", type=int, help=f"of --all, over all pieces ({PASSES})")
     parser.add_argument(
         "--limit",
         type=float,
@@ -114,13 +113,16 @@ def main() -> int:
     for name in arguments.pieces:
         if name not in PIECES:
             parser.error(f"piece {name!r} is not known; one of {', '.join(PIECES)} is wanted")
+    if arguments.passes is not None and not (arguments.all and arguments.passes >= 1):
+        parser.error("--passes goes with --all, and 1 or more are wanted")
     results = Results(arguments.folder, describe())
     if arguments.all and arguments.again:
         results.pieces.clear()
-    passes = arguments.passes if arguments.all else 0
+    passes = (arguments.passes or PASSES) if arguments.all else 0
     left = measure(results, plan(results, arguments.pieces, passes), arguments.limit)
     if left:
-        print(f"left for the next run: {', '.join(left)}")
+        counts = [f"{name} x {count}" for name, count in Counter(left).items()]
+        print(f"left for the next run: {', '.join(counts)}")
     verdicts = judge(results.passes)
     print(plain_table([COLUMNS, *(verdict.cells() for verdict in verdicts)]))
     if results.pieces:

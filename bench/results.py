@@ -74,4 +74,6 @@ def typical(values: Sequence[Any]) -> Any:
         return {key: typical([value[key] for value in values if key in value]) for key in keys}
     if isinstance(last, list):
         return [typical(column) for column in zip(*values, strict=True)]
-    return statistics.median(values) if isinstance(last, (int, float)) else last
+    if isinstance(last, int):
+        return statistics.median_low(values)  # a count stays one
+    return statistics.median(values) if isinstance(last, float) else last

@@ -15,15 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench_folder import BENCH
 from interpreters import output
 
 import instep
 from instep.bench import turns, workloads
-
-BENCH = Path(__file__).parents[1] / "bench"
-if not BENCH.is_dir():
-    pytest.skip("bench/ is not here", allow_module_level=True)
-sys.path.append(str(BENCH))
 
 harness = importlib.import_module("harness")
 rows = importlib.import_module("rows")

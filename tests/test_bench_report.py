@@ -8,13 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bench_folder  # noqa: F401 - makes these modules importable
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench"
-if not BENCH.is_dir():
-    pytest.skip("bench/ is not here", allow_module_level=True)
 pytest.importorskip("matplotlib")
-sys.path.append(str(BENCH))
 
 page = importlib.import_module("page")
 report = importlib.import_module("report")
@@ -72,16 +69,21 @@ def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
     at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge([pieces])}
     assert at_best["gpt2, Adam, against torch fused"] == 2.0
     assert at_best["wheel"] is None
+    kind = "Adam with clip_norm, ema_decay, copy_to float16: time / bytes"
+    assert at_best[kind] == pytest.approx(1.2 / 1.5)
     assert all(verdict.met is None for verdict in targets.judge([]))
 
 
 def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None:
     passes = []
-    for ratio in (0.9, 30.0, 26.0):
+    for ratio, limit in ((26.0, 0.5), (0.9, 0.8), (30.0, 0.25)):
         one = json.loads(json.dumps(pieces))
         one["step/tiny"]["contestants"]["torch fused"]["by instep"] = ratio
+        one["step/gpt2"]["contestants"]["memory limit"]["by instep"] = limit
         passes.append(one)
     del passes[0]["call"]
+    at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge(passes)}
+    assert at_best["gpt2, Adam, against torch fused"] == 2.0
     verdict = targets.judge(passes)[0]
     assert verdict.met
     assert verdict.cells() == (
@@ -92,23 +94,8 @@ def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None
         "-",
         "met",
     )
-    assert not targets.judge(passes[:1])[0].met
+    assert not targets.judge(passes[1:2])[0].met
     assert targets.judge([])[0].cells()[2:] == ("-", "-", "-", "not measured")
-
-
-def test_typical_values() -> None:
-    passes = [
-        {"median": 1.0, "quartiles": [0.5, 2.0], "left out": {"a": "no"}, "when": "10:00"},
-        {"median": 9.0, "quartiles": [0.1, 9.0], "left out": {}, "when": "11:00", "new": 7},
-        {"median": 2.0, "quartiles": [0.9, 4.0], "left out": {"b": "nor it"}, "when": "12:00"},
-    ]
-    assert results.typical(passes) == {
-        "median": 2.0,
-        "quartiles": [0.5, 4.0],
-        "left out": {"a": "no", "b": "nor it"},
-        "when": "12:00",
-        "new": 7,
-    }
 
 
 def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_path: Path) -> None:
@@ -121,26 +108,12 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     assert "optax: ModuleNotFoundError: No module named 'optax'" in text
     assert "| measured | 2 passes, 2026-01-01 00:00 UTC |" in text
     assert machine["cpu"] in text
+    assert "1,000 parameters: bytes moved" in text
     for row in rows.ROWS:
         assert f"| {row} |" in text
     for picture in (page.STEPS, page.GROWTH):
         assert picture in text
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-
-
-def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
-    found = results.Results(tmp_path, {"build": "a"})
-    found.add("call", {"tiny": 1.0}, ["step/tiny", "call"])
-    found.add("step/tiny", {"contestants": {}}, ["step/tiny", "call"])
-    found.add("call", {"tiny": 2.0}, ["step/tiny", "call"])
-    again = results.Results(tmp_path, {"build": "a"})
-    assert list(json.loads(found.path.read_text("utf-8"))["pieces"]) == ["step/tiny", "call"]
-    assert [list(one) for one in again.passes] == [["step/tiny", "call"], ["call"]]
-    assert again.together["call"]["tiny"] == 1.5
-    assert again.times("call") == 2
-    assert again.times("loop/64") == 0
-    assert len(again.whens) == 3
-    assert results.Results(tmp_path, {"build": "b"}).passes == []
 
 
 def test_a_report_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,16 +137,26 @@ def test_a_report_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.plan(found, [], passes=2) == []
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (2.5e-7, "0.25 us"),
-        (1.234e-6, "1.23 us"),
-        (9.996e-5, "100 us"),
-        (9.999e-4, "1.00 ms"),
-        (0.0123, "12.3 ms"),
-        (2.5, "2.50 s"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert tables.duration(seconds) == text
+def test_the_command_measures_so_many_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["report.py", "--folder", str(tmp_path), *arguments])
+        assert report.main() == 0
+        return capsys.readouterr().out
+
+    def kept() -> dict[str, int]:
+        pieces = json.loads((tmp_path / "results.json").read_text("utf-8"))["pieces"]
+        return {name: len(found) for name, found in pieces.items()}
+
+    monkeypatch.setattr(report, "PIECES", {name: lambda _: {"found": 1.5} for name in "ab"})
+    assert "left for the next run: a x 2, b x 2" in run("--all", "--passes", "2", "--limit", "-1")
+    run("--all", "--passes", "2")
+    assert kept() == {"a": 2, "b": 2}
+    assert "| measured | 2 passes, " in (tmp_path / "README.md").read_text("utf-8")
+    run("--all", "--passes", "1", "--again")
+    assert kept() == {"a": 1, "b": 1}
+    for wrong in (["--passes", "2"], ["--all", "--passes", "0"], ["c"]):
+        with pytest.raises(SystemExit):
+            run(*wrong)
+        assert "error: " in capsys.readouterr().err

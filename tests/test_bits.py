@@ -217,6 +217,19 @@ def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [np.dtype("float16"), BFLOAT16], ids=str)
+def test_every_number_is_read(dtype: Any, level: str) -> None:
+    """Subnormals, infinities and NaNs too: the momentum buffer of a first step is the gradient."""
+    use_level(level)
+    patterns = np.arange(2**16, dtype=np.uint16).view(dtype)
+    optimizer = instep.Momentum(np.zeros(2**16, np.float32))
+    optimizer.step(patterns)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        wanted = patterns.astype(np.float32)
+    assert_same_bits(optimizer.state["0"]["momentum_buffer"], wanted)
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_limit_that_is_zero_keeps_the_sign_of_zero(level: str) -> None:
     """clip_value 1e-60 is zero in float32; the first of equals is kept, on either side."""
     use_level(level)

@@ -4,7 +4,8 @@
 
 For every level: nothing but its table of entry points is visible to the linker and nothing is weak, so that no code of
 one level can replace another's; and each rule's loop uses vectors as wide as the level has, for float32 and float64,
-in its division and square root too. For everything else in the module: no instruction beyond the x86-64 baseline.
+in its division and square root too, and shorter ones for what is left over. For everything else in the module: no
+instruction beyond the x86-64 baseline.
 
 Ends with status 1 and a line for each finding.
 """
@@ -24,6 +25,8 @@ LEVELS = {
     "x86_64_v4": r"%zmm",
     "baseline": None,
 }
+SHORTEST = "%xmm"  # of a remainder that is shorter than a vector, where nothing has to be converted
+UNCONVERTED = ("Float32 Float32", "Float64 Float64")
 SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
 
@@ -54,6 +57,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
         return [f"{level}: no loops of rules found"]
     for rule, body in sorted(loops.items()):
         suffix = SUFFIX["double" if "<double" in rule else "float"]
+        formats = rule.split(maxsplit=1)[1]
         counts = {}
         for operation in OPERATIONS:
             packed = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{register}", body))
@@ -62,6 +66,11 @@ def check_vectors(level: str, path: Path) -> list[str]:
                 counts[operation] = packed
                 if not packed:
                     findings.append(f"{level}: {rule}: {operation} is not vectorised")
+                remainder = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{SHORTEST}", body))
+                if formats in UNCONVERTED and not remainder:
+                    findings.append(
+                        f"{level}: {rule}: {operation} of a remainder is not vectorised"
+                    )
         print(
             f"{level}: {rule}: packed {register}: "
             + ", ".join(f"{k} {v}" for k, v in counts.items())

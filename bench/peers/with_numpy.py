@@ -33,7 +33,7 @@ class NumpyExpression:
 
 
 class NumpyInPlace:
-    """The fastest there is without compiled code: no array is made, each operation writes into one that is there."""
+    """No array is made: each operation writes into one that is there."""
 
     def __init__(self, task: Task, params: Arrays) -> None:
         assert task.rule == "Adam", f"NumPy has no adapter for {task.rule}"

@@ -30,7 +30,8 @@ inline void claim_for_writing(const void* address) {
 template <class F, class T>
 void load_dense(const char* data, T* out, std::int64_t count) {
     const auto* stored = reinterpret_cast<const typename F::Stored*>(data);
-    for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(F::load(stored[i]));
+    for (std::int64_t i = load_vectors(F{}, stored, out, count); i < count; ++i)
+        out[i] = static_cast<T>(F::load(stored[i]));
 }
 
 template <class F, class T>
@@ -42,7 +43,7 @@ void load_strided(const char* data, std::int64_t stride, T* out, std::int64_t co
 template <class F, class T>
 void store_dense(char* data, const T* in, std::int64_t count) {
     auto* stored = reinterpret_cast<typename F::Stored*>(data);
-    for (std::int64_t i = 0; i < count; ++i) stored[i] = F::store(in[i]);
+    for (std::int64_t i = store_vectors(F{}, stored, in, count); i < count; ++i) stored[i] = F::store(in[i]);
 }
 
 template <class F, class T>

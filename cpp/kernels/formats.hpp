@@ -1,9 +1,13 @@
 // The element formats: how each is read into the compute type and rounded back, branch-free so that the compiler
-// vectorises it at every level, and without the CPU's own half-precision instructions so that all levels agree.
+// vectorises it at every level.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #include "kernels/interface.hpp"
 
@@ -82,7 +86,8 @@ struct Float16 {
         const float subnormal = as_float(magnitude + rebias + (1 << 23)) - as_float(rebias + (1 << 23));
         std::int32_t bits = magnitude + rebias;
         bits = magnitude < (1 << 23) ? as_bits(subnormal) : bits;
-        bits = magnitude >= (31 << 23) ? bits + rebias : bits;  // infinity and NaN
+        bits = magnitude >= (31 << 23) ? bits + rebias : bits;                // infinity and NaN
+        bits = magnitude > (31 << 23) ? bits | std::int32_t{1} << 22 : bits;  // which is a quiet one
         return as_float(bits | static_cast<std::int32_t>(sign));
     }
 
@@ -118,6 +123,43 @@ struct BFloat16 {
 
     static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
 };
+
+// Read and round the first elements by instructions of the CPU's own, where there are some, and return how many.
+template <class F, class T>
+inline std::int64_t load_vectors(F /* format */, const typename F::Stored* /* from */, T* /* to */,
+                                 std::int64_t /* count */) {
+    return 0;
+}
+template <class F, class T>
+inline std::int64_t store_vectors(F /* format */, typename F::Stored* /* to */, const T* /* from */,
+                                  std::int64_t /* count */) {
+    return 0;
+}
+
+#if defined(__F16C__)
+inline std::int64_t load_vectors(Float16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
+    constexpr std::int64_t wide = 8;
+    std::int64_t i = 0;
+    for (; i + wide <= count; i += wide)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+    return i;
+}
+
+// It rounds as Float16::store does, whatever the floating-point environment, but leaves a NaN some of its payload.
+inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from, std::int64_t count) {
+    constexpr std::int64_t wide = 8;
+    const __m128i sign_mask = _mm_set1_epi16(INT16_MIN), infinity = _mm_set1_epi16(0x7c00);
+    const __m128i nan = _mm_set1_epi16(0x7e00);
+    std::int64_t i = 0;
+    for (; i + wide <= count; i += wide) {
+        const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+        const __m128i sign = _mm_and_si128(half, sign_mask);
+        const __m128i is_nan = _mm_cmpgt_epi16(_mm_andnot_si128(sign_mask, half), infinity);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm_blendv_epi8(half, _mm_or_si128(sign, nan), is_nan));
+    }
+    return i;
+}
+#endif
 
 // The format that is the compute type itself.
 template <class T>

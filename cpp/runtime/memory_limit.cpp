@@ -64,18 +64,23 @@ Pass<Word> pass_for(std::size_t read, std::size_t written) {
     return passes[read - 1][written];
 }
 
-// Half a word each, to words [begin, end) of the copy.
+// Half a word each, to words [begin, end) of the copy, in stores as wide as a step's.
 void write_copy(std::int32_t* copy, std::int64_t begin, std::int64_t end, std::uint64_t seen) {
     const auto half = static_cast<std::int32_t>(seen);
-    for (std::int64_t i = begin; i < end; ++i) {
 #if defined(__x86_64__) || defined(_M_X64)
-        _mm_stream_si32(copy + i, half);
-#else
-        copy[i] = half;
+    constexpr std::int64_t wide = sizeof(__m128i) / sizeof half;
+    const auto aligned = [copy](std::int64_t i) { return reinterpret_cast<std::uintptr_t>(copy + i) % 16 == 0; };
+    for (; begin < end && !aligned(begin); ++begin) copy[begin] = half;
+    for (; begin + wide <= end; begin += wide)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(copy + begin), _mm_set1_epi32(half));
 #endif
-    }
+    for (; begin < end; ++begin) copy[begin] = half;
+}
+
+// What was written past the caches has arrived.
+void finish_copy() {
 #if defined(__x86_64__) || defined(_M_X64)
-    _mm_sfence();  // a step's copies have arrived when it ends
+    _mm_sfence();
 #endif
 }
 
@@ -109,7 +114,8 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
     const auto kept = static_cast<std::size_t>(written);
     Run run{streams.data(), reinterpret_cast<std::int32_t*>(copy), pass_for<std::uint64_t>(streams.size(), kept),
             bytes / word, std::max<std::int64_t>(1, chunk / word)};
-    const std::int64_t work = bytes * (static_cast<std::int64_t>(streams.size()) + written);
+    const std::int64_t work =
+        bytes * (static_cast<std::int64_t>(streams.size()) + written) + (copy == nullptr ? 0 : bytes / 2);
     team::run(
         threads, work,
         [](void* context) {
@@ -120,6 +126,7 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
             std::uint64_t seen = 0;
             for (std::int64_t begin = take(); begin < shared.count; begin = take())
                 seen ^= take_words(shared, begin, std::min(begin + shared.words_a_chunk, shared.count));
+            finish_copy();
             shared.seen.fetch_xor(seen, std::memory_order_relaxed);
         },
         &run);

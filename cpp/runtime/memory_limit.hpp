@@ -10,7 +10,7 @@ constexpr int max_streams = 5;
 
 // Reads `bytes` of each stream and writes as many to the first `written` of them, once, in one pass: one XOR a word
 // read. The streams keep no value. Threads take `chunk` bytes of every stream at a time, whoever is free the next.
-// Where there is a copy, half as many bytes are written to it, past the caches as a step writes its copies.
+// Where there is a copy, it gets half of each whole word of a stream, past the caches as a step writes its copies.
 void memory_limit(const std::vector<char*>& streams, int written, std::int64_t bytes, char* copy, int threads,
                   std::int64_t chunk);
 
