@@ -33,7 +33,7 @@ from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa
 if TYPE_CHECKING:
     from instep import checkpoint, interop, schedules
 else:  # hidden from type checkers, for which every name would be there
-    # On first use, for a step needs none of them: the schedules take half as long to import as all the rest.
+    # On first use, for a step needs none of them: schedules alone would double the time of the import.
     _on_first_use = ("checkpoint", "interop", "schedules")
 
     def __getattr__(name: str) -> object:
