@@ -24,20 +24,6 @@ def test_numpy_is_all_that_is_imported() -> None:
     assert output(code) == "['instep']"
 
 
-def test_what_a_step_does_without_is_imported_on_first_use() -> None:
-    code = """
-        import sys, numpy, instep
-        late = {f"instep.{name}" for name in ("schedules", "interop", "checkpoint", "optimizers.state")}
-        w = numpy.ones(3)
-        instep.Adam(w, lr=lambda step: 0.1).step(w.copy())
-        before = late & set(sys.modules)
-        instep.Adam(w, lr=instep.schedules.Constant(0.1)).state_dict()
-        instep.interop, instep.checkpoint
-        print(sorted(before), sorted(late - set(sys.modules)))
-    """
-    assert output(code) == "[] []"
-
-
 def test_names_are_those_promised() -> None:
     promised = {"SGD", "Momentum", "RMSprop", "Adam", "AdamW", "schedules", "config"}
     promised |= {"set_num_threads", "get_num_threads", "num_threads", "set_isa", "isa_levels"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["bfloat16", "dtype_or_bfloat16"]
+__all__ = ["bfloat16"]
 
 
 def bfloat16(who: str) -> np.dtype[Any]:
@@ -20,10 +19,3 @@ def bfloat16(who: str) -> np.dtype[Any]:
         ) from None
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype
-
-
-def dtype_or_bfloat16(dtype: npt.DTypeLike, who: str) -> np.dtype[Any]:
-    """Return the dtype; bfloat16 may be named, also where ml_dtypes has not been imported."""
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return bfloat16(f"{who}='bfloat16'")
-    return np.dtype(dtype)

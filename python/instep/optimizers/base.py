@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from instep import _core, documentation, optimizers
-from instep.bfloat16 import dtype_or_bfloat16
+from instep import _core, documentation
+from instep.optimizers import state
 from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
 from instep.optimizers.parameters import (
     Array,
@@ -168,9 +168,7 @@ class Optimizer(Settings):
         copies = match_copies(copy_to, groups, grouped)
         super().__init__(groups, settings, clip_norm, nonfinite, ema_decay)
         self._grouped, self._copy_to = grouped, copy_to
-        self._state_dtype = (
-            None if state_dtype is None else dtype_or_bfloat16(state_dtype, "state_dtype")
-        )
+        self._state_dtype = state.check_state_dtype(state_dtype)
         self._plan = _core.make_plan(
             [
                 (
@@ -389,7 +387,7 @@ class Optimizer(Settings):
             array), ``averages`` and ``accumulated`` (parameter -> array).
         """
         with self._plan:
-            return optimizers.state.state_dict(self)
+            return state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, to the bit, once the parameters are the same.
@@ -419,7 +417,7 @@ class Optimizer(Settings):
         (1, 0.1)
         """
         with self._plan:
-            optimizers.state.load_state_dict(self, state_dict)
+            state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy with states and parameters (which ``copy.copy`` alone shares).
@@ -428,11 +426,11 @@ class Optimizer(Settings):
         optimizer are its own again; no other thread may step it meanwhile.
         """
         with self._plan:
-            return optimizers.state.taken_apart(self)
+            return state.taken_apart(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
         """Copy all between two steps; arrays copied beside the optimizer are its copy's."""
         with self._plan:
-            make, parts = copy.deepcopy(optimizers.state.taken_apart(self), memo)
+            make, parts = copy.deepcopy(state.taken_apart(self), memo)
         twin: Optimizer = make(*parts)
         return twin

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from instep.bfloat16 import bfloat16
 from instep.schedules import Schedule
 from instep.schedules.loading import Loading
 from instep.schedules.serialisation import restored, shared, to_dict
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from instep.optimizers.base import Optimizer
     from instep.schedules.loading import Choose
 
-__all__ = ["SCHEMA", "load_state_dict", "state_dict"]
+__all__ = ["SCHEMA", "check_state_dtype", "load_state_dict", "state_dict"]
 
 #: Version of the layout of `state_dict`'s result.
 SCHEMA = 1
@@ -200,6 +202,15 @@ def _put_together(
     with optimizer._plan:
         restore(optimizer, *counts, rest)
     return optimizer
+
+
+def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
+    """Return how states are stored, None for the arithmetic's type; bfloat16 may be named."""
+    if dtype is None:
+        return None
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return bfloat16("state_dtype='bfloat16'")
+    return np.dtype(dtype)
 
 
 def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
