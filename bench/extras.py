@@ -41,20 +41,17 @@ class Extra(NamedTuple):
 
 
 ALL = {"clip_norm": 1.0, "ema_decay": 0.999}
+ALL_PASSES = ((1, 0), (5, 4))
 # The norm reads the gradient once more (4), an average is read and written (8), a copy of half the width written (2).
 EXTRAS = {
     PLAIN: Extra({}, 0),
     "weight_decay": Extra({"weight_decay": 0.01}, 0),
     "clip_norm": Extra({"clip_norm": 1.0}, 4, ((1, 0), (4, 3))),
     "ema_decay": Extra({"ema_decay": 0.999}, 8, ((5, 4),)),
-    **{
-        f"copy_to {kind}": Extra({"copy_to": kind}, 2, copied=True)
-        for kind in ("float16", "bfloat16")
-    },
-    **{
-        f"all three, {kind}": Extra({**ALL, "copy_to": kind}, 14, ((1, 0), (5, 4)), copied=True)
-        for kind in ("float16", "bfloat16")
-    },
+    "copy_to float16": Extra({"copy_to": "float16"}, 2, copied=True),
+    "copy_to bfloat16": Extra({"copy_to": "bfloat16"}, 2, copied=True),
+    "all three, float16": Extra({**ALL, "copy_to": "float16"}, 14, ALL_PASSES, copied=True),
+    "all three, bfloat16": Extra({**ALL, "copy_to": "bfloat16"}, 14, ALL_PASSES, copied=True),
 }
 
 

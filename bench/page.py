@@ -60,7 +60,7 @@ HOW = """## How it is measured
 def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     machine, pieces = results.machine, results.together
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}"
-    sections = [HEAD, _setting(results), HOW, _to_reach(verdicts)]
+    sections = [HEAD, _setting(results, pieces), HOW, _to_reach(verdicts)]
     if any(name.startswith("step/") for name in pieces):
         pictures.steps(folder / STEPS, pieces, where)
         sections += [_steps(pieces), _others(pieces), _not_winning(pieces)]
@@ -73,14 +73,14 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
 
 
-def _setting(results: Results) -> str:
+def _setting(results: Results, pieces: Pieces) -> str:
     machine, whens = results.machine, results.whens
     versions: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    for piece in results.together.values():
+    for piece in pieces.values():
         versions |= piece.get("versions", {})
         left_out |= piece.get("left out", {})
-    counts = sorted({results.times(name) for name in results.pieces})
+    counts = sorted({results.times(name) for name in pieces})
     passes = " or ".join(map(str, counts)) + (" pass" if counts == [1] else " passes")
     lines = [
         (

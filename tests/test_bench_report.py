@@ -1,4 +1,4 @@
-"""What the benchmarks have measured, pass after pass: kept, judged by what was to be reached, and shown on a page."""
+"""A report of the benchmarks: measured pass after pass, judged by what was to be reached, shown on a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ page = importlib.import_module("page")
 report = importlib.import_module("report")
 results = importlib.import_module("results")
 rows = importlib.import_module("rows")
-tables = importlib.import_module("tables")
 targets = importlib.import_module("targets")
 
 

@@ -35,6 +35,8 @@ class NumpyExpression:
 class NumpyInPlace:
     """No array is made: each operation writes into one that is there."""
 
+    _betas = 0.9, 0.999
+
     def __init__(self, task: Task, params: Arrays) -> None:
         assert task.rule == "Adam", f"NumPy has no adapter for {task.rule}"
         assert task.clip_norm is None
@@ -52,14 +54,21 @@ class NumpyInPlace:
 
     def _step(self, grads: Arrays) -> None:
         self._steps += 1
+        size = 1e-3 / (1 - self._betas[0] ** self._steps)
+        correction = 1 / math.sqrt(1 - self._betas[1] ** self._steps)
         for arrays in zip(self._params, grads, self._states, self._rooms, strict=True):
-            self._update(*arrays)
+            self._update(size, correction, *arrays)
 
     def _update(
-        self, p: np.ndarray, g: np.ndarray, states: Sequence[np.ndarray], room: Sequence[np.ndarray]
+        self,
+        size: float,
+        correction: float,
+        p: np.ndarray,
+        g: np.ndarray,
+        states: Sequence[np.ndarray],
+        room: Sequence[np.ndarray],
     ) -> None:
-        lr, beta1, beta2, eps = 1e-3, 0.9, 0.999, 1e-8
-        (m, v), (a, b) = states, room
+        (beta1, beta2), (m, v), (a, b) = self._betas, states, room
         m *= beta1
         np.multiply(g, 1 - beta1, out=a)
         m += a
@@ -68,8 +77,8 @@ class NumpyInPlace:
         a *= 1 - beta2
         v += a
         np.sqrt(v, out=a)
-        a *= 1 / math.sqrt(1 - beta2**self._steps)
-        a += eps
-        np.multiply(m, lr / (1 - beta1**self._steps), out=b)
+        a *= correction
+        a += 1e-8
+        np.multiply(m, size, out=b)
         b /= a
         p -= b

@@ -1,5 +1,6 @@
 // Stores that go past the caches, for what a step writes without reading it: an ordinary store would fetch the line
-// that it is about to overwrite, and out of cache a step waits for what is fetched.
+// that it is about to overwrite, and out of cache a step waits for what is fetched. Alike at every level; the memory
+// limit writes its copies so, too.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,7 @@
 #define INSTEP_STREAMS 0
 #endif
 
-namespace instep::INSTEP_LEVEL {
+namespace instep {
 namespace {
 
 inline void stream(char* to, const char* from, std::int64_t bytes) {
@@ -40,4 +41,4 @@ inline void finish_streams() {
 }
 
 }  // namespace
-}  // namespace instep::INSTEP_LEVEL
+}  // namespace instep

@@ -113,7 +113,7 @@ INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::in
     };
     // Only where nothing is converted, or the module would be a tenth larger.
     constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
-    const std::int64_t whole = in_steps ? count / lanes<T>() * lanes<T>() : count;
+    const std::int64_t whole = in_steps ? count & -lanes<T>() : count;
     for (std::int64_t i = 0; i < whole; ++i) element(i);
     if constexpr (in_steps) remainder<T, lanes<T>() / 2>(whole, count, element);
 }

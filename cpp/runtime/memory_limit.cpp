@@ -6,11 +6,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "kernels/stream.hpp"
 #include "runtime/team.hpp"
-
-#if defined(__x86_64__) || defined(_M_X64)
-#include <emmintrin.h>
-#endif
 
 // The streams of one call never overlap: without this the compiler would compare all of them before each loop.
 #if defined(__clang__)
@@ -64,44 +61,25 @@ Pass<Word> pass_for(std::size_t read, std::size_t written) {
     return passes[read - 1][written];
 }
 
-// Half a word each, to words [begin, end) of the copy, in stores as wide as a step's.
-void write_copy(std::int32_t* copy, std::int64_t begin, std::int64_t end, std::uint64_t seen) {
-    const auto half = static_cast<std::int32_t>(seen);
-#if defined(__x86_64__) || defined(_M_X64)
-    constexpr std::int64_t wide = sizeof(__m128i) / sizeof half;
-    const auto aligned = [copy](std::int64_t i) { return reinterpret_cast<std::uintptr_t>(copy + i) % 16 == 0; };
-    for (; begin < end && !aligned(begin); ++begin) copy[begin] = half;
-    for (; begin + wide <= end; begin += wide)
-        _mm_stream_si128(reinterpret_cast<__m128i*>(copy + begin), _mm_set1_epi32(half));
-#endif
-    for (; begin < end; ++begin) copy[begin] = half;
-}
-
-// What was written past the caches has arrived.
-void finish_copy() {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_sfence();
-#endif
-}
-
 struct Run {
     char* const* streams;
-    std::int32_t* copy;
+    char* copy;
     Pass<std::uint64_t> words;
     std::int64_t count, words_a_chunk;
     std::atomic<std::int64_t> next{0};
     std::atomic<std::uint64_t> seen{0};
 };
 
-// Words [begin, end) of one run; where there is a copy, a few at a time and then theirs of it.
+// Words [begin, end) of one run; where there is a copy, a few at a time and then half a word each to it.
 std::uint64_t take_words(const Run& run, std::int64_t begin, std::int64_t end) {
     if (run.copy == nullptr) return run.words(run.streams, begin, end);
-    constexpr std::int64_t few = 256;
+    constexpr std::int64_t few = 256, half = sizeof(std::uint64_t) / 2;
+    static constexpr std::array<char, few * half> nothing{};
     std::uint64_t seen = 0;
     for (; begin < end; begin += few) {
         const std::int64_t stop = std::min(begin + few, end);
         seen ^= run.words(run.streams, begin, stop);
-        write_copy(run.copy, begin, stop, seen);
+        stream(run.copy + begin * half, nothing.data(), (stop - begin) * half);
     }
     return seen;
 }
@@ -112,8 +90,8 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
                   std::int64_t chunk) {
     constexpr auto word = static_cast<std::int64_t>(sizeof(std::uint64_t));
     const auto kept = static_cast<std::size_t>(written);
-    Run run{streams.data(), reinterpret_cast<std::int32_t*>(copy), pass_for<std::uint64_t>(streams.size(), kept),
-            bytes / word, std::max<std::int64_t>(1, chunk / word)};
+    Run run{streams.data(), copy, pass_for<std::uint64_t>(streams.size(), kept), bytes / word,
+            std::max<std::int64_t>(1, chunk / word)};
     const std::int64_t work =
         bytes * (static_cast<std::int64_t>(streams.size()) + written) + (copy == nullptr ? 0 : bytes / 2);
     team::run(
@@ -126,7 +104,7 @@ void memory_limit(const std::vector<char*>& streams, int written, std::int64_t b
             std::uint64_t seen = 0;
             for (std::int64_t begin = take(); begin < shared.count; begin = take())
                 seen ^= take_words(shared, begin, std::min(begin + shared.words_a_chunk, shared.count));
-            finish_copy();
+            finish_streams();
             shared.seen.fetch_xor(seen, std::memory_order_relaxed);
         },
         &run);
