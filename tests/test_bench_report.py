@@ -70,12 +70,16 @@ def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
     assert at_best["wheel"] is None
     kind = "Adam with clip_norm, ema_decay, copy_to float16: time / bytes"
     assert at_best[kind] == pytest.approx(1.2 / 1.5)
+    # Of several the quickest counts.
+    pieces["loop/64"]["contestants"]["NumPy in place"]["by instep"] = 0.5
+    measured = {verdict.target.what: verdict.measured for verdict in targets.judge([pieces])}
+    assert measured["loop, batch 64: an iteration, against NumPy's at its best"] == 0.5
     assert all(verdict.met is None for verdict in targets.judge([]))
 
 
 def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None:
     passes = []
-    for ratio, limit in ((26.0, 0.5), (0.9, 0.8), (30.0, 0.25)):
+    for ratio, limit in ((0.9, 0.8), (26.0, 0.5), (30.0, 0.25)):
         one = json.loads(json.dumps(pieces))
         one["step/tiny"]["contestants"]["torch fused"]["by instep"] = ratio
         one["step/gpt2"]["contestants"]["memory limit"]["by instep"] = limit
@@ -93,7 +97,7 @@ def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None
         "-",
         "met",
     )
-    assert not targets.judge(passes[1:2])[0].met
+    assert not targets.judge(passes[:1])[0].met
     assert targets.judge([])[0].cells()[2:] == ("-", "-", "-", "not measured")
 
 
