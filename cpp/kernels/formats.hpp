@@ -148,7 +148,8 @@ inline std::int64_t load_vectors(Float16 /* format */, const std::uint16_t* from
 // It rounds as Float16::store does, whatever the floating-point environment, but leaves a NaN some of its payload.
 inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from, std::int64_t count) {
     constexpr std::int64_t wide = 8;
-    const __m128i sign_mask = _mm_set1_epi16(INT16_MIN), infinity = _mm_set1_epi16(0x7c00);
+    const __m128i sign_mask = _mm_set1_epi16(INT16_MIN);
+    const __m128i infinity = _mm_set1_epi16(0x7c00);
     const __m128i nan = _mm_set1_epi16(0x7e00);
     std::int64_t i = 0;
     for (; i + wide <= count; i += wide) {

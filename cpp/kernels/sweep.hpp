@@ -142,7 +142,9 @@ bool update_stored(const Settings& settings, T scale, const Operands& of, std::i
     };
     const std::int64_t end = begin + count;
     if (settings.claims) {
-        constexpr std::int64_t line = 64 / sizeof(Weight), piece = 16 * line, ahead = 32 * line;
+        constexpr std::int64_t line = 64 / sizeof(Weight);
+        constexpr std::int64_t piece = 16 * line;
+        constexpr std::int64_t ahead = 32 * line;
         for (; begin + ahead < end; begin += piece) {
             const std::int64_t first = begin + ahead;
             const std::int64_t last = first + piece < end ? first + piece : end;

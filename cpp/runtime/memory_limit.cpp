@@ -73,7 +73,8 @@ struct Run {
 // Words [begin, end) of one run; where there is a copy, a few at a time and then half a word each to it.
 std::uint64_t take_words(const Run& run, std::int64_t begin, std::int64_t end) {
     if (run.copy == nullptr) return run.words(run.streams, begin, end);
-    constexpr std::int64_t few = 256, half = sizeof(std::uint64_t) / 2;
+    constexpr std::int64_t few = 256;
+    constexpr std::int64_t half = sizeof(std::uint64_t) / 2;
     static constexpr std::array<char, few * half> nothing{};
     std::uint64_t seen = 0;
     for (; begin < end; begin += few) {
