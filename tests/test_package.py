@@ -24,6 +24,30 @@ def test_numpy_is_all_that_is_imported() -> None:
     assert output(code) == "['instep']"
 
 
+def test_what_a_step_does_without_is_imported_on_first_use() -> None:
+    """But not while a state is taken: nothing that is saved then depends on an import in between."""
+    code = """
+        import sys, numpy, instep
+        late = ["checkpoint", "interop", "schedules.composition", "schedules.constants", "schedules.cycles"]
+        late += ["schedules.decays", "schedules.plateau", "schedules.ramps"]
+        late = {f"instep.{name}" for name in late} | {"hashlib", "json", "numpy.typing"}
+        w = numpy.ones(3)
+        optimizer = instep.Adam(w, lr=lambda step: 0.1)
+        optimizer.step(w.copy())
+        before = late & set(sys.modules)
+        first = instep.schedules.Warmup(instep.schedules.Constant(0.1), steps=3)
+        scheduled = instep.Adam({"v": w.copy()}, lr=first)
+        modules = set(sys.modules)
+        optimizer.state_dict(), scheduled.state_dict()
+        meanwhile = set(sys.modules) - modules
+        instep.interop, instep.checkpoint
+        for name in instep.schedules.__all__:
+            getattr(instep.schedules, name)
+        print(sorted(before), sorted(meanwhile), sorted(late - set(sys.modules)))
+    """
+    assert output(code) == "[] [] ['numpy.typing']"
+
+
 def test_names_are_those_promised() -> None:
     promised = {"SGD", "Momentum", "RMSprop", "Adam", "AdamW", "schedules", "config"}
     promised |= {"set_num_threads", "get_num_threads", "num_threads", "set_isa", "isa_levels"}

@@ -35,6 +35,8 @@ OPEN = {
     "whole_file.py": "checkpoints, and the name of the machine's boot",
 }
 IMPORT_BY_NAME = {
+    "__init__.py": "its own table of what a step does without",
+    "schedules/__init__.py": "its own table of schedules",
     "cli.py": "its own table of commands",
     "checkpoint_format.py": "safetensors and what belongs to it",
     "demo/extras.py": "the packages that the demonstration needs",

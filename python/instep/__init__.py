@@ -22,7 +22,7 @@ from instep import _openmp
 
 _how_idle_threads_wait = _openmp.load()  # before anything else imports the core
 
-from instep import configuration, interop, isa, schedules, threads  # noqa: E402
+from instep import configuration, isa, schedules, threads  # noqa: E402
 from instep._core import __version__  # noqa: E402
 from instep.configuration import config  # noqa: E402
 from instep.isa import isa_levels, set_isa  # noqa: E402
@@ -31,12 +31,12 @@ from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # 
 from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
 if TYPE_CHECKING:
-    from instep import checkpoint
+    from instep import checkpoint, interop
 else:  # hidden from type checkers, for which every name would be there
 
     def __getattr__(name: str) -> object:
-        if name == "checkpoint":  # on first use: it brings hashlib and json, which a step needs not
-            return importlib.import_module("instep.checkpoint")
+        if name in ("checkpoint", "interop"):  # on first use: a step needs neither
+            return importlib.import_module(f"instep.{name}")
         raise AttributeError(f"module 'instep' has no attribute {name!r}")
 
 

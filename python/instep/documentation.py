@@ -7,6 +7,7 @@ A rule's constructor names its own arguments and takes the shared ones as keywor
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -63,6 +64,7 @@ def _complete_docstring(docstring: str, bases: dict[str, str]) -> str:
     return _ENTRY.sub(whole, inspect.cleandoc(docstring))
 
 
+@functools.cache  # `Optimizer`'s is asked for by every rule
 def _entries(docstring: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in _ENTRY.finditer(inspect.cleandoc(docstring)):

@@ -6,10 +6,9 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from instep import _core, documentation
 from instep.optimizers import state
@@ -24,6 +23,9 @@ from instep.optimizers.parameters import (
 )
 from instep.optimizers.settings import Settings
 from instep.optimizers.views import View
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Optimizer", "Shared"]
 

@@ -36,7 +36,7 @@ Number: TypeAlias = "float | Callable[[int], float]"
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interval:
     """The values a hyperparameter may take, ends included unless open."""
 

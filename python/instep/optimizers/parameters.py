@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from instep.wording import difference, kind, listed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "Array",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 # One kind of sequence in each union: type checkers then read a list display in the light of it.
-Array: TypeAlias = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 Container: TypeAlias = "Array | Sequence[Array] | Mapping[str, Array]"
 #: One array, a list or tuple of arrays, a dict name -> array, or a list of group dicts.
 Params: TypeAlias = "Array | Sequence[Array | Mapping[str, Any]] | Mapping[str, Array]"
@@ -34,17 +35,14 @@ Gradient: TypeAlias = "Array | float | np.floating[Any] | None"
 Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Array | None] | None"
 
 
-@dataclass(frozen=True)
-class NamedParameters:
+class NamedParameters(NamedTuple):
     """The parameters of one group, with the names they go by in errors and states."""
 
     container: Container
     kind: str  # "array", "sequence" or "mapping"
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  # what the group says besides its parameters
+    settings: dict[str, Any]  # what the group says besides its parameters
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from instep.bfloat16 import bfloat16
 from instep.schedules import Schedule
@@ -15,6 +14,8 @@ from instep.schedules.serialisation import restored, shared, to_dict
 from instep.wording import difference, kind, listed
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from instep.optimizers.base import Optimizer
     from instep.schedules.loading import Choose
 

@@ -12,19 +12,48 @@ other callable of the step.
 (0.0, 0.0005, 0.001, 0.0)
 """
 
-from instep.schedules.base import Product, Schedule, StepFunction
-from instep.schedules.composition import Sequential, Warmup
-from instep.schedules.constants import Constant, PiecewiseConstant
-from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
-from instep.schedules.decays import (
-    ExponentialDecay,
-    InverseSqrtDecay,
-    InverseTimeDecay,
-    SqrtDecay,
-)
-from instep.schedules.plateau import ReduceOnPlateau
-from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
+import importlib
+from typing import TYPE_CHECKING
+
+from instep.schedules.base import Schedule, StepFunction
 from instep.schedules.serialisation import from_dict
+
+if TYPE_CHECKING:
+    from instep.schedules.composition import Product, Sequential, Warmup
+    from instep.schedules.constants import Constant, PiecewiseConstant
+    from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
+    from instep.schedules.decays import (
+        ExponentialDecay,
+        InverseSqrtDecay,
+        InverseTimeDecay,
+        SqrtDecay,
+    )
+    from instep.schedules.plateau import ReduceOnPlateau
+    from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
+else:
+    # Which module has what is imported on first use: making all these dataclasses would double the time that
+    # ``import instep`` takes.
+    _MODULES = {
+        "composition": ("Product", "Sequential", "Warmup"),
+        "constants": ("Constant", "PiecewiseConstant"),
+        "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
+        "decays": ("ExponentialDecay", "InverseSqrtDecay", "InverseTimeDecay", "SqrtDecay"),
+        "plateau": ("ReduceOnPlateau",),
+        "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
+    }
+    _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'instep.schedules' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"instep.schedules.{_MODULE_OF[name]}"), name)
+        globals()[name] = value  # from now on found without this function
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "Constant",

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 import numpy as np
 
 from instep import documentation
-from instep.schedules.arguments import found, number, positive_count, step_function
+from instep.schedules.arguments import found, positive_count
 from instep.schedules.serialisation import to_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+
+    from instep.schedules.composition import Product
 
 StepFunction: TypeAlias = Callable[[float], float]
 """A schedule, or any other callable from the number of completed steps to a number."""
@@ -107,11 +109,11 @@ class Schedule(ABC):
 
     def __mul__(self, other: float | StepFunction) -> Product:
         """Return the schedule ``self(t) * other``, or ``self(t) * other(t)``."""
-        return Product(self, other) if callable(other) else self.__rmul__(other)
+        return _product(self, other) if callable(other) else self.__rmul__(other)
 
     def __rmul__(self, other: float | StepFunction) -> Product:
         """Return the schedule ``other * self(t)``, or ``other(t) * self(t)``."""
-        return Product(other, self) if _is_factor(other) else NotImplemented
+        return _product(other, self) if _is_factor(other) else NotImplemented
 
     def __truediv__(self, other: float) -> Product:
         """Return the schedule ``self * (1 / other)``; for powers of 2 that divides to the bit."""
@@ -203,51 +205,7 @@ def _is_factor(value: object) -> bool:
     return isinstance(value, Real) or callable(value)
 
 
-@documentation.without_quotes
-@dataclass(frozen=True, eq=False, repr=False)
-class Product(Schedule):
-    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
+def _product(factor: float | StepFunction, schedule: StepFunction) -> Product:
+    from instep.schedules.composition import Product  # noqa: PLC0415 (it imports this module)
 
-    Parameters
-    ----------
-    factor : float or callable of the step
-        A number, a schedule or another callable.
-    schedule : schedule or callable of the step
-        The other factor.
-
-    Raises
-    ------
-    TypeError
-        If `factor` is neither a number nor a callable, or `schedule` not a callable.
-    ValueError
-        If the number isn't finite.
-
-    Examples
-    --------
-    >>> from instep.schedules import Linear
-    >>> half = Linear(0.2, 0.4, steps=10) * 0.5
-    >>> half
-    0.5 * Linear(init=0.2, end=0.4, steps=10)
-    >>> half(10)
-    0.2
-    >>> half / 4
-    0.25 * (0.5 * Linear(init=0.2, end=0.4, steps=10))
-    """
-
-    factor: float | StepFunction
-    schedule: StepFunction
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._check(
-            factor=step_function if callable(self.factor) else number, schedule=step_function
-        )
-
-    def _value(self, t: float) -> float:
-        factor = self.factor
-        return float(factor(t) if callable(factor) else factor) * float(self.schedule(t))
-
-    def __repr__(self) -> str:
-        """Return the product as it is written with ``*``."""
-        grouped = isinstance(self.schedule, Product)
-        return f"{self.factor!r} * " + (f"({self.schedule!r})" if grouped else f"{self.schedule!r}")
+    return Product(factor, schedule)

@@ -27,7 +27,7 @@ def to_dict(
 ) -> dict[str, Any]:
     """Return the dictionary of a schedule of this package; see `Schedule.to_dict`."""
     cls = type(schedule)
-    if _known_classes().get(cls.__name__) is not cls:
+    if _known_class(cls.__name__) is not cls:
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
         )
@@ -90,7 +90,7 @@ def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
         raise ValueError(f"a stored schedule must be a dict, got {found(stored)}")
     values = dict(stored)
     name = values.pop("schedule", None)
-    cls = _known_classes().get(name) if isinstance(name, str) else None
+    cls = _known_class(name) if isinstance(name, str) else None
     if cls is None:
         raise ValueError(f"'schedule' must name a class of instep.schedules, got {found(name)}")
     arguments = _arguments_by_key(cls)
@@ -131,12 +131,15 @@ def _stateful_in(value: Any) -> Iterator[Any]:
                 yield from _stateful_in(getattr(value, field.name))
 
 
-def _known_classes() -> dict[str, type[Any]]:
-    """Return the schedules that the package exports, by name."""
+def _known_class(name: str) -> type[Any] | None:
+    """Return the schedule that the package exports under this name."""
     from instep import schedules  # noqa: PLC0415 (it imports this module)
 
-    classes = schedules.Schedule.__subclasses__()
-    return {cls.__name__: cls for cls in classes if vars(schedules).get(cls.__name__) is cls}
+    cls = getattr(schedules, name) if name in schedules.__all__ else None
+    abstract = schedules.Schedule
+    return (
+        cls if isinstance(cls, type) and issubclass(cls, abstract) and cls is not abstract else None
+    )
 
 
 def _arguments_by_key(cls: type[Any]) -> dict[str, str]:
