@@ -4,8 +4,9 @@
 
 For every level: nothing but its table of entry points is visible to the linker and nothing is weak, so that no code of
 one level can replace another's; and each rule's loop uses vectors as wide as the level has, for float32 and float64,
-in its division and square root too, and shorter ones for what is left over. For everything else in the module: no
-instruction beyond the x86-64 baseline.
+in its division and square root too, and shorter ones for what is left over. Where nothing has to be converted, that
+loop is the only one: a compiler that makes two of it, one for each outcome of a condition, may vectorise only one. For
+everything else in the module: no instruction beyond the x86-64 baseline.
 
 Ends with status 1 and a line for each finding.
 """
@@ -26,7 +27,7 @@ LEVELS = {
     "baseline": None,
 }
 SHORTEST = "%xmm"  # of a remainder that is shorter than a vector, where nothing has to be converted
-UNCONVERTED = ("Float32 Float32", "Float64 Float64")
+UNCONVERTED = ("> Float32 Float32", "> Float64 Float64")
 SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
 
@@ -40,6 +41,36 @@ def check_symbols(level: str, path: Path) -> list[str]:
         for symbol in found
         if symbol.split(maxsplit=1)[1] != wanted or symbol[0] in "WVuwv"
     ]
+
+
+def loops_of(body: str) -> list[list[str]]:
+    """Mnemonics of each innermost loop: from where a backward jump goes to the jump, with no other such within."""
+    code = [
+        (int(match[1], 16), match[2], match[3])
+        for match in re.finditer(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$", body, re.M)
+    ]
+    spans = []
+    for address, mnemonic, operands in code:
+        target = re.match(r"([0-9a-f]+)\b", operands)
+        if mnemonic.startswith("j") and target and int(target[1], 16) < address:
+            spans.append((int(target[1], 16), address))
+    innermost = [
+        span
+        for span in spans
+        if not any(span[0] <= o[0] and o[1] <= span[1] for o in spans if o != span)
+    ]
+    return [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
+
+
+def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
+    """Find what isn't one loop in vectors and at most one of single numbers, for the last ones."""
+    packed, single = (
+        sum(any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop) for loop in found)
+        for found, kind in ((loops_of(body), "p"), (loops_of(body), "s"))
+    )
+    if packed == 1 and single <= 1:
+        return []
+    return [f"{level}: {rule}: {packed} loops in vectors and {single} of single numbers"]
 
 
 def check_vectors(level: str, path: Path) -> list[str]:
@@ -57,7 +88,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
         return [f"{level}: no loops of rules found"]
     for rule, body in sorted(loops.items()):
         suffix = SUFFIX["double" if "<double" in rule else "float"]
-        formats = rule.split(maxsplit=1)[1]
+        unconverted = rule.endswith(UNCONVERTED)
         counts = {}
         for operation in OPERATIONS:
             packed = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{register}", body))
@@ -67,10 +98,12 @@ def check_vectors(level: str, path: Path) -> list[str]:
                 if not packed:
                     findings.append(f"{level}: {rule}: {operation} is not vectorised")
                 remainder = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{SHORTEST}", body))
-                if formats in UNCONVERTED and not remainder:
+                if unconverted and not remainder:
                     findings.append(
                         f"{level}: {rule}: {operation} of a remainder is not vectorised"
                     )
+        if unconverted:
+            findings += check_loops(level, rule, body, suffix)
         print(
             f"{level}: {rule}: packed {register}: "
             + ", ".join(f"{k} {v}" for k, v in counts.items())

@@ -22,10 +22,10 @@ struct SGD {
     static constexpr StateName states[slots] = {{"momentum_buffer", has_momentum}};
 
     T lr_, momentum_, undamped_;
-    bool first_;
+    Choice<T> at_first_;
 
     static SGD prepare(const double* h, std::int64_t t) {
-        return {T(h[lr]), T(h[momentum]), T(1.0 - h[dampening]), t == 1};
+        return {T(h[lr]), T(h[momentum]), T(1.0 - h[dampening]), Choice<T>(t == 1)};
     }
 
     void operator()(T& p, T g, T& b) const {
@@ -35,7 +35,7 @@ struct SGD {
             b = momentum_ * b + lr_ * g;
             p = p - (nesterov ? momentum_ * b + lr_ * g : b);
         } else {
-            b = first_ ? g : momentum_ * b + undamped_ * g;
+            b = at_first_(g, momentum_ * b + undamped_ * g);
             p = p - lr_ * (nesterov ? g + momentum_ * b : b);
         }
     }
