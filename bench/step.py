@@ -20,7 +20,6 @@ from peers import PEERS
 from rows import ROWS, Row
 from tables import contestants_table
 
-
 # Out of the caches, some arrays are half as fast as others for as long as they live, whoever works on them: it depends
 # on the machine's pages that they got. All get others, in another order, as often as this.
 STARTS = 3

@@ -65,7 +65,10 @@ def loops_of(body: str) -> list[list[str]]:
 def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
     """Find what isn't one loop in vectors and at most one of single numbers, for the last ones."""
     packed, single = (
-        sum(any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop) for loop in found)
+        sum(
+            any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop)
+            for loop in found
+        )
         for found, kind in ((loops_of(body), "p"), (loops_of(body), "s"))
     )
     if packed == 1 and single <= 1:
@@ -77,7 +80,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
     register = LEVELS[level]
     findings = []
     name_of_loop = re.compile(
-        r".*::update<.*::(\w+<(float|double), \d+u>), \2, .*::(\w+), .*::(\w+)>\("
+        r".*::update(?:_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \2)?, .*::(\w+), .*::(\w+)>\("
     )
     loops = {  # by rule, and formats of the weights and of the states
         f"{match[1]} {match[3]} {match[4]}": body

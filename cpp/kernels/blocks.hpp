@@ -10,9 +10,11 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Elements a block: 2 KiB of the compute type, a multiple of the norm's lanes.
+// Elements a block: 1 KiB of the compute type, a multiple of the norm's lanes. Out of the caches each pass over a block
+// waits for other arrays than the one before, so that long blocks leave the memory idle in between; short ones are all
+// within reach of a core that works ahead (bench/extras.py).
 template <class T>
-constexpr std::int64_t block_elements = 2048 / sizeof(T);
+constexpr std::int64_t block_elements = 1024 / sizeof(T);
 
 // Starts to fetch a cache line such that it may be written when it arrives.
 inline void claim_for_writing(const void* address) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -157,6 +157,39 @@ inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const
         const __m128i sign = _mm_and_si128(half, sign_mask);
         const __m128i is_nan = _mm_cmpgt_epi16(_mm_andnot_si128(sign_mask, half), infinity);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm_blendv_epi8(half, _mm_or_si128(sign, nan), is_nan));
+    }
+    return i;
+}
+#endif
+
+#if defined(__AVX2__)
+inline std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
+    constexpr std::int64_t wide = 8;
+    std::int64_t i = 0;
+    for (; i + wide <= count; i += wide) {
+        const __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+        _mm256_storeu_ps(to + i, _mm256_castsi256_ps(_mm256_slli_epi32(low, 16)));
+    }
+    return i;
+}
+
+// BFloat16::store of eight numbers, as integers of 32 bits.
+inline __m256i rounded_to_bfloat16(const float* from) {
+    const __m256 x = _mm256_loadu_ps(from);
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), last);
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), is_nan);
+}
+
+inline std::int64_t store_vectors(BFloat16 /* format */, std::uint16_t* to, const float* from, std::int64_t count) {
+    constexpr std::int64_t wide = 16;
+    constexpr int in_order = 0xd8;  // the packing takes the lower halves of both first
+    std::int64_t i = 0;
+    for (; i + wide <= count; i += wide) {
+        const __m256i packed = _mm256_packus_epi32(rounded_to_bfloat16(from + i), rounded_to_bfloat16(from + i + 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm256_permute4x64_epi64(packed, in_order));
     }
     return i;
 }

@@ -3,47 +3,11 @@
 
 #include "kernels/blocks.hpp"
 #include "kernels/gradient_terms.hpp"
+#include "kernels/sixteens.hpp"
+#include "kernels/states.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
-
-template <class Rule, int K>
-constexpr bool has_state() {
-    if constexpr (K < Rule::slots)
-        return Rule::states[K].used;
-    else
-        return false;
-}
-
-template <class Rule>
-constexpr bool has_states() {
-    return has_state<Rule, 0>() || has_state<Rule, 1>() || has_state<Rule, 2>() || has_state<Rule, 3>();
-}
-
-// Calls action(k) for each state k that this variant of the rule uses. Spelled out: of a loop over them compilers leave
-// one that runs for every tensor.
-template <class Rule, class Action>
-inline void for_each_state([[maybe_unused]] Action action) {
-    if constexpr (has_state<Rule, 0>()) action(0);
-    if constexpr (has_state<Rule, 1>()) action(1);
-    if constexpr (has_state<Rule, 2>()) action(2);
-    if constexpr (has_state<Rule, 3>()) action(3);
-}
-
-// Element i of state K; a stand-in where this variant of the rule does without it.
-template <class Rule, int K, class S, class T>
-inline T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
-    if constexpr (has_state<Rule, K>())
-        return static_cast<T>(S::load(values[i]));
-    else
-        return T{};
-}
-
-template <class Rule, int K, class S, class T>
-inline void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unused]] std::int64_t i,
-                        [[maybe_unused]] T value) {
-    if constexpr (has_state<Rule, K>()) values[i] = S::store(value);
-}
 
 // Elements of type T that fill a vector of this level.
 template <class T>
@@ -85,26 +49,16 @@ INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::in
                             typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
                             typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
                             typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
-    static_assert(Rule::slots <= max_states);
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
     const auto element = [&](std::int64_t i) {
         T param = static_cast<T>(W::load(p[i]));
         const T grad = static_cast<T>(W::load(g[i])) * scale;
-        [[maybe_unused]] T a = load_state<Rule, 0, S, T>(s0, i);
-        [[maybe_unused]] T b = load_state<Rule, 1, S, T>(s1, i);
-        [[maybe_unused]] T c = load_state<Rule, 2, S, T>(s2, i);
-        [[maybe_unused]] T d = load_state<Rule, 3, S, T>(s3, i);
-        if constexpr (Rule::slots == 0)
-            rule(param, grad);
-        else if constexpr (Rule::slots == 1)
-            rule(param, grad, a);
-        else if constexpr (Rule::slots == 2)
-            rule(param, grad, a, b);
-        else if constexpr (Rule::slots == 3)
-            rule(param, grad, a, b, c);
-        else
-            rule(param, grad, a, b, c, d);
+        T a = load_state<Rule, 0, S, T>(s0, i);
+        T b = load_state<Rule, 1, S, T>(s1, i);
+        T c = load_state<Rule, 2, S, T>(s2, i);
+        T d = load_state<Rule, 3, S, T>(s3, i);
+        apply_to_element(rule, param, grad, a, b, c, d);
         p[i] = W::store(param);
         store_state<Rule, 0, S>(s0, i, a);
         store_state<Rule, 1, S>(s1, i, b);
@@ -137,8 +91,13 @@ bool update_stored(const Settings& settings, T scale, const Operands& of, std::i
     const auto run = [&](std::int64_t from, std::int64_t length) {
         State* s[max_states] = {};
         for_each_state<Rule>([&](int k) { s[k] = in_place<State>(of.states[k], from); });
-        update<Rule, T, W, S>(settings.scalars, scale, length, in_place<Weight>(of.param, from),
-                              in_place<const Weight>(of.grad, from), s[0], s[1], s[2], s[3]);
+        Weight* const p = in_place<Weight>(of.param, from);
+        const auto* const g = in_place<const Weight>(of.grad, from);
+#if defined(INSTEP_HAS_SIXTEENS)
+        if constexpr (W::format == Format::bfloat16 || S::format == Format::bfloat16)
+            return update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+#endif
+        update<Rule, T, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
     };
     const std::int64_t end = begin + count;
     if (settings.claims) {
@@ -165,8 +124,8 @@ bool update_in_place(const Settings& settings, T scale, const Operands& of, std:
     };
     if (stored(Native<T>{}, Native<T>{})) return true;
     if constexpr (sizeof(T) == sizeof(float)) {
-        if (stored(BFloat16{}, Float32{})) return true;
-        if constexpr (has_states<Rule>()) return stored(Float32{}, BFloat16{}) || stored(BFloat16{}, BFloat16{});
+        if (stored(BFloat16{}, BFloat16{})) return true;
+        if constexpr (has_states<Rule>()) return stored(Float32{}, BFloat16{}) || stored(BFloat16{}, Float32{});
     }
     return false;
 }

@@ -1,0 +1,65 @@
+// The states of a rule's variant, of which each has some or none.
+#pragma once
+
+#include "kernels/interface.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+template <class Rule, int K>
+constexpr bool has_state() {
+    if constexpr (K < Rule::slots)
+        return Rule::states[K].used;
+    else
+        return false;
+}
+
+template <class Rule>
+constexpr bool has_states() {
+    return has_state<Rule, 0>() || has_state<Rule, 1>() || has_state<Rule, 2>() || has_state<Rule, 3>();
+}
+
+// Calls action(k) for each state k that this variant of the rule uses. Spelled out: of a loop over them compilers leave
+// one that runs for every tensor.
+template <class Rule, class Action>
+inline void for_each_state([[maybe_unused]] Action action) {
+    if constexpr (has_state<Rule, 0>()) action(0);
+    if constexpr (has_state<Rule, 1>()) action(1);
+    if constexpr (has_state<Rule, 2>()) action(2);
+    if constexpr (has_state<Rule, 3>()) action(3);
+}
+
+// Element i of state K; a stand-in where this variant of the rule does without it.
+template <class Rule, int K, class S, class T>
+inline T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
+    if constexpr (has_state<Rule, K>())
+        return static_cast<T>(S::load(values[i]));
+    else
+        return T{};
+}
+
+template <class Rule, int K, class S, class T>
+inline void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unused]] std::int64_t i,
+                        [[maybe_unused]] T value) {
+    if constexpr (has_state<Rule, K>()) values[i] = S::store(value);
+}
+
+// The rule for one element; it leaves alone the states that this variant does without.
+template <class Rule, class T>
+inline void apply_to_element(const Rule& rule, T& param, T grad, [[maybe_unused]] T& a, [[maybe_unused]] T& b,
+                             [[maybe_unused]] T& c, [[maybe_unused]] T& d) {
+    static_assert(Rule::slots <= max_states);
+    if constexpr (Rule::slots == 0)
+        rule(param, grad);
+    else if constexpr (Rule::slots == 1)
+        rule(param, grad, a);
+    else if constexpr (Rule::slots == 2)
+        rule(param, grad, a, b);
+    else if constexpr (Rule::slots == 3)
+        rule(param, grad, a, b, c);
+    else
+        rule(param, grad, a, b, c, d);
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL
