@@ -210,17 +210,17 @@ class Pool:
 
 
 def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
-    """Split contestants that don't fit memory together; instep and the memory limit are in each heat."""
+    """Split contestants that don't fit memory together; instep and the memory limit are in each heat, all in order."""
     always = [entry for entry in entries if entry.peer in (OURS, LIMIT)]
     others = [entry for entry in entries if entry.peer not in (OURS, LIMIT)]
     held = sum(entry.task.memory for entry in always)
     heat: list[Entry] = []
     for entry in others:
         if heat and held + sum(e.task.memory for e in [*heat, entry]) > memory:
-            yield always + heat
+            yield [entry for entry in entries if entry in always + heat]
             heat = []
         heat.append(entry)
-    yield always + heat
+    yield [entry for entry in entries if entry in always + heat]
 
 
 def compare(

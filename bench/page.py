@@ -47,6 +47,8 @@ HOW = """## How it is measured
   counts.
 - **Heats.** Contestants that don't fit memory together are split; instep and the memory limit are in every heat. Times
   of different heats are not the same minute's: only ratios compare.
+- **Other arrays.** Where arrays come to lie in memory can matter as long as they live. In each heat all get theirs
+  anew, and where a step over 10 million parameters or more needs no heats, three times, each time in another order.
 - **Peers at their best**: NumPy as an expression and with every result put in place (`out=`), PyTorch `fused=True`,
   DeepSpeed's CPUAdam as compiled for this CPU, optax under `jax.jit` with donated buffers, Numba's `prange` with
   `fastmath`, all with their own choice of threads. They get their arrays as they like them; nothing is converted within

@@ -24,7 +24,7 @@ THREADS = [1, 2, 3, 7]
 CHUNK = 16_384
 
 # Every remainder of the vectors of each level and format, around the longest, around a block and twice that.
-SMALL_SIZES = sorted({*range(34)} | {w + d for w in (64, 256, 512, 1024) for d in (-1, 0, 1)})
+SMALL_SIZES = sorted({*range(34)} | {w + d for w in (64, 128, 256, 512, 1024) for d in (-1, 0, 1)})
 # Around a chunk, and enough of them for seven threads.
 LARGE_SIZES = [CHUNK - 1, CHUNK, CHUNK + 1, 100, 7 * CHUNK + 5]
 

@@ -21,7 +21,7 @@ from instep import schedules
 
 # --- Arrays.
 
-BLOCK = 256  # elements of the core's smallest block
+BLOCK = 128  # elements of the core's smallest block
 dtypes = st.sampled_from(DTYPES)
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.one_of(

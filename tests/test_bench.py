@@ -196,6 +196,8 @@ def test_heats_hold_no_more_than_fits_and_always_instep() -> None:
     assert split(5) == [[*ours, "a", "b", "c"]]
     assert split(4) == [[*ours, "a", "b"], [*ours, "c"]]
     assert split(1) == [[*ours, "a"], [*ours, "b"], [*ours, "c"]]
+    turned = [*entries(1, 1, 1, 1)[2:], *entries(1, 1)]
+    assert list(harness.heats(turned, 5 * 16)) == [turned]
 
 
 def test_a_comparison_takes_medians_and_pairs() -> None:

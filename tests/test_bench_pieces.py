@@ -52,6 +52,31 @@ def test_who_takes_part_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(loop.NUMPY_AT_ITS_BEST) < set(tasks)
 
 
+@pytest.mark.parametrize(("name", "starts"), [("one1M", 1), ("resnet50", 1), ("gpt2-momentum", 3)])
+def test_who_takes_part_in_a_row_and_how_often_anew(
+    name: str, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time other processes have the arrays made, and another contestant is the first."""
+    step = importlib.import_module("step")
+    row = step.ROWS[name]
+    rounds: list[tuple[list[str], float]] = []
+    dropped: list[str] = []
+
+    class Pool:
+        def drop(self, label: str) -> None:
+            dropped.append(label)
+
+    def compare(pool: Any, entries: list[Any], seconds: float, found: Any) -> None:
+        rounds.append(([entry.label for entry in entries], seconds))
+
+    monkeypatch.setattr(step, "compare", compare)
+    step.measure(Pool(), row, 12.0)
+    assert [seconds for _, seconds in rounds] == [12.0 / starts] * starts
+    assert [labels[0] for labels, _ in rounds] == list(row.peers)[:starts]
+    assert all(sorted(labels) == sorted(row.peers) for labels, _ in rounds)
+    assert sorted(dropped) == sorted(row.peers * (starts - 1))
+
+
 def test_extras_are_held_against_the_limit_of_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     extras = importlib.import_module("extras")
     limits = []

@@ -282,6 +282,21 @@ def test_every_nan_is_stored_as_one(
 
 
 @pytest.mark.parametrize("level", LEVELS)
+def test_every_nan_is_stored_as_one_where_all_is_bfloat16(level: str) -> None:
+    """There the arrays are computed in place, each beside its neighbours that are numbers."""
+    use_level(level)
+    patterns = [0x7FC0, 0x7FFF, 0x7F81, 0xFFC0, 0xFFFF, 0xFF81, 0x3F80]
+    g = np.resize(np.array(patterns, np.uint16), 53).view(BFLOAT16)
+    w = np.zeros(53, BFLOAT16)
+    optimizer = instep.Momentum(w, lr=0.5, state_dtype="bfloat16")
+    optimizer.step(g)
+    is_number = g == 1
+    for array, number in ((w, -0.5), (optimizer.state["0"]["momentum_buffer"], 1)):
+        assert (array[is_number] == number).all()
+        assert set(array[~is_number].view(np.uint16).tolist()) == {0x7FC0}
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_the_sign_of_negative_zero_is_positive_zero(level: str) -> None:
     """-0 plus l1 times the sign of a parameter that is -0."""
     use_level(level)

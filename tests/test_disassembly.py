@@ -59,6 +59,22 @@ def test_levels(level: int, text: str) -> None:
     assert disassembly.level_of(mnemonic, operands) == level
 
 
+def test_loops_have_no_loop_within() -> None:
+    body = """
+     100:\tmov    %rdi,%rax
+     104:\tvmulps %ymm1,%ymm0,%ymm2
+     108:\tnotrack jmp *%rax
+     10c:\tvmulss %xmm1,%xmm0,%xmm2
+     110:\tje     118 <f+0x18>
+     114:\tjne    10c <f+0xc>
+     118:\tjmp    104 <f+0x4>
+     11c:\tvaddps %ymm1,%ymm0,%ymm2
+     120:\tjne    11c <f+0x1c>
+"""
+    assert disassembly.innermost_loops(body) == [["vmulss", "je", "jne"], ["vaddps", "jne"]]
+    assert disassembly.innermost_loops(body[:90]) == []
+
+
 def test_prefixes_are_no_mnemonics() -> None:
     text = "   10:\trep stos %al,%es:(%rdi)\n   12:\tlock cmpxchg %rdx,(%rcx)\n   16:\tnotrack jmp *%rax\n"
     assert [m for m, _ in disassembly.instructions(text)] == ["stos", "cmpxchg", "jmp"]

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from schedule_classes import CLASSES
 
 from instep import schedules
 from instep.schedules import (
@@ -77,8 +78,6 @@ EXAMPLES = [
     CosineDecay(0.1, 30) * Cyclic(0.5, 1.0, 6),
     -0.5 * (Linear(0.1, 0.2, 5) * (2.0 * Constant(0.3))) * SqrtDecay(0.7),
 ]
-
-CLASSES = [cls for cls in Schedule.__subclasses__() if cls.__module__.startswith("instep.")]
 
 # (schedule, the step from which it holds a value, that value)
 HOLDS = [

@@ -17,7 +17,14 @@ import re
 import sys
 from pathlib import Path
 
-from disassembly import BASELINE, functions, instructions, level_of, visible_symbols
+from disassembly import (
+    BASELINE,
+    functions,
+    innermost_loops,
+    instructions,
+    level_of,
+    visible_symbols,
+)
 
 # Level's namespace -> register that its widest vectors use; None: only the symbols are looked at.
 LEVELS = {
@@ -28,6 +35,7 @@ LEVELS = {
 }
 SHORTEST = "%xmm"  # of a remainder that is shorter than a vector, where nothing has to be converted
 UNCONVERTED = ("> Float32 Float32", "> Float64 Float64")
+SIXTEENS = "x86_64_v3"  # the level that has sixteens.hpp
 SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
 
@@ -43,35 +51,15 @@ def check_symbols(level: str, path: Path) -> list[str]:
     ]
 
 
-def loops_of(body: str) -> list[list[str]]:
-    """Mnemonics of each innermost loop: from where a backward jump goes to the jump, with no other such within."""
-    code = [
-        (int(match[1], 16), match[2], match[3])
-        for match in re.finditer(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$", body, re.M)
-    ]
-    spans = []
-    for address, mnemonic, operands in code:
-        target = re.match(r"([0-9a-f]+)\b", operands)
-        if mnemonic.startswith("j") and target and int(target[1], 16) < address:
-            spans.append((int(target[1], 16), address))
-    innermost = [
-        span
-        for span in spans
-        if not any(span[0] <= o[0] and o[1] <= span[1] for o in spans if o != span)
-    ]
-    return [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
-
-
 def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
-    """Find what isn't one loop in vectors and at most one of single numbers, for the last ones."""
+    """Find what isn't one loop in vectors and, for the last ones of several, at most one of single numbers."""
+    loops = innermost_loops(body)
     packed, single = (
-        sum(
-            any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop)
-            for loop in found
-        )
-        for found, kind in ((loops_of(body), "p"), (loops_of(body), "s"))
+        sum(any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop) for loop in loops)
+        for kind in "ps"
     )
-    if packed == 1 and single <= 1:
+    shortest_has_two = suffix == SUFFIX["double"]  # and leaves a single one, which needs no loop
+    if packed == 1 and single <= (0 if shortest_has_two else 1):
         return []
     return [f"{level}: {rule}: {packed} loops in vectors and {single} of single numbers"]
 
@@ -80,13 +68,17 @@ def check_vectors(level: str, path: Path) -> list[str]:
     register = LEVELS[level]
     findings = []
     name_of_loop = re.compile(
-        r".*::update(?:_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \2)?, .*::(\w+), .*::(\w+)>\("
+        r".*::update(_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \3)?, .*::(\w+), .*::(\w+)>\("
     )
-    loops = {  # by rule, and formats of the weights and of the states
-        f"{match[1]} {match[3]} {match[4]}": body
-        for name, body in functions(path, "--demangle").items()
-        if (match := name_of_loop.match(name))
-    }
+    loops: dict[str, str] = {}  # by rule, and formats of the weights and of the states
+    for name, body in functions(path, "--demangle").items():
+        if match := name_of_loop.match(name):
+            rule = f"{match[2]} {match[4]} {match[5]}"
+            if rule in loops:
+                findings.append(f"{level}: {rule}: two functions")
+            if bool(match[1]) != (level == SIXTEENS and "BFloat16" in rule):
+                findings.append(f"{level}: {rule}: is {'' if match[1] else 'not '}done by sixteens")
+            loops[rule] = body
     if not loops:
         return [f"{level}: no loops of rules found"]
     for rule, body in sorted(loops.items()):

@@ -15,7 +15,7 @@ BASELINE, V2, V3, V4, NO_LEVEL = 1, 2, 3, 4, 5
 LEVEL_NAMES = {BASELINE: "x86-64", V2: "x86-64-v2", V3: "x86-64-v3", V4: "x86-64-v4"}
 
 _INSTRUCTION = re.compile(
-    r"^\s*[0-9a-f]+:\t(?:(?:lock|rep\w*|data16|notrack|bnd|[c-gs]s) +)*(\S+) *(.*)$", re.M
+    r"^\s*([0-9a-f]+):\t(?:(?:lock|rep\w*|data16|notrack|bnd|[c-gs]s) +)*(\S+) *(.*)$", re.M
 )
 
 _SSE3_TO_SSE4_2 = re.compile(
@@ -70,7 +70,23 @@ def functions(path: Path, *options: str) -> dict[str, str]:
 def instructions(text: str) -> Iterator[tuple[str, str]]:
     """Mnemonic and operands of each instruction in a disassembly."""
     for match in _INSTRUCTION.finditer(text):
-        yield match[1], match[2].partition("#")[0]
+        yield match[2], match[3].partition("#")[0]
+
+
+def innermost_loops(body: str) -> list[list[str]]:
+    """Mnemonics of each loop of a function, from where a jump goes back to until the jump, that has none within it."""
+    code = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(body)]
+    spans = []
+    for address, mnemonic, operands in code:
+        target = re.match(r"([0-9a-f]+)\b", operands)
+        if mnemonic.startswith("j") and target and int(target[1], 16) < address:
+            spans.append((int(target[1], 16), address))
+    innermost = [
+        (low, high)
+        for low, high in spans
+        if not any(low <= o[0] and o[1] <= high for o in spans if o != (low, high))
+    ]
+    return [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
 
 
 def level_of(mnemonic: str, operands: str) -> int:

@@ -23,6 +23,30 @@ inline float square_root(float x) { return sqrtf(x); }
 inline double square_root(double x) { return sqrt(x); }
 #endif
 
+inline float from_bits(int32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline int32_t as_bits(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+inline double from_bits(int64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline int64_t as_bits(double value) {
+    int64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 // NaN where either is NaN, as np.maximum.
 template <class T>
 inline T maximum(T x, T y) {
@@ -37,16 +61,6 @@ inline T clamp(T x, T limit) {
     return x > limit ? limit : x;
 }
 
-// An integer as wide as T.
-template <class T>
-struct BitsOf {
-    using Type = int32_t;
-};
-template <>
-struct BitsOf<double> {
-    using Type = int64_t;
-};
-
 // Chooses between two numbers by a condition that is the same for all elements. A `?:` of it GCC takes out of the loop,
 // and of the two loops that makes it leaves one unvectorised.
 template <class T>
@@ -55,23 +69,10 @@ public:
     Choice() = default;
     explicit Choice(bool first) : mask_(first ? -1 : 0) {}
 
-    T operator()(T first, T second) const {
-        const Bits bits = (bits_of(first) & mask_) | (bits_of(second) & ~mask_);
-        T chosen;
-        memcpy(&chosen, &bits, sizeof chosen);
-        return chosen;
-    }
+    T operator()(T first, T second) const { return from_bits((as_bits(first) & mask_) | (as_bits(second) & ~mask_)); }
 
 private:
-    using Bits = typename BitsOf<T>::Type;
-
-    static Bits bits_of(T number) {
-        Bits bits;
-        memcpy(&bits, &number, sizeof bits);
-        return bits;
-    }
-
-    Bits mask_;
+    decltype(as_bits(T())) mask_;
 };
 
 // As np.sign: +0 for either zero, NaN for NaN.

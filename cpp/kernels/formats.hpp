@@ -3,40 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
+#include "kernels/arithmetic.hpp"
 #include "kernels/interface.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
-
-inline float as_float(std::int32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-inline std::int32_t as_bits(float value) {
-    std::int32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-inline double as_double(std::int64_t bits) {
-    double value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-inline std::int64_t as_bits(double value) {
-    std::int64_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 // Rounds x to nearest even with Digits significant bits and least exponent MinExponent, in double: going through
 // float instead would round twice. Adding 1.5 * 2^k pushes the bits below the last one kept out of the sum.
@@ -50,9 +26,9 @@ inline double round_to(double x) {
     std::int64_t exponent = bits & exponent_mask;
     exponent = exponent < lowest ? lowest : exponent;
     exponent = exponent > highest ? highest : exponent;
-    const double shifter = as_double((exponent + (std::int64_t{53 - Digits} << 52)) | 0x0008000000000000);
+    const double shifter = from_bits((exponent + (std::int64_t{53 - Digits} << 52)) | 0x0008000000000000);
     const double rounded = (x + shifter) - shifter;
-    return as_double((as_bits(rounded) & ~sign_mask) | (bits & sign_mask));  // the sum loses the sign of a zero
+    return from_bits((as_bits(rounded) & ~sign_mask) | (bits & sign_mask));  // the sum loses the sign of a zero
 }
 
 struct Float64 {
@@ -83,12 +59,12 @@ struct Float16 {
         const std::int32_t sign = (stored & 0x8000) << 16;
         const std::int32_t magnitude = (stored & 0x7fff) << 13;  // in float's place, the exponent's bias still 15
         constexpr std::int32_t rebias = (127 - 15) << 23;
-        const float subnormal = as_float(magnitude + rebias + (1 << 23)) - as_float(rebias + (1 << 23));
+        const float subnormal = from_bits(magnitude + rebias + (1 << 23)) - from_bits(rebias + (1 << 23));
         std::int32_t bits = magnitude + rebias;
         bits = magnitude < (1 << 23) ? as_bits(subnormal) : bits;
         bits = magnitude >= (31 << 23) ? bits + rebias : bits;                // infinity and NaN
         bits = magnitude > (31 << 23) ? bits | std::int32_t{1} << 22 : bits;  // which is a quiet one
-        return as_float(bits | static_cast<std::int32_t>(sign));
+        return from_bits(bits | static_cast<std::int32_t>(sign));
     }
 
     static std::uint16_t store(float x) {
@@ -98,7 +74,7 @@ struct Float16 {
         constexpr std::int32_t one_half = 126 << 23;  // its last place is that of the subnormals of the format
         // Below the overflow the carry of the rounding runs on into the exponent, as it should.
         const std::int32_t normal = (magnitude - rebias + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-        const std::int32_t subnormal = as_bits(as_float(magnitude) + as_float(one_half)) - one_half;
+        const std::int32_t subnormal = as_bits(from_bits(magnitude) + from_bits(one_half)) - one_half;
         std::int32_t bits = magnitude < rebias + (1 << 23) ? subnormal : normal;
         bits = magnitude >= (127 + 16) << 23 ? 0x7c00 : bits;
         bits = magnitude > 255 << 23 ? 0x7e00 : bits;
@@ -112,7 +88,9 @@ struct BFloat16 {
     static constexpr Format format = Format::bfloat16;
     using Stored = std::uint16_t;
 
-    static float load(std::uint16_t stored) { return as_float(static_cast<std::int32_t>(std::uint32_t{stored} << 16)); }
+    static float load(std::uint16_t stored) {
+        return from_bits(static_cast<std::int32_t>(std::uint32_t{stored} << 16));
+    }
 
     static std::uint16_t store(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));
@@ -162,7 +140,8 @@ inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const
 }
 #endif
 
-#if defined(__AVX2__)
+// AVX-512 has an instruction that packs, which GCC finds for itself.
+#if defined(__AVX2__) && !defined(__AVX512F__)
 inline std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
     constexpr std::int64_t wide = 8;
     std::int64_t i = 0;

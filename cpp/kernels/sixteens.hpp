@@ -55,6 +55,7 @@ struct Sixteen<Float32, InOrder> {
 
 // As `update` in sweep.hpp, for weights or states in bfloat16.
 template <class Rule, class W, class S>
+// NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
 INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const float scale, std::int64_t count,
                                         typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
                                         typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
@@ -77,19 +78,8 @@ INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const floa
 #if defined(__GNUC__)
 #pragma GCC unroll 1  // or some short rules become sixteen copies before they could become vectors
 #endif
-        for (std::int64_t k = 0; k < sixteen; ++k) {
-            float param = params[k];
-            float a = load_state<Rule, 0, Float32, float>(s[0], k);
-            float b = load_state<Rule, 1, Float32, float>(s[1], k);
-            float c = load_state<Rule, 2, Float32, float>(s[2], k);
-            float d = load_state<Rule, 3, Float32, float>(s[3], k);
-            apply_to_element(rule, param, grads[k] * scale, a, b, c, d);
-            params[k] = param;
-            store_state<Rule, 0, Float32>(s[0], k, a);
-            store_state<Rule, 1, Float32>(s[1], k, b);
-            store_state<Rule, 2, Float32>(s[2], k, c);
-            store_state<Rule, 3, Float32>(s[3], k, d);
-        }
+        for (std::int64_t k = 0; k < sixteen; ++k)
+            update_element<Rule, float, Float32, Float32>(rule, scale, k, params, grads, s[0], s[1], s[2], s[3]);
         param_block.store(p + i);
         for_each_state<Rule>([&](int k) { state_blocks[k].store(states[k] + i); });
     }

@@ -61,5 +61,24 @@ inline void apply_to_element(const Rule& rule, T& param, T grad, [[maybe_unused]
         rule(param, grad, a, b, c, d);
 }
 
+// The rule for element i, parameter and gradient stored in format W and states in format S.
+template <class Rule, class T, class W, class S>
+inline void update_element(const Rule& rule, T scale, std::int64_t i, typename W::Stored* p,
+                           const typename W::Stored* g, typename S::Stored* s0, typename S::Stored* s1,
+                           typename S::Stored* s2, typename S::Stored* s3) {
+    T param = static_cast<T>(W::load(p[i]));
+    const T grad = static_cast<T>(W::load(g[i])) * scale;
+    T a = load_state<Rule, 0, S, T>(s0, i);
+    T b = load_state<Rule, 1, S, T>(s1, i);
+    T c = load_state<Rule, 2, S, T>(s2, i);
+    T d = load_state<Rule, 3, S, T>(s3, i);
+    apply_to_element(rule, param, grad, a, b, c, d);
+    p[i] = W::store(param);
+    store_state<Rule, 0, S>(s0, i, a);
+    store_state<Rule, 1, S>(s1, i, b);
+    store_state<Rule, 2, S>(s2, i, c);
+    store_state<Rule, 3, S>(s3, i, d);
+}
+
 }  // namespace
 }  // namespace instep::INSTEP_LEVEL

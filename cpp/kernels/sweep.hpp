@@ -1,4 +1,4 @@
-// The one loop: a rule over a chunk, each buffer read once and written once.
+// The one loop: a rule over a chunk, each buffer read once and written once. (sixteens.hpp has it in another form.)
 #pragma once
 
 #include "kernels/blocks.hpp"
@@ -51,20 +51,7 @@ INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::in
                             typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
-    const auto element = [&](std::int64_t i) {
-        T param = static_cast<T>(W::load(p[i]));
-        const T grad = static_cast<T>(W::load(g[i])) * scale;
-        T a = load_state<Rule, 0, S, T>(s0, i);
-        T b = load_state<Rule, 1, S, T>(s1, i);
-        T c = load_state<Rule, 2, S, T>(s2, i);
-        T d = load_state<Rule, 3, S, T>(s3, i);
-        apply_to_element(rule, param, grad, a, b, c, d);
-        p[i] = W::store(param);
-        store_state<Rule, 0, S>(s0, i, a);
-        store_state<Rule, 1, S>(s1, i, b);
-        store_state<Rule, 2, S>(s2, i, c);
-        store_state<Rule, 3, S>(s3, i, d);
-    };
+    const auto element = [&](std::int64_t i) { update_element<Rule, T, W, S>(rule, scale, i, p, g, s0, s1, s2, s3); };
     // Only where nothing is converted, or the module would be a tenth larger.
     constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
     const std::int64_t whole = in_steps ? count & -lanes<T>() : count;
@@ -95,9 +82,10 @@ bool update_stored(const Settings& settings, T scale, const Operands& of, std::i
         const auto* const g = in_place<const Weight>(of.grad, from);
 #if defined(INSTEP_HAS_SIXTEENS)
         if constexpr (W::format == Format::bfloat16 || S::format == Format::bfloat16)
-            return update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+            update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+        else
 #endif
-        update<Rule, T, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+            update<Rule, T, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
     };
     const std::int64_t end = begin + count;
     if (settings.claims) {

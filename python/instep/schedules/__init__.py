@@ -30,18 +30,20 @@ if TYPE_CHECKING:
     )
     from instep.schedules.plateau import ReduceOnPlateau
     from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
-else:
-    # Which module has what is imported on first use: making all these dataclasses would double the time that
-    # ``import instep`` takes.
-    _MODULES = {
-        "composition": ("Product", "Sequential", "Warmup"),
-        "constants": ("Constant", "PiecewiseConstant"),
-        "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
-        "decays": ("ExponentialDecay", "InverseSqrtDecay", "InverseTimeDecay", "SqrtDecay"),
-        "plateau": ("ReduceOnPlateau",),
-        "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
-    }
-    _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+# Which module has what is imported on first use: making all these dataclasses would double the time that
+# ``import instep`` takes.
+_MODULES = {
+    "composition": ("Product", "Sequential", "Warmup"),
+    "constants": ("Constant", "PiecewiseConstant"),
+    "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
+    "decays": ("ExponentialDecay", "InverseSqrtDecay", "InverseTimeDecay", "SqrtDecay"),
+    "plateau": ("ReduceOnPlateau",),
+    "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:  # for which every name would be there
 
     def __getattr__(name: str) -> object:
         if name not in _MODULE_OF:

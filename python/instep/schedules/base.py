@@ -35,7 +35,7 @@ class Schedule(ABC):
     Where arrays, ``*`` and `plot` aren't needed, a plain function does as well.
 
     Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: comparison, hash and text are
-    written here once, and generating them for every class would double the time of the import.
+    written here once, and need not be generated for every class.
 
     Examples
     --------

@@ -135,11 +135,7 @@ def _known_class(name: str) -> type[Any] | None:
     """Return the schedule that the package exports under this name."""
     from instep import schedules  # noqa: PLC0415 (it imports this module)
 
-    cls = getattr(schedules, name) if name in schedules.__all__ else None
-    abstract = schedules.Schedule
-    return (
-        cls if isinstance(cls, type) and issubclass(cls, abstract) and cls is not abstract else None
-    )
+    return getattr(schedules, name) if name in schedules._MODULE_OF else None
 
 
 def _arguments_by_key(cls: type[Any]) -> dict[str, str]:
