@@ -70,6 +70,9 @@ def test_loops_have_no_loop_within() -> None:
      118:\tjmp    104 <f+0x4>
      11c:\tvaddps %ymm1,%ymm0,%ymm2
      120:\tjne    11c <f+0x1c>
+     124:\tmulps  %xmm0,%xmm1
+     128:\tret
+     12c:\tjmp    124 <f+0x24>
 """
     assert disassembly.innermost_loops(body) == [["vmulss", "je", "jne"], ["vaddps", "jne"]]
     assert disassembly.innermost_loops(body[:90]) == []

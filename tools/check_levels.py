@@ -55,7 +55,10 @@ def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
     """Find what isn't one loop in vectors and, for the last ones of several, at most one of single numbers."""
     loops = innermost_loops(body)
     packed, single = (
-        sum(any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop) for loop in loops)
+        sum(
+            any(re.fullmatch(rf"v?(add|sub|mul|div|sqrt){kind}{suffix}", m) for m in loop)
+            for loop in loops
+        )
         for kind in "ps"
     )
     shortest_has_two = suffix == SUFFIX["double"]  # and leaves a single one, which needs no loop

@@ -86,7 +86,8 @@ def innermost_loops(body: str) -> list[list[str]]:
         for low, high in spans
         if not any(low <= o[0] and o[1] <= high for o in spans if o != (low, high))
     ]
-    return [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
+    found = [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
+    return [loop for loop in found if "ret" not in loop]  # else a branch that rejoins what stands before it
 
 
 def level_of(mnemonic: str, operands: str) -> int:
