@@ -87,7 +87,8 @@ def innermost_loops(body: str) -> list[list[str]]:
         if not any(low <= o[0] and o[1] <= high for o in spans if o != (low, high))
     ]
     found = [[m for address, m, _ in code if low <= address <= high] for low, high in innermost]
-    return [loop for loop in found if "ret" not in loop]  # else a branch that rejoins what stands before it
+    # With a return inside it is a branch that rejoins what stands before it.
+    return [loop for loop in found if "ret" not in loop]
 
 
 def level_of(mnemonic: str, operands: str) -> int:
