@@ -214,13 +214,13 @@ def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
     always = [entry for entry in entries if entry.peer in (OURS, LIMIT)]
     others = [entry for entry in entries if entry.peer not in (OURS, LIMIT)]
     held = sum(entry.task.memory for entry in always)
-    heat: list[Entry] = []
+    split: list[list[Entry]] = [[]]
     for entry in others:
-        if heat and held + sum(e.task.memory for e in [*heat, entry]) > memory:
-            yield [entry for entry in entries if entry in always + heat]
-            heat = []
-        heat.append(entry)
-    yield [entry for entry in entries if entry in always + heat]
+        if split[-1] and held + sum(e.task.memory for e in [*split[-1], entry]) > memory:
+            split.append([])
+        split[-1].append(entry)
+    for heat in split:
+        yield [entry for entry in entries if entry in always or entry in heat]
 
 
 def compare(

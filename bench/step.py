@@ -24,13 +24,13 @@ from tables import contestants_table
 # fast as another with the same bytes for a whole row. All get others, in another order, as often as this; but where
 # everybody takes part, in heats, instep and the memory limit get others in each as it is.
 STARTS = 3
-LARGE = 10_000_000  # elements; with fewer they are made once
+OUT_OF_CACHES = 10_000_000  # elements; with fewer they are made once
 
 
 def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None) -> Comparison:
     chosen = [p for p in row.peers if peers is None or p in peers or p == OURS]
     entries, found = row.entries(chosen), Comparison()
-    starts = STARTS if row.task.elements >= LARGE and row.peers != EVERYONE else 1
+    starts = STARTS if row.task.elements >= OUT_OF_CACHES and row.peers != EVERYONE else 1
     for start in range(starts):
         if start > 0:  # memory that a process has had once, it may keep
             for entry in entries:

@@ -23,29 +23,19 @@ inline float square_root(float x) { return sqrtf(x); }
 inline double square_root(double x) { return sqrt(x); }
 #endif
 
-inline float from_bits(int32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+// The same bits as another type of the same size.
+template <class To, class From>
+inline To same_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
 }
 
-inline int32_t as_bits(float value) {
-    int32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-inline double from_bits(int64_t bits) {
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-inline int64_t as_bits(double value) {
-    int64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
+inline float from_bits(int32_t bits) { return same_bits<float>(bits); }
+inline double from_bits(int64_t bits) { return same_bits<double>(bits); }
+inline int32_t as_bits(float value) { return same_bits<int32_t>(value); }
+inline int64_t as_bits(double value) { return same_bits<int64_t>(value); }
 
 // NaN where either is NaN, as np.maximum.
 template <class T>

@@ -1,4 +1,4 @@
-// The states of a rule's variant, of which each has some or none.
+// The states that a rule's variant has, some or none, and the rule for one element of all its arrays.
 #pragma once
 
 #include "kernels/interface.hpp"
