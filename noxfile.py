@@ -76,9 +76,9 @@ def tidy(session: nox.Session) -> None:
         "INSTEP_OPENMP=OFF",
     )
     session.run("cmake", "-S.", f"-B{folder}", "-GNinja", *(f"-D{s}" for s in settings))
-    quiet = ("--quiet", "--extra-arg=-Wno-deprecated-declarations")
-    sources = [path for path in CPP if path.endswith(".cpp")]
-    session.run("clang-tidy", *quiet, "-p", str(folder), *sources)
+    # On all cores; what is compiled, which is everything.
+    quiet = ("-quiet", "-hide-progress", "-extra-arg=-Wno-deprecated-declarations")
+    session.run("run-clang-tidy.py", *quiet, "-p", str(folder))
 
 
 @nox.session

@@ -33,6 +33,7 @@ SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped 
 DOZE = 0.1  # until those of NumPy's matrix products have, which look for work for a while
 OURS = "instep"
 LIMIT = "memory limit"
+SAME_ARRAYS = "memory limit, same arrays"
 MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
 
 

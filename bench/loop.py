@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import DOZE, OURS, Comparison, Entry, Pool, compare
+from harness import DOZE, LIMIT, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
 from machine import describe
 from tables import contestants_table
 from task import Task
@@ -27,7 +27,8 @@ from worker import NO_STEP
 
 BATCHES = (16, 64, 256)
 PEERS = (OURS, "NumPy", "NumPy in place", "Numba", "torch fused", "DeepSpeed")
-ONE_THREAD = "instep, 1 thread"
+ONE_THREAD = f"{OURS}, 1 thread"
+LIMITS = (LIMIT, f"{LIMIT}, 1 thread")
 NO_FAULTS = "NumPy, freed memory kept"
 NUMPY_AT_ITS_BEST = (NO_FAULTS, "NumPy in place")
 TURN = 0.1  # seconds
@@ -37,7 +38,9 @@ STARTS = 3
 def measure(batch: int, seconds: float, starts: int = STARTS) -> Comparison:
     task = Task("mlp", batch=batch, keeps_freed_memory=False)
     entries = [Entry(NO_STEP, NO_STEP, task), *(Entry(peer, peer, task) for peer in PEERS)]
-    entries.append(Entry(ONE_THREAD, OURS, replace(task, threads=1)))
+    alone = replace(task, threads=1)
+    entries.append(Entry(ONE_THREAD, OURS, alone))
+    entries += [Entry(*both) for both in zip(LIMITS, [SAME_ARRAYS] * 2, (task, alone), strict=True)]
     entries.append(Entry(NO_FAULTS, "NumPy", replace(task, keeps_freed_memory=True)))
     found = Comparison()
     for _ in range(starts):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 import scaling
-from harness import LIMIT, OURS
+from harness import LIMIT, OURS, SAME_ARRAYS
 from rows import ROWS
 from tables import duration
 
@@ -20,6 +20,7 @@ from tables import duration
 COLOURS = {
     OURS: "#D55E00",
     LIMIT: "#000000",
+    SAME_ARRAYS: "#000000",
     "NumPy": "#56B4E9",
     "Numba": "#009E73",
     "torch fused": "#0072B2",
@@ -62,7 +63,7 @@ def _bars(axes: Axes, title: str, contestants: Mapping[str, Any]) -> None:
     """Time by instep's of everybody, on a logarithmic axis that begins well below the fastest."""
     ranked = sorted(contestants, key=lambda label: contestants[label]["by instep"], reverse=True)
     ratios = [contestants[label]["by instep"] for label in ranked]
-    colours = [COLOURS[label] if label in (OURS, LIMIT) else PEER for label in ranked]
+    colours = [COLOURS[label] if label in (OURS, LIMIT, SAME_ARRAYS) else PEER for label in ranked]
     axes.barh(ranked, ratios, color=colours, height=0.72)
     axes.set_xscale("log")
     axes.set_xlim(0.2, max(ratios) * 2.2)

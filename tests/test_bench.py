@@ -330,6 +330,43 @@ def test_peers_take_the_same_step(package: str) -> None:
     check_peers(package, {n: (n, plain, None, t) for n, t in PEERS_BY_PACKAGE[package].items()})
 
 
+def test_the_limit_of_the_same_arrays_goes_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through all of them, in the order that is written first, and changes none."""
+    peers = importlib.import_module("peers")
+    core = importlib.import_module("instep._core")
+    calls = []
+    through = core.memory_limit
+
+    def record(pieces: list[list[np.ndarray]], read: int, written: int, *more: int) -> int:
+        calls.append(([list(piece) for piece in pieces], read, written))
+        seen: int = through(pieces, read, written, *more)
+        return seen
+
+    monkeypatch.setattr(core, "memory_limit", record)
+    asked = task.Task("tiny", rule="Adam")
+    params, grads, others = (workloads.filled(asked.shapes, "float32", k) for k in range(3))
+    before = [array.copy() for array in (*params, *grads, *others)]
+    contestant = peers.PEERS["memory limit, same arrays"].start(asked, params)
+    for gradients in (grads, others):
+        contestant.call(gradients)()
+        pieces, read, written = calls.pop()
+        assert (read, written) == (4, 3)
+        for piece, param, grad in zip(pieces, params, gradients, strict=True):
+            assert piece[0] is param
+            assert piece[3] is grad
+            assert [array.nbytes for array in piece] == [param.nbytes] * 4
+        states = [array for piece in pieces for array in piece[1:3]]
+        assert {array.ctypes.data % 64 for array in states} == {0}
+        assert not any(
+            np.shares_memory(a, b) for k, a in enumerate(states) for b in states[k + 1 :]
+        )
+    assert all(map(np.array_equal, before, (*params, *grads, *others)))
+    assert all(mine is given for mine, given in zip(contestant.params(), params, strict=True))
+    mixed = task.Task("tiny", state_dtype="bfloat16")
+    with pytest.raises(ValueError, match="states of another width"):
+        peers.PEERS["memory limit, same arrays"].start(mixed, params)
+
+
 def test_torch_takes_the_steps_of_the_other_rows() -> None:
     """Those of other rules and formats, over few elements."""
     pytest.importorskip("ml_dtypes")

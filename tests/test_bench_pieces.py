@@ -48,7 +48,9 @@ def test_who_takes_part_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = {entry.label: entry.task for entry in entries}
     assert {t.batch for t in tasks.values()} == {64}
     assert [k for k, t in tasks.items() if t.keeps_freed_memory] == [loop.NO_FAULTS]
-    assert [k for k, t in tasks.items() if t.threads == 1] == [loop.ONE_THREAD]
+    assert [k for k, t in tasks.items() if t.threads == 1] == [loop.ONE_THREAD, loop.LIMITS[1]]
+    peers = {entry.label: entry.peer for entry in entries}
+    assert [peers[label] for label in loop.LIMITS] == ["memory limit, same arrays"] * 2
     assert set(loop.NUMPY_AT_ITS_BEST) < set(tasks)
 
 
@@ -81,8 +83,11 @@ def test_extras_are_held_against_the_limit_of_their_bytes(monkeypatch: pytest.Mo
     extras = importlib.import_module("extras")
     limits = []
 
-    def limit(passes: Any, stream_bytes: int, threads: int, *, copied: bool) -> Any:
-        assert stream_bytes == 4000
+    def limit(passes: Any, pieces: Any, threads: int, *, copied: bool) -> Any:
+        ((*streams, last),) = pieces
+        assert all(stream.nbytes == 4000 for stream in streams)
+        assert len(streams) == max(read for read, _ in passes) - (not copied)
+        assert last.nbytes == (2000 if copied else 4000)
         limits.append((passes, copied))
         return lambda: None
 

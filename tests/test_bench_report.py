@@ -36,7 +36,7 @@ def pieces() -> dict[str, Any]:
         kind, _, what = name.partition("/")
         labels = {"step": names.get(what), "scaling": everyone}.get(kind)
         if kind == "loop":
-            labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD, loop.NO_FAULTS]
+            labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD, loop.NO_FAULTS, *loop.LIMITS]
         if labels:
             piece["contestants"] = {label: dict(one) for label in labels}
     found["step/mlp"]["contestants"]["Numba"]["by instep"] = 0.5
@@ -68,6 +68,13 @@ def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
     at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge([pieces])}
     assert at_best["gpt2, Adam, against torch fused"] == 2.0
     assert at_best["wheel"] is None
+    # The limit itself has one that goes through the same arrays; in the loop the quicker of two.
+    assert at_best["gpt2, Adam, of the memory limit"] == 0.5
+    pieces["loop/64"]["contestants"]["memory limit, 1 thread"]["by instep"] = 0.75
+    pieces["loop/64"]["contestants"]["no step"]["by instep"] = 0.5
+    at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge([pieces])}
+    assert at_best["loop, batch 64: an iteration / without a step"] == 1.5
+    assert at_best["loop, batch 64: an iteration, against NumPy's at its best"] == 2.0
     kind = "Adam with clip_norm, ema_decay, copy_to float16: time / bytes"
     assert at_best[kind] == pytest.approx(1.2 / 1.5)
     # Of several the quickest counts.

@@ -47,6 +47,7 @@ class Peer(NamedTuple):
 PEERS = {
     "instep": Peer("with_instep", "Instep"),
     "memory limit": Peer("memory_limit", "MemoryLimit", needs_arrays=False),
+    "memory limit, same arrays": Peer("memory_limit", "SameArrays"),
     "NumPy": Peer("with_numpy", "NumpyExpression"),
     "NumPy in place": Peer("with_numpy", "NumpyInPlace"),
     "scikit-learn": Peer("with_sklearn", "Sklearn"),

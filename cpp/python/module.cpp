@@ -96,10 +96,10 @@ PYBIND11_MODULE(_core, m) {
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("counters", &instep::counters, "What has happened so far, for tests.");
-    m.def("memory_limit", &instep::measure_memory_limit, "arrays"_a, "written"_a, "threads"_a, "chunk"_a,
-          "copy"_a = py::none(),
-          "Reads all the arrays and overwrites the first ones and the copy, with next to no arithmetic, for "
-          "measurements.");
+    m.def("memory_limit", &instep::measure_memory_limit, "pieces"_a, "read"_a, "written"_a, "threads"_a, "chunk"_a,
+          "copied"_a = false, "flip"_a = 0,
+          "Reads the first arrays of every piece and writes the first of these, as they were but for the bits of flip, "
+          "with next to no arithmetic, for measurements; the XOR of all bytes read.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::start();

@@ -27,22 +27,25 @@ namespace {
 // Elements [begin, end) of Read streams, the first Written of which are written. Returns something that depends on all
 // that was read, so that no read can be left out.
 template <class Word, std::size_t Read, std::size_t Written>
-Word pass(char* const* streams, std::int64_t begin, std::int64_t end) {
+Word pass(const std::array<char*, max_streams>& streams, std::int64_t begin, std::int64_t end, Word flip) {
     std::array<Word*, Read> words;
     for (std::size_t r = 0; r < Read; ++r) words[r] = reinterpret_cast<Word*>(streams[r]);
     Word seen = 0;
     INSTEP_INDEPENDENT
     for (std::int64_t i = begin; i < end; ++i) {
-        Word all = words[0][i];
-        for (std::size_t r = 1; r < Read; ++r) all = static_cast<Word>(all ^ words[r][i]);
-        if constexpr (Written == 0) seen = static_cast<Word>(seen ^ all);
-        for (std::size_t w = 0; w < Written; ++w) words[w][i] = all;
+        for (std::size_t r = 0; r < Read; ++r) {
+            const Word word = words[r][i];
+            if (r < Written)
+                words[r][i] = static_cast<Word>(word ^ flip);
+            else
+                seen = static_cast<Word>(seen ^ word);
+        }
     }
     return seen;
 }
 
 template <class Word>
-using Pass = Word (*)(char* const*, std::int64_t, std::int64_t);
+using Pass = Word (*)(const std::array<char*, max_streams>&, std::int64_t, std::int64_t, Word);
 
 template <class Word, std::size_t Read, std::size_t... Written>
 constexpr auto passes_that_read(std::index_sequence<Written...> /* written */) {
@@ -61,56 +64,87 @@ Pass<Word> pass_for(std::size_t read, std::size_t written) {
     return passes[read - 1][written];
 }
 
+constexpr auto word_bytes = static_cast<std::int64_t>(sizeof(std::uint64_t));
+
+// The words of all pieces, counted on from one to the next.
 struct Run {
-    char* const* streams;
-    char* copy;
+    const std::vector<Streams>& pieces;
+    std::vector<std::int64_t> ends;  // of the words of each piece
     Pass<std::uint64_t> words;
-    std::int64_t count, words_a_chunk;
+    std::uint64_t flip;
+    std::int64_t words_a_chunk;
     std::atomic<std::int64_t> next{0};
     std::atomic<std::uint64_t> seen{0};
 };
 
-// Words [begin, end) of one run; where there is a copy, a few at a time and then half a word each to it.
-std::uint64_t take_words(const Run& run, std::int64_t begin, std::int64_t end) {
-    if (run.copy == nullptr) return run.words(run.streams, begin, end);
+// Words [begin, end) of one piece; where there is a copy, a few at a time and then half a word each to it.
+std::uint64_t take_words(const Run& run, const Streams& piece, std::int64_t begin, std::int64_t end) {
+    if (piece.copy == nullptr) return run.words(piece.data, begin, end, run.flip);
     constexpr std::int64_t few = 256;
-    constexpr std::int64_t half = sizeof(std::uint64_t) / 2;
+    constexpr std::int64_t half = word_bytes / 2;
     static constexpr std::array<char, few * half> nothing{};
     std::uint64_t seen = 0;
     for (; begin < end; begin += few) {
         const std::int64_t stop = std::min(begin + few, end);
-        seen ^= run.words(run.streams, begin, stop);
-        stream(run.copy + begin * half, nothing.data(), (stop - begin) * half);
+        seen ^= run.words(piece.data, begin, stop, run.flip);
+        stream(piece.copy + begin * half, nothing.data(), (stop - begin) * half);
     }
     return seen;
 }
 
+// Words [begin, end) of all.
+std::uint64_t take_chunk(const Run& run, std::int64_t begin, std::int64_t end) {
+    std::uint64_t seen = 0;
+    auto piece = static_cast<std::size_t>(std::upper_bound(run.ends.begin(), run.ends.end(), begin) - run.ends.begin());
+    for (; begin < end; ++piece) {
+        const std::int64_t before = piece == 0 ? 0 : run.ends[piece - 1];
+        const std::int64_t stop = std::min(end, run.ends[piece]);
+        seen ^= take_words(run, run.pieces[piece], begin - before, stop - before);
+        begin = stop;
+    }
+    return seen;
+}
+
+void work_through(void* context) {
+    Run& run = *static_cast<Run*>(context);
+    const std::int64_t count = run.ends.back();
+    const auto take = [&run] { return run.next.fetch_add(run.words_a_chunk, std::memory_order_relaxed); };
+    std::uint64_t seen = 0;
+    for (std::int64_t begin = take(); begin < count; begin = take())
+        seen ^= take_chunk(run, begin, std::min(begin + run.words_a_chunk, count));
+    finish_streams();
+    run.seen.fetch_xor(seen, std::memory_order_relaxed);
+}
+
+unsigned char bytes_together(std::uint64_t word) {
+    for (const int half : {32, 16, 8}) word ^= word >> half;
+    return static_cast<unsigned char>(word);
+}
+
 }  // namespace
 
-void memory_limit(const std::vector<char*>& streams, int written, std::int64_t bytes, char* copy, int threads,
-                  std::int64_t chunk) {
-    constexpr auto word = static_cast<std::int64_t>(sizeof(std::uint64_t));
-    const auto kept = static_cast<std::size_t>(written);
-    Run run{streams.data(), copy, pass_for<std::uint64_t>(streams.size(), kept), bytes / word,
-            std::max<std::int64_t>(1, chunk / word)};
-    const std::int64_t work =
-        bytes * (static_cast<std::int64_t>(streams.size()) + written) + (copy == nullptr ? 0 : bytes / 2);
-    team::run(
-        threads, work,
-        [](void* context) {
-            Run& shared = *static_cast<Run*>(context);
-            const auto take = [&shared] {
-                return shared.next.fetch_add(shared.words_a_chunk, std::memory_order_relaxed);
-            };
-            std::uint64_t seen = 0;
-            for (std::int64_t begin = take(); begin < shared.count; begin = take())
-                seen ^= take_words(shared, begin, std::min(begin + shared.words_a_chunk, shared.count));
-            finish_streams();
-            shared.seen.fetch_xor(seen, std::memory_order_relaxed);
-        },
-        &run);
-    const std::int64_t rest = run.count * word;  // bytes that fill no word
-    run.seen ^= pass_for<unsigned char>(streams.size(), kept)(streams.data(), rest, bytes);
+unsigned char memory_limit(const std::vector<Streams>& pieces, int read, int written, unsigned char flip, int threads,
+                           std::int64_t chunk) {
+    if (pieces.empty()) return 0;
+    const auto [reads, writes] = std::pair(static_cast<std::size_t>(read), static_cast<std::size_t>(written));
+    constexpr std::uint64_t every_byte = 0x0101010101010101;
+    Run run{pieces,
+            {},
+            pass_for<std::uint64_t>(reads, writes),
+            every_byte * flip,
+            std::max<std::int64_t>(1, chunk / word_bytes)};
+    std::int64_t words = 0;
+    std::int64_t work = 0;
+    for (const Streams& piece : pieces) {
+        run.ends.push_back(words += piece.bytes / word_bytes);
+        work += piece.bytes * (read + written) + (piece.copy == nullptr ? 0 : piece.bytes / 2);
+    }
+    team::run(threads, work, work_through, &run);
+    unsigned char seen = bytes_together(run.seen);
+    const auto rest = pass_for<unsigned char>(reads, writes);
+    for (const Streams& piece : pieces)  // bytes that fill no word
+        seen ^= rest(piece.data, piece.bytes / word_bytes * word_bytes, piece.bytes, flip);
+    return seen;
 }
 
 }  // namespace instep

@@ -1,6 +1,7 @@
 // The memory's own limit: what a step would take if it had nothing to compute. For measurements only.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -8,10 +9,19 @@ namespace instep {
 
 constexpr int max_streams = 5;
 
-// Reads `bytes` of each stream and writes as many to the first `written` of them, once, in one pass: one XOR a word
-// read. The streams keep no value. Threads take `chunk` bytes of every stream at a time, whoever is free the next.
-// Where there is a copy, it gets half of each whole word of a stream, past the caches as a step writes its copies.
-void memory_limit(const std::vector<char*>& streams, int written, std::int64_t bytes, char* copy, int threads,
-                  std::int64_t chunk);
+// Arrays of so many bytes that are gone through together, each on a multiple of a word. Where there is a copy, it has
+// half as many.
+struct Streams {
+    std::array<char*, max_streams> data{};
+    char* copy = nullptr;
+    std::int64_t bytes = 0;
+};
+
+// Reads the first `read` streams of every piece and writes to the first `written` of them, in one pass, what was there,
+// with the bits of `flip` turned over in every byte. The same with 0, which the compiler doesn't know. Returns the XOR
+// of all bytes read. Threads take `chunk` bytes of every stream at a time, across pieces, whoever is free the next.
+// A copy gets half of each whole word of a stream, past the caches as a step writes its copies.
+unsigned char memory_limit(const std::vector<Streams>& pieces, int read, int written, unsigned char flip, int threads,
+                           std::int64_t chunk);
 
 }  // namespace instep

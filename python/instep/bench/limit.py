@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from instep import _core
 from instep.bench.turns import pace
 
-__all__ = ["MemoryLimit"]
+__all__ = ["MemoryLimit", "stream", "streams"]
 
 # Bytes of a stream that a thread takes at a time, where it takes more than one share.
 _CHUNK = 1 << 20
@@ -33,8 +34,9 @@ class MemoryLimit:
     passes : sequence of pairs of int
         For each pass over memory, how many streams it reads, and how many of these it writes too: ``[(4, 3)]`` for
         Adam, whose parameter, two states and gradient are read, and all but the gradient written.
-    stream_bytes : int
-        Length of a stream.
+    pieces : list of lists of arrays
+        What the streams are made of: arrays of one length each, those first that are written, and last, where there is
+        a copy, that. They keep their values (the copy: none). An array may be exchanged for another between calls.
     threads : int
         At most so many.
     copied : bool, default False
@@ -44,20 +46,18 @@ class MemoryLimit:
     def __init__(
         self,
         passes: Sequence[tuple[int, int]],
-        stream_bytes: int,
+        pieces: list[list[npt.NDArray[Any]]],
         threads: int,
         *,
         copied: bool = False,
     ) -> None:
-        count = max(read for read, _ in passes)
-        streams = [_stream(stream_bytes, place) for place in range(count)]
-        copy = _stream(stream_bytes // 2, count) if copied else None
-        shares = {(1, max(1, stream_bytes))}
+        stream_bytes = max(1, sum(piece[0].nbytes for piece in pieces))
+        shares = {(1, stream_bytes)}
         if threads > 1:
-            shares.add((threads, math.ceil(max(1, stream_bytes) / threads)))
+            shares.add((threads, math.ceil(stream_bytes / threads)))
         if threads > 1 and stream_bytes > threads * _CHUNK:
             shares.add((threads, _CHUNK))
-        self._ways = [_way(passes, streams, copy, *share) for share in sorted(shares)]
+        self._ways = [_way(passes, pieces, *share, copied=copied) for share in sorted(shares)]
         self._times: list[list[float]] = [[] for _ in self._ways]
 
     def __call__(self) -> None:
@@ -80,17 +80,18 @@ class MemoryLimit:
 
 def _way(
     passes: Sequence[tuple[int, int]],
-    streams: Sequence[npt.NDArray[np.uint8]],
-    copy: npt.NDArray[np.uint8] | None,
+    pieces: list[list[npt.NDArray[Any]]],
     threads: int,
     chunk: int,
-) -> Callable[[], None]:
+    *,
+    copied: bool,
+) -> Callable[[], object]:
     calls = [
-        partial(_core.memory_limit, list(streams[:read]), written, threads, chunk)
+        partial(_core.memory_limit, pieces, read, written, threads, chunk)
         for read, written in passes
     ]
-    if copy is not None:
-        calls[-1] = partial(calls[-1], copy=copy)
+    if copied:
+        calls[-1] = partial(calls[-1], copied=True)
     if len(calls) == 1:  # as short a call as there is
         return calls[0]
 
@@ -101,7 +102,16 @@ def _way(
     return way
 
 
-def _stream(size: int, place: int) -> npt.NDArray[np.uint8]:
+def streams(
+    passes: Sequence[tuple[int, int]], size: int, *, copied: bool = False
+) -> list[npt.NDArray[np.uint8]]:
+    """Return arrays of so many bytes for the passes to go through, and one of half as many for a copy."""
+    count = max(read for read, _ in passes)
+    found = [stream(size, place) for place in range(count)]
+    return [*found, stream(size // 2, count)] if copied else found
+
+
+def stream(size: int, place: int) -> npt.NDArray[np.uint8]:
     """Return an array on a cache line's boundary, as far into its page as no other place is.
 
     Where streams keep a distance of whole pages, a core takes the loads of one for what it has just stored to another.
