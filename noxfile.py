@@ -112,7 +112,8 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def serial(session: nox.Session) -> None:
-    """The test suite on a build without OpenMP."""
+    """The test suite on a build without OpenMP; arguments are pytest's, with those of pytest-xdist."""
+    session.install("pytest-xdist")
     session.install(".[test]", "--config-settings=cmake.define.INSTEP_OPENMP=OFF")
     session.run("pytest", *session.posargs)
 
