@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -36,15 +35,24 @@ Number: TypeAlias = "float | Callable[[int], float]"
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Interval:
     """The values a hyperparameter may take, ends included unless open."""
 
-    low: float = 0.0
-    high: float = math.inf
-    low_open: bool = False
-    high_open: bool = False
-    finite: bool = True
+    # No dataclass: making one takes a twentieth of the time to import instep.
+    __slots__ = ("finite", "high", "high_open", "low", "low_open")
+
+    def __init__(
+        self,
+        low: float = 0.0,
+        high: float = math.inf,
+        *,
+        low_open: bool = False,
+        high_open: bool = False,
+        finite: bool = True,
+    ) -> None:
+        self.low, self.high = low, high
+        self.low_open, self.high_open = low_open, high_open
+        self.finite = finite
 
     def __contains__(self, value: float) -> bool:
         if math.isnan(value) or (self.finite and math.isinf(value)):
