@@ -99,7 +99,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("memory_limit", &instep::measure_memory_limit, "pieces"_a, "read"_a, "written"_a, "threads"_a, "chunk"_a,
           "copied"_a = false, "flip"_a = 0,
           "Reads the first arrays of every piece and writes the first of these, as they were but for the bits of flip, "
-          "with next to no arithmetic, for measurements; the XOR of all bytes read.");
+          "with next to no arithmetic, for measurements; the XOR of all bytes that were only read.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::start();

@@ -24,8 +24,8 @@ namespace instep {
 
 namespace {
 
-// Elements [begin, end) of Read streams, the first Written of which are written. Returns something that depends on all
-// that was read, so that no read can be left out.
+// Elements [begin, end) of Read streams, the first Written of which are written. What is written depends on what was
+// there, and the result on the other streams, so that no read can be left out.
 template <class Word, std::size_t Read, std::size_t Written>
 Word pass(const std::array<char*, max_streams>& streams, std::int64_t begin, std::int64_t end, Word flip) {
     std::array<Word*, Read> words;

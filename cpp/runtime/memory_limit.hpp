@@ -18,9 +18,10 @@ struct Streams {
 };
 
 // Reads the first `read` streams of every piece and writes to the first `written` of them, in one pass, what was there,
-// with the bits of `flip` turned over in every byte. The same with 0, which the compiler doesn't know. Returns the XOR
-// of all bytes read. Threads take `chunk` bytes of every stream at a time, across pieces, whoever is free the next.
-// A copy gets half of each whole word of a stream, past the caches as a step writes its copies.
+// with the bits of `flip` turned over in every byte; with 0 that changes nothing, which no compiler can know. Returns
+// the XOR of all bytes that were only read. Threads take `chunk` bytes of every stream at a time, across pieces,
+// whoever is free the next. A copy gets zeros, half a word for each whole word of a stream, past the caches as a step
+// writes its copies.
 unsigned char memory_limit(const std::vector<Streams>& pieces, int read, int written, unsigned char flip, int threads,
                            std::int64_t chunk);
 
