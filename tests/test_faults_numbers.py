@@ -207,8 +207,8 @@ ZERO_BETA: list[tuple[str, dict[str, Any]]] = [
     ("AdamW", {"betas": (0.0, 0.999), "amsgrad": True}),
     ("Adam", {"betas": (0.9, 0.0)}),
     ("RMSprop", {"alpha": 0.0}),
-    ("RMSprop", {"alpha": 0.0, "centered": True, "momentum": lambda t: 0.0}),
-    ("SGD", {"momentum": lambda t: 0.0}),
+    ("RMSprop", {"alpha": 0.0, "centered": True, "momentum": instep.schedules.Constant(0.0)}),
+    ("SGD", {"momentum": instep.schedules.Constant(0.0)}),
 ]
 
 
