@@ -117,5 +117,5 @@ def stream(size: int, place: int) -> npt.NDArray[np.uint8]:
     Where streams keep a distance of whole pages, a core takes the loads of one for what it has just stored to another.
     """
     room = np.ones(size + 4096, np.uint8)
-    start = -room.ctypes.data % 64 + 9 * 64 * place
+    start = (9 * 64 * place - room.ctypes.data) % 4096
     return room[start : start + size]
