@@ -60,7 +60,7 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     import instep  # noqa: PLC0415
-    from instep.bench.limit import MemoryLimit, streams  # noqa: PLC0415
+    from instep.bench.limit import MemoryLimit, stream_arrays  # noqa: PLC0415
 
     shapes = [(elements,)]
     grads = workloads.filled(shapes, "float32", 1)
@@ -72,7 +72,7 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
         step = instep.Adam(workloads.filled(shapes, "float32", 0), **settings).step
         calls[name] = partial(step, grads)
         if extra.limit not in calls:
-            piece = streams(extra.passes, 4 * elements, copied=extra.copied)
+            piece = stream_arrays(extra.passes, 4 * elements, copied=extra.copied)
             calls[extra.limit] = MemoryLimit(
                 extra.passes, [piece], instep.get_num_threads(), copied=extra.copied
             )

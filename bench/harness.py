@@ -34,6 +34,7 @@ DOZE = 0.1  # until those of NumPy's matrix products have, which look for work f
 OURS = "instep"
 LIMIT = "memory limit"
 SAME_ARRAYS = "memory limit, same arrays"
+ALWAYS = (OURS, LIMIT, SAME_ARRAYS)  # in every heat: others are compared with them
 MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
 
 
@@ -211,9 +212,9 @@ class Pool:
 
 
 def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
-    """Split contestants that don't fit memory together; instep and the memory limit are in each heat, all in order."""
-    always = [entry for entry in entries if entry.peer in (OURS, LIMIT)]
-    others = [entry for entry in entries if entry.peer not in (OURS, LIMIT)]
+    """Split contestants that don't fit memory together; instep and the memory limits are in each heat, all in order."""
+    always = [entry for entry in entries if entry.peer in ALWAYS]
+    others = [entry for entry in entries if entry.peer not in ALWAYS]
     held = sum(entry.task.memory for entry in always)
     split: list[list[Entry]] = [[]]
     for entry in others:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import DOZE, LIMIT, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
+from harness import DOZE, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
 from machine import describe
 from tables import contestants_table
 from task import Task
@@ -28,7 +28,7 @@ from worker import NO_STEP
 BATCHES = (16, 64, 256)
 PEERS = (OURS, "NumPy", "NumPy in place", "Numba", "torch fused", "DeepSpeed")
 ONE_THREAD = f"{OURS}, 1 thread"
-LIMITS = (LIMIT, f"{LIMIT}, 1 thread")
+LIMITS = (SAME_ARRAYS, f"{SAME_ARRAYS}, 1 thread")
 NO_FAULTS = "NumPy, freed memory kept"
 NUMPY_AT_ITS_BEST = (NO_FAULTS, "NumPy in place")
 TURN = 0.1  # seconds
@@ -37,10 +37,12 @@ STARTS = 3
 
 def measure(batch: int, seconds: float, starts: int = STARTS) -> Comparison:
     task = Task("mlp", batch=batch, keeps_freed_memory=False)
-    entries = [Entry(NO_STEP, NO_STEP, task), *(Entry(peer, peer, task) for peer in PEERS)]
     alone = replace(task, threads=1)
+    entries = [Entry(NO_STEP, NO_STEP, task), *(Entry(peer, peer, task) for peer in PEERS)]
     entries.append(Entry(ONE_THREAD, OURS, alone))
-    entries += [Entry(*both) for both in zip(LIMITS, [SAME_ARRAYS] * 2, (task, alone), strict=True)]
+    entries += [
+        Entry(label, SAME_ARRAYS, t) for label, t in zip(LIMITS, (task, alone), strict=True)
+    ]
     entries.append(Entry(NO_FAULTS, "NumPy", replace(task, keeps_freed_memory=True)))
     found = Comparison()
     for _ in range(starts):

@@ -33,13 +33,18 @@ def describe() -> dict[str, Any]:
 
 
 def _cpu() -> str:
+    """Its name and, as a virtual machine's may say little, family and model, by which its microarchitecture goes."""
+    said: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            key, _, value = line.partition(":")
+            said.setdefault(key.strip(), value.strip())
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    name = said.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" not in said or "model" not in said:
+        return name
+    return f"{name} (family {said['cpu family']}, model {said['model']})"
 
 
 def _caches() -> str:

@@ -19,11 +19,11 @@ from worker import NO_STEP
 STEPS, GROWTH = "steps.png", "scaling.png"
 AS_FAST = 0.02  # ratios this close to 1 say nothing
 
-HEAD = """# Benchmarks
+HEAD = """# Benchmarks: {machine}
 
-Made by `python bench/report.py --all` from [results.json](results.json), where every figure below is, pass by pass,
-with quartiles and the number of rounds. Measure your own machine: [bench/README.md](../../bench/README.md); with
-nothing but the wheel, `instep bench`.
+Made by `{command}` from [results.json](results.json), where every figure
+below is, pass by pass, with quartiles and the number of rounds. Measure your own machine:
+[bench/README.md](../../bench/README.md); with nothing but the wheel, `instep bench`.
 """
 
 HOW = """## How it is measured
@@ -45,8 +45,9 @@ HOW = """## How it is measured
 - **The memory limit** is a loop over streams of the same bytes (Adam: four read, three written) that computes next to
   nothing. It has a turn on one thread, on all with a fixed share each, and on all by chunks; the way that is fastest
   counts. Its streams are arrays of all parameters; with *same arrays* they are the model's own parameters and
-  gradients, many and where NumPy has put them, and in the loop those of the loop, just read and written by NumPy.
-- **Heats.** Contestants that don't fit memory together are split; instep and the memory limit are in every heat. Times
+  gradients, where NumPy has put them, and the states of an optimizer. In the loop these are the loop's arrays, which
+  NumPy has just read or written; there it takes part on all threads and on one, and the better of both counts.
+- **Heats.** Contestants that don't fit memory together are split; instep and the memory limits are in every heat. Times
   of different heats are not the same minute's: only ratios compare.
 - **Other arrays.** Where arrays come to lie in memory can matter as long as they live. In each heat all get theirs
   anew, and where a step over 10 million parameters or more needs no heats, three times, each time in another order.
@@ -63,7 +64,10 @@ HOW = """## How it is measured
 def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     machine, pieces = results.machine, results.together
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}"
-    sections = [HEAD, _setting(results, pieces), HOW, _to_reach(verdicts)]
+    head = HEAD.format(
+        machine=f"{machine['cpu']}, {machine['cores']} cores", command=_command(folder)
+    )
+    sections = [head, _setting(results, pieces), HOW, _to_reach(verdicts)]
     if any(name.startswith("step/") for name in pieces):
         pictures.steps(folder / STEPS, pieces, where)
         sections += [_steps(pieces), _others(pieces), _not_winning(pieces)]
@@ -74,6 +78,14 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
         sections.append(_scaling(pieces))
     sections += [text for text in (_extras(pieces), _rest(pieces)) if text]
     (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def _command(folder: Path) -> str:
+    """What makes the page; to measure into another page's folder would replace that."""
+    root = Path(__file__).parents[1]
+    where = folder.resolve()
+    where = where.relative_to(root) if where.is_relative_to(root) else where
+    return f"python bench/report.py --all --folder {where.as_posix()}"
 
 
 def _setting(results: Results, pieces: Pieces) -> str:
@@ -113,9 +125,9 @@ def _to_reach(verdicts: Sequence[Verdict]) -> str:
     rows = [COLUMNS, *(verdict.cells() for verdict in verdicts)]
     return (
         "## What was to be reached\n\nWritten down before it was measured. Against a peer: its time by instep's. "
-        "Measured: the median over the passes; by pass: the least and the most of them. At best: the same figure, in "
-        "the same turns, for a step that takes as long as moving its bytes does (the memory limit; beside that itself, "
-        "and in the loop, the one of the same arrays) or, beside NumPy's in the loop, no time at all.\n\n"
+        "Measured: the median over the passes; by pass: the least and the most of them. At best: about the same figure "
+        "for a step that takes as long as moving its bytes does (the memory limit; beside that itself, and in the "
+        "loop, the one of the same arrays) or, beside NumPy's in the loop, no time at all.\n\n"
         f"{markdown_table(rows)}\n"
     )
 
@@ -180,9 +192,8 @@ def _not_winning(pieces: Pieces) -> str:
     table = markdown_table(rows) if len(rows) > 1 else "Nowhere in the rows above."
     return (
         f"## Where instep does not win\n\n{table}\n\nOut of cache a step waits for memory as long as its arithmetic "
-        "keeps up: the columns of the memory limit say how near it comes. Of many arrays, on small pages, each is a "
-        "start anew. On a step alone, threads that spin are awake when it begins; instep's have to be woken, which a "
-        "training loop repays (below).\n"
+        "keeps up: the columns of the memory limit say how near it comes. On a step alone, threads that spin are "
+        "awake when it begins; instep's have to be woken, which a training loop repays (below).\n"
     )
 
 

@@ -5,8 +5,7 @@
     python bench/report.py                       page and pictures of what is there
 
 All pieces are measured in several passes (results.py). Every finished piece is kept at once, so that an interrupted run
-goes on where it was. Results are of one build on one machine: where the machine or the installed instep is another,
-they start afresh.
+goes on where it was. Results are of one build on one machine: to those of another nothing is added.
 """
 
 from __future__ import annotations
@@ -115,9 +114,14 @@ def main() -> int:
             parser.error(f"piece {name!r} is not known; one of {', '.join(PIECES)} is wanted")
     if arguments.passes is not None and not (arguments.all and arguments.passes >= 1):
         parser.error("--passes goes with --all, and 1 or more are wanted")
-    results = Results(arguments.folder, describe())
+    machine = describe()
+    results = Results(arguments.folder, machine)
     if arguments.all and arguments.again:
-        results.pieces.clear()
+        results.start_afresh(machine)
+    if (arguments.all or arguments.pieces) and not results.is_of(machine):
+        parser.error(
+            f"{results.path} is of another machine or build; --all --again replaces it, --folder writes elsewhere"
+        )
     passes = (arguments.passes or PASSES) if arguments.all else 0
     left = measure(results, plan(results, arguments.pieces, passes), arguments.limit)
     if left:

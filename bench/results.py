@@ -18,7 +18,10 @@ Pieces = Mapping[str, Any]  # what one pass has found, by the piece's name
 
 
 class Results:
-    """The file of results: the machine, and by piece what was measured and when, pass after pass."""
+    """The file of results: the machine, and by piece what was measured and when, pass after pass.
+
+    Where there are some of another machine or build, they are these: `is_of` says so, and `start_afresh` drops them.
+    """
 
     def __init__(self, folder: Path, machine: dict[str, Any]) -> None:
         self.path = folder / "results.json"
@@ -26,8 +29,13 @@ class Results:
         self.machine = machine
         if self.path.exists():
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if kept["machine"] == machine:
-                self.pieces = kept["pieces"]
+            self.machine, self.pieces = kept["machine"], kept["pieces"]
+
+    def is_of(self, machine: dict[str, Any]) -> bool:
+        return self.machine == machine
+
+    def start_afresh(self, machine: dict[str, Any]) -> None:
+        self.machine, self.pieces = machine, {}
 
     def times(self, name: str) -> int:
         """How often the piece has been measured."""

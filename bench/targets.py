@@ -19,8 +19,8 @@ class Target(NamedTuple):
     at_least: bool
     unit: str
     measure: Callable[[Pieces], float]  # KeyError: that piece, or a peer in it, is missing
-    # The same for a step that takes as long as moving its bytes does or, beside NumPy's in the loop, no time at all: no
-    # step can do better.
+    # About the same for a step that takes as long as moving its bytes does or, beside NumPy's in the loop, no time at
+    # all: more is not to be had by a better step.
     at_best: Callable[[Pieces], float] | None = None
 
 

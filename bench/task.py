@@ -94,7 +94,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
-def streams(passes: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
+def in_streams(passes: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
     """Bytes of an element of one stream, and the passes in such streams: as few and as wide as their bytes allow."""
     width = math.gcd(*(count for one in passes for count in one))
     return width, [(read // width, written // width) for read, written in passes]

@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_bytes_of_a_step(
     settings: dict[str, Any], passes: list[Any], width: int, streams: list[Any]
 ) -> None:
     assert task.Task("tiny", **settings).passes == passes
-    assert task.streams(passes) == (width, streams)
+    assert task.in_streams(passes) == (width, streams)
 
 
 # --- Turns
@@ -180,7 +181,7 @@ def test_ratio_pairs_the_times_of_a_round() -> None:
 
 
 def entries(*sizes: int) -> list[Any]:
-    names = ["instep", "memory limit", *"abcdefgh"]
+    names = ["instep", "memory limit", "memory limit, same arrays", *"abcdefgh"]
     return [
         harness.Entry(name, name, task.Task(str(size)))
         for name, size in zip(names, sizes, strict=False)
@@ -189,15 +190,15 @@ def entries(*sizes: int) -> list[Any]:
 
 def test_heats_hold_no_more_than_fits_and_always_instep() -> None:
     def split(memory: int) -> list[list[str]]:
-        found = harness.heats(entries(1, 1, 1, 1, 1), memory * 16)
+        found = harness.heats(entries(1, 1, 1, 1, 1, 1), memory * 16)
         return [[entry.label for entry in heat] for heat in found]
 
-    ours = ["instep", "memory limit"]
-    assert split(5) == [[*ours, "a", "b", "c"]]
-    assert split(4) == [[*ours, "a", "b"], [*ours, "c"]]
+    ours = ["instep", "memory limit", "memory limit, same arrays"]
+    assert split(6) == [[*ours, "a", "b", "c"]]
+    assert split(5) == [[*ours, "a", "b"], [*ours, "c"]]
     assert split(1) == [[*ours, "a"], [*ours, "b"], [*ours, "c"]]
-    turned = [*entries(1, 1, 1, 1)[2:], *entries(1, 1)]
-    assert list(harness.heats(turned, 5 * 16)) == [turned]
+    turned = [*entries(1, 1, 1, 1, 1)[3:], *entries(1, 1, 1)]
+    assert list(harness.heats(turned, 6 * 16)) == [turned]
 
 
 def test_a_comparison_takes_medians_and_pairs() -> None:
@@ -331,37 +332,41 @@ def test_peers_take_the_same_step(package: str) -> None:
 
 
 def test_the_limit_of_the_same_arrays_goes_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through all of them, in the order that is written first, and changes none."""
+    """Through all of them, states as an optimizer lays them, and changes none."""
     peers = importlib.import_module("peers")
     core = importlib.import_module("instep._core")
-    calls = []
-    through = core.memory_limit
+    made = []
+    through = core.make_memory_traffic
 
-    def record(pieces: list[list[np.ndarray]], read: int, written: int, *more: int) -> int:
-        calls.append(([list(piece) for piece in pieces], read, written))
-        seen: int = through(pieces, read, written, *more)
-        return seen
+    def record(pieces: list[list[np.ndarray]], passes: Any, *more: Any) -> Any:
+        made.append((pieces, list(passes)))
+        return through(pieces, passes, *more)
 
-    monkeypatch.setattr(core, "memory_limit", record)
-    asked = task.Task("tiny", rule="Adam")
-    params, grads, others = (workloads.filled(asked.shapes, "float32", k) for k in range(3))
-    before = [array.copy() for array in (*params, *grads, *others)]
+    monkeypatch.setattr(core, "make_memory_traffic", record)
+    asked = task.Task("mlp", clip_norm=1.0)
+    params, grads = (workloads.filled(asked.shapes, "float32", k) for k in range(2))
+    before = [array.copy() for array in (*params, *grads)]
     contestant = peers.PEERS["memory limit, same arrays"].start(asked, params)
-    for gradients in (grads, others):
-        contestant.call(gradients)()
-        pieces, read, written = calls.pop()
-        assert (read, written) == (4, 3)
-        for piece, param, grad in zip(pieces, params, gradients, strict=True):
-            assert piece[0] is param
-            assert piece[3] is grad
-            assert [array.nbytes for array in piece] == [param.nbytes] * 4
-        states = [array for piece in pieces for array in piece[1:3]]
-        assert {array.ctypes.data % 64 for array in states} == {0}
-        assert not any(
-            np.shares_memory(a, b) for k, a in enumerate(states) for b in states[k + 1 :]
-        )
-    assert all(map(np.array_equal, before, (*params, *grads, *others)))
+    ((pieces, passes),) = made
+    assert passes == [(1, 0), (4, 3)]
+    assert all(piece[0] is param for piece, param in zip(pieces, params, strict=True))
+    optimizer = instep.Adam([param.copy() for param in params])
+    for piece, states in zip(pieces, optimizer.state.values(), strict=True):
+        assert len(piece) == 4
+        laid = [state.ctypes.data % 4096 for state in states.values()]
+        assert [array.ctypes.data % 4096 for array in piece[1:3]] == laid
     assert all(mine is given for mine, given in zip(contestant.params(), params, strict=True))
+
+    def move(gradients: list[np.ndarray]) -> None:
+        contestant.call(gradients)()
+        contestant.call(gradients).turn(1e-6)
+
+    move(grads)
+    assert all(map(np.array_equal, before, (*params, *grads)))
+    # In a loop the next gradients take the place of these.
+    alive = [weakref.ref(grad) for grad in grads]
+    grads.clear()
+    assert not any(reference() is not None for reference in alive)
     mixed = task.Task("tiny", state_dtype="bfloat16")
     with pytest.raises(ValueError, match="states of another width"):
         peers.PEERS["memory limit, same arrays"].start(mixed, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from functools import reduce
 from operator import xor
 from typing import Any
@@ -41,7 +42,8 @@ def test_the_limit_reads_all_and_writes_some(sizes: list[int], threads: int, fli
             ]
             rooms = [[within(values) for values in piece] for piece in before]
             pieces = [[array for array, _ in piece] for piece in rooms]
-            seen = _core.memory_limit(pieces, read, written, threads, 4096, flip=flip)
+            traffic = _core.make_memory_traffic(pieces, [(read, written)])
+            seen = traffic.move(threads, 4096, flip=flip)
             kept = [values for piece in before for values in piece[written:]]
             assert seen == reduce(xor, (int(np.bitwise_xor.reduce(values)) for values in kept), 0)
             for values, room in zip(before, rooms, strict=True):
@@ -62,7 +64,7 @@ def test_the_limit_writes_a_copy(counts: list[int], threads: int, written: int) 
         [*(array.copy() for array in arrays), copy]
         for arrays, (copy, _) in zip(before, copies, strict=True)
     ]
-    _core.memory_limit(pieces, 4, written, threads, 4096, copied=True, flip=1)
+    _core.make_memory_traffic(pieces, [(4, written)], copied=True).move(threads, 4096, flip=1)
     for arrays, piece, (copy, room) in zip(before, pieces, copies, strict=True):
         assert not copy.any()
         assert untouched(room)
@@ -83,14 +85,14 @@ APART = np.zeros(16)
 @pytest.mark.parametrize(
     ("arrays", "written", "error", "complaint"),
     [
-        ([], 0, ValueError, "read is 0; 1 to 5 is wanted"),
-        ([np.zeros(1)] * 6, 0, ValueError, "read is 6; 1 to 5 is wanted"),
-        ([np.zeros(8)], 2, ValueError, "written is 2; 0 to what is read is wanted"),
-        ([np.zeros(8)], -1, ValueError, "written is -1; 0 to what is read is wanted"),
+        ([], 0, ValueError, "read of pass 1 is 0; 1 to 5 is wanted"),
+        ([np.zeros(1)] * 6, 0, ValueError, "read of pass 1 is 6; 1 to 5 is wanted"),
+        ([np.zeros(8)], 2, ValueError, "written of pass 1 is 2; 0 to what is read is wanted"),
+        ([np.zeros(8)], -1, ValueError, "written of pass 1 is -1; 0 to what is read is wanted"),
         ([[1.0]], 0, TypeError, "array 0 of piece 1 is no NumPy array; one is wanted"),
         ([np.zeros(16)[::2]], 0, ValueError, "array 0 of piece 1 is not C-contiguous"),
         ([np.zeros(24, "u1")[1:17]], 0, ValueError, "array 0 of piece 1 is misaligned"),
-        ([read_only()], 1, ValueError, "array 0 of piece 1 is read-only; the first 1 are to be"),
+        ([read_only()], 1, ValueError, "array 0 of piece 1 is read-only; it is to be written"),
         ([np.zeros(8), np.zeros(9)], 0, ValueError, "array 1 of piece 1 has 72 bytes; the first"),
         ([np.zeros(8)] * 2, 0, ValueError, "array 1 of piece 1 shares memory with another one"),
         ([APART[:9], APART[7:]], 0, ValueError, "shares memory with another one"),
@@ -102,23 +104,30 @@ def test_the_limit_refuses(
 ) -> None:
     good = [np.zeros(8) for _ in arrays]
     with pytest.raises(error, match=complaint):
-        _core.memory_limit([good, arrays], len(arrays), written, 1, 4096)
+        _core.make_memory_traffic([good, arrays], [(1, 0), (len(arrays), written)])
 
 
 def test_the_limit_takes_arrays_that_touch() -> None:
-    assert _core.memory_limit([[APART[8:], APART[:8]]], 2, 1, 1, 4096) == 0
+    traffic = _core.make_memory_traffic([[APART[8:], APART[:8]]], [(2, 1)])
+    assert traffic.move(1, 4096) == 0
 
 
 @pytest.mark.parametrize(
     ("piece", "error", "complaint"),
     [
         ((np.zeros(8),), TypeError, "piece 0 is no list; one of arrays is wanted"),
-        ([np.zeros(8)], ValueError, "piece 0 has 1 arrays; at least 2 are wanted"),
+        ([np.zeros(8)], ValueError, "piece 0 has 1 arrays; 2 are wanted"),
+        ([np.zeros(8)] * 3, ValueError, "piece 0 has 3 arrays; 2 are wanted"),
     ],
 )
 def test_the_limit_refuses_a_piece(piece: Any, error: type[Exception], complaint: str) -> None:
     with pytest.raises(error, match=complaint):
-        _core.memory_limit([piece], 2, 0, 1, 4096)
+        _core.make_memory_traffic([piece], [(2, 0)])
+
+
+def test_the_limit_refuses_no_passes() -> None:
+    with pytest.raises(ValueError, match="there are no passes; at least one is wanted"):
+        _core.make_memory_traffic([], [])
 
 
 @pytest.mark.parametrize(
@@ -126,50 +135,111 @@ def test_the_limit_refuses_a_piece(piece: Any, error: type[Exception], complaint
     [
         (1.0, TypeError, "the copy of piece 0 is no NumPy array; one is wanted"),
         (read_only(), ValueError, "the copy of piece 0 is read-only; it is to be written"),
-        (np.zeros(7), ValueError, "the copy of piece 0 has 56 bytes; half of an array's 128 are"),
+        (np.zeros(7), ValueError, "the copy of piece 0 has 56 bytes; half of an array's, 64 are"),
     ],
 )
 def test_the_limit_refuses_a_copy(copy: Any, error: type[Exception], complaint: str) -> None:
     arrays = [np.zeros(16), np.zeros(16)]
     with pytest.raises(error, match=complaint):
-        _core.memory_limit([[*arrays, copy]], 2, 1, 1, 4096, copied=True)
+        _core.make_memory_traffic([[*arrays, copy]], [(2, 1)], copied=True)
     with pytest.raises(ValueError, match="the copy of piece 0 shares memory with another one"):
-        _core.memory_limit([[*arrays, arrays[1][:8]]], 2, 1, 1, 4096, copied=True)
-    with pytest.raises(ValueError, match="piece 0 has 2 arrays; at least 3 are wanted"):
-        _core.memory_limit([arrays], 2, 1, 1, 4096, copied=True)
+        _core.make_memory_traffic([[*arrays, arrays[1][:8]]], [(2, 1)], copied=True)
+    with pytest.raises(ValueError, match="piece 0 has 2 arrays; 3 are wanted"):
+        _core.make_memory_traffic([arrays], [(2, 1)], copied=True)
 
 
 @pytest.mark.parametrize(("threads", "chunk"), [(0, 64), (-1, 64), (1, 0)])
 def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> None:
+    traffic = _core.make_memory_traffic([[np.zeros(8)]], [(1, 0)])
     with pytest.raises(ValueError, match="at least 1 is wanted"):
-        _core.memory_limit([[np.zeros(8)]], 1, 0, threads, chunk)
+        traffic.move(threads, chunk)
 
 
-def test_the_limit_of_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int, bool]] = []
+def test_a_pass_reads_the_last_streams_besides_what_it_writes() -> None:
+    """The norm of a gradient, which lies last, and a copy that the last pass alone writes."""
+    values = np.arange(1, 41, dtype=np.uint64)
+    piece = [np.full(40, k, np.uint64) for k in (64, 65, 66)] + [values, np.ones(20, np.uint64)]
+    seen = {
+        passes: _core.make_memory_traffic([list(piece[:4])], list(passes)).move(1, 64)
+        for passes in [((1, 0), (4, 4)), ((1, 0), (4, 3)), ((2, 1), (4, 4)), ((2, 0), (4, 4))]
+    }
+    last = int(np.bitwise_xor.reduce(values))
+    assert last == 40  # of 1 to 40
+    # Forty equal words come to nothing.
+    assert list(seen.values()) == [last, 2 * last, last, last]
+    values[0] += 1
+    traffic = _core.make_memory_traffic([piece], [(4, 4), (1, 0)], copied=True)
+    assert traffic.move(1, 64, flip=1) == int(np.bitwise_xor.reduce(values) & np.uint64(255))
+    assert not piece[4].any()
+    assert piece[0][0] == 64 ^ 0x0101010101010101
 
-    def record(
-        pieces: list[list[np.ndarray]],
-        read: int,
-        written: int,
-        threads: int,
-        chunk: int,
-        copied: bool = False,
-    ) -> None:
+
+def test_gradients_stand_for_the_last_stream_and_are_not_kept() -> None:
+    pieces = [[np.zeros(n, np.uint8) for _ in range(3)] for n in (8, 100)]
+    traffic = _core.make_memory_traffic(pieces, [(1, 0), (3, 2)])
+    assert traffic.move(2, 64) == 0
+    gradients = [np.full(8, 0, np.uint8), np.full(100, 0, np.uint8)]
+    gradients[0][7], gradients[1][99] = 3, 4
+    assert traffic.move(2, 64, gradients) == 2 * (3 ^ 4)
+    assert traffic.move(2, 64) == 0
+    alive = weakref.ref(gradients[1])
+    del gradients
+    assert alive() is None
+
+
+@pytest.mark.parametrize(
+    ("gradients", "error", "complaint"),
+    [
+        ((np.zeros(8),), TypeError, "the gradients are no list; one is wanted"),
+        ([], ValueError, "there are 0 gradients; one for each of 1 pieces is wanted"),
+        ([1.0], TypeError, "the gradient of piece 0 is no NumPy array"),
+        ([np.zeros(16)[::2]], ValueError, "the gradient of piece 0 is not C-contiguous"),
+        ([np.zeros(9)], ValueError, "the gradient of piece 0 has 72 bytes; the other arrays' 64"),
+        ([APART[:8]], ValueError, "the gradient of piece 0 shares memory with another one"),
+    ],
+)
+def test_the_limit_refuses_gradients(
+    gradients: Any, error: type[Exception], complaint: str
+) -> None:
+    traffic = _core.make_memory_traffic([[APART[:8], np.zeros(8)]], [(2, 1)])
+    with pytest.raises(error, match=complaint):
+        traffic.move(1, 64, gradients)
+
+
+def test_the_limit_refuses_read_only_gradients_where_they_are_written() -> None:
+    for written, refused in ((0, False), (1, True)):
+        traffic = _core.make_memory_traffic([[np.zeros(8)]], [(1, written)])
+        if refused:
+            with pytest.raises(ValueError, match="the gradient of piece 0 is read-only"):
+                traffic.move(1, 64, [read_only()])
+        else:
+            traffic.move(1, 64, [read_only()])
+
+
+def test_the_limit_hands_passes_and_pieces_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[tuple[int, int]], bool]] = []
+
+    def make(pieces: list[list[np.ndarray]], passes: list[tuple[int, int]], copied: bool) -> Any:
         (piece,) = pieces
         places = [9 * 64 * k for k in range(len(piece))]
         assert [array.ctypes.data % 4096 for array in piece] == places
-        assert len(piece) >= read + copied
-        assert all(array.nbytes == 1000 for array in piece[:read])
-        assert not copied or piece[-1].nbytes == 500
-        asked.append((read, written, copied))
+        count = max(read for read, _ in passes)
+        assert [array.nbytes for array in piece] == [1000] * count + [500] * copied
+        asked.append((passes, copied))
+        return through(pieces, passes, copied)
 
-    monkeypatch.setattr(limit._core, "memory_limit", record)
+    through = _core.make_memory_traffic
+    monkeypatch.setattr(limit._core, "make_memory_traffic", make)
     plain, copying = [(1, 0), (4, 3)], [(1, 0), (5, 4)]
-    limit.MemoryLimit(plain, [limit.streams(plain, 1000)], threads=2)()
-    piece = limit.streams(copying, 1000, copied=True)
+    limit.MemoryLimit(plain, [limit.stream_arrays(plain, 1000)], threads=2)()
+    piece = limit.stream_arrays(copying, 1000, copied=True)
     limit.MemoryLimit(copying, [piece], threads=2, copied=True)()
-    assert asked == [(1, 0, False), (4, 3, False), (1, 0, False), (5, 4, True)]
+    assert asked == [(plain, False), (copying, True)]
+
+
+def test_a_limit_of_no_arrays_is_refused() -> None:
+    with pytest.raises(ValueError, match="piece 0 has 0 arrays; 4 are wanted"):
+        limit.MemoryLimit([(1, 0), (4, 3)], [[]], threads=2)
 
 
 def test_the_limit_is_the_way_that_has_been_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,12 +252,14 @@ def test_the_limit_is_the_way_that_has_been_fastest(monkeypatch: pytest.MonkeyPa
 
     def pace(way: Any, seconds: float) -> float:
         assert seconds == 0.5
-        return next(turns[way.args[3:]])
+        assert way.args[2] is gradients
+        return next(turns[way.args[:2]])
 
     monkeypatch.setattr(limit, "pace", pace)
-    pieces = [limit.streams([(4, 3)], size) for size in (3_000_000, 1_000_000)]
+    pieces = [limit.stream_arrays([(4, 3)], size) for size in (3_000_000, 1_000_000)]
+    gradients = [piece[3].copy() for piece in pieces]
     contestant = limit.MemoryLimit([(4, 3)], pieces, threads=2)
-    assert [contestant.turn(0.5) for _ in range(5)] == [3.0, 4.5, 4.0, 4.0, 2.0]
+    assert [contestant.turn(0.5, gradients) for _ in range(5)] == [3.0, 4.5, 4.0, 4.0, 2.0]
     assert all(next(turn, None) is None for turn in turns.values())
 
 

@@ -149,7 +149,12 @@ def test_results_of_another_build_are_not_gone_on_with(tmp_path: Path) -> None:
     assert again.times("call") == 2
     assert again.times("loop/64") == 0
     assert len(again.whens) == 3
-    assert results.Results(tmp_path, {"build": "b"}).passes == []
+    assert again.is_of({"build": "a"})
+    other = results.Results(tmp_path, {"build": "b"})
+    assert not other.is_of({"build": "b"})
+    other.start_afresh({"build": "b"})
+    assert other.is_of({"build": "b"})
+    assert other.passes == []
 
 
 @pytest.mark.parametrize(

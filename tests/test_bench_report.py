@@ -70,7 +70,7 @@ def test_every_target_finds_its_figures(pieces: dict[str, Any]) -> None:
     assert at_best["wheel"] is None
     # The limit itself has one that goes through the same arrays; in the loop the quicker of two.
     assert at_best["gpt2, Adam, of the memory limit"] == 0.5
-    pieces["loop/64"]["contestants"]["memory limit, 1 thread"]["by instep"] = 0.75
+    pieces["loop/64"]["contestants"]["memory limit, same arrays, 1 thread"]["by instep"] = 0.75
     pieces["loop/64"]["contestants"]["no step"]["by instep"] = 0.5
     at_best = {verdict.target.what: verdict.at_best for verdict in targets.judge([pieces])}
     assert at_best["loop, batch 64: an iteration / without a step"] == 1.5
@@ -119,6 +119,8 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     assert "| measured | 2 passes, 2026-01-01 00:00 UTC |" in text
     assert machine["cpu"] in text
     assert "1,000 parameters: bytes moved" in text
+    assert text.startswith(f"# Benchmarks: {machine['cpu']}, {machine['cores']} cores\n")
+    assert f"`python bench/report.py --all --folder {tmp_path.as_posix()}`" in text
     for row in rows.ROWS:
         assert f"| {row} |" in text
     for picture in (page.STEPS, page.GROWTH):
@@ -145,6 +147,41 @@ def test_a_report_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.measure(found, report.plan(found, [], passes=2), limit=60.0) == []
     assert log == ["c", "a", "c"]
     assert report.plan(found, [], passes=2) == []
+
+
+def test_the_command_of_the_documentation_names_its_folder() -> None:
+    where = page._command(Path("docs") / "benchmarks")
+    assert where == "python bench/report.py --all --folder docs/benchmarks"
+
+
+def test_results_of_another_machine_are_kept(
+    tmp_path: Path,
+    pieces: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = importlib.import_module("machine").describe()
+    theirs = results.Results(tmp_path, machine | {"cpu": "another"})
+    theirs.add("call", pieces["call"], ["call"])
+    before = theirs.path.read_bytes()
+    monkeypatch.setattr(report, "PIECES", {"call": lambda _: pieces["call"]})
+    folder = ["report.py", "--folder", str(tmp_path)]
+    for arguments in (["--all"], ["call"], ["--all", "--passes", "1"]):
+        monkeypatch.setattr(sys, "argv", [*folder, *arguments])
+        with pytest.raises(SystemExit):
+            report.main()
+        assert (
+            "is of another machine or build; --all --again replaces it" in capsys.readouterr().err
+        )
+        assert theirs.path.read_bytes() == before
+    # Page and pictures can be made of them anywhere.
+    monkeypatch.setattr(sys, "argv", folder)
+    assert report.main() == 0
+    assert (tmp_path / "README.md").read_text("utf-8").startswith("# Benchmarks: another, ")
+    assert theirs.path.read_bytes() == before
+    monkeypatch.setattr(sys, "argv", [*folder, "--all", "--again", "--passes", "1"])
+    assert report.main() == 0
+    assert results.Results(tmp_path, {}).machine == machine
 
 
 def test_the_command_measures_so_many_passes(

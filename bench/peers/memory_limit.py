@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 import instep
 from instep.bench import limit
 from peers import Arrays
-from task import Task, cores, streams
-
-LINE = 64  # bytes of the caches
+from peers.with_instep import Instep
+from task import Task, cores, in_streams
 
 
 def versions() -> dict[str, str]:
@@ -23,48 +23,54 @@ class MemoryLimit:
 
     def __init__(self, task: Task, params: Arrays) -> None:
         del params
-        width, passes = streams(task.passes)
-        piece = limit.streams(passes, width * task.elements)
-        self._call = limit.MemoryLimit(passes, [piece], task.threads or cores())
+        width, passes = in_streams(task.passes)
+        arrays = limit.stream_arrays(passes, width * task.elements)
+        self._limit = limit.MemoryLimit(passes, [arrays], task.threads or cores())
 
     def call(self, grads: Arrays) -> Callable[[], object]:
         del grads
-        return self._call
+        return self._limit
 
     def params(self) -> list[np.ndarray]:
         return []
 
 
 class SameArrays:
-    """Over the arrays that a step goes through: the task's parameters and gradients, and states as instep lays them.
+    """Over the arrays that a step goes through: the task's parameters and gradients, and an optimizer's states.
 
     None of them changes, so that a training loop with it goes on computing with numbers as usual.
     """
 
     def __init__(self, task: Task, params: Arrays) -> None:
-        param, state = task.stored
-        if param != state:
+        if len(set(task.stored)) > 1:
             raise ValueError(
                 "states of another width than the parameters' are no streams like theirs"
             )
-        width, passes = streams(task.passes)
-        assert width == param
-        self._params = list(params)
-        self._pieces = [[param] for param in self._params]
-        lengths = [-(-param.nbytes // LINE) * LINE for param in self._params]
-        for place in range(1, 1 + task.states):
-            whole = limit.stream(sum(lengths), place)
-            states = np.split(whole, np.cumsum(lengths)[:-1])
-            for piece, array in zip(self._pieces, states, strict=True):
-                piece.append(array[: piece[0].nbytes])
-        for piece in self._pieces:
-            piece.append(piece[0])  # the gradient's place, until there is one
-        self._call = limit.MemoryLimit(passes, self._pieces, task.threads or cores())
+        ours = Instep(task, params)
+        self._params = ours.params()
+        _, passes = in_streams(task.passes)
+        pieces = [
+            # For the gradient's place there are no bytes yet, only room that nobody touches.
+            [param, *states.values(), np.empty_like(param)]
+            for param, states in zip(self._params, ours.states(), strict=True)
+        ]
+        self._limit = limit.MemoryLimit(passes, pieces, task.threads or cores())
 
     def call(self, grads: Arrays) -> Callable[[], object]:
-        for piece, grad in zip(self._pieces, grads, strict=True):
-            piece[-1] = grad
-        return self._call
+        return _Move(self._limit, list(grads))
 
     def params(self) -> list[np.ndarray]:
         return self._params
+
+
+class _Move(NamedTuple):
+    """The limit with these gradients, which live no longer than this: in a loop NumPy puts the next in their place."""
+
+    limit: limit.MemoryLimit
+    grads: list[np.ndarray]
+
+    def __call__(self) -> None:
+        self.limit(self.grads)
+
+    def turn(self, seconds: float) -> float:
+        return self.limit.turn(seconds, self.grads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,14 @@ class Instep:
         if task.clip_norm is not None:
             more["clip_norm"] = task.clip_norm
         self._params = list(params)
-        self._step = getattr(instep, task.rule)(self._params, lr=1e-3, **more).step
+        self._optimizer = getattr(instep, task.rule)(self._params, lr=1e-3, **more)
 
     def call(self, grads: Arrays) -> Callable[[], object]:
-        return partial(self._step, grads)
+        return partial(self._optimizer.step, grads)
 
     def params(self) -> list[np.ndarray]:
         return self._params
+
+    def states(self) -> list[Mapping[str, np.ndarray]]:
+        """Each parameter's, by name."""
+        return list(self._optimizer.state.values())

@@ -1,14 +1,10 @@
 #include "python/measurement.hpp"
 
-#include <pybind11/numpy.h>
-
-#include <cstdint>
+#include <algorithm>
 #include <string>
-#include <vector>
 
 #include "python/buffers.hpp"
 #include "python/gil.hpp"
-#include "runtime/memory_limit.hpp"
 
 namespace instep {
 
@@ -16,85 +12,151 @@ namespace py = pybind11;
 
 namespace {
 
-// Arrays of one piece, each checked as it is added.
-class Arrays {
-public:
-    // The array's first element; `writeable`, where it has to be, says so in the words of the error.
-    char* add(py::handle item, const std::string& who, const char* writeable) {
-        if (!py::isinstance<py::array>(item)) throw py::type_error(who + " is no NumPy array; one is wanted");
-        auto array = py::reinterpret_borrow<py::array>(item);
-        if ((array.flags() & py::array::c_style) == 0)
-            throw py::value_error(who + " is not C-contiguous; an array without gaps is wanted");
-        if (reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(std::uint64_t) != 0)
-            throw py::value_error(who + " is misaligned; an array that begins on a multiple of 8 bytes is wanted");
-        if (writeable != nullptr && !array.writeable()) throw py::value_error(who + " is read-only; " + writeable);
-        char* const begin = ArrayFields(array.ptr()).data;
-        for (const py::array& other : held_) {  // dense: they share what their ranges do
-            const char* const its = ArrayFields(other.ptr()).data;
-            if (begin < its + other.nbytes() && its < begin + array.nbytes())
-                throw py::value_error(who + " shares memory with another one");
-        }
-        held_.push_back(array);
-        return begin;
-    }
-    std::int64_t last_bytes() const { return held_.back().nbytes(); }
+constexpr const char* gradient = "gradient";
+constexpr const char* copy = "copy";
 
-private:
-    std::vector<py::array> held_;
+// An array by its piece and its place there, or by a word; made into words where there is an error alone.
+struct Name {
+    std::size_t piece;
+    std::size_t place;
+    const char* word = nullptr;
+
+    std::string operator()() const {
+        const std::string what = word != nullptr ? std::string("the ") + word : "array " + std::to_string(place);
+        return what + " of piece " + std::to_string(piece);
+    }
 };
 
-struct Wanted {
-    int read, written;
-    bool copied;
-    std::string to_write;
-};
+py::array dense(py::handle item, const Name& name) {
+    if (!py::isinstance<py::array>(item)) throw py::type_error(name() + " is no NumPy array; one is wanted");
+    auto array = py::reinterpret_borrow<py::array>(item);
+    if ((array.flags() & py::array::c_style) == 0)
+        throw py::value_error(name() + " is not C-contiguous; an array without gaps is wanted");
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % sizeof(std::uint64_t) != 0)
+        throw py::value_error(name() + " is misaligned; an array that begins on a multiple of 8 bytes is wanted");
+    return array;
+}
 
-// Adds the arrays of one piece to those that are held for the call.
-Streams streams_of(py::handle item, const Wanted& wanted, const std::string& piece, std::vector<Arrays>& held) {
-    if (!py::isinstance<py::list>(item)) throw py::type_error(piece + " is no list; one of arrays is wanted");
-    const auto arrays = py::reinterpret_borrow<py::list>(item);
-    const auto least = static_cast<std::size_t>(wanted.read) + (wanted.copied ? 1 : 0);
-    if (arrays.size() < least)
-        throw py::value_error(piece + " has " + std::to_string(arrays.size()) + " arrays; at least " +
-                              std::to_string(least) + " are wanted");
-    Streams streams;
-    Arrays& kept = held.emplace_back();
-    for (int k = 0; k < wanted.read; ++k) {
-        const auto place = static_cast<std::size_t>(k);
-        const std::string who = "array " + std::to_string(k) + " of " + piece;
-        streams.data[place] = kept.add(arrays[place], who, k < wanted.written ? wanted.to_write.c_str() : nullptr);
-        if (k == 0) streams.bytes = kept.last_bytes();
-        if (kept.last_bytes() != streams.bytes)
-            throw py::value_error(who + " has " + std::to_string(kept.last_bytes()) + " bytes; the first one's " +
-                                  std::to_string(streams.bytes) + " are wanted");
+char* begin_of(const py::array& array) { return ArrayFields(array.ptr()).data; }
+
+// Throws if the array shares memory with one of the others: dense, they share what their ranges do.
+template <class Iterator>
+void check_apart(const py::array& array, Iterator others, Iterator end, const Name& name) {
+    const char* const begin = begin_of(array);
+    for (; others != end; ++others) {
+        const char* const its = begin_of(*others);
+        if (begin < its + others->nbytes() && its < begin + array.nbytes())
+            throw py::value_error(name() + " shares memory with another one");
     }
-    if (!wanted.copied) return streams;
-    const std::string who = "the copy of " + piece;
-    streams.copy = kept.add(arrays[arrays.size() - 1], who, "it is to be written");
-    if (kept.last_bytes() != streams.bytes / 2)
-        throw py::value_error(who + " has " + std::to_string(kept.last_bytes()) + " bytes; half of an array's " +
-                              std::to_string(streams.bytes) + " are wanted");
-    return streams;
+}
+
+void check_bytes(const py::array& array, py::ssize_t wanted, const char* of_what, const Name& name) {
+    if (array.nbytes() != wanted)
+        throw py::value_error(name() + " has " + std::to_string(array.nbytes()) + " bytes; " + of_what + " " +
+                              std::to_string(wanted) + " are wanted");
+}
+
+void check_writeable(const py::array& array, const Name& name) {
+    if (!array.writeable()) throw py::value_error(name() + " is read-only; it is to be written");
+}
+
+// The arrays of a piece, the first `written` of which are to be written.
+std::vector<py::array> checked_piece(py::handle item, std::size_t piece, std::size_t streams, std::size_t written,
+                                     bool copied) {
+    const std::string who = "piece " + std::to_string(piece);
+    if (!py::isinstance<py::list>(item)) throw py::type_error(who + " is no list; one of arrays is wanted");
+    const auto items = py::reinterpret_borrow<py::list>(item);
+    if (items.size() != streams + (copied ? 1 : 0))
+        throw py::value_error(who + " has " + std::to_string(items.size()) + " arrays; " +
+                              std::to_string(streams + (copied ? 1 : 0)) + " are wanted");
+    std::vector<py::array> arrays;
+    for (std::size_t place = 0; place < items.size(); ++place) {
+        const bool is_copy = place == streams;
+        const Name name{piece, place, is_copy ? copy : nullptr};
+        py::array array = dense(items[place], name);
+        if (is_copy || place < written) check_writeable(array, name);
+        check_apart(array, arrays.begin(), arrays.end(), name);
+        if (is_copy)
+            check_bytes(array, arrays[0].nbytes() / 2, "half of an array's,", name);
+        else if (place > 0)
+            check_bytes(array, arrays[0].nbytes(), "the first one's", name);
+        arrays.push_back(std::move(array));
+    }
+    return arrays;
+}
+
+void check_pass(const std::pair<int, int>& pass, std::size_t number) {
+    const auto [read, written] = pass;
+    const std::string who = " of pass " + std::to_string(number) + " is ";
+    if (read < 1 || read > max_streams)
+        throw py::value_error("read" + who + std::to_string(read) + "; 1 to " + std::to_string(max_streams) +
+                              " is wanted");
+    if (written < 0 || written > read)
+        throw py::value_error("written" + who + std::to_string(written) + "; 0 to what is read is wanted");
 }
 
 }  // namespace
 
-int measure_memory_limit(const py::list& pieces, int read, int written, int threads, std::int64_t chunk, bool copied,
-                         std::uint8_t flip) {
-    if (read < 1 || read > max_streams)
-        throw py::value_error("read is " + std::to_string(read) + "; 1 to " + std::to_string(max_streams) +
-                              " is wanted");
-    if (written < 0 || written > read)
-        throw py::value_error("written is " + std::to_string(written) + "; 0 to what is read is wanted");
+MemoryTraffic::MemoryTraffic(const py::list& pieces, std::vector<std::pair<int, int>> passes, bool copied)
+    : passes_(std::move(passes)), copied_(copied) {
+    if (passes_.empty()) throw py::value_error("there are no passes; at least one is wanted");
+    for (std::size_t k = 0; k < passes_.size(); ++k) {
+        check_pass(passes_[k], k);
+        streams_ = std::max(streams_, static_cast<std::size_t>(passes_[k].first));
+        written_ = std::max(written_, static_cast<std::size_t>(passes_[k].second));
+    }
+    for (const py::handle piece : pieces)
+        pieces_.push_back(checked_piece(piece, pieces_.size(), streams_, written_, copied));
+}
+
+std::vector<py::array> MemoryTraffic::checked_gradients(const py::object& gradients) const {
+    if (!py::isinstance<py::list>(gradients)) throw py::type_error("the gradients are no list; one is wanted");
+    const auto items = py::reinterpret_borrow<py::list>(gradients);
+    if (items.size() != pieces_.size())
+        throw py::value_error("there are " + std::to_string(items.size()) + " gradients; one for each of " +
+                              std::to_string(pieces_.size()) + " pieces is wanted");
+    std::vector<py::array> found;
+    for (std::size_t k = 0; k < pieces_.size(); ++k) {
+        const std::vector<py::array>& arrays = pieces_[k];
+        const Name name{k, streams_ - 1, gradient};
+        py::array array = dense(items[k], name);
+        if (written_ == streams_) check_writeable(array, name);
+        check_bytes(array, arrays[0].nbytes(), "the other arrays'", name);
+        check_apart(array, arrays.begin(), arrays.begin() + static_cast<std::ptrdiff_t>(streams_) - 1, name);
+        found.push_back(std::move(array));
+    }
+    return found;
+}
+
+std::vector<Streams> MemoryTraffic::streams_of(std::size_t pass, const std::vector<py::array>& gradients) const {
+    const auto read = static_cast<std::size_t>(passes_[pass].first);
+    const auto written = static_cast<std::size_t>(passes_[pass].second);
+    const bool last_pass = pass + 1 == passes_.size();
+    std::vector<Streams> found(pieces_.size());
+    for (std::size_t k = 0; k < pieces_.size(); ++k) {
+        found[k].bytes = pieces_[k][0].nbytes();
+        for (std::size_t r = 0; r < read; ++r) {
+            const std::size_t place = r < written ? r : streams_ - read + r;
+            const bool replaced = place + 1 == streams_ && !gradients.empty();
+            found[k].data[r] = begin_of(replaced ? gradients[k] : pieces_[k][place]);
+        }
+        if (last_pass && copied_) found[k].copy = begin_of(pieces_[k].back());
+    }
+    return found;
+}
+
+int MemoryTraffic::move(int threads, std::int64_t chunk, const py::object& gradients, std::uint8_t flip) const {
     if (threads < 1) throw py::value_error("threads is " + std::to_string(threads) + "; at least 1 is wanted");
     if (chunk < 1) throw py::value_error("chunk is " + std::to_string(chunk) + "; at least 1 is wanted");
-    const Wanted wanted{read, written, copied, "the first " + std::to_string(written) + " are to be written"};
-    std::vector<Arrays> held;  // for as long as the pass takes, whatever becomes of the lists
-    std::vector<Streams> streams;
-    for (const py::handle piece : pieces)
-        streams.push_back(streams_of(piece, wanted, "piece " + std::to_string(streams.size()), held));
+    std::vector<py::array> held;  // for as long as it takes, whatever becomes of the list
+    if (!gradients.is_none()) held = checked_gradients(gradients);
+    std::vector<std::vector<Streams>> streams;
+    for (std::size_t pass = 0; pass < passes_.size(); ++pass) streams.push_back(streams_of(pass, held));
     const GilReleased released;
-    return memory_limit(streams, read, written, flip, threads, chunk);
+    unsigned sum = 0;
+    for (std::size_t pass = 0; pass < passes_.size(); ++pass)
+        sum += memory_limit(streams[pass], passes_[pass].first, passes_[pass].second, flip, threads, chunk);
+    return static_cast<int>(sum % 256);
 }
 
 }  // namespace instep

@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "python/introspection.hpp"
 #include "python/measurement.hpp"
@@ -75,6 +77,17 @@ PYBIND11_MODULE(_core, m) {
         .def_property_readonly("timed", &instep::Pace::timed, "Whether the next step is to be timed.");
     m.def("make_pace", [] { return instep::Pace(); });
 
+    py::class_<instep::MemoryTraffic>(m, "MemoryTraffic", py::is_final(), py::custom_type_setup(forbid_new),
+                                      "What a step reads and writes, without its arithmetic. For measurements.")
+        .def("move", &instep::MemoryTraffic::move, "threads"_a, "chunk"_a, "gradients"_a = py::none(), "flip"_a = 0,
+             "Goes through all arrays once, and leaves them as they were but for the bits of flip.");
+    m.def(
+        "make_memory_traffic",
+        [](const py::list& pieces, std::vector<std::pair<int, int>> passes, bool copied) {
+            return instep::MemoryTraffic(pieces, std::move(passes), copied);
+        },
+        "pieces"_a, "passes"_a, "copied"_a = false, "Checks the arrays of pieces, and keeps them.");
+
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 
     m.def("compiled_levels", &instep::compiled_level_names, "Instruction-set levels compiled in, best first.");
@@ -96,10 +109,6 @@ PYBIND11_MODULE(_core, m) {
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("counters", &instep::counters, "What has happened so far, for tests.");
-    m.def("memory_limit", &instep::measure_memory_limit, "pieces"_a, "read"_a, "written"_a, "threads"_a, "chunk"_a,
-          "copied"_a = false, "flip"_a = 0,
-          "Reads the first arrays of every piece and writes the first of these, as they were but for the bits of flip, "
-          "with next to no arithmetic, for measurements; the XOR of all bytes that were only read.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::start();

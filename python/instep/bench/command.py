@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instep import Adam
-from instep.bench.limit import MemoryLimit, streams
+from instep.bench.limit import MemoryLimit, stream_arrays
 from instep.bench.turns import keep_freed_memory, ratio, take_turns, turn_of
 from instep.bench.workloads import WORKLOADS, elements, filled, shapes_of
 from instep.configuration import config
@@ -99,7 +99,8 @@ def _measure(workload: str, seconds: float) -> _Result:
     }
     if 4 * 4 * size >= _LEAST_BYTES:
         passes = [(4, 3)]
-        calls["memory limit"] = MemoryLimit(passes, [streams(passes, 4 * size)], get_num_threads())
+        arrays = stream_arrays(passes, 4 * size)
+        calls["memory limit"] = MemoryLimit(passes, [arrays], get_num_threads())
     for call in calls.values():
         call()  # a first step allocates
     turns = {name: partial(turn_of(call), _TURN) for name, call in calls.items()}
