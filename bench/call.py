@@ -11,6 +11,7 @@ from functools import partial
 
 import instep
 from instep import schedules
+from package import arguments as allowed
 from package import turns, workloads
 from tables import duration, plain_table
 
@@ -37,7 +38,7 @@ def as_text(found: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of turns")
+    parser.add_argument("--seconds", type=allowed.seconds, default=5.0, help="of turns")
     print(as_text(measure(parser.parse_args().seconds)))
 
 

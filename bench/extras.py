@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from machine import describe
+from package import arguments as allowed
 from package import turns, workloads
 from tables import plain_table
 from task import numpy_dtype
@@ -111,8 +112,8 @@ def as_text(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--elements", type=int, default=20_000_000)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of turns")
+    parser.add_argument("--elements", type=allowed.count, default=20_000_000)
+    parser.add_argument("--seconds", type=allowed.seconds, default=30.0, help="of turns")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     found = measure(arguments.elements, arguments.seconds)

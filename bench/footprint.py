@@ -15,6 +15,7 @@ from functools import partial
 from importlib.metadata import files
 from pathlib import Path
 
+from package import arguments as allowed
 from package import turns
 from tables import duration
 
@@ -71,7 +72,7 @@ def as_text(found: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of turns")
+    parser.add_argument("--seconds", type=allowed.seconds, default=5.0, help="of turns")
     parser.add_argument(
         "--wheel", type=Path, help="a built wheel; else the installed files are packed"
     )

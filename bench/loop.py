@@ -21,6 +21,7 @@ from typing import Any
 
 from harness import DOZE, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
 from machine import describe
+from package import arguments as allowed
 from tables import contestants_table
 from task import Task
 from worker import NO_STEP
@@ -57,8 +58,13 @@ def as_text(batch: int, summary: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, nargs="+", default=list(BATCHES))
-    parser.add_argument("--seconds", type=float, default=20.0, help="of turns, for each batch")
+    parser.add_argument("--batch", type=allowed.count, nargs="+", default=list(BATCHES))
+    parser.add_argument(
+        "--seconds",
+        type=allowed.seconds,
+        default=20.0,
+        help="of turns, for each batch, seven rounds of all in each of three starts at least (%(default)s)",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"machine": describe(), "batches": {}}

@@ -33,5 +33,6 @@ def module(name: str) -> ModuleType:
     return sys.modules[alone]
 
 
+arguments = module("bench.arguments")
 turns = module("bench.turns")
 workloads = module("bench.workloads")

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import LIMIT, OURS, Comparison, Entry, Pool, compare
 from machine import describe
+from package import arguments as allowed
 from tables import contestants_table
 from task import Task, cores
 
@@ -45,8 +46,10 @@ def as_text(size: int, summary: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--seconds", type=float, default=10.0, help="of turns, for each size")
+    parser.add_argument("--sizes", type=allowed.count, nargs="+", default=list(SIZES))
+    parser.add_argument(
+        "--seconds", type=allowed.seconds, default=10.0, help="of turns, for each size"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"machine": describe(), "sizes": {}}

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness import LIMIT, OURS, Comparison, Pool, compare
 from machine import describe
+from package import arguments as allowed
 from peers import PEERS
 from rows import EVERYONE, ROWS, Row
 from tables import contestants_table
@@ -52,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)} (all)")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), help="only these, and instep")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of turns, for each row")
+    parser.add_argument(
+        "--seconds", type=allowed.seconds, default=20.0, help="of turns, for each row"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.rows if name not in ROWS]

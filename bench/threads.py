@@ -16,6 +16,7 @@ from typing import Any
 
 import instep
 from instep import _core
+from package import arguments as allowed
 from package import turns, workloads
 from tables import duration, plain_table
 
@@ -64,7 +65,9 @@ def as_text(found: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of turns, for each size")
+    parser.add_argument(
+        "--seconds", type=allowed.seconds, default=3.0, help="of turns, for each size"
+    )
     seconds = parser.parse_args().seconds
     print(f"idle threads: {instep.config()['openmp']['idle_threads']}")
     found: dict[str, Any] = {f"{size:,}": measure(size, seconds) for size in SIZES}

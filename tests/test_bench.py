@@ -390,3 +390,25 @@ def test_torch_takes_the_steps_of_the_other_rows() -> None:
             }
     assert len(asked) == 9
     check_peers("torch", asked)
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "value"),
+    [
+        ("loop", "--seconds", "0"),
+        ("loop", "--batch", "0"),
+        ("scaling", "--sizes", "x"),
+        ("extras", "--elements", "-1"),
+    ],
+)
+def test_scripts_refuse_what_they_cannot_measure(
+    script: str,
+    option: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", option, value])
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main()
+    assert f"argument {option}: '{value}' is no " in capsys.readouterr().err

@@ -12,6 +12,9 @@ import optax
 from peers import Arrays
 from task import Task
 
+# Where there is a GPU, it would step there, and the others here.
+jax.config.update("jax_platforms", "cpu")
+
 
 def versions() -> dict[str, str]:
     return {"JAX": jax.__version__, "optax": optax.__version__}

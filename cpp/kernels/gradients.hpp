@@ -7,6 +7,10 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
+// Chunks whose squares are added up side by side, each a stream of its own: of a single stream a core reads two thirds of
+// what it does of four, and nothing else is read meanwhile.
+constexpr int chunks_together = 4;
+
 // Element i is added to lane i % norm_lanes, whatever the width of the vectors.
 template <class T>
 INSTEP_NOINLINE void add_squares(const T* __restrict g, std::int64_t count, double* __restrict lanes) {
@@ -26,6 +30,30 @@ INSTEP_NOINLINE void add_squares(const T* __restrict g, std::int64_t count, doub
     for (int lane = 0; lane < norm_lanes; ++lane) lanes[lane] = sums[lane];
 }
 
+// Neighbours are added, then neighbouring sums, and so on.
+inline double sum_of_lanes(double* lanes) {
+    for (int width = norm_lanes / 2; width > 0; width /= 2)
+        for (int lane = 0; lane < width; ++lane) lanes[lane] = lanes[lane + lane] + lanes[lane + lane + 1];
+    return lanes[0];
+}
+
+// The sums of the next chunks, whole ones side by side in memory.
+template <class T>
+INSTEP_NOINLINE void sums_together(const T* __restrict g, double* __restrict sums) {
+    static_assert(chunk_elements % norm_lanes == 0, "a whole chunk has no rest");
+    double lanes[chunks_together][norm_lanes] = {};
+    for (std::int64_t i = 0; i < chunk_elements; i += norm_lanes) {
+        for (int chunk = 0; chunk < chunks_together; ++chunk) {
+            for (int lane = 0; lane < norm_lanes; ++lane) {
+                const double x = static_cast<double>(g[chunk * chunk_elements + i + lane]);
+                lanes[chunk][lane] = lanes[chunk][lane] + x * x;
+            }
+        }
+    }
+    for (int chunk = 0; chunk < chunks_together; ++chunk) sums[chunk] = sum_of_lanes(lanes[chunk]);
+}
+
+// The sum of one chunk, or of what there is of it.
 template <class T>
 double sum_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
     static_assert(block_elements<T> % norm_lanes == 0, "a block must leave off where the first lane goes on");
@@ -38,9 +66,18 @@ double sum_of_squares(const Operand& accumulated, const Operand& grad, std::int6
             add_squares(block.load(first, length), length, lanes);
         });
     }
-    for (int width = norm_lanes / 2; width > 0; width /= 2)
-        for (int lane = 0; lane < width; ++lane) lanes[lane] = lanes[lane + lane] + lanes[lane + lane + 1];
-    return lanes[0];
+    return sum_of_lanes(lanes);
+}
+
+template <class T>
+void sums_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count,
+                     double* sums) {
+    constexpr std::int64_t together = chunks_together * chunk_elements;
+    if (lies_in<Native<T>>(grad) && accumulated.data == nullptr)
+        for (; count >= together; begin += together, count -= together, sums += chunks_together)
+            sums_together(in_place<T>(grad, begin), sums);
+    for (; count > 0; begin += chunk_elements, count -= chunk_elements)
+        *sums++ = sum_of_squares<T>(accumulated, grad, begin, count < chunk_elements ? count : chunk_elements);
 }
 
 template <class T>

@@ -101,9 +101,9 @@ struct Level {
     const RuleFamily* families;
     // All over elements [begin, begin + count), the gradient rounded to the compute type and, where there is one, added
     // to what was accumulated before.
-    // Sum of squares in double.
-    double (*sum_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
-                                            std::int64_t count);
+    // Sums of squares in double, one a chunk: `begin` is a chunk's first element.
+    void (*sums_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
+                                           std::int64_t count, double* sums);
     // Whether each is finite.
     bool (*all_finite[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                       std::int64_t count);

@@ -37,7 +37,7 @@ const Level level = {
     compiled_for,
     sizeof(families) / sizeof(families[0]),
     families,
-    {sum_of_squares<float>, sum_of_squares<double>},
+    {sums_of_squares<float>, sums_of_squares<double>},
     {all_finite<float>, all_finite<double>},
     {accumulate<float>, accumulate<double>},
 };

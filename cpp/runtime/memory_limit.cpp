@@ -31,6 +31,12 @@ Word pass(const std::array<char*, max_streams>& streams, std::int64_t begin, std
     std::array<Word*, Read> words;
     for (std::size_t r = 0; r < Read; ++r) words[r] = reinterpret_cast<Word*>(streams[r]);
     Word seen = 0;
+    if constexpr (Read == 1 && Written == 0) {  // of a single stream a core reads less than of several
+        const std::int64_t quarter = (end - begin) / 4;
+        for (const Word *word = words[0] + begin, *const last = word + quarter; word < last; ++word)
+            seen = static_cast<Word>(seen ^ word[0] ^ word[quarter] ^ word[2 * quarter] ^ word[3 * quarter]);
+        begin += 4 * quarter;
+    }
     INSTEP_INDEPENDENT
     for (std::int64_t i = begin; i < end; ++i) {
         for (std::size_t r = 0; r < Read; ++r) {

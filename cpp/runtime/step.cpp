@@ -224,21 +224,28 @@ void Stepper::for_each_unit(std::atomic<std::size_t>& next, Action action) {
         action(units_[unit], units_[unit + 1]);
 }
 
-// Calls action(tensor, begin, count) for each stretch of a tensor that has a gradient among these segments.
+// Calls action(segment, count) for each stretch of a tensor that has a gradient among these segments, with the first
+// segment of the stretch and the elements of all.
 template <class Action>
 void Stepper::for_each_stretch(std::size_t first, std::size_t last, Action action) {
     while (first < last) {
-        const Segment& segment = segments_[first];
+        const std::size_t begin = first;
+        const Segment& segment = segments_[begin];
         std::int64_t count = 0;
         for (; first < last && segments_[first].tensor == segment.tensor; ++first) count += segments_[first].count;
-        if (turns_[segment.tensor].present) action(segment.tensor, segment.begin, count);
+        if (turns_[segment.tensor].present) action(begin, count);
     }
 }
 
 void Stepper::work_on_step() {
     if (extras_.needs_norm()) {
         for_each_unit(next_norm_unit_, [this](std::size_t first, std::size_t last) {
-            for (std::size_t k = first; k < last; ++k) add_squares(k);
+            for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+                const auto& [i, begin, _] = segments_[segment];
+                const Tensor& tensor = *tensors_[i];
+                level_->sums_of_squares[static_cast<int>(tensor.compute)](
+                    tensor.logical_accumulated, tensor.logical_grad, begin, count, &partial_sums_[segment]);
+            });
             // The thread that finishes the last unit adds up, and the others wait.
             if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
         });
@@ -246,24 +253,18 @@ void Stepper::work_on_step() {
         if (blocked_) return;
     }
     for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
-        for_each_stretch(first, last, [this](std::size_t i, std::int64_t begin, std::int64_t count) {
+        for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+            const auto& [i, begin, _] = segments_[segment];
             const Prepared& prepared = settings_[turns_[i].settings];
             prepared.sweep(tensors_[i]->operands, prepared.settings, begin, count);
         });
     });
 }
 
-void Stepper::add_squares(std::size_t k) {
-    const Segment& segment = segments_[k];
-    if (!turns_[segment.tensor].present) return;
-    const Tensor& tensor = *tensors_[segment.tensor];
-    partial_sums_[k] = level_->sum_of_squares[static_cast<int>(tensor.compute)](
-        tensor.logical_accumulated, tensor.logical_grad, segment.begin, segment.count);
-}
-
 void Stepper::work_on_accumulation() {
     for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
-        for_each_stretch(first, last, [this](std::size_t i, std::int64_t begin, std::int64_t count) {
+        for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+            const auto& [i, begin, _] = segments_[segment];
             const Tensor& tensor = *tensors_[i];
             level_->accumulate[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
                                                                  tensor.accumulated, begin, count);

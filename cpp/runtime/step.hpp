@@ -117,7 +117,6 @@ private:
     void for_each_unit(std::atomic<std::size_t>& next, Action action);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
-    void add_squares(std::size_t k);
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
     void attempt(int threads);

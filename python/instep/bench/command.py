@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instep import Adam
+from instep.bench import arguments as allowed
 from instep.bench.limit import MemoryLimit, stream_arrays
 from instep.bench.turns import keep_freed_memory, ratio, take_turns, turn_of
 from instep.bench.workloads import WORKLOADS, elements, filled, shapes_of
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(WORKLOADS)}, or a number of parameters ({' '.join(_DEFAULT)})",
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=3.0, help="for each workload (%(default)s)"
+        "--seconds", type=allowed.seconds, default=3.0, help="for each workload (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -62,16 +63,6 @@ def _workload(text: str) -> str:
             f"or a number of parameters from 1 to {_MOST_PARAMETERS}, is wanted"
         )
     return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 < seconds <= 3600.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, 3600 at most")
-    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
