@@ -16,12 +16,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from package import turns
@@ -179,12 +180,14 @@ class Pool:
     """Workers by label, started when first asked for and kept, for they are slow to import what they need.
 
     Each is stopped so many seconds (`doze`) after its turn: threads that are stopped while they look for work go on
-    where they were, and may find themselves on one core with the main thread for longer than a turn.
+    where they were, and may find themselves on one core with the main thread for longer than a turn. A program that is
+    told to end (SIGTERM) ends them first: stopped, they would hold their memory for good.
     """
 
     def __init__(self, doze: float = 0.0) -> None:
         self._doze = doze
         self._workers: dict[str, Worker] = {}
+        self._sigterm: Any = None  # what was done about it before
 
     def get(self, label: str, peer: str) -> Worker:
         if label not in self._workers:
@@ -200,6 +203,8 @@ class Pool:
             self.drop(label)
 
     def __enter__(self) -> Pool:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._sigterm = signal.signal(signal.SIGTERM, _end)
         return self
 
     def __exit__(
@@ -209,6 +214,13 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         self.drop_all()
+        if self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise SystemExit(128 + number)
 
 
 def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:

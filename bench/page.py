@@ -74,8 +74,8 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     if any(name.startswith("loop/") for name in pieces):
         sections.append(_loop(pieces))
     if any(name.startswith("scaling/") for name in pieces):
-        pictures.growth(folder / GROWTH, pieces, where)
-        sections.append(_scaling(pieces))
+        pictures.growth(folder / GROWTH, pieces, where, machine["cores"])
+        sections.append(_scaling(pieces, machine["cores"]))
     sections += [text for text in (_extras(pieces), _rest(pieces)) if text]
     (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
 
@@ -217,9 +217,9 @@ def _loop(pieces: Pieces) -> str:
     )
 
 
-def _scaling(pieces: Pieces) -> str:
+def _scaling(pieces: Pieces, cores: int) -> str:
     sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
-    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts()]
+    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts(cores)]
     labels = [OURS, *fewer, LIMIT]
     rows = [("parameters", *labels, *(f"{label} / {OURS}" for label in fewer))]
     for size in sizes:

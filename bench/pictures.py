@@ -103,14 +103,15 @@ def steps(path: Path, pieces: Mapping[str, Any], where: str) -> None:
         figure.savefig(path)
 
 
-def growth(path: Path, pieces: Mapping[str, Any], where: str) -> None:
+def growth(path: Path, pieces: Mapping[str, Any], where: str, cores: int) -> None:
     """Time a step and time a parameter, over the number of parameters."""
+    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts(cores)]
     sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
     found = {size: pieces[f"scaling/{size}"]["contestants"] for size in sizes}
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(12, 5.2), dpi=DPI, layout="constrained")
         whole, each = figure.subplots(1, 2)
-        for label in (*scaling.PEERS, LIMIT, OURS, *_fewer_threads()):
+        for label in (*scaling.PEERS, LIMIT, OURS, *fewer):
             at = [size for size in sizes if label in found[size]]
             # By instep's, for times of different heats don't compare.
             ours = [found[size][OURS]["median"] for size in at]
@@ -118,6 +119,8 @@ def growth(path: Path, pieces: Mapping[str, Any], where: str) -> None:
             if not at:
                 continue
             style = _style(label)
+            if label in fewer:
+                style["marker"] = "os^Dv<"[fewer.index(label) % 6]
             whole.plot(at, times, label=label, **style)
             each.plot(at, [1e9 * t / n for t, n in zip(times, at, strict=True)], **style)
         for axes in (whole, each):
@@ -131,10 +134,6 @@ def growth(path: Path, pieces: Mapping[str, Any], where: str) -> None:
         figure.legend(loc="outside right center", frameon=False)
         figure.suptitle(f"A step of Adam, float32\n{where}", fontsize=12)
         figure.savefig(path)
-
-
-def _fewer_threads() -> list[str]:
-    return [scaling.on_threads(OURS, count) for count in scaling.thread_counts()]
 
 
 def _plain(seconds: float) -> str:

@@ -21,9 +21,9 @@ PEERS = ("NumPy", "Numba", "torch fused", "DeepSpeed", "optax")
 LEAST_FOR_LIMIT = 100_000  # below, a call is what a step waits for, not memory
 
 
-def thread_counts() -> list[int]:
+def thread_counts(most: int) -> list[int]:
     """1, 2, 4, ... below the number of cores, at which the contestants run anyway."""
-    return [1 << k for k in range(cores().bit_length()) if 1 << k < cores()]
+    return [1 << k for k in range(most.bit_length()) if 1 << k < most]
 
 
 def on_threads(name: str, threads: int) -> str:
@@ -34,7 +34,7 @@ def measure(pool: Pool, size: int, seconds: float) -> Comparison:
     task = Task(str(size))
     ours = [OURS, LIMIT] if size >= LEAST_FOR_LIMIT else [OURS]
     entries = [Entry(name, name, task) for name in ours]
-    for threads in thread_counts():
+    for threads in thread_counts(cores()):
         fewer = Task(str(size), threads=threads)
         entries += [Entry(on_threads(name, threads), name, fewer) for name in ours]
     return compare(pool, entries + [Entry(peer, peer, task) for peer in PEERS], seconds)

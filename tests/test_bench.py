@@ -6,10 +6,13 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
+import textwrap
 import weakref
 from pathlib import Path
 from typing import Any
@@ -186,6 +189,30 @@ def entries(*sizes: int) -> list[Any]:
         harness.Entry(name, name, task.Task(str(size)))
         for name, size in zip(names, sizes, strict=False)
     ]
+
+
+@pytest.mark.skipif(not harness.CAN_STOP, reason="no signals to stop a process by")
+def test_a_program_that_is_told_to_end_ends_its_contestants() -> None:
+    code = """
+        import time
+        from harness import Pool
+        with Pool() as pool:
+            print(pool.get("a", "NumPy").pid, flush=True)
+            time.sleep(60)
+    """
+    program = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=BENCH,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        contestant = int(program.stdout.readline())
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(contestant, 0)
 
 
 def test_heats_hold_no_more_than_fits_and_always_instep() -> None:

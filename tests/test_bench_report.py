@@ -20,6 +20,9 @@ rows = importlib.import_module("rows")
 targets = importlib.import_module("targets")
 
 
+CORES = importlib.import_module("task").cores()
+
+
 @pytest.fixture
 def pieces() -> dict[str, Any]:
     """What one pass may find: instep is as fast as everybody, but for one."""
@@ -27,7 +30,7 @@ def pieces() -> dict[str, Any]:
     names = {name: list(row.peers) for name, row in rows.ROWS.items()}
     scaling, loop = report.scaling, report.loop
     everyone = [*scaling.PEERS, "instep", "memory limit"]
-    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts()]
+    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts(CORES)]
     found: dict[str, Any] = {
         name: {"when": "2026-01-01 00:00 UTC", "versions": {}, "left out": {}}
         for name in report.PIECES
@@ -147,6 +150,21 @@ def test_a_report_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.measure(found, report.plan(found, [], passes=2), limit=60.0) == []
     assert log == ["c", "a", "c"]
     assert report.plan(found, [], passes=2) == []
+
+
+def test_threads_of_the_machine_that_was_measured(pieces: dict[str, Any], tmp_path: Path) -> None:
+    machine = importlib.import_module("machine").describe() | {"cores": 2 * CORES}
+    piece = pieces["scaling/1000"]
+    label = report.scaling.on_threads("instep", 1)
+    more = [report.scaling.on_threads("instep", n) for n in report.scaling.thread_counts(2 * CORES)]
+    one = {"median": 2e-3, "quartiles": [1e-3, 3e-3], "rounds": 9, "by instep": 2.0}
+    piece["contestants"] |= dict.fromkeys(more, one)
+    found = results.Results(tmp_path, machine)
+    found.pieces = {"scaling/1000": [piece]}
+    page.write(tmp_path, found, targets.judge(found.passes))
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert label in more
+    assert f"| parameters | instep | {' | '.join(more)} | memory limit |" in text
 
 
 def test_the_command_of_the_documentation_names_its_folder() -> None:

@@ -115,7 +115,8 @@ def test_what_does_not_fit_changes_nothing() -> None:
     optimizer = instep.Adam([np.zeros(2), np.zeros(3)])
     before = repr(optimizer.state_dict())
     bad_lr = {**good, "param_groups": [{**good["param_groups"][0], "lr": -1.0}]}
-    bad_shape = {**good, "state": {**good["state"], 1: {"exp_avg": np.zeros(4)}}}
+    bad_entry = {**good["state"][1], "exp_avg": np.zeros(4)}
+    bad_shape = {**good, "state": {**good["state"], 1: bad_entry}}
     for state, message in [
         ({**good, "param_groups": []}, "has 0 parameter groups; 1 are wanted"),
         (
@@ -141,10 +142,94 @@ def test_bad_step_counts(step: float) -> None:
     with pytest.raises(ValueError, match="torch's step of '0' is"):
         interop.from_torch_state_dict(optimizer, state)
     assert repr(optimizer.state_dict()) == before
-    with pytest.raises(ValueError, match="torch's state has the keys"):
+    with pytest.raises(ValueError, match="torch's state has no keys; 'state' and 'param_groups'"):
         interop.from_torch_state_dict(optimizer, {})
+    with pytest.raises(ValueError, match="torch's state has the keys 'state'; 'state' and"):
+        interop.from_torch_state_dict(optimizer, {"state": {}})
     with pytest.raises(TypeError, match="torch's state is a list; a dict is wanted"):
         interop.from_torch_state_dict(optimizer, [state])  # type: ignore[arg-type]
+
+
+ARRAY = np.full(2, 0.5)
+ADAM = {"step": 3.0, "exp_avg": ARRAY, "exp_avg_sq": ARRAY}
+GROUP = {"lr": 0.1, "params": [0]}
+
+
+def stored(state: Any, **group: Any) -> dict[str, Any]:
+    return {"state": state, "param_groups": [{**GROUP, **group}]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "error", "message"),
+    [
+        ("Adam", instep.Adam(np.ones(2)).state_dict(), ValueError, "is instep's own, which load_"),
+        ("Adam", {"state": [], "param_groups": []}, TypeError, "'state' of torch's state is a li"),
+        ("Adam", {"state": {}, "param_groups": {}}, TypeError, "'param_groups' of .* is a dict"),
+        ("Adam", {"state": {}, "param_groups": [1]}, TypeError, "group 0 of torch's state is an i"),
+        ("Adam", stored({}, params=None), TypeError, "'params' of group 0 of .* is None; a list"),
+        ("Adam", stored({}, params=[None]), TypeError, "a parameter of group 0 .* is None"),
+        ("Adam", stored({0: None, 7: {}}), ValueError, "has entries for 7, and the groups' .* 0$"),
+        ("Adam", stored({"0": ADAM}), ValueError, "has entries for '0', and"),
+        ("Adam", stored({0: [1]}), TypeError, "torch's state of '0' is a list; a dict is wanted"),
+        ("Adam", stored({0: {"step": 1.0}}), ValueError, "missing: 'exp_avg', 'exp_avg_sq'"),
+        ("Adam", stored({0: {**ADAM, "step": None}}), ValueError, "options; missing: 'step'"),
+        ("Adam", stored({0: {**ADAM, "new": 1}}), ValueError, "options; unknown: 'new'"),
+        ("Adam", stored({0: {**ADAM, "step": "a"}}), TypeError, "step of '0' is 'a'; a number"),
+        (
+            "Adam",
+            stored({0: {**ADAM, "exp_avg": "ab"}}),
+            ValueError,
+            r"exp_avg of '0' has shape \(\)",
+        ),
+        (
+            "Adam",
+            stored({0: {**ADAM, "exp_avg": ["a", "b"]}}),
+            TypeError,
+            "'0' has dtype <U1; real",
+        ),
+        (
+            "Adam",
+            stored({0: {**ADAM, "exp_avg": [[], [1]]}}),
+            TypeError,
+            "can't be read as a NumPy",
+        ),
+        ("Adam", stored({}, lr="fast"), TypeError, "lr of group 0 .* is 'fast'; a number is"),
+        ("Adam", stored({}, betas=[0.9, None]), TypeError, "betas of group 0 .* is None; a number"),
+        ("Adam", stored({}, decoupled_weight_decay=True), ValueError, "is of torch's AdamW by"),
+        ("AdamW", stored({}, decoupled_weight_decay=False), ValueError, "is of torch's Adam by"),
+        ("Momentum", stored({}, betas=(0.9, 0.99)), ValueError, "has 'betas', which torch's Mom"),
+        ("Momentum", stored({0: ADAM}), ValueError, "unknown: 'exp_avg', 'exp_avg_sq', 'step'"),
+        ("SGD", stored({0: {"momentum_buffer": ARRAY}}), ValueError, "unknown: 'momentum_buffer'"),
+        ("RMSprop", stored({}, dampening=0), ValueError, "'dampening', which torch's RMSprop hasn"),
+    ],
+)
+def test_what_is_no_state_of_torchs_rule_is_refused(
+    rule: str, state: Any, error: type[Exception], message: str
+) -> None:
+    optimizer = getattr(instep, rule)(np.zeros(2), lr=0.2)
+    before = repr(optimizer.state_dict())
+    with pytest.raises(error, match=message):
+        interop.from_torch_state_dict(optimizer, state)
+    assert repr(optimizer.state_dict()) == before
+
+
+def test_a_parameter_in_two_groups_is_refused() -> None:
+    optimizer = instep.Adam([{"params": np.zeros(2)}, {"params": np.zeros(2)}])
+    with pytest.raises(ValueError, match="the groups of torch's state have a parameter twice"):
+        interop.from_torch_state_dict(optimizer, {"state": {}, "param_groups": [GROUP, GROUP]})
+
+
+def test_states_of_bfloat16_are_given_in_float32() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    first = instep.Adam(np.ones(2, "f4"), state_dtype="bfloat16")
+    first.step(np.full(2, 0.3, "f4"))
+    state = interop.to_torch_state_dict(first)
+    assert state["state"][0]["exp_avg"].dtype == np.float32
+    second = instep.Adam(np.ones(2, "f4"), state_dtype="bfloat16")
+    state["state"][0]["exp_avg_sq"] = state["state"][0]["exp_avg_sq"].astype(ml_dtypes.bfloat16)
+    interop.from_torch_state_dict(second, state)
+    for key, array in first.state["0"].items():
+        assert second.state["0"][key].tobytes() == array.tobytes()
 
 
 def test_a_rule_that_torch_does_not_have() -> None:

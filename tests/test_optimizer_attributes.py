@@ -115,6 +115,13 @@ def test_momentum_can_not_come_or_go_but_be_scheduled_to_zero() -> None:
         instep.Adam(w, amsgrad=True).amsgrad = False
 
 
+def test_repr_of_what_is_no_default() -> None:
+    optimizer = instep.SGD(np.zeros(1), nonfinite="skip", state_dtype="f2", clip_norm=2.0)
+    assert repr(optimizer).endswith(
+        ", clip_norm=2.0, nonfinite='skip', state_dtype='float16', parameters=1)"
+    )
+
+
 def test_repr() -> None:
     one = instep.RMSprop({"w": np.ones(2), "b": np.ones(3)}, centered=True)
     assert repr(one) == (

@@ -8,7 +8,7 @@
 (0.1, 1.0)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from instep.optimizers import Optimizer
 from instep.optimizers.arguments import require_optimizer
 from instep.optimizers.state import take_over
-from instep.wording import kind, listed
+from instep.torch_state import Entry, number, params_of, parts
+from instep.wording import listed
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
@@ -50,7 +51,7 @@ _ABSENT: dict[str, Any] = {
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state as ``torch.optim``'s ``load_state_dict`` takes it.
 
-    Arrays are NumPy's, copies; torch is not imported. For torch they become tensors with
+    Arrays are NumPy's, copies, those of bfloat16 in float32; torch is not imported. For torch they become tensors with
     ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
     or a loop over ``d["state"]``. Schedules are given at their present value: torch keeps its own.
 
@@ -97,14 +98,14 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             values = {name: _now(group[name], optimizer.step_count) for name in shared}
             decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
             groups.append({**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers)})
-            for number, name in zip(numbers, group.names, strict=True):
-                if not steps[number]:
+            for param, name in zip(numbers, group.names, strict=True):
+                if not steps[param]:
                     continue  # torch has no state of a parameter before its first step
-                state[number] = {key: array.copy() for key, array in states[name].items()}
-                if "betas" in values or "alpha" in values:
-                    state[number]["step"] = float(steps[number])
+                state[param] = {key: _torchs(array) for key, array in states[name].items()}
+                if _counts_steps(shared):
+                    state[param]["step"] = float(steps[param])
                 elif not states[name]:
-                    state[number]["momentum_buffer"] = None
+                    state[param]["momentum_buffer"] = None
             index += len(numbers)
         return {"state": state, "param_groups": groups}
 
@@ -113,9 +114,10 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     """Go on in the optimizer from what ``torch.optim``'s ``state_dict()`` returned.
 
     The optimizer must have been made of the rule of the same name for as many parameters of the
-    same shapes, in the same order and groups. Tensors are read through NumPy, on the CPU; torch is
-    not imported. Hyperparameters are taken over but for those that are schedules here. The step
-    count becomes the largest among the parameters (SGD in torch counts none: it stays).
+    same shapes, in the same order and groups, and with options (such as ``amsgrad``) that keep the
+    same states. Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters
+    are taken over but for those that are schedules here. The step count becomes the largest among
+    the parameters (SGD in torch counts none: it stays).
 
     Parameters
     ----------
@@ -145,55 +147,81 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
     shared = _shared_names(type(optimizer).__name__)
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"torch's state is {kind(state_dict)}; a dict is wanted")
-    if not {"param_groups", "state"} <= set(state_dict):
-        raise ValueError(
-            f"torch's state has the keys {listed(state_dict)}; 'state' and 'param_groups' are wanted"
-        )
+    groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
             raise ValueError("gradients have been accumulated and not been used; step first")
-        for group in optimizer.param_groups:
-            _require_torchs(type(optimizer).__name__, group)
-        groups, state = state_dict["param_groups"], state_dict["state"]
-        if len(groups) != len(optimizer.param_groups):
+        settings, numbers = _read_groups(optimizer, groups)
+        known = set(numbers.values())
+        if len(known) < len(numbers):
+            raise ValueError("the groups of torch's state have a parameter twice; one is wanted")
+        if unknown := [param for param in state if param not in known]:
             raise ValueError(
-                f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
+                f"'state' of torch's state has entries for {listed(unknown)}, and the groups' "
+                f"parameters are {listed(known)}"
             )
-        settings = []
-        numbers: dict[str, Any] = {}
-        for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-            if len(theirs["params"]) != len(mine.names):
-                raise ValueError(
-                    f"group {k} of torch's state has {len(theirs['params'])} parameters; "
-                    f"{len(mine.names)} are wanted"
-                )
-            numbers.update(zip(mine.names, theirs["params"], strict=True))
-            taken = {
-                n: _number(theirs[n]) for n in shared if n in theirs and not _scheduled(mine[n])
-            }
-            settings.append(mine._checked_settings({**mine._settings, **taken}))
+        counts_steps = _counts_steps(shared)
         arrays, steps = {}, {}
         for name, states in optimizer.state.items():
-            theirs = state.get(numbers[name], {})
-            arrays[name] = {
-                key: _matching(f"torch's {key} of '{name}'", theirs.get(key), array)
-                for key, array in states.items()
-            }
-            steps[name] = _step_of(name, theirs)
+            entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
+            entry.require_whole()
+            arrays[name] = {key: entry.array(key, array) for key, array in states.items()}
+            steps[name] = entry.steps()
 
         whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
-        counts_steps = "betas" in shared or "alpha" in shared
         count = max(steps.values()) if counts_steps else optimizer.step_count
         hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
         take_over(optimizer, hyperparameters, (count, optimizer.skipped_steps), whole)
+
+
+def _read_groups(
+    optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return settings by group, and torch's numbers of the parameters by name."""
+    rule = type(optimizer).__name__
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(
+            f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
+        )
+    settings: list[dict[str, Any]] = []
+    numbers: dict[str, Any] = {}
+    for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        who = f"group {k} of torch's state"
+        _require_torchs(rule, mine)
+        _require_rule(rule, who, theirs)
+        numbers.update(zip(mine.names, params_of(who, theirs, len(mine.names)), strict=True))
+        taken = {
+            name: number(f"{name} of {who}", theirs[name])
+            for name in _shared_names(rule)
+            if name in theirs and not _scheduled(mine[name])
+        }
+        settings.append(mine._checked_settings({**mine._settings, **taken}))
+    return settings, numbers
 
 
 def _shared_names(rule: str) -> tuple[str, ...]:
     if rule not in _SHARED:
         raise ValueError(f"there is no rule {rule!r} in torch; one of {sorted(_SHARED)} is wanted")
     return _SHARED[rule]
+
+
+def _counts_steps(shared: tuple[str, ...]) -> bool:
+    return "betas" in shared or "alpha" in shared  # torch's SGD counts none
+
+
+def _require_rule(rule: str, who: str, group: Mapping[str, Any]) -> None:
+    """Raise where a group of torch's says that it is of another rule."""
+    others = {name for names in _SHARED.values() for name in names} - set(_shared_names(rule))
+    if strange := sorted(others & set(group)):
+        raise ValueError(
+            f"{who} has {listed(strange)}, which torch's {rule} hasn't: of which rule is it?"
+        )
+    decoupled = group.get("decoupled_weight_decay", rule == "AdamW")
+    if decoupled != (rule == "AdamW"):
+        other = "AdamW" if decoupled else "Adam"
+        raise ValueError(
+            f"{who} is of torch's {other} by decoupled_weight_decay; {rule}'s is wanted"
+        )
 
 
 def _require_torchs(rule: str, group: Mapping[str, Any]) -> None:
@@ -204,6 +232,11 @@ def _require_torchs(rule: str, group: Mapping[str, Any]) -> None:
             )
 
 
+def _torchs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy; of bfloat16, which torch.from_numpy refuses, in float32, which holds it exactly."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array.copy()
+
+
 def _now(value: Any, step: int) -> Any:
     if isinstance(value, tuple):
         return tuple(_now(part, step) for part in value)
@@ -212,28 +245,3 @@ def _now(value: Any, step: int) -> Any:
 
 def _scheduled(value: Any) -> bool:
     return any(map(callable, value)) if isinstance(value, tuple) else callable(value)
-
-
-def _number(value: Any) -> Any:
-    """A hyperparameter, which torch may keep as a tensor."""
-    if isinstance(value, (tuple, list)):
-        return tuple(_number(part) for part in value)
-    return value if isinstance(value, bool) else float(value)
-
-
-def _step_of(name: str, state: Mapping[str, Any]) -> int:
-    if "step" in state:
-        step = float(state["step"])
-        if not (0 <= step <= 2**53 and step.is_integer()):
-            raise ValueError(f"torch's step of '{name}' is {step}; a count of steps is wanted")
-        return int(step)
-    return int(state.get("momentum_buffer") is not None)  # SGD counts no steps but for the first
-
-
-def _matching(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if found is None:
-        return np.zeros_like(wanted)
-    array = np.asarray(found)
-    if array.shape != wanted.shape:
-        raise ValueError(f"{who} has shape {array.shape}; {wanted.shape} is wanted")
-    return array.astype(wanted.dtype)

@@ -54,7 +54,7 @@ def set_isa(name: str) -> None:
 
 def _start() -> None:
     name = os.environ.get("INSTEP_ISA")
-    if name is None:
+    if not name:  # empty is as good as not set, as shells have it
         return
     try:
         _core.set_level(name)

@@ -75,7 +75,7 @@ def _checked(count: object, who: str) -> int:
 
 def _threads_from_environment() -> int | None:
     text = os.environ.get("INSTEP_NUM_THREADS")
-    if text is None:
+    if not text:  # empty is as good as not set, as shells have it
         return None
     try:
         return _checked(int(text), "INSTEP_NUM_THREADS")

@@ -41,7 +41,9 @@ class Adam(Optimizer):
     params
         As for `Optimizer`.
     lr : float or callable
-        Learning rate, at least 0: about the largest change of an element in one step.
+        Learning rate, at least 0: about the largest change of an element in one step. As every
+        number here it may be a callable from the number of completed steps (0 at the first step) to
+        a float, such as those of `instep.schedules`.
     betas : pair of float or callable
         How much of the running means of the gradient and of its square is kept, each in [0, 1).
     eps : float or callable
@@ -106,8 +108,15 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam with decoupled weight decay.
 
-    Before Adam's first line ``p = p * (1 - lr * weight_decay)``, with the learning rate of the step;
-    ``weight_decay`` adds nothing to the gradient. All else is `Adam`'s.
+    With `Adam`'s states, at the parameter's step t = 1, 2, ...::
+
+        p = p * (1 - lr * weight_decay)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g²
+        w = max(w, v)                             amsgrad; otherwise w = v
+        p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
+
+    Here ``weight_decay`` adds nothing to the gradient. All else is `Adam`'s.
 
     Parameters
     ----------

@@ -86,9 +86,10 @@ class Optimizer(Settings):
         The gradients of all parameters together are scaled down to this Euclidean norm where theirs
         is larger; greater than 0. `grad_norm` has theirs.
     nonfinite : {"propagate", "skip", "raise"}
-        Where a gradient is infinite or NaN: compute on ("propagate"), change nothing and count the
-        step in `skipped_steps` ("skip"; what was accumulated is dropped), or raise
-        FloatingPointError, which changes nothing either. The last two read the gradients once more.
+        Where a gradient is infinite or NaN, rounded to its parameter's arithmetic (1e39 is infinite
+        in float32): compute on ("propagate"), change nothing and count the step in `skipped_steps`
+        ("skip"; what was accumulated is dropped), or raise FloatingPointError, which changes
+        nothing either. The last two read the gradients once more.
     ema_decay : float, callable or None
         Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
         e = e + (1 - ema_decay) * (p - e), in the same sweep and in the arithmetic's type (float64
@@ -374,6 +375,10 @@ class Optimizer(Settings):
         """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
         return View(self._plan.accumulated)
 
+    def _extras_in_use(self) -> dict[str, Any]:
+        more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
+        return super()._extras_in_use() | more
+
     # ---- saving --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -384,7 +389,8 @@ class Optimizer(Settings):
         dict
             ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
             ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
-            its hyperparameters (schedules as their ``to_dict()``, other callables by name only);
+            its hyperparameters (schedules as their ``to_dict()``; callables of your own, in
+            schedules too, by name only);
             ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
             array), ``averages`` and ``accumulated`` (parameter -> array).
         """
@@ -396,9 +402,10 @@ class Optimizer(Settings):
 
         The optimizer must have been made of the same rule for parameters of the same names, shapes
         and dtypes. Hyperparameters are loaded too; a callable that is no schedule of instep's can't
-        be, and has to be there already. A `ReduceOnPlateau` that stands where one was stored stays
-        and takes over what was stored, so that you go on observing with the one you have; where
-        another value stands, a new one comes. What several places shared they share again.
+        be, and has to be there already, at the same place of the same schedule. A `ReduceOnPlateau`
+        that stands where one was stored stays and takes over what was stored, so that you go on
+        observing with the one you have; where another value stands, a new one comes. What several
+        places shared they share again.
 
         Raises
         ------

@@ -78,6 +78,10 @@ def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) 
     if isinstance(container, np.ndarray):
         return NamedParameters(container, "array", (str(first),), (container,), settings)
     if isinstance(container, Mapping):
+        if isinstance(container.get("params"), (list, tuple, Mapping)):
+            raise TypeError(
+                f"{who} is a group's dict, with 'params' in it; groups come in a list, such as [{{'params': ...}}]"
+            )
         for key in container:
             if not isinstance(key, str):
                 raise TypeError(f"a parameter's name is {key!r}; a str is wanted")

@@ -122,13 +122,21 @@ class Settings:
         groups = self.param_groups
         values = {name: [group[name] for group in groups] for name in groups[0]._settings}
         shown = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
-        extras = {"clip_norm": self._clip_norm, "ema_decay": self._ema_decay}
-        shown.update({name: value for name, value in extras.items() if value is not None})
+        shown.update(self._extras_in_use())
         shown["parameters"] = sum(len(group.names) for group in groups)
         if len(groups) > 1:
             shown["groups"] = len(groups)
         text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
         return f"{type(self).__name__}({text})"
+
+    def _extras_in_use(self) -> dict[str, Any]:
+        """What all groups share, where it isn't the default; for `repr`."""
+        extras = {
+            "clip_norm": self._clip_norm,
+            "ema_decay": self._ema_decay,
+            "nonfinite": None if self._nonfinite == _NONFINITE[0] else self._nonfinite,
+        }
+        return {name: value for name, value in extras.items() if value is not None}
 
     # ---- their numbers -------------------------------------------------------------------------
 

@@ -52,7 +52,8 @@ class SGD(Optimizer):
     nesterov : bool
         Nesterov's momentum; needs momentum > 0 and dampening = 0.
     lr_in_velocity : bool
-        See above; needs momentum > 0 and dampening = 0.
+        The learning rate inside the buffer, the second form of the formula; needs momentum > 0 and
+        dampening = 0.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Optimizer`.
 
@@ -132,7 +133,12 @@ class SGD(Optimizer):
 class Momentum(SGD):
     """Stochastic gradient descent with momentum: `SGD` with momentum=0.9 by default, greater than 0.
 
-    Formula and papers are those of `SGD`.
+    With the buffer b, which is g at a parameter's first step::
+
+        b = momentum * b + (1 - dampening) * g
+        p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
+
+    `SGD` has the form with ``lr_in_velocity``, and the papers.
 
     Parameters
     ----------

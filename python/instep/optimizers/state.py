@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep.bfloat16 import bfloat16
-from instep.schedules import Schedule
 from instep.schedules.loading import Loading
 from instep.schedules.serialisation import restored, shared, to_dict
-from instep.wording import difference, kind, listed
+from instep.wording import difference, kind, listed, shown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -211,7 +210,10 @@ def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
         return None
     if isinstance(dtype, str) and dtype == "bfloat16":
         return bfloat16("state_dtype='bfloat16'")
-    return np.dtype(dtype)
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"state_dtype is {shown(dtype)}, which is no dtype: {error}") from None
 
 
 def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
@@ -299,21 +301,19 @@ def _require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
 
 def _count(who: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
-        raise ValueError(f"{who} is {value!r}; a count of steps is wanted")
+        raise ValueError(f"{who} is {value!r}; a count of steps, an int of Python's, is wanted")
     return value
 
 
 def _encoded(value: Any, numbers: Mapping[int, int]) -> Any:
     """A hyperparameter as JSON could hold it."""
-    if isinstance(value, Schedule):
-        return to_dict(value, numbers=numbers)
     if callable(value):
-        return {"callable": getattr(value, "__qualname__", type(value).__qualname__)}
+        return to_dict(value, numbers=numbers, by_name=True)
     return [_encoded(part, numbers) for part in value] if isinstance(value, tuple) else value
 
 
 def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
-    """What _encoded was given; a callable that isn't a schedule of instep's is the present one."""
+    """What _encoded was given, with the present values' callables of your own."""
     if isinstance(value, list):
         parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
         return tuple(
@@ -322,14 +322,7 @@ def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
         )
     if not isinstance(value, Mapping):
         return value
-    if set(value) != {"callable"}:
-        try:
-            return restored(dict(value), mine, choose)
-        except ValueError as error:
-            raise ValueError(f"{who}: {error}") from None
-    if not callable(mine) or isinstance(mine, Schedule):
-        raise ValueError(
-            f"{who} was the function {value['callable']!r}, which can't be stored; "
-            "make the optimizer with it before loading"
-        )
-    return mine
+    try:
+        return restored(dict(value), mine, choose)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None

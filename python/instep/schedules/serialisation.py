@@ -3,7 +3,8 @@
 A schedule becomes ``{"schedule": its class's name, argument: value, ...}``, with schedules inside
 it written in the same way. The argument called `schedule` is stored as "of", since its own name is
 taken; a `ReduceOnPlateau` has its state under "state" and, where one object stands at several
-places, a number of its own under "shared" at each.
+places, a number of its own under "shared" at each. In an optimizer's state a callable that is no
+schedule of this package becomes ``{"callable": its name}``, and has to be there when that is loaded.
 """
 
 from __future__ import annotations
@@ -22,12 +23,24 @@ if TYPE_CHECKING:
     from instep.schedules.loading import Choose
 
 
+_CALLABLE = "callable"
+
+
 def to_dict(
-    schedule: Any, name: str = "the schedule", numbers: Mapping[int, int] | None = None
+    schedule: Any,
+    name: str = "the schedule",
+    numbers: Mapping[int, int] | None = None,
+    *,
+    by_name: bool = False,
 ) -> dict[str, Any]:
-    """Return the dictionary of a schedule of this package; see `Schedule.to_dict`."""
+    """Return the dictionary of a schedule of this package; see `Schedule.to_dict`.
+
+    Any other callable raises TypeError or, `by_name`, leaves its name.
+    """
     cls = type(schedule)
-    if _known_class(cls.__name__) is not cls:
+    if not _is_known(cls):
+        if by_name:
+            return {_CALLABLE: getattr(schedule, "__qualname__", cls.__qualname__)}
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
         )
@@ -35,7 +48,7 @@ def to_dict(
     stored: dict[str, Any] = {"schedule": cls.__name__}
     for key, argument in _arguments_by_key(cls).items():
         value = getattr(schedule, argument)
-        stored[key] = _stored(value, f"{cls.__name__}: {argument}", numbers)
+        stored[key] = _stored(value, f"{cls.__name__}: {argument}", numbers, by_name)
     if _is_stateful(cls):
         stored["state"] = schedule.state_dict()
         if id(schedule) in numbers:
@@ -88,6 +101,14 @@ def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
     """Make the schedule that was stored, in the place of the present value of any kind."""
     if not isinstance(stored, dict):
         raise ValueError(f"a stored schedule must be a dict, got {found(stored)}")
+    if set(stored) == {_CALLABLE}:
+        if not callable(present) or _is_known(type(present)):
+            raise ValueError(
+                f"{stored[_CALLABLE]!r} is no schedule of instep.schedules and can't be stored; "
+                "make the optimizer with it before loading"
+            )
+        own_callable: Schedule = present
+        return own_callable
     values = dict(stored)
     name = values.pop("schedule", None)
     cls = _known_class(name) if isinstance(name, str) else None
@@ -118,17 +139,19 @@ def _is_stateful(cls: type[Any]) -> bool:
 
 
 def _stateful_in(value: Any) -> Iterator[Any]:
-    from instep.schedules import Schedule  # noqa: PLC0415 (it imports this module)
-
     if isinstance(value, tuple):
         for item in value:
             yield from _stateful_in(item)
-    elif isinstance(value, Schedule):
+    elif _is_known(type(value)):
         if _is_stateful(type(value)):
             yield value
         else:
             for field in fields(value):
                 yield from _stateful_in(getattr(value, field.name))
+
+
+def _is_known(cls: type[Any]) -> bool:
+    return _known_class(cls.__name__) is cls
 
 
 def _known_class(name: str) -> type[Any] | None:
@@ -143,11 +166,11 @@ def _arguments_by_key(cls: type[Any]) -> dict[str, str]:
     return {"of" if name == "schedule" else name: name for name in names}
 
 
-def _stored(value: Any, name: str, numbers: Mapping[int, int]) -> Any:
+def _stored(value: Any, name: str, numbers: Mapping[int, int], by_name: bool) -> Any:
     """Return an argument as JSON holds it."""
     if isinstance(value, tuple):
-        return [_stored(item, f"{name}[{i}]", numbers) for i, item in enumerate(value)]
-    return to_dict(value, name, numbers) if callable(value) else value
+        return [_stored(item, f"{name}[{i}]", numbers, by_name) for i, item in enumerate(value)]
+    return to_dict(value, name, numbers, by_name=by_name) if callable(value) else value
 
 
 def _restored(value: Any, present: Any, choose: Choose) -> Any:
