@@ -213,6 +213,10 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._sigterm is not None:
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # it is ending, and a second one would leave some behind
         self.drop_all()
         if self._sigterm is not None:
             signal.signal(signal.SIGTERM, self._sigterm)

@@ -194,6 +194,14 @@ def stored(state: Any, **group: Any) -> dict[str, Any]:
             "can't be read as a NumPy",
         ),
         ("Adam", stored({}, lr="fast"), TypeError, "lr of group 0 .* is 'fast'; a number is"),
+        ("Adam", stored({}, lr="1e-3"), TypeError, "lr of group 0 .* is '1e-3'; a number is"),
+        ("Adam", stored({}, amsgrad=2), TypeError, "amsgrad of group 0 .* is 2; True or False"),
+        (
+            "Adam",
+            stored({0: {**ADAM, "step": [1]}}),
+            TypeError,
+            r"step of .0. is \[1\]; a number",
+        ),
         ("Adam", stored({}, betas=[0.9, None]), TypeError, "betas of group 0 .* is None; a number"),
         ("Adam", stored({}, decoupled_weight_decay=True), ValueError, "is of torch's AdamW by"),
         ("AdamW", stored({}, decoupled_weight_decay=False), ValueError, "is of torch's Adam by"),
@@ -211,6 +219,26 @@ def test_what_is_no_state_of_torchs_rule_is_refused(
     with pytest.raises(error, match=message):
         interop.from_torch_state_dict(optimizer, state)
     assert repr(optimizer.state_dict()) == before
+
+
+def test_what_torch_takes_too() -> None:
+    """Keys of other rules beside its own, and flags that are numbers."""
+    optimizer = instep.Adam(np.zeros(2))
+    state = stored({0: ADAM}, betas=(0.5, 0.75), momentum=0.9, amsgrad=0, maximize=np.True_)
+    interop.from_torch_state_dict(optimizer, state)
+    assert (optimizer.betas, optimizer.amsgrad, optimizer.maximize) == ((0.5, 0.75), False, True)
+
+
+def test_tensors_of_autograd_and_of_bfloat16() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    values = torch.tensor([0.5, 0.25], requires_grad=True)
+    entry = {"step": torch.tensor(3.0), "exp_avg": values, "exp_avg_sq": values.bfloat16()}
+    optimizer = instep.Adam(np.zeros(2))
+    lr = torch.tensor(0.125, requires_grad=True)
+    interop.from_torch_state_dict(optimizer, stored({0: entry}, lr=lr))
+    assert (optimizer.lr, optimizer.step_count) == (0.125, 3)
+    for array in optimizer.state["0"].values():
+        assert array.tolist() == [0.5, 0.25]
 
 
 def test_a_parameter_in_two_groups_is_refused() -> None:

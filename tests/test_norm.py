@@ -40,6 +40,21 @@ def test_bits_and_value(dtype: Any, level: str) -> None:
         assert abs(found - exact_norm(grads)) <= 1e-12 * found
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_chunks_side_by_side(dtype: str, level: str) -> None:
+    """From 512 chunks on a thread takes four and more at once, whose sums are made together."""
+    use_level(level)
+    rng = np.random.default_rng(11)
+    sizes = [CHUNK * 265 + 5, 7, CHUNK * 4, CHUNK * 9, CHUNK * 250 - 3]
+    assert sum(-(-size // CHUNK) for size in sizes) >= 4 * 128
+    grads = [rng.standard_normal(size, dtype) for size in sizes]
+    optimizer = instep.SGD([np.zeros(size, dtype) for size in sizes], clip_norm=math.inf)
+    for absent in (None, 3):
+        optimizer.step([None if k == absent else g for k, g in enumerate(grads)])
+        assert optimizer.grad_norm == norm(g for k, g in enumerate(grads) if k != absent)
+
+
 @pytest.mark.parametrize("size", [11, 37, 1000, CHUNK + 21])
 def test_the_order_of_summation_over_many_draws(size: int) -> None:
     """One norm can be right by chance: the root rounds what another order changes."""

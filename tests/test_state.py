@@ -167,6 +167,27 @@ def test_callables_of_the_users_own_within_schedules(make: Any, own: Any) -> Non
         instep.SGD(np.zeros(1), lr=0.1, momentum=0.5).load_state_dict(state)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Doubled(instep.schedules.Schedule):
+    of: Any
+
+    def _value(self, t: float) -> float:
+        return 2 * float(self.of(t))
+
+
+class OwnPlateau(instep.schedules.ReduceOnPlateau):
+    pass
+
+
+@pytest.mark.parametrize(
+    "lr", [OwnPlateau(0.1), Doubled(schedules.ReduceOnPlateau(0.1)), Doubled((OwnPlateau(0.1),))]
+)
+def test_a_state_that_would_be_lost_is_not_saved(lr: Any) -> None:
+    for each in (lr, schedules.Constant(2.0) * lr):
+        with pytest.raises(TypeError, match="to be stored, got an object of"):
+            instep.SGD(np.zeros(1), lr=each).state_dict()
+
+
 def changed(
     state: dict[str, Any], *path: Any, to: Any = None, drop: bool = False
 ) -> dict[str, Any]:

@@ -122,7 +122,9 @@ std::vector<py::array> MemoryTraffic::checked_gradients(const py::object& gradie
         py::array array = dense(items[k], name);
         if (written_ == streams_) check_writeable(array, name);
         check_bytes(array, arrays[0].nbytes(), "the other arrays'", name);
-        check_apart(array, arrays.begin(), arrays.begin() + static_cast<std::ptrdiff_t>(streams_) - 1, name);
+        const auto place = arrays.begin() + static_cast<std::ptrdiff_t>(streams_) - 1;  // which it stands for
+        check_apart(array, arrays.begin(), place, name);
+        check_apart(array, place + 1, arrays.end(), name);
         found.push_back(std::move(array));
     }
     return found;

@@ -16,7 +16,7 @@ import numpy as np
 from instep.optimizers import Optimizer
 from instep.optimizers.arguments import require_optimizer
 from instep.optimizers.state import take_over
-from instep.torch_state import Entry, number, params_of, parts
+from instep.torch_state import Entry, flag, number, params_of, parts
 from instep.wording import listed
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
@@ -191,7 +191,9 @@ def _read_groups(
         _require_rule(rule, who, theirs)
         numbers.update(zip(mine.names, params_of(who, theirs, len(mine.names)), strict=True))
         taken = {
-            name: number(f"{name} of {who}", theirs[name])
+            name: (flag if isinstance(mine[name], bool) else number)(
+                f"{name} of {who}", theirs[name]
+            )
             for name in _shared_names(rule)
             if name in theirs and not _scheduled(mine[name])
         }
@@ -212,12 +214,13 @@ def _counts_steps(shared: tuple[str, ...]) -> bool:
 def _require_rule(rule: str, who: str, group: Mapping[str, Any]) -> None:
     """Raise where a group of torch's says that it is of another rule."""
     others = {name for names in _SHARED.values() for name in names} - set(_shared_names(rule))
-    if strange := sorted(others & set(group)):
+    own = {"momentum", "betas", "alpha"} & set(_shared_names(rule)) & set(group)
+    if not own and (strange := sorted(others & set(group))):
         raise ValueError(
             f"{who} has {listed(strange)}, which torch's {rule} hasn't: of which rule is it?"
         )
-    decoupled = group.get("decoupled_weight_decay", rule == "AdamW")
-    if decoupled != (rule == "AdamW"):
+    decoupled = group.get("decoupled_weight_decay")  # newer torch says so
+    if isinstance(decoupled, bool) and decoupled != (rule == "AdamW"):
         other = "AdamW" if decoupled else "Adam"
         raise ValueError(
             f"{who} is of torch's {other} by decoupled_weight_decay; {rule}'s is wanted"

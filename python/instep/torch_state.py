@@ -12,7 +12,7 @@ import numpy as np
 
 from instep.wording import difference, kind, listed, shown
 
-__all__ = ["Entry", "number", "params_of", "parts"]
+__all__ = ["Entry", "flag", "number", "params_of", "parts"]
 
 _MOMENTUM = "momentum_buffer"
 
@@ -55,13 +55,31 @@ def params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
 def number(who: str, value: Any) -> Any:
     """Return a hyperparameter, which torch may keep as a tensor."""
     if isinstance(value, (tuple, list)):
-        return tuple(number(who, part) for part in value)
-    if isinstance(value, bool):
-        return value
+        return tuple(_scalar(who, part) for part in value)
+    return _scalar(who, value)
+
+
+def flag(who: str, value: Any) -> bool:
+    """Return an option, for which torch takes 0 and 1 too."""
+    if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
+        raise TypeError(f"{who} is {shown(value)}; True or False is wanted")
+    return bool(value)
+
+
+def _scalar(who: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(_detached(value))
+    except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{who} is {shown(value)}; a number is wanted") from None
+
+
+def _detached(value: Any) -> Any:
+    """A tensor that NumPy can read: none that takes part in autograd, and none of bfloat16."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+    return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
 
 
 class Entry:
@@ -109,7 +127,7 @@ class Entry:
         """Return how often the parameter has been stepped."""
         if not self._counts_steps:
             return int(self._found.get(_MOMENTUM) is not None)  # SGD tells but the first
-        step = number(f"torch's step of '{self._name}'", self._found.get("step", 0.0))
+        step = _scalar(f"torch's step of '{self._name}'", self._found.get("step", 0.0))
         if not (0 <= step <= 2**53 and step.is_integer()):
             raise ValueError(
                 f"torch's step of '{self._name}' is {step}; a count of steps is wanted"
@@ -123,8 +141,8 @@ class Entry:
             return np.zeros_like(wanted)
         who = f"torch's {key} of '{self._name}'"
         try:
-            array = np.asarray(found)
-        except (TypeError, ValueError) as error:
+            array = np.asarray(_detached(found))
+        except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{who} can't be read as a NumPy array: {error}") from None
         if array.shape != wanted.shape:
             raise ValueError(f"{who} has shape {array.shape}; {wanted.shape} is wanted")

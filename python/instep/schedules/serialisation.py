@@ -35,11 +35,12 @@ def to_dict(
 ) -> dict[str, Any]:
     """Return the dictionary of a schedule of this package; see `Schedule.to_dict`.
 
-    Any other callable raises TypeError or, `by_name`, leaves its name.
+    Any other callable raises TypeError or, `by_name`, leaves its name, unless it is a schedule that
+    keeps a state, which would be lost.
     """
     cls = type(schedule)
     if not _is_known(cls):
-        if by_name:
+        if by_name and not _keeps_state(schedule):
             return {_CALLABLE: getattr(schedule, "__qualname__", cls.__qualname__)}
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
@@ -136,6 +137,18 @@ def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
 
 def _is_stateful(cls: type[Any]) -> bool:
     return hasattr(cls, "load_state_dict")
+
+
+def _keeps_state(value: Any) -> bool:
+    from instep.schedules.base import Schedule  # noqa: PLC0415 (it imports this module)
+
+    if isinstance(value, tuple):
+        return any(map(_keeps_state, value))
+    if not isinstance(value, Schedule):
+        return False
+    return _is_stateful(type(value)) or any(
+        _keeps_state(getattr(value, field.name)) for field in fields(value)
+    )
 
 
 def _stateful_in(value: Any) -> Iterator[Any]:
