@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ import pytest
 
 import instep
 from instep import checkpoint
-from instep.schedules import Constant, Linear, ReduceOnPlateau, Sequential, Warmup, from_dict
+from instep.schedules import (
+    Constant,
+    Linear,
+    ReduceOnPlateau,
+    Schedule,
+    Sequential,
+    Warmup,
+    from_dict,
+)
 
 Place = Callable[[Any], dict[str, Any]]
 
@@ -227,3 +237,57 @@ def test_a_schedule_that_holds_one_twice_comes_back_so() -> None:
     assert three is not one
     assert "shared" not in stored["schedules"][2]
     assert "shared" not in Warmup(first, 3).to_dict()["of"]
+
+
+# ---- callables of the user's own ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Halving(Schedule):
+    init: float
+
+    def _value(self, t: float) -> float:
+        return self.init * 0.5**t
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda own: own,
+        lambda own: Warmup(own, steps=3),
+        lambda own: Constant(0.5) * own,
+        lambda own: Sequential([own, Warmup(own, steps=2)], [4]),
+    ],
+)
+@pytest.mark.parametrize("own", [lambda step: 0.1, Halving(0.1)], ids=["function", "subclass"])
+def test_callables_of_the_users_own_within_schedules(make: Any, own: Any) -> None:
+    first = instep.SGD(np.zeros(1), lr=make(own), momentum=0.5)
+    first.step(np.ones(1))
+    state = first.state_dict()
+    assert json.loads(json.dumps(state["param_groups"])) == state["param_groups"]
+    second = instep.SGD(np.zeros(1), lr=make(own), momentum=0.5)
+    second.load_state_dict(state)
+    assert second.lr == first.lr
+    with pytest.raises(ValueError, match=r"lr.*is no schedule of instep.schedules and can't be st"):
+        instep.SGD(np.zeros(1), lr=0.1, momentum=0.5).load_state_dict(state)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Doubled(Schedule):
+    of: Any
+
+    def _value(self, t: float) -> float:
+        return 2 * float(self.of(t))
+
+
+class OwnPlateau(ReduceOnPlateau):
+    pass
+
+
+@pytest.mark.parametrize(
+    "lr", [OwnPlateau(0.1), Doubled(ReduceOnPlateau(0.1)), Doubled((OwnPlateau(0.1),))]
+)
+def test_a_state_that_would_be_lost_is_not_saved(lr: Any) -> None:
+    for each in (lr, Constant(2.0) * lr):
+        with pytest.raises(TypeError, match="to be stored, got an object of"):
+            instep.SGD(np.zeros(1), lr=each).state_dict()

@@ -9,7 +9,6 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,57 +134,6 @@ def test_a_function_of_the_users_own_must_be_there() -> None:
     same = instep.SGD(np.zeros(1), lr=rate)
     same.load_state_dict(state)
     assert same.lr is rate
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Halving(instep.schedules.Schedule):
-    init: float
-
-    def _value(self, t: float) -> float:
-        return self.init * 0.5**t
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda own: own,
-        lambda own: instep.schedules.Warmup(own, steps=3),
-        lambda own: instep.schedules.Constant(0.5) * own,
-        lambda own: instep.schedules.Sequential([own, instep.schedules.Warmup(own, steps=2)], [4]),
-    ],
-)
-@pytest.mark.parametrize("own", [lambda step: 0.1, Halving(0.1)], ids=["function", "subclass"])
-def test_callables_of_the_users_own_within_schedules(make: Any, own: Any) -> None:
-    first = instep.SGD(np.zeros(1), lr=make(own), momentum=0.5)
-    first.step(np.ones(1))
-    state = first.state_dict()
-    assert json.loads(json.dumps(state["param_groups"])) == state["param_groups"]
-    second = instep.SGD(np.zeros(1), lr=make(own), momentum=0.5)
-    second.load_state_dict(state)
-    assert second.lr == first.lr
-    with pytest.raises(ValueError, match=r"lr.*is no schedule of instep.schedules and can't be st"):
-        instep.SGD(np.zeros(1), lr=0.1, momentum=0.5).load_state_dict(state)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Doubled(instep.schedules.Schedule):
-    of: Any
-
-    def _value(self, t: float) -> float:
-        return 2 * float(self.of(t))
-
-
-class OwnPlateau(instep.schedules.ReduceOnPlateau):
-    pass
-
-
-@pytest.mark.parametrize(
-    "lr", [OwnPlateau(0.1), Doubled(schedules.ReduceOnPlateau(0.1)), Doubled((OwnPlateau(0.1),))]
-)
-def test_a_state_that_would_be_lost_is_not_saved(lr: Any) -> None:
-    for each in (lr, schedules.Constant(2.0) * lr):
-        with pytest.raises(TypeError, match="to be stored, got an object of"):
-            instep.SGD(np.zeros(1), lr=each).state_dict()
 
 
 def changed(
