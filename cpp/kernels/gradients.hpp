@@ -7,8 +7,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Chunks whose squares are added up side by side, each a stream of its own: of a single stream a core reads two thirds of
-// what it does of four, and nothing else is read meanwhile.
+// Chunks whose squares are added up side by side, each a stream of its own: of a single stream a core reads two thirds
+// of what it does of four, and nothing else is read meanwhile.
 constexpr int chunks_together = 4;
 
 // Element i is added to lane i % norm_lanes, whatever the width of the vectors.

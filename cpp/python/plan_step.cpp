@@ -100,9 +100,10 @@ void Plan::run_step(double grad_scale, bool release_gil) {
     const int threads = team::threads_for(stepper_->work());
     const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_->take(threads); });
     if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
-        const std::string text = "gradient of '" + bound_[static_cast<std::size_t>(bad)].name +
-                                 "' is not finite everywhere in its parameter's arithmetic; finite numbers are wanted, and "
-                                 "nothing has changed";
+        const std::string text =
+            "gradient of '" + bound_[static_cast<std::size_t>(bad)].name +
+            "' is not finite everywhere in its parameter's arithmetic; finite numbers are wanted, and "
+            "nothing has changed";
         PyErr_SetString(PyExc_FloatingPointError, text.c_str());
         throw py::error_already_set();
     }
