@@ -129,9 +129,8 @@ def make_wheel(session: nox.Session, folder: Path) -> tuple[Path, Path]:
     session.run(*build, "--sdist")
     (sdist,) = dist.glob("*.tar.gz")
     shutil.unpack_archive(sdist, folder)
-    source = (folder / sdist.name.removesuffix(".tar.gz")).rename(
-        folder / "source"
-    )  # whatever the version
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
+    source = unpacked.rename(folder / "source")  # whatever the version
     session.run(*build, "--wheel", *settings, str(source))
     (made,) = dist.glob("*.whl")
     session.run("auditwheel", "repair", f"--wheel-dir={repaired}", str(made))

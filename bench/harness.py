@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +186,6 @@ class Pool:
     def __init__(self, doze: float = 0.0) -> None:
         self._doze = doze
         self._workers: dict[str, Worker] = {}
-        self._sigterm: Any = None  # what was done about it before
 
     def get(self, label: str, peer: str) -> Worker:
         if label not in self._workers:
@@ -203,8 +201,7 @@ class Pool:
             self.drop(label)
 
     def __enter__(self) -> Pool:
-        if threading.current_thread() is threading.main_thread():  # no other may
-            self._sigterm = signal.signal(signal.SIGTERM, _end)
+        self._sigterm = signal.signal(signal.SIGTERM, _end)  # what was done about it before
         return self
 
     def __exit__(
@@ -213,13 +210,9 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._sigterm is not None:
-            signal.signal(
-                signal.SIGTERM, signal.SIG_IGN
-            )  # it is ending, and a second one would leave some behind
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave some behind
         self.drop_all()
-        if self._sigterm is not None:
-            signal.signal(signal.SIGTERM, self._sigterm)
+        signal.signal(signal.SIGTERM, self._sigterm)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

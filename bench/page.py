@@ -63,10 +63,9 @@ HOW = """## How it is measured
 
 def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     machine, pieces = results.machine, results.together
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}"
-    head = HEAD.format(
-        machine=f"{machine['cpu']}, {machine['cores']} cores", command=_command(folder)
-    )
+    whose = f"{machine['cpu']}, {machine['cores']} cores"
+    where = f"{whose}, {machine['isa']}"
+    head = HEAD.format(machine=whose, command=_command(folder))
     sections = [head, _setting(results, pieces), HOW, _to_reach(verdicts)]
     if any(name.startswith("step/") for name in pieces):
         pictures.steps(folder / STEPS, pieces, where)
@@ -219,7 +218,7 @@ def _loop(pieces: Pieces) -> str:
 
 def _scaling(pieces: Pieces, cores: int) -> str:
     sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
-    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts(cores)]
+    fewer = scaling.on_fewer_threads(OURS, cores)
     labels = [OURS, *fewer, LIMIT]
     rows = [("parameters", *labels, *(f"{label} / {OURS}" for label in fewer))]
     for size in sizes:

@@ -105,7 +105,7 @@ def steps(path: Path, pieces: Mapping[str, Any], where: str) -> None:
 
 def growth(path: Path, pieces: Mapping[str, Any], where: str, cores: int) -> None:
     """Time a step and time a parameter, over the number of parameters."""
-    fewer = [scaling.on_threads(OURS, count) for count in scaling.thread_counts(cores)]
+    fewer = scaling.on_fewer_threads(OURS, cores)
     sizes = [size for size in scaling.SIZES if f"scaling/{size}" in pieces]
     found = {size: pieces[f"scaling/{size}"]["contestants"] for size in sizes}
     with mpl.rc_context(SETTINGS):

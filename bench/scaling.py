@@ -30,6 +30,11 @@ def on_threads(name: str, threads: int) -> str:
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
 
 
+def on_fewer_threads(name: str, most: int) -> list[str]:
+    """The labels of that contestant on fewer threads than there are cores."""
+    return [on_threads(name, count) for count in thread_counts(most)]
+
+
 def measure(pool: Pool, size: int, seconds: float) -> Comparison:
     task = Task(str(size))
     ours = [OURS, LIMIT] if size >= LEAST_FOR_LIMIT else [OURS]

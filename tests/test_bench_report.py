@@ -30,7 +30,7 @@ def pieces() -> dict[str, Any]:
     names = {name: list(row.peers) for name, row in rows.ROWS.items()}
     scaling, loop = report.scaling, report.loop
     everyone = [*scaling.PEERS, "instep", "memory limit"]
-    everyone += [scaling.on_threads("instep", count) for count in scaling.thread_counts(CORES)]
+    everyone += scaling.on_fewer_threads("instep", CORES)
     found: dict[str, Any] = {
         name: {"when": "2026-01-01 00:00 UTC", "versions": {}, "left out": {}}
         for name in report.PIECES
@@ -156,7 +156,7 @@ def test_threads_of_the_machine_that_was_measured(pieces: dict[str, Any], tmp_pa
     machine = importlib.import_module("machine").describe() | {"cores": 2 * CORES}
     piece = pieces["scaling/1000"]
     label = report.scaling.on_threads("instep", 1)
-    more = [report.scaling.on_threads("instep", n) for n in report.scaling.thread_counts(2 * CORES)]
+    more = report.scaling.on_fewer_threads("instep", 2 * CORES)
     one = {"median": 2e-3, "quartiles": [1e-3, 3e-3], "rounds": 9, "by instep": 2.0}
     piece["contestants"] |= dict.fromkeys(more, one)
     found = results.Results(tmp_path, machine)

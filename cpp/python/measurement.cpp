@@ -66,9 +66,10 @@ std::vector<py::array> checked_piece(py::handle item, std::size_t piece, std::si
     const std::string who = "piece " + std::to_string(piece);
     if (!py::isinstance<py::list>(item)) throw py::type_error(who + " is no list; one of arrays is wanted");
     const auto items = py::reinterpret_borrow<py::list>(item);
-    if (items.size() != streams + (copied ? 1 : 0))
-        throw py::value_error(who + " has " + std::to_string(items.size()) + " arrays; " +
-                              std::to_string(streams + (copied ? 1 : 0)) + " are wanted");
+    const std::size_t wanted = streams + (copied ? 1 : 0);
+    if (items.size() != wanted)
+        throw py::value_error(who + " has " + std::to_string(items.size()) + " arrays; " + std::to_string(wanted) +
+                              " are wanted");
     std::vector<py::array> arrays;
     for (std::size_t place = 0; place < items.size(); ++place) {
         const bool is_copy = place == streams;

@@ -51,7 +51,8 @@ _ABSENT: dict[str, Any] = {
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state as ``torch.optim``'s ``load_state_dict`` takes it.
 
-    Arrays are NumPy's, copies, those of bfloat16 in float32; torch is not imported. For torch they become tensors with
+    Arrays are NumPy's, copies, those of bfloat16 in float32; torch is not imported. For torch they
+    become tensors with
     ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
     or a loop over ``d["state"]``. Schedules are given at their present value: torch keeps its own.
 

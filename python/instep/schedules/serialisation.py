@@ -40,7 +40,7 @@ def to_dict(
     """
     cls = type(schedule)
     if not _is_known(cls):
-        if by_name and not _keeps_state(schedule):
+        if by_name and next(_stateful_in(schedule), None) is None:
             return {_CALLABLE: getattr(schedule, "__qualname__", cls.__qualname__)}
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
@@ -139,23 +139,13 @@ def _is_stateful(cls: type[Any]) -> bool:
     return hasattr(cls, "load_state_dict")
 
 
-def _keeps_state(value: Any) -> bool:
+def _stateful_in(value: Any) -> Iterator[Any]:
     from instep.schedules.base import Schedule  # noqa: PLC0415 (it imports this module)
 
     if isinstance(value, tuple):
-        return any(map(_keeps_state, value))
-    if not isinstance(value, Schedule):
-        return False
-    return _is_stateful(type(value)) or any(
-        _keeps_state(getattr(value, field.name)) for field in fields(value)
-    )
-
-
-def _stateful_in(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
         for item in value:
             yield from _stateful_in(item)
-    elif _is_known(type(value)):
+    elif isinstance(value, Schedule):
         if _is_stateful(type(value)):
             yield value
         else:
