@@ -206,6 +206,14 @@ def test_the_limit_refuses_gradients(
         traffic.move(1, 64, gradients)
 
 
+def test_the_limit_refuses_a_gradient_in_the_copy() -> None:
+    room = np.zeros(20)
+    piece = [np.zeros(16), np.zeros(16), room[:8]]
+    traffic = _core.make_memory_traffic([piece], [(2, 1)], copied=True)
+    with pytest.raises(ValueError, match="the gradient of piece 0 shares memory with another one"):
+        traffic.move(1, 64, [room[4:]])
+
+
 def test_the_limit_refuses_read_only_gradients_where_they_are_written() -> None:
     for written, refused in ((0, False), (1, True)):
         traffic = _core.make_memory_traffic([[np.zeros(8)]], [(1, written)])

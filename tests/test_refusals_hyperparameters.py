@@ -72,6 +72,7 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("Adam", {"betas": (0.9,)}, TypeError, "betas is .*; a pair"),
     ("Adam", {"eps": math.nan}, ValueError, "eps is nan"),
     ("Adam", {"state_dtype": int}, TypeError, "state_dtype is int64; float64"),
+    ("Adam", {"state_dtype": "bf16"}, TypeError, "state_dtype is 'bf16', which is no dtype: data"),
     ("Adam", {"state_dtype": ">f4"}, TypeError, "state_dtype is >f4, byte-swapped"),
     ("AdamW", {"weight_decay": -1.0}, ValueError, "weight_decay is -1.0"),
 ]

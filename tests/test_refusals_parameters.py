@@ -75,6 +75,12 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
         TypeError,
         r"parameter '0' is a float; a NumPy array is wanted",
     ),
+    (
+        "group without its list",
+        {"params": [np.zeros(1)], "lr": 0.1},
+        TypeError,
+        r"params is a group's dict, with 'params' in it; groups come in a list",
+    ),
     ("nested list", [[np.zeros(1)]], TypeError, r"parameter '0' is a list"),
     ("number", 1.0, TypeError, "params is a float"),
     ("None", None, TypeError, "params is None; a NumPy array"),
