@@ -167,7 +167,10 @@ def test_threads_of_the_machine_that_was_measured(pieces: dict[str, Any], tmp_pa
     assert f"| parameters | instep | {' | '.join(more)} | memory limit |" in text
 
 
-def test_the_command_of_the_documentation_names_its_folder() -> None:
+def test_the_command_of_the_documentation_names_its_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(Path(page.__file__).parents[1])
     where = page._command(Path("docs") / "benchmarks")
     assert where == "python bench/report.py --all --folder docs/benchmarks"
 

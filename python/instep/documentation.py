@@ -17,16 +17,17 @@ __all__ = ["complete", "keywords", "without_quotes"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-# A line with names, perhaps their type, and the indented lines that describe them.
-_ENTRY = re.compile(r"^(?P<names>\w[\w, ]*?)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)", re.M)
-_REFERENCE = re.compile(r"\s*As for `(\w+)`\.\s*")
+# A line with names, perhaps their type, and the indented lines that describe them. Compiled where they are used, as the
+# whole docstrings are made when somebody reads them: importing instep is quicker for it.
+_ENTRY = r"^(?P<names>\w[\w, ]*?)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)"
+_REFERENCE = r"\s*As for `(\w+)`\.\s*"
 
 
 def complete(rule: type[Any]) -> None:
     """Complete a class's docstring and its constructor's signature from its bases'."""
     if rule.__doc__ is not None:  # as it is under python -OO
-        bases = {base.__name__: base.__doc__ or "" for base in rule.__mro__}
-        rule.__doc__ = _complete_docstring(rule.__doc__, bases)
+        whole: Any = _Docstring(rule, rule.__doc__)
+        rule.__doc__ = whole
     if "__init__" in vars(rule):
         without_quotes(rule)
         _complete_signature(rule, vars(rule)["__init__"])
@@ -55,19 +56,19 @@ def _complete_docstring(docstring: str, bases: dict[str, str]) -> str:
     """Put what a base says of its arguments in place of each "As for `Base`."."""
 
     def whole(entry: re.Match[str]) -> str:
-        reference = _REFERENCE.fullmatch(entry["text"])
+        reference = re.fullmatch(_REFERENCE, entry["text"])
         if reference is None:
             return entry[0]
         known = _entries(bases[reference[1]])
         return "".join(dict.fromkeys(known[name] for name in entry["names"].split(", ")))
 
-    return _ENTRY.sub(whole, inspect.cleandoc(docstring))
+    return re.sub(_ENTRY, whole, inspect.cleandoc(docstring), flags=re.M)
 
 
 @functools.cache  # `Optimizer`'s is asked for by every rule
 def _entries(docstring: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for entry in _ENTRY.finditer(inspect.cleandoc(docstring)):
+    for entry in re.finditer(_ENTRY, inspect.cleandoc(docstring), re.M):
         for name in entry["names"].split(", "):
             found.setdefault(name, entry[0].rstrip() + "\n")
     return found
@@ -84,6 +85,23 @@ def _complete_signature(rule: type[Any], init: Callable[..., None]) -> None:
     inherited = [p for n, p in others.items() if p.kind is p.KEYWORD_ONLY and n not in own]
     whole: Any = init
     whole.__signature__ = signature.replace(parameters=[*own.values(), *inherited])
+
+
+class _Docstring:
+    """A rule's ``__doc__``, completed when it is first read."""
+
+    __slots__ = ("_rule", "_whole", "_written")
+
+    def __init__(self, rule: type[Any], written: str) -> None:
+        self._rule = rule
+        self._written = written
+        self._whole: str | None = None
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> str:
+        if self._whole is None:
+            bases = {base.__name__: base.__doc__ or "" for base in self._rule.__mro__[1:]}
+            self._whole = _complete_docstring(self._written, bases)
+        return self._whole
 
 
 class _Source(str):

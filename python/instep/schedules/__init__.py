@@ -15,10 +15,8 @@ other callable of the step.
 import importlib
 from typing import TYPE_CHECKING
 
-from instep.schedules.base import Schedule, StepFunction
-from instep.schedules.serialisation import from_dict
-
 if TYPE_CHECKING:
+    from instep.schedules.base import Schedule, StepFunction
     from instep.schedules.composition import Product, Sequential, Warmup
     from instep.schedules.constants import Constant, PiecewiseConstant
     from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
@@ -30,10 +28,11 @@ if TYPE_CHECKING:
     )
     from instep.schedules.plateau import ReduceOnPlateau
     from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
+    from instep.schedules.serialisation import from_dict
 
 # Which module has what is imported on first use: making all these dataclasses would double the time that
 # ``import instep`` takes.
-_MODULES = {
+_CLASSES = {
     "composition": ("Product", "Sequential", "Warmup"),
     "constants": ("Constant", "PiecewiseConstant"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
@@ -41,7 +40,13 @@ _MODULES = {
     "plateau": ("ReduceOnPlateau",),
     "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF_CLASS = {name: module for module, names in _CLASSES.items() for name in names}
+_MODULE_OF = {
+    **_MODULE_OF_CLASS,
+    "Schedule": "base",
+    "StepFunction": "base",
+    "from_dict": "serialisation",
+}
 
 if not TYPE_CHECKING:  # for which every name would be there
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from instep import documentation
@@ -19,6 +18,8 @@ from instep.schedules.arguments import count, exact_fields, found
 from instep.schedules.loading import Loading
 
 if TYPE_CHECKING:
+    from dataclasses import Field
+
     from instep.schedules.base import Schedule
     from instep.schedules.loading import Choose
 
@@ -149,7 +150,7 @@ def _stateful_in(value: Any) -> Iterator[Any]:
         if _is_stateful(type(value)):
             yield value
         else:
-            for field in fields(value):
+            for field in _fields(value):
                 yield from _stateful_in(getattr(value, field.name))
 
 
@@ -161,11 +162,17 @@ def _known_class(name: str) -> type[Any] | None:
     """Return the schedule that the package exports under this name."""
     from instep import schedules  # noqa: PLC0415 (it imports this module)
 
-    return getattr(schedules, name) if name in schedules._MODULE_OF else None
+    return getattr(schedules, name) if name in schedules._MODULE_OF_CLASS else None
+
+
+def _fields(schedule: Any) -> tuple[Field[Any], ...]:
+    from dataclasses import fields  # noqa: PLC0415 (``import instep`` is quicker without it)
+
+    return fields(schedule)
 
 
 def _arguments_by_key(cls: type[Any]) -> dict[str, str]:
-    names = [field.name for field in fields(cls) if field.init]
+    names = [field.name for field in _fields(cls) if field.init]
     return {"of" if name == "schedule" else name: name for name in names}
 
 
