@@ -71,12 +71,12 @@ def check_vectors(level: str, path: Path) -> list[str]:
     register = LEVELS[level]
     findings = []
     name_of_loop = re.compile(
-        r".*::update(_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \3)?, .*::(\w+), .*::(\w+)>\("
+        r".*::update(_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \3)?, .*::(\w+), .*::(\w+)(?:, (\d+)u)?>\("
     )
-    loops: dict[str, str] = {}  # by rule, and formats of the weights and of the states
+    loops: dict[str, str] = {}  # by rule, what its loop does beside it, both formats
     for name, body in functions(path, "--demangle").items():
         if match := name_of_loop.match(name):
-            rule = f"{match[2]} {match[4]} {match[5]}"
+            rule = f"{match[2]} with {match[6] or 0} {match[4]} {match[5]}"
             if rule in loops:
                 findings.append(f"{level}: {rule}: two functions")
             if bool(match[1]) != (level == SIXTEENS and "BFloat16" in rule):

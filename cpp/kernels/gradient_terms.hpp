@@ -7,7 +7,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-inline bool any_but_scale(const GradientTerms& terms) { return terms.clipped || terms.negated || terms.l2 || terms.l1; }
+// The rule's loop can scale the gradient, and add L2 where that is the last term. Whether there is more to do.
+inline bool need_a_pass(const GradientTerms& terms) { return terms.clipped || terms.negated || terms.l1; }
 
 // By what the gradient is multiplied.
 template <class T>

@@ -1,6 +1,8 @@
 // The one loop: a rule over a chunk, each buffer read once and written once. (sixteens.hpp has it in another form.)
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/blocks.hpp"
 #include "kernels/gradient_terms.hpp"
 #include "kernels/sixteens.hpp"
@@ -39,24 +41,44 @@ inline void remainder(std::int64_t begin, std::int64_t count, const Element& ele
     }
 }
 
-// The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. The
-// gradient is multiplied by scale always: 1 changes no bit of a number. Kept out of line so that the disassembly shows
-// one function a rule and formats, which tools/check_levels.py looks at. The pointers come as parameters because that
-// is where compilers honour __restrict; of the rule's scalars, as Variant::prepare left them, it makes a copy, or they
-// might be reloaded after every store.
-template <class Rule, class T, class W, class S>
-INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::int64_t count,
-                            typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
-                            typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
-                            typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
+// The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. Kept
+// out of line so that the disassembly shows one function a rule and formats, which tools/check_levels.py looks at. The
+// pointers come as parameters because that is where compilers honour __restrict; of the rule's scalars, as
+// Variant::prepare left them, and of the factors it makes copies, or they might be reloaded after every store.
+template <class Rule, class T, class W, class S, unsigned With>
+INSTEP_NOINLINE INSTEP_FLATTEN void update(const unsigned char* scalars, const Factors<T>& given, std::int64_t count,
+                                           typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
+                                           typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
+                                           typename S::Stored* __restrict s2, typename S::Stored* __restrict s3,
+                                           T* __restrict average) {
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
-    const auto element = [&](std::int64_t i) { update_element<Rule, T, W, S>(rule, scale, i, p, g, s0, s1, s2, s3); };
+    const Factors<T> factors = given;
+    const auto element = [&](std::int64_t i) {
+        update_element<Rule, T, W, S, With>(rule, factors, i, p, g, s0, s1, s2, s3, average);
+    };
     // Only where nothing is converted, or the module would be a tenth larger.
     constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
     const std::int64_t whole = in_steps ? count & -lanes<T>() : count;
     for (std::int64_t i = 0; i < whole; ++i) element(i);
     if constexpr (in_steps) remainder<T, lanes<T>() / 2>(whole, count, element);
+}
+
+// Calls action with what is done in the rule's loop, where nothing is converted, as a constant.
+template <class Action>
+inline auto with_what(bool l2, bool average, Action action) {
+    using std::integral_constant;
+    if (average)
+        return l2 ? action(integral_constant<unsigned, with_l2 | with_average>{})
+                  : action(integral_constant<unsigned, with_average>{});
+    return l2 ? action(integral_constant<unsigned, with_l2>{}) : action(integral_constant<unsigned, 0>{});
+}
+
+template <class T, unsigned With>
+Factors<T> factors_of(const Settings& settings) {
+    const GradientTerms& terms = settings.terms;
+    return {scale_of<T>(terms), (With & with_l2) != 0 ? static_cast<T>(terms.l2_factor) : T{},
+            (With & with_average) != 0 ? static_cast<T>(settings.average_rate) : T{}};
 }
 
 template <class Rule, class F>
@@ -70,11 +92,12 @@ bool states_lie_in(const Operands& of) {
 // so in pieces, and claims one while it works on an earlier one: their cache lines were read by other cores too, in the
 // forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
 // step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
-template <class Rule, class T, class W, class S>
-bool update_stored(const Settings& settings, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
+template <class Rule, class T, class W, class S, unsigned With>
+bool update_stored(const Settings& settings, const Operands& of, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
+    const Factors<T> factors = factors_of<T, With>(settings);
     const auto run = [&](std::int64_t from, std::int64_t length) {
         State* s[max_states] = {};
         for_each_state<Rule>([&](int k) { s[k] = in_place<State>(of.states[k], from); });
@@ -82,10 +105,11 @@ bool update_stored(const Settings& settings, T scale, const Operands& of, std::i
         const auto* const g = in_place<const Weight>(of.grad, from);
 #if defined(INSTEP_HAS_SIXTEENS)
         if constexpr (W::format == Format::bfloat16 || S::format == Format::bfloat16)
-            update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+            update_by_sixteens<Rule, W, S>(settings.scalars, factors, length, p, g, s[0], s[1], s[2], s[3]);
         else
 #endif
-            update<Rule, T, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
+            update<Rule, T, W, S, With>(settings.scalars, factors, length, p, g, s[0], s[1], s[2], s[3],
+                                        (With & with_average) != 0 ? in_place<T>(of.average, from) : nullptr);
     };
     const std::int64_t end = begin + count;
     if (settings.claims) {
@@ -106,22 +130,24 @@ bool update_stored(const Settings& settings, T scale, const Operands& of, std::i
 // Runs the rule over the arrays themselves where parameter and gradient are stored alike, and the states alike: in the
 // compute type, or in bfloat16, whose conversion then needs no pass of its own. Whether they were.
 template <class Rule, class T>
-bool update_in_place(const Settings& settings, T scale, const Operands& of, std::int64_t begin, std::int64_t count) {
-    const auto stored = [&](auto weights, auto states) {
-        return update_stored<Rule, T, decltype(weights), decltype(states)>(settings, scale, of, begin, count);
+bool update_in_place(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
+    if (need_a_pass(settings.terms) || of.accumulated.data != nullptr || of.copy.data != nullptr) return false;
+    if (of.average.data != nullptr && !lies_in<Native<T>>(of.average)) return false;
+    const auto stored = [&](auto weights, auto states, auto with) {
+        using W = decltype(weights);
+        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(settings, of, begin, count);
     };
-    if (stored(Native<T>{}, Native<T>{})) return true;
+    const bool l2 = settings.terms.l2;
+    const bool average = of.average.data != nullptr;
+    if (with_what(l2, average, [&](auto with) { return stored(Native<T>{}, Native<T>{}, with); })) return true;
     if constexpr (sizeof(T) == sizeof(float)) {
-        if (stored(BFloat16{}, BFloat16{})) return true;
-        if constexpr (has_states<Rule>()) return stored(Float32{}, BFloat16{}) || stored(BFloat16{}, Float32{});
+        if (l2 || average) return false;
+        constexpr std::integral_constant<unsigned, 0> alone;
+        if (stored(BFloat16{}, BFloat16{}, alone)) return true;
+        if constexpr (has_states<Rule>())
+            return stored(Float32{}, BFloat16{}, alone) || stored(BFloat16{}, Float32{}, alone);
     }
     return false;
-}
-
-// Follows the parameter p that was just computed: e = e + rate * (p - e).
-template <class T>
-void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) e[i] = e[i] + rate * (p[i] - e[i]);
 }
 
 // Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
@@ -129,14 +155,18 @@ void follow(T rate, T* __restrict e, const T* __restrict p, std::int64_t count) 
 template <class Rule, class T>
 void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t chunk_begin,
                       std::int64_t chunk_count) {
-    const GradientTerms terms = settings.terms;
-    const bool has_terms = any_but_scale(terms);
-    const T scale = has_terms ? T(1) : scale_of<T>(terms);  // in the rule's loop it costs nothing
+    GradientTerms terms = settings.terms;
+    Factors<T> factors = factors_of<T, with_l2 | with_average>(settings);
+    const bool has_terms = need_a_pass(terms);
+    if (has_terms) factors.scale = 1;
+    const bool l2 = terms.l2 && !terms.l1;
+    terms.l2 = terms.l2 && !l2;
     Block<T> param(of.param);
     GradientBlock<T> grad(of.accumulated, of.grad);
     Block<T> states[max_states] = {Block<T>(of.states[0]), Block<T>(of.states[1]), Block<T>(of.states[2]),
                                    Block<T>(of.states[3])};
     Block<T> average(of.average);
+    const bool has_average = of.average.data != nullptr;
     const std::int64_t first = settings.past_caches ? to_next_line<T>(of.copy, chunk_begin) : block_elements<T>;
     for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
         T* p = param.load(begin, count);
@@ -150,13 +180,14 @@ void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t
         }
         T* s[max_states] = {};
         for_each_state<Rule>([&](int k) { s[k] = states[k].load(begin, count); });
-        update<Rule, T, Native<T>, Native<T>>(settings.scalars, scale, count, p, g, s[0], s[1], s[2], s[3]);
+        T* e = has_average ? average.load(begin, count) : nullptr;
+        with_what(l2, has_average, [&](auto with) {
+            update<Rule, T, Native<T>, Native<T>, decltype(with)::value>(settings.scalars, factors, count, p, g, s[0],
+                                                                         s[1], s[2], s[3], e);
+        });
         param.store(begin, count);
         for_each_state<Rule>([&](int k) { states[k].store(begin, count); });
-        if (of.average.data != nullptr) {
-            follow(static_cast<T>(settings.average_rate), average.load(begin, count), p, count);
-            average.store(begin, count);
-        }
+        if (has_average) average.store(begin, count);
         if (of.copy.data != nullptr)
             (settings.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, p);
     });
@@ -165,11 +196,7 @@ void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t
 
 template <class Rule, class T>
 void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
-    const GradientTerms& terms = settings.terms;
-    const bool bare = !any_but_scale(terms) && of.accumulated.data == nullptr && of.average.data == nullptr &&
-                      of.copy.data == nullptr;
-    if (bare && update_in_place<Rule, T>(settings, scale_of<T>(terms), of, begin, count)) return;
-    update_in_blocks<Rule, T>(of, settings, begin, count);
+    if (!update_in_place<Rule, T>(of, settings, begin, count)) update_in_blocks<Rule, T>(of, settings, begin, count);
 }
 
 }  // namespace

@@ -1,0 +1,68 @@
+"""Every choice of what may precede and follow a rule in one step, bit for bit: most of it is done in the rule's loop or
+beside it, depending on what else there is."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BFLOAT16, LEVELS, numbers, use_level
+from reference import Reference, assert_same_bits
+
+import instep
+
+TERMS: dict[str, Any] = {"clip_value": 0.8, "maximize": True, "weight_decay": 0.05, "l1": 0.01}
+AROUND: dict[str, Any] = {**TERMS, "ema_decay": 0.9}
+COMBINATIONS = [
+    {name: AROUND[name] for name, is_on in zip(AROUND, chosen, strict=True) if is_on}
+    for chosen in itertools.product([False, True], repeat=len(AROUND))
+]
+SIZES = (0, 5, 300)  # no whole vector; more than a block
+FORMATS: list[tuple[Any, Any, Any]] = [  # of parameters and gradients, states, copies
+    ("float32", None, None),
+    ("float32", None, "float16"),
+    ("float32", BFLOAT16, None),
+    ("float64", None, None),
+    ("float64", None, "float32"),
+    (BFLOAT16, None, None),
+    (BFLOAT16, BFLOAT16, None),
+]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("accumulated", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize(("dtype", "state_dtype", "copy_dtype"), FORMATS, ids=str)
+def test_each_with_all_others(
+    dtype: Any, state_dtype: Any, copy_dtype: Any, scale: float, accumulated: bool, level: str
+) -> None:
+    use_level(level)
+    rng = np.random.default_rng(6)
+    start = {str(n): numbers(rng, n, dtype) for n in SIZES}
+    grads = [{name: numbers(rng, p.size, dtype) for name, p in start.items()} for _ in range(3)]
+    for options in COMBINATIONS:
+        rule = instep.Momentum if "l1" in options else instep.Adam
+        params = {name: p.copy() for name, p in start.items()}
+        copies = copy_dtype and {name: p.astype(copy_dtype) for name, p in start.items()}
+        optimizer = rule(params, copy_to=copies, state_dtype=state_dtype, **options)
+        reference = Reference(
+            rule.__name__, start, copy_dtype=copy_dtype, state_dtype=state_dtype, **options
+        )
+        for grad in grads:
+            if accumulated:
+                optimizer.accumulate(grad)
+                reference.accumulate(grad)
+            optimizer.step(grad, grad_scale=scale)
+            reference.step(grad, scale)
+        for name, p in params.items():
+            assert_same_bits(p, reference.params[name], f"{name} with {options}")
+            for state, values in reference.state[name].items():
+                assert_same_bits(optimizer.state[name][state], values, f"{state} with {options}")
+            if "ema_decay" in options:
+                assert_same_bits(
+                    optimizer.averages[name], reference.averages[name], f"average with {options}"
+                )
+            if copies:
+                assert_same_bits(copies[name], reference.copies[name], f"copy with {options}")
