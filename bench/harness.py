@@ -17,9 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
@@ -36,6 +35,9 @@ LIMIT = "memory limit"
 SAME_ARRAYS = "memory limit, same arrays"
 ALWAYS = (OURS, LIMIT, SAME_ARRAYS)  # in every heat: others are compared with them
 MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
+# Who takes so many times as long as instep, and so many seconds, rests in so many rounds after each of its own: a round
+# would be mostly theirs, and the others' ratios, near 1, need many.
+SLOW, LONG, RESTS = 5, 0.1, 2
 
 
 class Entry(NamedTuple):
@@ -280,10 +282,28 @@ def _compare_heat(
         else:
             workers[entry.label] = worker
             found.versions |= worker.versions
-    times = turns.take_turns({label: partial(take_turn, label) for label in workers}, seconds)
+    found.rounds += in_rounds(list(workers), take_turn, seconds)
     for label in [label for label in workers if label not in found.left_out]:
         workers[label].forget()
-    found.rounds += [
-        {label: took for label, took in zip(times, together, strict=True) if not math.isnan(took)}
-        for together in zip(*times.values(), strict=True)
-    ]
+
+
+def in_rounds(
+    labels: Sequence[str], take_turn: Callable[[str], float], seconds: float
+) -> list[dict[str, float]]:
+    """Let all take turns for about so many seconds and return each round's times; NaN stands for none."""
+
+    def one_round(taking_part: Sequence[str]) -> dict[str, float]:
+        times = {label: take_turn(label) for label in taking_part}
+        return {label: took for label, took in times.items() if not math.isnan(took)}
+
+    rounds: list[dict[str, float]] = []
+    full = 0
+    end = time.perf_counter() + seconds
+    while full < turns.LEAST or (len(rounds) < turns.MOST and time.perf_counter() < end):
+        together = one_round(labels)
+        slow = max(LONG, SLOW * together.get(OURS, math.inf))
+        quick = [label for label, took in together.items() if took < slow]
+        rests = RESTS if len(quick) < len(together) else 0
+        rounds += [together, *(one_round(quick) for _ in range(rests))]
+        full += 1
+    return rounds

@@ -29,7 +29,8 @@ below is, pass by pass, with quartiles and the number of rounds. Measure your ow
 HOW = """## How it is measured
 
 - **Ratios.** The machine does other things too, so an absolute time says little. The contestants of a row take turns,
-  A B C A B C ..., a few milliseconds each (one call, where that is longer), for up to 101 rounds. A ratio is the median
+  A B C A B C ..., a few milliseconds each (one call, where that is longer), for up to 101 rounds. Who takes more than
+  five times as long as instep, and a tenth of a second or more, takes part in one round of three. A ratio is the median
   over the rounds of the two times in the same round; a time is the median over the rounds.
 - **Passes.** Even ratios differ from one quarter of an hour to the next, where others share the machine's memory. So
   everything is measured in several passes, minutes apart and each with its contestants started anew, and a figure is
@@ -37,7 +38,7 @@ HOW = """## How it is measured
 - **One at a time.** Each contestant runs in a process of its own, as in its users' programs. Between turns the process
   is stopped (SIGSTOP) with all its threads, which else would go on spinning and take the cores from whoever comes
   next. A turn begins with calls that are not counted: the caches hold the contestant's arrays again, its threads are
-  awake.
+  awake. (Calls of half a second and more count alone.)
 - **Freed memory is kept** from the start, as in a program that has run for a while: glibc gives large blocks back to
   the system until larger ones have been freed, and the page faults of its intermediate arrays would be most of what a
   NumPy expression takes. In the loop nothing is done about it, as in a program of one's own; NumPy's expression has a

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import signal
@@ -134,7 +135,7 @@ def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPa
         625 <= calls <= 1_100
     )  # a quarter as many to warm up, doubled at most, and 500 that count
     calls = 0
-    assert turns.pace(call_of(0.05), 0.005) == pytest.approx(0.05)
+    assert turns.pace(call_of(0.4), 0.005) == pytest.approx(0.4)
     assert calls == 2
 
 
@@ -226,6 +227,27 @@ def test_heats_hold_no_more_than_fits_and_always_instep() -> None:
     assert split(1) == [[*ours, "a"], [*ours, "b"], [*ours, "c"]]
     turned = [*entries(1, 1, 1, 1, 1)[3:], *entries(1, 1, 1)]
     assert list(harness.heats(turned, 6 * 16)) == [turned]
+
+
+def test_who_is_slow_rests() -> None:
+    takes = {"instep": 0.1, "b": 0.4, "NumPy": 0.6, "gone": math.nan}
+    asked = []
+
+    def take_turn(label: str) -> float:
+        asked.append(label)
+        return takes[label]
+
+    rounds = harness.in_rounds(list(takes), take_turn, seconds=0.0)
+    quick = {"instep": 0.1, "b": 0.4}
+    assert rounds == [quick | {"NumPy": 0.6}, quick, quick] * 7
+    assert asked[:8] == ["instep", "b", "NumPy", "gone", "instep", "b", "instep", "b"]
+    takes.update({"instep": 0.001, "b": 0.004, "NumPy": 0.006})  # a turn is as long, whoever's
+    assert (
+        harness.in_rounds(list(takes)[:3], take_turn, seconds=0.0)
+        == [{"instep": 0.001, "b": 0.004, "NumPy": 0.006}] * 7
+    )
+    del takes["instep"]
+    assert len(harness.in_rounds(list(takes)[:2], take_turn, seconds=0.0)) == 7
 
 
 def test_a_comparison_takes_medians_and_pairs() -> None:

@@ -14,10 +14,13 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["keep_freed_memory", "pace", "ratio", "take_turns", "turn_of"]
+__all__ = ["LEAST", "MOST", "keep_freed_memory", "pace", "ratio", "take_turns", "turn_of"]
 
-# A call this long (seconds) counts alone: what it finds asleep or out of the caches makes no difference to it.
-_LONG_CALL = 0.1
+LEAST, MOST = 7, 101  # rounds
+
+# A call this long (seconds) counts alone. Well above what a step out of the caches takes: the first call after a rest
+# can be half as long again as the next, and counted only where it is long, it would be the slow ones that are.
+_LONG_CALL = 0.5
 
 _LARGEST_KEPT = 31 << 20  # bytes; from 32 MiB on glibc always gives memory back
 
@@ -60,8 +63,8 @@ def turn_of(call: Callable[[], object]) -> Callable[[float], float]:
 def take_turns(
     contestants: Mapping[str, Callable[[], float]],
     seconds: float,
-    least: int = 7,
-    most: int = 101,
+    least: int = LEAST,
+    most: int = MOST,
 ) -> dict[str, list[float]]:
     """Let every contestant have a turn, then every one its next, and return what each turn returned.
 
