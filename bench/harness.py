@@ -303,7 +303,8 @@ def in_rounds(
         together = one_round(labels)
         slow = max(LONG, SLOW * together.get(OURS, math.inf))
         quick = [label for label, took in together.items() if took < slow]
-        rests = RESTS if len(quick) < len(together) else 0
+        left = turns.MOST - len(rounds) - 1
+        rests = min(RESTS, left) if len(quick) < len(together) else 0
         rounds += [together, *(one_round(quick) for _ in range(rests))]
         full += 1
     return rounds

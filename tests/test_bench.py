@@ -241,6 +241,7 @@ def test_who_is_slow_rests() -> None:
     quick = {"instep": 0.1, "b": 0.4}
     assert rounds == [quick | {"NumPy": 0.6}, quick, quick] * 7
     assert asked[:8] == ["instep", "b", "NumPy", "gone", "instep", "b", "instep", "b"]
+    assert len(harness.in_rounds(list(takes), take_turn, seconds=60.0)) == turns.MOST
     takes.update({"instep": 0.001, "b": 0.004, "NumPy": 0.006})  # a turn is as long, whoever's
     assert (
         harness.in_rounds(list(takes)[:3], take_turn, seconds=0.0)

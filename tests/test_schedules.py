@@ -381,7 +381,8 @@ def test_plot_names_the_extra_when_matplotlib_is_missing(monkeypatch):
 def test_import_is_light():
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; import instep.schedules; "
-        "print(*({'matplotlib', 'torch'} & set(sys.modules)))"
+        "heavy = {'matplotlib', 'torch', 'dataclasses', 'instep.schedules.base'}; "
+        "print(*(heavy & set(sys.modules)))"
     )
     without_numpy = code.replace("import instep.schedules", "import numpy")
     loaded, before = (

@@ -34,7 +34,7 @@ LEVELS = {
     "baseline": None,
 }
 SHORTEST = "%xmm"  # of a remainder that is shorter than a vector, where nothing has to be converted
-UNCONVERTED = ("> Float32 Float32", "> Float64 Float64")
+UNCONVERTED = (" Float32 Float32", " Float64 Float64")
 SIXTEENS = "x86_64_v3"  # the level that has sixteens.hpp
 SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
@@ -82,11 +82,13 @@ def check_vectors(level: str, path: Path) -> list[str]:
             if bool(match[1]) != (level == SIXTEENS and "BFloat16" in rule):
                 findings.append(f"{level}: {rule}: is {'' if match[1] else 'not '}done by sixteens")
             loops[rule] = body
-    if not loops:
-        return [f"{level}: no loops of rules found"]
+    if not any(rule.endswith(UNCONVERTED) for rule in loops):
+        return [f"{level}: no loops of rules found in which nothing is converted"]
     for rule, body in sorted(loops.items()):
         suffix = SUFFIX["double" if "<double" in rule else "float"]
         unconverted = rule.endswith(UNCONVERTED)
+        # Of two doubles that nothing divides GCC takes one after the other, where it finds that no slower.
+        cheap = suffix == SUFFIX["double"] and not re.search(r"\bv?div[ps]d\b", body)
         counts = {}
         for operation in OPERATIONS:
             packed = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{register}", body))
@@ -96,7 +98,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
                 if not packed:
                     findings.append(f"{level}: {rule}: {operation} is not vectorised")
                 remainder = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{SHORTEST}", body))
-                if unconverted and not remainder:
+                if unconverted and not remainder and not cheap:
                     findings.append(
                         f"{level}: {rule}: {operation} of a remainder is not vectorised"
                     )

@@ -42,9 +42,10 @@ inline void remainder(std::int64_t begin, std::int64_t count, const Element& ele
 }
 
 // The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. Kept
-// out of line so that the disassembly shows one function a rule and formats, which tools/check_levels.py looks at. The
-// pointers come as parameters because that is where compilers honour __restrict; of the rule's scalars, as
-// Variant::prepare left them, and of the factors it makes copies, or they might be reloaded after every store.
+// out of line so that the disassembly shows one function for each rule, formats and what else its loop does, which
+// tools/check_levels.py looks at. The pointers come as parameters because that is where compilers honour __restrict; of
+// the rule's scalars, as Variant::prepare left them, and of the factors it makes copies, or they might be reloaded
+// after every store.
 template <class Rule, class T, class W, class S, unsigned With>
 INSTEP_NOINLINE INSTEP_FLATTEN void update(const unsigned char* scalars, const Factors<T>& given, std::int64_t count,
                                            typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
@@ -93,7 +94,7 @@ bool states_lie_in(const Operands& of) {
 // forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
 // step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S, unsigned With>
-bool update_stored(const Settings& settings, const Operands& of, std::int64_t begin, std::int64_t count) {
+bool update_stored(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
@@ -135,7 +136,7 @@ bool update_in_place(const Operands& of, const Settings& settings, std::int64_t 
     if (of.average.data != nullptr && !lies_in<Native<T>>(of.average)) return false;
     const auto stored = [&](auto weights, auto states, auto with) {
         using W = decltype(weights);
-        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(settings, of, begin, count);
+        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(of, settings, begin, count);
     };
     const bool l2 = settings.terms.l2;
     const bool average = of.average.data != nullptr;

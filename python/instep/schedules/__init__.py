@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
     from instep.schedules.serialisation import from_dict
 
-# Which module has what is imported on first use: making all these dataclasses would double the time that
-# ``import instep`` takes.
+# The schedules by module: what `from_dict` may make.
 _CLASSES = {
     "composition": ("Product", "Sequential", "Warmup"),
     "constants": ("Constant", "PiecewiseConstant"),
@@ -41,6 +40,8 @@ _CLASSES = {
     "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
 }
 _MODULE_OF_CLASS = {name: module for module, names in _CLASSES.items() for name in names}
+# Which module has what is imported on first use: making all these dataclasses would double the time that
+# ``import instep`` takes.
 _MODULE_OF = {
     **_MODULE_OF_CLASS,
     "Schedule": "base",
