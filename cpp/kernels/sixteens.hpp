@@ -56,7 +56,7 @@ struct Sixteen<Float32, InOrder> {
 // As `update` in sweep.hpp, for weights or states in bfloat16.
 template <class Rule, class W, class S>
 // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
-INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Factors<float>& given, std::int64_t count,
+INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Factors<float> factors, std::int64_t count,
                                         typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
                                         typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
                                         typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
@@ -65,7 +65,6 @@ INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Fact
     constexpr bool in_order = W::format != S::format;
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
-    const Factors<float> factors = given;
     State* const states[max_states] = {s0, s1, s2, s3};
     std::int64_t i = 0;
     for (; i + sixteen <= count; i += sixteen) {

@@ -1,7 +1,6 @@
 // The states that a rule's variant has, some or none, and the rule for one element of all its arrays.
 #pragma once
 
-#include "kernels/gradient_terms.hpp"
 #include "kernels/interface.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -79,7 +78,7 @@ inline void update_element(const Rule& rule, const Factors<T>& factors, std::int
                            typename S::Stored* s2, typename S::Stored* s3, [[maybe_unused]] T* average = nullptr) {
     T param = static_cast<T>(W::load(p[i]));
     T grad = static_cast<T>(W::load(g[i])) * factors.scale;
-    if constexpr ((With & with_l2) != 0) grad = add_l2(grad, factors.l2, param);
+    if constexpr ((With & with_l2) != 0) grad = grad + factors.l2 * param;
     T a = load_state<Rule, 0, S, T>(s0, i);
     T b = load_state<Rule, 1, S, T>(s1, i);
     T c = load_state<Rule, 2, S, T>(s2, i);

@@ -94,7 +94,7 @@ bool states_lie_in(const Operands& of) {
 // forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
 // step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S, unsigned With>
-bool update_stored(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
+bool update_stored(const Settings& settings, const Operands& of, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
@@ -136,7 +136,7 @@ bool update_in_place(const Operands& of, const Settings& settings, std::int64_t 
     if (of.average.data != nullptr && !lies_in<Native<T>>(of.average)) return false;
     const auto stored = [&](auto weights, auto states, auto with) {
         using W = decltype(weights);
-        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(of, settings, begin, count);
+        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(settings, of, begin, count);
     };
     const bool l2 = settings.terms.l2;
     const bool average = of.average.data != nullptr;
