@@ -297,14 +297,13 @@ def in_rounds(
         return {label: took for label, took in times.items() if not math.isnan(took)}
 
     rounds: list[dict[str, float]] = []
-    full = 0
-    end = time.perf_counter() + seconds
-    while full < turns.LEAST or (len(rounds) < turns.MOST and time.perf_counter() < end):
+    for _ in turns.rounds(seconds):
         together = one_round(labels)
         slow = max(LONG, SLOW * together.get(OURS, math.inf))
         quick = [label for label, took in together.items() if took < slow]
         left = turns.MOST - len(rounds) - 1
         rests = min(RESTS, left) if len(quick) < len(together) else 0
         rounds += [together, *(one_round(quick) for _ in range(rests))]
-        full += 1
+        if len(rounds) >= turns.MOST:
+            break
     return rounds

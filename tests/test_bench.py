@@ -135,6 +135,9 @@ def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPa
         625 <= calls <= 1_100
     )  # a quarter as many to warm up, doubled at most, and 500 that count
     calls = 0
+    assert turns.pace(call_of(0.05), 0.005) == pytest.approx(0.05)
+    assert calls == 2
+    calls = 0
     assert turns.pace(call_of(0.4), 0.005) == pytest.approx(0.4)
     assert calls == 2
 

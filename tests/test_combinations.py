@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BFLOAT16, LEVELS, numbers, use_level
+from cases import BFLOAT16, LEVELS, NUMBERS, TERMS, numbers, use_level
 from reference import Reference, assert_same_bits
 
 import instep
 
-TERMS: dict[str, Any] = {"clip_value": 0.8, "maximize": True, "weight_decay": 0.05, "l1": 0.01}
-AROUND: dict[str, Any] = {**TERMS, "ema_decay": 0.9}
+AROUND: dict[str, Any] = {name: NUMBERS.get(name, True) for name in TERMS} | {"ema_decay": 0.9}
 COMBINATIONS = [
     {name: AROUND[name] for name, is_on in zip(AROUND, chosen, strict=True) if is_on}
     for chosen in itertools.product([False, True], repeat=len(AROUND))

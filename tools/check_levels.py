@@ -87,8 +87,6 @@ def check_vectors(level: str, path: Path) -> list[str]:
     for rule, body in sorted(loops.items()):
         suffix = SUFFIX["double" if "<double" in rule else "float"]
         unconverted = rule.endswith(UNCONVERTED)
-        # Of two doubles that nothing divides GCC takes one after the other, where it finds that no slower.
-        cheap = suffix == SUFFIX["double"] and not re.search(r"\bv?div[ps]d\b", body)
         counts = {}
         for operation in OPERATIONS:
             packed = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{register}", body))
@@ -98,7 +96,7 @@ def check_vectors(level: str, path: Path) -> list[str]:
                 if not packed:
                     findings.append(f"{level}: {rule}: {operation} is not vectorised")
                 remainder = len(re.findall(rf"\bv?{operation}p{suffix}\b.*{SHORTEST}", body))
-                if unconverted and not remainder and not cheap:
+                if unconverted and not remainder:
                     findings.append(
                         f"{level}: {rule}: {operation} of a remainder is not vectorised"
                     )

@@ -17,6 +17,11 @@ T scale_of(const GradientTerms& terms) {
 }
 
 template <class T>
+inline T add_l2(T g, T factor, T p) {
+    return g + factor * p;
+}
+
+template <class T>
 void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, std::int64_t count) {
     if (terms.scaled) {
         const T scale = scale_of<T>(terms);
@@ -31,7 +36,7 @@ void apply(const GradientTerms& terms, T* __restrict g, const T* __restrict p, s
     }
     if (terms.l2) {
         const T factor = static_cast<T>(terms.l2_factor);
-        for (std::int64_t i = 0; i < count; ++i) g[i] = g[i] + factor * p[i];
+        for (std::int64_t i = 0; i < count; ++i) g[i] = add_l2(g[i], factor, p[i]);
     }
     if (terms.l1) {
         const T factor = static_cast<T>(terms.l1_factor);

@@ -6,14 +6,10 @@
 
 #include <cstdint>
 
-// INSTEP_FLATTEN: what a function calls becomes part of it. In a file as long as the kernels' GCC else stops inlining
-// somewhere, and what is called for every element costs a loop its vectors.
 #if defined(_MSC_VER)
 #define INSTEP_NOINLINE __declspec(noinline)
-#define INSTEP_FLATTEN
 #else
 #define INSTEP_NOINLINE __attribute__((noinline))
-#define INSTEP_FLATTEN __attribute__((flatten))
 #endif
 
 namespace instep {

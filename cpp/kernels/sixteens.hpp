@@ -56,7 +56,7 @@ struct Sixteen<Float32, InOrder> {
 // As `update` in sweep.hpp, for weights or states in bfloat16.
 template <class Rule, class W, class S>
 // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
-INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Factors<float> factors, std::int64_t count,
+INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const float scale, std::int64_t count,
                                         typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
                                         typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
                                         typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
@@ -79,7 +79,7 @@ INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Fact
 #pragma GCC unroll 1  // or some short rules become sixteen copies before they could become vectors
 #endif
         for (std::int64_t k = 0; k < sixteen; ++k)
-            update_element<Rule, float, Float32, Float32>(rule, factors, k, params, grads, s[0], s[1], s[2], s[3]);
+            update_element<Rule, float, Float32, Float32>(rule, scale, k, params, grads, s[0], s[1], s[2], s[3]);
         param_block.store(p + i);
         for_each_state<Rule>([&](int k) { state_blocks[k].store(states[k] + i); });
     }
@@ -92,7 +92,7 @@ INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const Fact
     std::memcpy(last_param, p + i, rest * sizeof(Weight));
     std::memcpy(last_grad, g + i, rest * sizeof(Weight));
     for_each_state<Rule>([&](int k) { std::memcpy(last_states[k], states[k] + i, rest * sizeof(State)); });
-    update_by_sixteens<Rule, W, S>(scalars, factors, sixteen, last_param, last_grad, last_states[0], last_states[1],
+    update_by_sixteens<Rule, W, S>(scalars, scale, sixteen, last_param, last_grad, last_states[0], last_states[1],
                                    last_states[2], last_states[3]);
     std::memcpy(p + i, last_param, rest * sizeof(Weight));
     for_each_state<Rule>([&](int k) { std::memcpy(states[k] + i, last_states[k], rest * sizeof(State)); });

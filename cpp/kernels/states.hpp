@@ -1,6 +1,7 @@
 // The states that a rule's variant has, some or none, and the rule for one element of all its arrays.
 #pragma once
 
+#include "kernels/gradient_terms.hpp"
 #include "kernels/interface.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -65,20 +66,16 @@ inline void apply_to_element(const Rule& rule, T& param, T grad, [[maybe_unused]
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
 constexpr unsigned with_average = 2;  // the parameter's moving average follows
 
-// The numbers of that; the gradient is multiplied by scale always: 1 changes no bit of a number.
-template <class T>
-struct Factors {
-    T scale, l2, average_rate;
-};
-
-// The rule for element i, parameter and gradient stored in format W and states in format S.
+// The rule for element i, parameter and gradient stored in format W and states in format S. The gradient is multiplied
+// by scale always: 1 changes no bit of a number.
 template <class Rule, class T, class W, class S, unsigned With = 0>
-inline void update_element(const Rule& rule, const Factors<T>& factors, std::int64_t i, typename W::Stored* p,
+inline void update_element(const Rule& rule, T scale, std::int64_t i, typename W::Stored* p,
                            const typename W::Stored* g, typename S::Stored* s0, typename S::Stored* s1,
-                           typename S::Stored* s2, typename S::Stored* s3, [[maybe_unused]] T* average = nullptr) {
+                           typename S::Stored* s2, typename S::Stored* s3, [[maybe_unused]] T l2 = T{},
+                           [[maybe_unused]] T average_rate = T{}, [[maybe_unused]] T* average = nullptr) {
     T param = static_cast<T>(W::load(p[i]));
-    T grad = static_cast<T>(W::load(g[i])) * factors.scale;
-    if constexpr ((With & with_l2) != 0) grad = grad + factors.l2 * param;
+    T grad = static_cast<T>(W::load(g[i])) * scale;
+    if constexpr ((With & with_l2) != 0) grad = add_l2(grad, l2, param);
     T a = load_state<Rule, 0, S, T>(s0, i);
     T b = load_state<Rule, 1, S, T>(s1, i);
     T c = load_state<Rule, 2, S, T>(s2, i);
@@ -91,7 +88,7 @@ inline void update_element(const Rule& rule, const Factors<T>& factors, std::int
     store_state<Rule, 3, S>(s3, i, d);
     if constexpr ((With & with_average) != 0) {
         const T e = average[i];
-        average[i] = e + factors.average_rate * (param - e);
+        average[i] = e + average_rate * (param - e);
     }
 }
 

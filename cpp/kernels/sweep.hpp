@@ -44,19 +44,17 @@ inline void remainder(std::int64_t begin, std::int64_t count, const Element& ele
 // The rule over elements that lie side by side, parameter and gradient stored in format W and states in format S. Kept
 // out of line so that the disassembly shows one function for each rule, formats and what else its loop does, which
 // tools/check_levels.py looks at. The pointers come as parameters because that is where compilers honour __restrict; of
-// the rule's scalars, as Variant::prepare left them, and of the factors it makes copies, or they might be reloaded
-// after every store.
+// the rule's scalars, as Variant::prepare left them, it makes a copy, or they might be reloaded after every store.
 template <class Rule, class T, class W, class S, unsigned With>
-INSTEP_NOINLINE INSTEP_FLATTEN void update(const unsigned char* scalars, const Factors<T>& given, std::int64_t count,
-                                           typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
-                                           typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
-                                           typename S::Stored* __restrict s2, typename S::Stored* __restrict s3,
-                                           T* __restrict average) {
+INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::int64_t count,
+                            typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
+                            typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
+                            typename S::Stored* __restrict s2, typename S::Stored* __restrict s3, const T l2,
+                            const T average_rate, T* __restrict average) {
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
-    const Factors<T> factors = given;
     const auto element = [&](std::int64_t i) {
-        update_element<Rule, T, W, S, With>(rule, factors, i, p, g, s0, s1, s2, s3, average);
+        update_element<Rule, T, W, S, With>(rule, scale, i, p, g, s0, s1, s2, s3, l2, average_rate, average);
     };
     // Only where nothing is converted, or the module would be a tenth larger.
     constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
@@ -75,13 +73,6 @@ inline auto with_what(bool l2, bool average, Action action) {
     return l2 ? action(integral_constant<unsigned, with_l2>{}) : action(integral_constant<unsigned, 0>{});
 }
 
-template <class T, unsigned With>
-Factors<T> factors_of(const Settings& settings) {
-    const GradientTerms& terms = settings.terms;
-    return {scale_of<T>(terms), (With & with_l2) != 0 ? static_cast<T>(terms.l2_factor) : T{},
-            (With & with_average) != 0 ? static_cast<T>(settings.average_rate) : T{}};
-}
-
 template <class Rule, class F>
 bool states_lie_in(const Operands& of) {
     bool lie = true;
@@ -94,11 +85,13 @@ bool states_lie_in(const Operands& of) {
 // forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
 // step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S, unsigned With>
-bool update_stored(const Settings& settings, const Operands& of, std::int64_t begin, std::int64_t count) {
+bool update_stored(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
-    const Factors<T> factors = factors_of<T, With>(settings);
+    const T scale = scale_of<T>(settings.terms);
+    const auto l2 = static_cast<T>(settings.terms.l2_factor);
+    const auto average_rate = static_cast<T>(settings.average_rate);
     const auto run = [&](std::int64_t from, std::int64_t length) {
         State* s[max_states] = {};
         for_each_state<Rule>([&](int k) { s[k] = in_place<State>(of.states[k], from); });
@@ -106,10 +99,10 @@ bool update_stored(const Settings& settings, const Operands& of, std::int64_t be
         const auto* const g = in_place<const Weight>(of.grad, from);
 #if defined(INSTEP_HAS_SIXTEENS)
         if constexpr (W::format == Format::bfloat16 || S::format == Format::bfloat16)
-            update_by_sixteens<Rule, W, S>(settings.scalars, factors, length, p, g, s[0], s[1], s[2], s[3]);
+            update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
         else
 #endif
-            update<Rule, T, W, S, With>(settings.scalars, factors, length, p, g, s[0], s[1], s[2], s[3],
+            update<Rule, T, W, S, With>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3], l2, average_rate,
                                         (With & with_average) != 0 ? in_place<T>(of.average, from) : nullptr);
     };
     const std::int64_t end = begin + count;
@@ -136,7 +129,7 @@ bool update_in_place(const Operands& of, const Settings& settings, std::int64_t 
     if (of.average.data != nullptr && !lies_in<Native<T>>(of.average)) return false;
     const auto stored = [&](auto weights, auto states, auto with) {
         using W = decltype(weights);
-        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(settings, of, begin, count);
+        return update_stored<Rule, T, W, decltype(states), decltype(with)::value>(of, settings, begin, count);
     };
     const bool l2 = settings.terms.l2;
     const bool average = of.average.data != nullptr;
@@ -157,9 +150,10 @@ template <class Rule, class T>
 void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t chunk_begin,
                       std::int64_t chunk_count) {
     GradientTerms terms = settings.terms;
-    Factors<T> factors = factors_of<T, with_l2 | with_average>(settings);
     const bool has_terms = need_a_pass(terms);
-    if (has_terms) factors.scale = 1;
+    const T scale = has_terms ? T(1) : scale_of<T>(terms);
+    const auto l2_factor = static_cast<T>(terms.l2_factor);
+    const auto average_rate = static_cast<T>(settings.average_rate);
     const bool l2 = terms.l2 && !terms.l1;
     terms.l2 = terms.l2 && !l2;
     Block<T> param(of.param);
@@ -183,8 +177,8 @@ void update_in_blocks(const Operands& of, const Settings& settings, std::int64_t
         for_each_state<Rule>([&](int k) { s[k] = states[k].load(begin, count); });
         T* e = has_average ? average.load(begin, count) : nullptr;
         with_what(l2, has_average, [&](auto with) {
-            update<Rule, T, Native<T>, Native<T>, decltype(with)::value>(settings.scalars, factors, count, p, g, s[0],
-                                                                         s[1], s[2], s[3], e);
+            update<Rule, T, Native<T>, Native<T>, decltype(with)::value>(settings.scalars, scale, count, p, g, s[0],
+                                                                         s[1], s[2], s[3], l2_factor, average_rate, e);
         });
         param.store(begin, count);
         for_each_state<Rule>([&](int k) { states[k].store(begin, count); });

@@ -9,14 +9,14 @@ from __future__ import annotations
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-__all__ = ["LEAST", "MOST", "keep_freed_memory", "pace", "ratio", "take_turns", "turn_of"]
+__all__ = ["MOST", "keep_freed_memory", "pace", "ratio", "rounds", "take_turns", "turn_of"]
 
-LEAST, MOST = 7, 101  # rounds
+_LEAST, MOST = 7, 101  # rounds
 
 # A call this long (seconds) counts alone. Well above what a step out of the caches takes: the first call after a rest
 # can be half as long again as the next, and counted only where it is long, it would be the slow ones that are.
@@ -63,7 +63,7 @@ def turn_of(call: Callable[[], object]) -> Callable[[float], float]:
 def take_turns(
     contestants: Mapping[str, Callable[[], float]],
     seconds: float,
-    least: int = LEAST,
+    least: int = _LEAST,
     most: int = MOST,
 ) -> dict[str, list[float]]:
     """Let every contestant have a turn, then every one its next, and return what each turn returned.
@@ -78,13 +78,19 @@ def take_turns(
         Rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in rounds(seconds, least, most):
+        for name, turn in contestants.items():
+            times[name].append(turn())
+    return times
+
+
+def rounds(seconds: float, least: int = _LEAST, most: int = MOST) -> Iterator[int]:
+    """Count the rounds that begin within so many seconds: `least` of them at least, and at most so many."""
     end = time.perf_counter() + seconds
     for done in range(most):
         if done >= least and time.perf_counter() >= end:
             break
-        for name, turn in contestants.items():
-            times[name].append(turn())
-    return times
+        yield done
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
