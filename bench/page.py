@@ -26,7 +26,7 @@ below is, pass by pass, with quartiles and the number of rounds. Measure your ow
 [bench/README.md](../../bench/README.md); with nothing but the wheel, `instep bench`.
 """
 
-HOW = """## How it is measured
+HOW = f"""## How it is measured
 
 - **Ratios.** The machine does other things too, so an absolute time says little. The contestants of a row take turns,
   A B C A B C ..., a few milliseconds each (one call, where that is longer), for up to 101 rounds. Who takes more than
@@ -58,7 +58,7 @@ HOW = """## How it is measured
   a measured step.
 - **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, stopped a tenth
   of a second after its turn, when NumPy's threads are asleep. Nothing is stopped within an iteration: what a step
-  leaves spinning, NumPy's matrix products feel.
+  leaves spinning, NumPy's matrix products feel. At batch {loop.JUDGED} all start anew three times a pass.
 """
 
 

@@ -78,10 +78,10 @@ def _limit_against(row: str, *peers: str, limit: str = LIMIT) -> Callable[[Piece
 
 
 def _loop(others: Sequence[str], *peers: str) -> Callable[[Pieces], float]:
-    """How many times as long as the best of others the best of these training loops takes, at batch 64."""
+    """How many times as long as the best of others the best of these training loops takes, at the batch judged."""
 
     def measure(pieces: Pieces) -> float:
-        contestants = pieces["loop/64"]["contestants"]
+        contestants = pieces[f"loop/{loop.JUDGED}"]["contestants"]
         best, least = (
             min(float(contestants[peer]["by instep"]) for peer in those)
             for those in (peers, others)
@@ -140,7 +140,7 @@ def _targets() -> list[Target]:
     for workload, wanted in (("mlp", 5.0), ("gpt2", 1.5)):
         what = f"{workload}, RMSprop, against the better of torch foreach and loop"
         found.append(Target(what, wanted, True, "x", _against(f"{workload}-rmsprop", *unfused)))
-    by_batch = "loop, batch 64: an iteration"
+    by_batch = f"loop, batch {loop.JUDGED}: an iteration"
     return [
         *found,
         Target(
