@@ -244,7 +244,7 @@ DOCUMENTS = {
     "betas": (_set(*GROUP, "betas", [2, 2]), "betas"),
     "unknown schedule": (_set(*GROUP, "lr", {"schedule": "os.system"}), "os.system"),
     "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
-    "ema_decay": (_set("optimizer", "ema_decay", None), "averages"),
+    "ema_decay": (_set("optimizer", "ema_decay", None), "no ema_decay; one is wanted"),
     "scaler gone": (_set("scaler", None), "in only one of"),
     "scaler a list": (_set("scaler", []), "a dict is wanted"),
     "scaler's keys": (_set("scaler", {}), "missing: 'scale', 'growth_interval', 'good_steps'"),
@@ -293,7 +293,7 @@ OTHERS = {
         lambda w, b: instep.Adam({"w": w.astype(np.float64), "b": b}, ema_decay=0.5),
         "float32; (4,) and float64 are wanted",
     ),
-    "averages": (lambda w, b: instep.Adam({"w": w, "b": b}), "averages"),
+    "averages": (lambda w, b: instep.Adam({"w": w, "b": b}), "an ema_decay; none is wanted"),
     "states": (lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, amsgrad=True), "amsgrad"),
     "dtype of states": (
         lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, state_dtype=np.float16),

@@ -164,7 +164,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (("step_count",), {"to": 1.5}, ValueError, "step_count is 1.5"),
     (("skipped_steps",), {"to": True}, ValueError, "skipped_steps is True"),
     (("clip_norm",), {"to": -1.0}, ValueError, "clip_norm is -1.0"),
-    (("ema_decay",), {"to": None}, ValueError, "averages are there in only one"),
+    (("ema_decay",), {"to": None}, ValueError, "no ema_decay; one is wanted"),
     (("param_groups",), {"to": []}, ValueError, r"a list of 1 is wanted"),
     (
         ("param_groups", 0, "params"),

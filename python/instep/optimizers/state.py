@@ -247,8 +247,9 @@ def _checked_hyperparameters(
     clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
     ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
     if (ema_decay is None) != (optimizer.ema_decay is None):
+        found, wanted = ("no ", "one") if ema_decay is None else ("an ", "none")
         raise ValueError(
-            "averages are there in only one of the state and the optimizer; in both or neither is wanted"
+            f"the state has {found}ema_decay; {wanted} is wanted, as the optimizer was made"
         )
     return (
         optimizer._checked_clip_norm(clip_norm),
