@@ -64,7 +64,8 @@ def main() -> None:
         "--seconds",
         type=allowed.seconds,
         default=20.0,
-        help="of turns, for each batch, seven rounds of all in each of three starts at least (%(default)s)",
+        help="of turns, for each batch; seven rounds in each of three starts are made anyway, which may take a minute "
+        "(%(default)s)",
     )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ class Target(NamedTuple):
     at_best: Callable[[Pieces], float] | None = None
 
 
-COLUMNS = ("what", "wanted", "measured", "by pass", "at best", "")  # of Verdict.cells
+COLUMNS = ("what", "wanted", "measured", "by pass", "passes", "at best", "")  # of Verdict.cells
 
 
 class Verdict(NamedTuple):
@@ -38,10 +38,11 @@ class Verdict(NamedTuple):
 
     @property
     def met(self) -> bool | None:
-        if self.measured is None:
-            return None
+        return None if self.measured is None else self._meets(self.measured)
+
+    def _meets(self, value: float) -> bool:
         wanted = self.target.wanted
-        return self.measured >= wanted if self.target.at_least else self.measured <= wanted
+        return value >= wanted if self.target.at_least else value <= wanted
 
     def cells(self) -> tuple[str, ...]:
         target = self.target
@@ -54,8 +55,11 @@ class Verdict(NamedTuple):
             for value in (self.measured, self.at_best)
         ]
         met = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
+        agree = sum(self._meets(value) == self.met for value in self.found)
+        if agree < len(self.found):
+            met += f" ({agree} of {len(self.found)})"
         wanted = f"{bound} {target.wanted:g} {target.unit}"
-        return (target.what, wanted, figures[0], spread, figures[1], met)
+        return (target.what, wanted, figures[0], spread, str(len(self.found)), figures[1], met)
 
 
 def _digits(value: float) -> str:

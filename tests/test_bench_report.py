@@ -104,11 +104,12 @@ def test_what_counts_is_the_median_of_the_passes(pieces: dict[str, Any]) -> None
         "at least 25 x",
         "26.00 x",
         "0.900 .. 30.00",
+        "3",
         "-",
-        "met",
+        "met (2 of 3)",
     )
     assert not targets.judge(passes[:1])[0].met
-    assert targets.judge([])[0].cells()[2:] == ("-", "-", "-", "not measured")
+    assert targets.judge([])[0].cells()[2:] == ("-", "-", "0", "-", "not measured")
 
 
 def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_path: Path) -> None:
@@ -118,6 +119,11 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     page.write(tmp_path, found, targets.judge(found.passes))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| mlp | Numba | 0.50 | faster |" in text
+    assert f"| loop, batch 64 | {report.loop.ONE_THREAD} | 1.00 | as fast |" in text
+    assert "| 1,000,000 parameters | NumPy | 1.00 | as fast |" in text
+    assert "| loop, batch 64 | no step |" not in text
+    assert "| loop, batch 64 | memory limit" not in text
+    assert "Of the above it missed: tiny, Adam, against torch fused; " in text
     assert "optax: ModuleNotFoundError: No module named 'optax'" in text
     assert "| measured | 2 passes, 2026-01-01 00:00 UTC |" in text
     assert machine["cpu"] in text
