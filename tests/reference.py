@@ -342,3 +342,16 @@ def assert_same_bits(a: np.ndarray, b: np.ndarray, what: str = "") -> None:
             f"{label}{len(wrong)} of {a.size} elements differ, "
             f"the first at {first}: {values[0]} against {values[1]}"
         )
+
+
+def assert_follows(optimizer: Any, reference: Reference, what: str = "") -> None:
+    """An optimizer's parameters, states and averages have the reference's bits."""
+    where = f" {what}" if what else ""
+    for name, wanted in reference.params.items():
+        assert_same_bits(optimizer.params[name], wanted, f"{name}{where}")
+        assert optimizer.state[name].keys() == reference.state[name].keys()
+        for state, values in reference.state[name].items():
+            assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}{where}")
+        if reference.averages:
+            average = reference.averages[name]
+            assert_same_bits(optimizer.averages[name], average, f"average of {name}{where}")

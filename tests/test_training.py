@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import BFLOAT16, CHUNK, LEVELS, THREADS, numbers, use_level
-from reference import Reference, assert_same_bits, store
+from reference import Reference, assert_follows, assert_same_bits, store
 
 import instep
 from instep import _core
@@ -31,14 +31,7 @@ def gradients(rng: np.random.Generator, absent: str = "") -> dict[str, Any]:
 
 
 def check(optimizer: Any, reference: Reference) -> None:
-    for name, p in optimizer.params.items():
-        assert_same_bits(p, reference.params[name], name)
-        for state, values in reference.state[name].items():
-            assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")
-        if reference.averages:
-            assert_same_bits(
-                optimizer.averages[name], reference.averages[name], f"average of {name}"
-            )
+    assert_follows(optimizer, reference)
     assert optimizer.grad_norm == reference.grad_norm
     assert optimizer._plan.steps == list(reference.steps.values())
 
