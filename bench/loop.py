@@ -27,7 +27,7 @@ from task import Task
 from worker import NO_STEP
 
 BATCHES = (16, 64, 256)
-JUDGED = 64  # the one that there are bounds for
+JUDGED = 64  # the batch that targets.py has bounds for
 PEERS = (OURS, "NumPy", "NumPy in place", "Numba", "torch fused", "DeepSpeed")
 ONE_THREAD = f"{OURS}, 1 thread"
 LIMITS = (SAME_ARRAYS, f"{SAME_ARRAYS}, 1 thread")

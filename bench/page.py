@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,7 +51,8 @@ HOW = f"""## How it is measured
   gradients, where NumPy has put them, and the states of an optimizer. In the loop these are the loop's arrays, which
   NumPy has just read or written; there it takes part on all threads and on one, and the better of both counts.
 - **Heats.** Contestants that don't fit memory together are split; instep and the memory limits are in every heat. Times
-  of different heats are not the same minute's: only ratios compare.
+  of different heats, rows and sections are not the same minute's, and in "A call" nobody else takes turns: only ratios
+  compare.
 - **Other arrays.** Where arrays come to lie in memory can matter as long as they live. In each heat all get theirs
   anew, and where a step over 10 million parameters or more needs no heats, three times, each time in another order.
 - **Peers at their best**: NumPy as an expression and with every result put in place (`out=`), PyTorch `fused=True`,
@@ -58,7 +61,8 @@ HOW = f"""## How it is measured
   a measured step.
 - **The loop** runs each contestant's whole training loop in its process, a tenth of a second at a time, stopped a tenth
   of a second after its turn, when NumPy's threads are asleep. Nothing is stopped within an iteration: what a step
-  leaves spinning, NumPy's matrix products feel. At batch {loop.JUDGED} all start anew three times a pass.
+  leaves spinning, NumPy's matrix products feel. At batch {loop.JUDGED} all start anew three times a pass
+  and have seven rounds each time; the other batches, with seven rounds a pass, tell no more than tenths.
 """
 
 
@@ -72,7 +76,7 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
         pictures.steps(folder / STEPS, pieces, where)
         sections += [_steps(pieces), _others(pieces), _not_winning(pieces, verdicts)]
     if any(name.startswith("loop/") for name in pieces):
-        sections.append(_loop(pieces))
+        sections.append(_loop(pieces, results.passes))
     if any(name.startswith("scaling/") for name in pieces):
         pictures.growth(folder / GROWTH, pieces, where, machine["cores"])
         sections.append(_scaling(pieces, machine["cores"]))
@@ -95,8 +99,11 @@ def _setting(results: Results, pieces: Pieces) -> str:
     for piece in pieces.values():
         versions |= piece.get("versions", {})
         left_out |= piece.get("left out", {})
-    counts = sorted({results.times(name) for name in pieces})
-    passes = " or ".join(map(str, counts)) + (" pass" if counts == [1] else " passes")
+    counts = Counter(results.times(name) for name in pieces)
+    usual = counts.most_common(1)[0][0]
+    others = [f"{n}: {results.times(n)}" for n in pieces if results.times(n) != usual]
+    passes = f"{usual} pass{'es' if usual > 1 else ''}"
+    passes += f" ({', '.join(others)})" if others else ""
     lines = [
         (
             "machine",
@@ -125,11 +132,12 @@ def _to_reach(verdicts: Sequence[Verdict]) -> str:
     rows = [COLUMNS, *(verdict.cells() for verdict in verdicts)]
     return (
         "## What was to be reached\n\nWritten down before it was measured. Against a peer: its time by instep's. "
-        "Measured: the median over the passes; by pass: the least and the most of them. Where they don't agree, it "
-        "says how many passes found the same as the median.\n\n"
-        "At best: what a step would reach that takes as long as moving its bytes, by the memory limit in the same "
-        "rounds (beside that itself, and in the loop, by the one of the same arrays); beside NumPy's in the loop, "
-        "what a step of no time would. It scatters as the rest does, so a figure may lie beyond it.\n\n"
+        "Measured: the median over the passes (of two their mean); by pass: the least and the most of them; passes: "
+        "how many there are. The last column says whether the median meets what was wanted and, where not all passes "
+        "do or don't, how many by themselves say the same.\n\n"
+        "At best: the same figure for a step that takes as long as the memory limit measured beside it (beside that "
+        "itself, and in the loop, the one of the same arrays); beside NumPy's in the loop, for a step of no time. It "
+        "scatters as the rest does, so a figure may lie beyond it.\n\n"
         f"{markdown_table(rows)}\n"
     )
 
@@ -197,7 +205,7 @@ def _not_winning(pieces: Pieces, verdicts: Sequence[Verdict]) -> str:
         )
     table = markdown_table(rows) if len(rows) > 1 else "Nowhere in the rows above."
     missed = [verdict.target.what for verdict in verdicts if verdict.met is False]
-    targets = f"Of the above it missed: {'; '.join(missed) or 'nothing'}."
+    targets = f"Of [what was to be reached](#what-was-to-be-reached) it missed: {'; '.join(missed) or 'nothing'}."
     return (
         f"## Where instep does not win\n\n{table}\n\n{targets}\n\n"
         "Out of cache a step waits for memory as long as its arithmetic keeps up: the columns of the memory limit say "
@@ -206,24 +214,24 @@ def _not_winning(pieces: Pieces, verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _loop(pieces: Pieces) -> str:
+def _loop(pieces: Pieces, passes: Sequence[Pieces]) -> str:
     batches = [batch for batch in loop.BATCHES if f"loop/{batch}" in pieces]
     labels = list(pieces[f"loop/{batches[-1]}"]["contestants"])
     rows = [("step", *(f"batch {batch}" for batch in batches))]
     for label in labels:
         cells = []
         for batch in batches:
-            contestants = pieces[f"loop/{batch}"]["contestants"]
-            if label not in contestants:
-                cells.append("")
-                continue
-            ratio = contestants[label]["by instep"] / contestants[NO_STEP]["by instep"]
-            cells.append(f"{duration(contestants[label]['median'])} ({ratio:.2f})")
+            name = f"loop/{batch}"
+            found = [one[name]["contestants"] for one in passes if name in one]
+            ratios = [c[label]["by instep"] / c[NO_STEP]["by instep"] for c in found if label in c]
+            took = pieces[name]["contestants"][label]["median"] if ratios else 0.0
+            cells.append(f"{duration(took)} ({statistics.median(ratios):.2f})" if ratios else "")
         rows.append((label, *cells))
     return (
         "## A training loop\n\nA NumPy perceptron, 784-256-128-10: an iteration of forward, backward and step, and, in "
-        "brackets, by forward and backward alone: of times in the same round, so it isn't the quotient of the times "
-        f"beside it, and it counts where they differ.\n\n{markdown_table(rows)}\n"
+        "brackets, its time by that of forward and backward alone. Each is compared with instep in the same rounds and "
+        "the two ratios are divided; the figure is the median over the passes. So it isn't the quotient of the times "
+        f"beside it, and it is the one to trust.\n\n{markdown_table(rows)}\n"
     )
 
 

@@ -344,14 +344,18 @@ def assert_same_bits(a: np.ndarray, b: np.ndarray, what: str = "") -> None:
         )
 
 
-def assert_follows(optimizer: Any, reference: Reference, what: str = "") -> None:
-    """An optimizer's parameters, states and averages have the reference's bits."""
+def assert_follows(
+    optimizer: Any, params: Mapping[str, np.ndarray], reference: Reference, what: str = ""
+) -> None:
+    """The caller's parameters are the optimizer's; they, states and averages have the reference's bits."""
     where = f" {what}" if what else ""
+    assert optimizer.params.keys() == params.keys() == reference.params.keys()
+    assert optimizer.averages.keys() == reference.averages.keys()
     for name, wanted in reference.params.items():
-        assert_same_bits(optimizer.params[name], wanted, f"{name}{where}")
+        assert optimizer.params[name] is params[name]
+        assert_same_bits(params[name], wanted, f"{name}{where}")
         assert optimizer.state[name].keys() == reference.state[name].keys()
         for state, values in reference.state[name].items():
             assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}{where}")
-        if reference.averages:
-            average = reference.averages[name]
-            assert_same_bits(optimizer.averages[name], average, f"average of {name}{where}")
+    for name, average in reference.averages.items():
+        assert_same_bits(optimizer.averages[name], average, f"average of {name}{where}")

@@ -55,6 +55,6 @@ def test_each_with_all_others(
                 reference.accumulate(grad)
             optimizer.step(grad, grad_scale=scale)
             reference.step(grad, scale)
-        assert_follows(optimizer, reference, f"with {options}")
+        assert_follows(optimizer, params, reference, f"with {options}")
         for name, copy in (copies or {}).items():
             assert_same_bits(copy, reference.copies[name], f"copy of {name} with {options}")

@@ -31,7 +31,7 @@ def gradients(rng: np.random.Generator, absent: str = "") -> dict[str, Any]:
 
 
 def check(optimizer: Any, reference: Reference) -> None:
-    assert_follows(optimizer, reference)
+    assert_follows(optimizer, optimizer.params, reference)
     assert optimizer.grad_norm == reference.grad_norm
     assert optimizer._plan.steps == list(reference.steps.values())
 

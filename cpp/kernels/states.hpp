@@ -71,11 +71,11 @@ constexpr unsigned with_average = 2;  // the parameter's moving average follows
 template <class Rule, class T, class W, class S, unsigned With = 0>
 inline void update_element(const Rule& rule, T scale, std::int64_t i, typename W::Stored* p,
                            const typename W::Stored* g, typename S::Stored* s0, typename S::Stored* s1,
-                           typename S::Stored* s2, typename S::Stored* s3, [[maybe_unused]] T l2 = T{},
+                           typename S::Stored* s2, typename S::Stored* s3, [[maybe_unused]] T l2_factor = T{},
                            [[maybe_unused]] T average_rate = T{}, [[maybe_unused]] T* average = nullptr) {
     T param = static_cast<T>(W::load(p[i]));
     T grad = static_cast<T>(W::load(g[i])) * scale;
-    if constexpr ((With & with_l2) != 0) grad = add_l2(grad, l2, param);
+    if constexpr ((With & with_l2) != 0) grad = add_l2(grad, l2_factor, param);
     T a = load_state<Rule, 0, S, T>(s0, i);
     T b = load_state<Rule, 1, S, T>(s1, i);
     T c = load_state<Rule, 2, S, T>(s2, i);

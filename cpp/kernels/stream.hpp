@@ -1,6 +1,6 @@
 // Stores that go past the caches, for what a step writes without reading it: an ordinary store would fetch the line
-// that it is about to overwrite, and out of cache a step waits for what is fetched. Alike at every level; the memory
-// limit writes its copies so, too.
+// that it is about to overwrite, and out of cache a step waits for what is fetched. The memory limit writes its copies
+// so, too; each level has its own, in its namespace, as of all that is compiled for it.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,9 @@
 #endif
 
 namespace instep {
+#if defined(INSTEP_LEVEL)
+namespace INSTEP_LEVEL {
+#endif
 namespace {
 
 inline void stream(char* to, const char* from, std::int64_t bytes) {
@@ -41,4 +44,7 @@ inline void finish_streams() {
 }
 
 }  // namespace
+#if defined(INSTEP_LEVEL)
+}  // namespace INSTEP_LEVEL
+#endif
 }  // namespace instep

@@ -49,12 +49,12 @@ template <class Rule, class T, class W, class S, unsigned With>
 INSTEP_NOINLINE void update(const unsigned char* scalars, const T scale, std::int64_t count,
                             typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
                             typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
-                            typename S::Stored* __restrict s2, typename S::Stored* __restrict s3, const T l2,
+                            typename S::Stored* __restrict s2, typename S::Stored* __restrict s3, const T l2_factor,
                             const T average_rate, T* __restrict average) {
     Rule rule;
     std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
     const auto element = [&](std::int64_t i) {
-        update_element<Rule, T, W, S, With>(rule, scale, i, p, g, s0, s1, s2, s3, l2, average_rate, average);
+        update_element<Rule, T, W, S, With>(rule, scale, i, p, g, s0, s1, s2, s3, l2_factor, average_rate, average);
     };
     // Only where nothing is converted, or the module would be a tenth larger.
     constexpr bool in_steps = sizeof(typename W::Stored) == sizeof(T) && sizeof(typename S::Stored) == sizeof(T);
@@ -82,15 +82,15 @@ bool states_lie_in(const Operands& of) {
 
 // Runs the rule over the arrays themselves, if they are stored in these formats. Where parameters are claimed, it does
 // so in pieces, and claims one while it works on an earlier one: their cache lines were read by other cores too, in the
-// forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a sixth of its
-// step (bench/loop.py). Out of the caches claiming costs a few in a hundred.
+// forward pass, and on some CPUs taking them back one store at a time costs a loop of 235,146 parameters a third of its
+// step, on others nothing (docs/speed.md). Out of the caches claiming costs a few in a hundred.
 template <class Rule, class T, class W, class S, unsigned With>
 bool update_stored(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
     if (!lies_in<W>(of.param) || !lies_in<W>(of.grad) || !states_lie_in<Rule, S>(of)) return false;
     using Weight = typename W::Stored;
     using State = typename S::Stored;
     const T scale = scale_of<T>(settings.terms);
-    const auto l2 = static_cast<T>(settings.terms.l2_factor);
+    const auto l2_factor = static_cast<T>(settings.terms.l2_factor);
     const auto average_rate = static_cast<T>(settings.average_rate);
     const auto run = [&](std::int64_t from, std::int64_t length) {
         State* s[max_states] = {};
@@ -102,7 +102,8 @@ bool update_stored(const Operands& of, const Settings& settings, std::int64_t be
             update_by_sixteens<Rule, W, S>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3]);
         else
 #endif
-            update<Rule, T, W, S, With>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3], l2, average_rate,
+            update<Rule, T, W, S, With>(settings.scalars, scale, length, p, g, s[0], s[1], s[2], s[3], l2_factor,
+                                        average_rate,
                                         (With & with_average) != 0 ? in_place<T>(of.average, from) : nullptr);
     };
     const std::int64_t end = begin + count;
