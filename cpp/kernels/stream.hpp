@@ -14,9 +14,10 @@
 #define INSTEP_STREAMS 0
 #endif
 
-namespace instep {
 #if defined(INSTEP_LEVEL)
-namespace INSTEP_LEVEL {
+namespace instep::INSTEP_LEVEL {
+#else
+namespace instep {
 #endif
 namespace {
 
@@ -44,7 +45,4 @@ inline void finish_streams() {
 }
 
 }  // namespace
-#if defined(INSTEP_LEVEL)
-}  // namespace INSTEP_LEVEL
-#endif
-}  // namespace instep
+}  // namespace instep, or the level's
