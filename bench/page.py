@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from harness import LIMIT, OURS
 from results import Pieces, Results
 from rows import EVERYONE, ROWS, Row
 from tables import duration, markdown_table
-from targets import COLUMNS, Verdict
+from targets import COLUMNS, Verdict, loop_ratio, median_over
 from worker import NO_STEP
 
 STEPS, GROWTH = "steps.png", "scaling.png"
@@ -221,11 +220,12 @@ def _loop(pieces: Pieces, passes: Sequence[Pieces]) -> str:
     for label in labels:
         cells = []
         for batch in batches:
-            name = f"loop/{batch}"
-            found = [one[name]["contestants"] for one in passes if name in one]
-            ratios = [c[label]["by instep"] / c[NO_STEP]["by instep"] for c in found if label in c]
-            took = pieces[name]["contestants"][label]["median"] if ratios else 0.0
-            cells.append(f"{duration(took)} ({statistics.median(ratios):.2f})" if ratios else "")
+            contestants = pieces[f"loop/{batch}"]["contestants"]
+            ratio = median_over(loop_ratio(batch, [NO_STEP], label), passes)
+            if ratio is None:
+                cells.append("")
+                continue
+            cells.append(f"{duration(contestants[label]['median'])} ({ratio:.2f})")
         rows.append((label, *cells))
     return (
         "## A training loop\n\nA NumPy perceptron, 784-256-128-10: an iteration of forward, backward and step, and, in "

@@ -81,11 +81,11 @@ def _limit_against(row: str, *peers: str, limit: str = LIMIT) -> Callable[[Piece
     return lambda pieces: _against(row, *peers)(pieces) / _against(row, limit)(pieces)
 
 
-def _loop(others: Sequence[str], *peers: str) -> Callable[[Pieces], float]:
-    """How many times as long as the best of others the best of these training loops takes, at the batch judged."""
+def loop_ratio(batch: int, others: Sequence[str], *peers: str) -> Callable[[Pieces], float]:
+    """How many times as long as the best of others the best of these training loops takes."""
 
     def measure(pieces: Pieces) -> float:
-        contestants = pieces[f"loop/{loop.JUDGED}"]["contestants"]
+        contestants = pieces[f"loop/{batch}"]["contestants"]
         best, least = (
             min(float(contestants[peer]["by instep"]) for peer in those)
             for those in (peers, others)
@@ -144,6 +144,7 @@ def _targets() -> list[Target]:
     for workload, wanted in (("mlp", 5.0), ("gpt2", 1.5)):
         what = f"{workload}, RMSprop, against the better of torch foreach and loop"
         found.append(Target(what, wanted, True, "x", _against(f"{workload}-rmsprop", *unfused)))
+    in_loop = partial(loop_ratio, loop.JUDGED)
     by_batch = f"loop, batch {loop.JUDGED}: an iteration"
     return [
         *found,
@@ -152,11 +153,13 @@ def _targets() -> list[Target]:
             1.25,
             False,
             "x",
-            _loop([NO_STEP], OURS),
-            _loop([NO_STEP], *loop.LIMITS),
+            in_loop([NO_STEP], OURS),
+            in_loop([NO_STEP], *loop.LIMITS),
         ),
         *(
-            Target(f"{by_batch}, {what}", 3.0, True, "x", _loop([OURS], *by), _loop([NO_STEP], *by))
+            Target(
+                f"{by_batch}, {what}", 3.0, True, "x", in_loop([OURS], *by), in_loop([NO_STEP], *by)
+            )
             for what, by in (
                 ("against NumPy's Adam, as a program begins", ("NumPy",)),
                 ("against NumPy's at its best", loop.NUMPY_AT_ITS_BEST),
@@ -191,7 +194,7 @@ TARGETS = _targets()
 def judge(passes: Sequence[Pieces]) -> list[Verdict]:
     """Say of each target what the passes have found."""
     return [
-        Verdict(target, _figures(target.measure, passes), _typical(target.at_best, passes))
+        Verdict(target, _figures(target.measure, passes), median_over(target.at_best, passes))
         for target in TARGETS
     ]
 
@@ -206,6 +209,9 @@ def _figures(measure: Callable[[Pieces], float], passes: Sequence[Pieces]) -> li
     return found
 
 
-def _typical(measure: Callable[[Pieces], float] | None, passes: Sequence[Pieces]) -> float | None:
+def median_over(
+    measure: Callable[[Pieces], float] | None, passes: Sequence[Pieces]
+) -> float | None:
+    """The median of what the passes have found; None where none has."""
     found = _figures(measure, passes) if measure else []
     return statistics.median(found) if found else None

@@ -132,9 +132,8 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     assert text.startswith(f"# Benchmarks: {machine['cpu']}, {machine['cores']} cores\n")
     again = re.search(r"`python bench/report.py --all --folder (.+)` from", text)
     assert again is not None
-    root = Path(page.__file__).parents[
-        1
-    ]  # where that is run; a folder inside of it has a shorter name
+    # Where that is run; a folder inside of it has a shorter name.
+    root = Path(page.__file__).parents[1]
     assert (root / again[1]).resolve() == tmp_path.resolve()
     for row in rows.ROWS:
         assert f"| {row} |" in text

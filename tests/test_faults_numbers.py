@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cases import CHUNK, DTYPES, labels, numbers
 from interpreters import run
-from reference import RULES, Reference, assert_same_bits, compute_type
+from reference import RULES, Reference, assert_follows, assert_same_bits, compute_type
 
 import instep
 from instep.threads import _available_cpus
@@ -39,10 +39,7 @@ def test_every_tail_on_every_number_of_threads(dtype: Any) -> None:
         for grad in grads:
             optimizer.step(grad)
         assert optimizer.grad_norm == reference.grad_norm
-        for name, p in params.items():
-            assert_same_bits(p, reference.params[name], f"{name} on {threads} threads")
-            for key, values in reference.state[name].items():
-                assert_same_bits(optimizer.state[name][key], values, f"{key} of {name}")
+        assert_follows(optimizer, params, reference, f"on {threads} threads")
 
 
 # ---- subnormals ----------------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ TEAM = """
     import instep
     from instep import _core
     from test_float_environment import FTZ_AND_DAZ, flags, mxcsr
-    from reference import Reference, assert_same_bits
+    from reference import Reference, assert_follows
 
     library = ctypes.CDLL(instep.config()["openmp"]["library"])
     if not hasattr(library, "GOMP_parallel"):
@@ -130,9 +127,7 @@ TEAM = """
     assert seen == {0: FTZ_AND_DAZ, 1: FTZ_AND_DAZ}, seen
     for k in range(3):
         reference.step({"0": g})
-    assert_same_bits(w, reference.params["0"])
-    for name, values in reference.state["0"].items():
-        assert_same_bits(optimizer.state["0"][name], values, name)
+    assert_follows(optimizer, {"0": w}, reference)
 """
 
 
@@ -225,9 +220,7 @@ def test_a_beta_of_zero(rule: str, options: dict[str, Any], dtype: Any) -> None:
         g = {"w": numbers(rng, 300, dtype)}
         optimizer.step(g)
         reference.step(g)
-    assert_same_bits(w, reference.params["w"])
-    for name, values in reference.state["w"].items():
-        assert_same_bits(optimizer.state["w"][name], values, name)
+    assert_follows(optimizer, {"w": w}, reference)
 
 
 def test_adam_without_memory_steps_by_the_sign() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from cases import numbers
-from reference import Reference, assert_same_bits
+from reference import Reference, assert_follows
 
 import instep
 
@@ -78,11 +78,7 @@ def test_bits_and_restoration(bits: int, threads: int, eager_threads: None) -> N
             after = mxcsr()
         assert after == before
         assert before & bits == bits
-    for name, p in params.items():
-        assert_same_bits(p, reference.params[name], name)
-        assert_same_bits(optimizer.averages[name], reference.averages[name], name)
-        for state, values in reference.state[name].items():
-            assert_same_bits(optimizer.state[name][state], values, f"{state} of {name}")
+    assert_follows(optimizer, params, reference)
 
 
 @pytest.mark.parametrize("size", [100, 2_000_000])
