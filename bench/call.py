@@ -11,7 +11,7 @@ from functools import partial
 
 import instep
 from instep import schedules
-from package import arguments as allowed
+from package import options as allowed
 from package import turns, workloads
 from tables import duration, plain_table
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from machine import describe
-from package import arguments as allowed
+from package import options as allowed
 from package import turns, workloads
 from tables import plain_table
 from task import numpy_dtype
@@ -61,7 +61,7 @@ def measure(elements: int, seconds: float) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     import instep  # noqa: PLC0415
-    from instep.bench.limit import MemoryLimit, stream_arrays  # noqa: PLC0415
+    from instep.commands.bench.limit import MemoryLimit, stream_arrays  # noqa: PLC0415
 
     shapes = [(elements,)]
     grads = workloads.filled(shapes, "float32", 1)

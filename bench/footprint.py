@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import files
 from pathlib import Path
 
-from package import arguments as allowed
+from package import options as allowed
 from package import turns
 from tables import duration
 

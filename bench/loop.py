@@ -21,7 +21,7 @@ from typing import Any
 
 from harness import DOZE, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
 from machine import describe
-from package import arguments as allowed
+from package import options as allowed
 from tables import contestants_table
 from task import Task
 from worker import NO_STEP

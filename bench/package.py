@@ -33,6 +33,6 @@ def module(name: str) -> ModuleType:
     return sys.modules[alone]
 
 
-arguments = module("bench.arguments")
-turns = module("bench.turns")
-workloads = module("bench.workloads")
+options = module("commands.bench.options")
+turns = module("commands.bench.turns")
+workloads = module("commands.bench.workloads")

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import LIMIT, OURS, Comparison, Entry, Pool, compare
 from machine import describe
-from package import arguments as allowed
+from package import options as allowed
 from tables import contestants_table
 from task import Task, cores
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import LIMIT, OURS, Comparison, Pool, compare
 from machine import describe
-from package import arguments as allowed
+from package import options as allowed
 from peers import PEERS
 from rows import EVERYONE, ROWS, Row
 from tables import contestants_table

@@ -16,7 +16,7 @@ from typing import Any
 
 import instep
 from instep import _core
-from package import arguments as allowed
+from package import options as allowed
 from package import turns, workloads
 from tables import duration, plain_table
 

@@ -37,7 +37,7 @@ def loop_call(peer: Peer | None, task: Task) -> Callable[[], object]:
     """An iteration of a training loop in NumPy: forward, backward, step."""
     assert task.batch is not None
     rng = np.random.default_rng(0)
-    network = module("demo.mlp").MLP(LAYERS, rng)
+    network = module("commands.demo.mlp").MLP(LAYERS, rng)
     images = rng.standard_normal((task.batch, LAYERS[0]), dtype=np.float32)
     labels = rng.integers(0, LAYERS[-1], task.batch)
     if peer is None:

@@ -24,7 +24,7 @@ from bench_folder import BENCH
 from interpreters import output
 
 import instep
-from instep.bench import turns, workloads
+from instep.commands.bench import turns, workloads
 
 harness = importlib.import_module("harness")
 rows = importlib.import_module("rows")
@@ -145,7 +145,7 @@ def test_pace_repeats_short_calls_and_not_long_ones(monkeypatch: pytest.MonkeyPa
 FAULTS = """
 import resource
 import numpy as np
-from instep.bench.turns import keep_freed_memory
+from instep.commands.bench.turns import keep_freed_memory
 {keep}
 a = np.ones(1 << 18)
 def faults():

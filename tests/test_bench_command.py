@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instep import _core, cli
-from instep.bench import limit
+from instep import _core
+from instep.commands import cli
+from instep.commands.bench import limit
 
 SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4096, 100_003]
 EDGE = 64  # bytes around an array that nobody may touch

@@ -95,7 +95,7 @@ def test_extras_are_held_against_the_limit_of_their_bytes(monkeypatch: pytest.Mo
         assert seconds == 1.0
         return {name: [float(k)] for k, name in enumerate(contestants, 1)}
 
-    monkeypatch.setattr("instep.bench.limit.MemoryLimit", limit)
+    monkeypatch.setattr("instep.commands.bench.limit.MemoryLimit", limit)
     monkeypatch.setattr(extras.turns, "take_turns", take_turns)
     found = extras.measure(1000, 1.0)["extras"]
     update, norm, average = (4, 3), (1, 0), (5, 4)

@@ -15,7 +15,8 @@ from interpreters import output
 from snapshots import bits
 
 import instep
-from instep import checkpoint, cli, schedules
+from instep import checkpoint, schedules
+from instep.commands import cli
 
 safetensors = pytest.importorskip("safetensors")
 
@@ -312,7 +313,8 @@ def test_without_ml_dtypes(saved, monkeypatch):
 def test_nothing_is_imported_before_it_is_needed():
     loaded = output("""
         import sys, os, tempfile, numpy as np, instep
-        from instep import checkpoint, inspection
+        from instep import checkpoint
+        from instep.commands import inspect as inspection
         assert "safetensors" not in sys.modules
         path = os.path.join(tempfile.mkdtemp(), "run")
         optimizer = instep.Adam(np.ones(2))

@@ -14,8 +14,9 @@ from checkpoint_files import document_of, file_of, parts, refused, small, with_d
 from snapshots import bits
 
 import instep
-from instep import checkpoint, checkpoint_format
+from instep import checkpoint
 from instep.checkpoint import CheckpointError
+from instep.checkpoint import format as checkpoint_format
 
 safetensors = pytest.importorskip("safetensors")
 

@@ -12,7 +12,9 @@ from checkpoint_files import small
 from snapshots import bits
 
 import instep
-from instep import checkpoint, checkpoint_format, whole_file
+from instep import checkpoint
+from instep.checkpoint import format as checkpoint_format
+from instep.checkpoint import whole_file
 
 safetensors = pytest.importorskip("safetensors")
 numpy_format = pytest.importorskip("safetensors.numpy")

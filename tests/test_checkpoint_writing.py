@@ -13,7 +13,8 @@ import pytest
 from checkpoint_files import small
 
 import instep
-from instep import checkpoint, whole_file
+from instep import checkpoint
+from instep.checkpoint import whole_file
 
 safetensors = pytest.importorskip("safetensors")
 numpy_format = pytest.importorskip("safetensors.numpy")
@@ -185,7 +186,7 @@ def test_weights_that_change_meanwhile_make_no_damaged_file(tmp_path, monkeypatc
 def waiting(tmp_path):
     """Another process that has begun to write a file of this folder and waits."""
     code = (
-        "import sys; from instep.whole_file import replace_file\n"
+        "import sys; from instep.checkpoint.whole_file import replace_file\n"
         "def write(path):\n"
         "    path.write_bytes(b'half'); print('now', flush=True); sys.stdin.readline()\n"
         "    path.write_bytes(b'whole')\n"

@@ -10,7 +10,7 @@ import pytest
 from interpreters import environment, python
 
 import instep
-from instep import cli, info
+from instep.commands import cli, info
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,8 @@ def test_ctrl_c_ends_without_a_traceback(command):
 def test_a_command_imports_only_what_it_needs():
     extras = ("matplotlib", "sklearn", "tqdm")
     code = (
-        "import sys; from instep.cli import main; main([]);"
-        f"names = {(*extras, 'instep.demo', 'instep.info')!r};"
+        "import sys; from instep.commands.cli import main; main([]);"
+        f"names = {(*extras, 'instep.commands.demo', 'instep.commands.info')!r};"
         "print('loaded:', *(n for n in names if n in sys.modules));"
         "main(['info']);"
         "print('loaded:', *(n for n in names if n in sys.modules))"
@@ -111,7 +111,7 @@ def test_a_command_imports_only_what_it_needs():
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
     loaded = [line for line in done.stdout.splitlines() if line.startswith("loaded:")]
-    assert loaded == ["loaded:", "loaded: instep.info"]
+    assert loaded == ["loaded:", "loaded: instep.commands.info"]
 
 
 # --- python -m instep

@@ -13,13 +13,13 @@ from interpreters import python
 from threadpoolctl import threadpool_limits
 
 import instep
-from instep.cli import main
-from instep.demo import numpy_adamw
-from instep.demo.digits import Digits, batches, load_digits
-from instep.demo.mlp import MLP
-from instep.demo.numpy_adamw import NumpyAdamW
-from instep.demo.report import setting, table
-from instep.demo.training import Run, first_difference, learning_rate, train
+from instep.commands.cli import main
+from instep.commands.demo import numpy_adamw
+from instep.commands.demo.digits import Digits, batches, load_digits
+from instep.commands.demo.mlp import MLP
+from instep.commands.demo.numpy_adamw import NumpyAdamW
+from instep.commands.demo.report import setting, table
+from instep.commands.demo.training import Run, first_difference, learning_rate, train
 
 QUICK = ["demo", "--epochs", "2"]
 
@@ -316,7 +316,7 @@ def test_a_picture_that_can_not_be_written(capsys, tmp_path):
 def test_the_seed_decides_the_result(monkeypatch):
     losses = []
     monkeypatch.setattr(
-        "instep.demo.command.table", lambda ours, *others: losses.append(ours.losses)
+        "instep.commands.demo.command.table", lambda ours, *others: losses.append(ours.losses)
     )
     for seed in ("0", "0", "1"):
         assert main(["demo", "--epochs", "1", "--no-picture", "--seed", seed]) == 0
@@ -330,7 +330,7 @@ def test_different_bits_are_said_and_fail(capsys, monkeypatch, tmp_path):
             if self.step_count == 44:
                 self.params["weight3"].view(np.int32)[5, 5] ^= 1
 
-    monkeypatch.setattr("instep.demo.command.NumpyAdamW", OneBitOff)
+    monkeypatch.setattr("instep.commands.demo.command.NumpyAdamW", OneBitOff)
     assert main(QUICK) == 1
     out = capsys.readouterr().out
     assert "RUNS ENDED IN DIFFERENT BITS; the first parameter that differs: weight3" in out

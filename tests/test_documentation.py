@@ -25,13 +25,27 @@ MODULES = sorted(
 )
 
 
+PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop]
+
+
 @pytest.mark.parametrize("name", ["instep", *MODULES])
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name), raise_on_error=False)
     assert result.failed == 0
 
 
-PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop]
+def test_examples_of_public_classes() -> None:
+    """Which say that they are of the package's public modules, and so are passed over above."""
+    finder, attempted = doctest.DocTestFinder(), 0
+    for module in PUBLIC:
+        for name in module.__all__:
+            if not isinstance(found := getattr(module, name), type) or get_origin(found):
+                continue
+            for example in finder.find(found, name, module=False, globs=vars(module).copy()):
+                result = doctest.DocTestRunner().run(example)
+                assert result.failed == 0, example.name
+                attempted += result.attempted
+    assert attempted > 100
 
 
 def public_callables(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -16,7 +16,7 @@ from interpreters import run
 from reference import RULES, Reference, assert_follows, assert_same_bits, compute_type
 
 import instep
-from instep.threads import _available_cpus
+from instep.machine.threads import available_cpus
 
 # ---- tails ---------------------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ def test_every_tail_on_every_number_of_threads(dtype: Any) -> None:
     reference = Reference("Adam", start, clip_norm=5.0)
     for grad in grads:
         reference.step(grad)
-    for threads in range(1, max(4, _available_cpus() + 1) + 1):
+    for threads in range(1, max(4, available_cpus() + 1) + 1):
         instep.set_num_threads(threads)
         params = {name: p.copy() for name, p in start.items()}
         optimizer = instep.Adam(params, clip_norm=5.0)

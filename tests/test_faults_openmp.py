@@ -11,7 +11,7 @@ import pytest
 from interpreters import output, skip_what_llvms_openmp_does
 
 import instep
-from instep.threads import _available_cpus
+from instep.machine.threads import available_cpus
 
 HAS_OPENMP = instep.config()["openmp"]["version"] > 0
 needs_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
@@ -59,7 +59,7 @@ def test_variables_of_the_environment(variables: dict[str, str]) -> None:
     print(granted)
     """
     )
-    assert 1 <= int(output(code, **variables)) <= _available_cpus()
+    assert 1 <= int(output(code, **variables)) <= available_cpus()
 
 
 @pytest.fixture

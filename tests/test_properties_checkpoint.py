@@ -15,8 +15,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from snapshots import bits
 
-from instep import checkpoint, cli
+from instep import checkpoint
 from instep.checkpoint import CheckpointError
+from instep.commands import cli
 
 pytest.importorskip("safetensors")
 

@@ -28,18 +28,18 @@ IN_CPP = re.compile(r"PyRun_|Py_Compile|PyEval_Eval|PyMarshal|py::(eval|exec)|dl
 
 # Files that open others, and those that import by a name that is not written out there, with whence it comes.
 OPEN = {
-    "cli.py": "the null device",
-    "_openmp.py": "/proc/self/maps",
-    "threads.py": "the cgroup's quota",
-    "checkpoint_format.py": "checkpoints",
-    "whole_file.py": "checkpoints, and the name of the machine's boot",
+    "commands/cli.py": "the null device",
+    "machine/openmp.py": "/proc/self/maps",
+    "machine/threads.py": "the cgroup's quota",
+    "checkpoint/format.py": "checkpoints",
+    "checkpoint/whole_file.py": "checkpoints, and the name of the machine's boot",
 }
 IMPORT_BY_NAME = {
     "__init__.py": "its own table of what a step does without",
     "schedules/__init__.py": "its own table of schedules",
-    "cli.py": "its own table of commands",
-    "checkpoint_format.py": "safetensors and what belongs to it",
-    "demo/extras.py": "the packages that the demonstration needs",
+    "commands/cli.py": "its own table of commands",
+    "checkpoint/format.py": "safetensors and what belongs to it",
+    "commands/demo/extras.py": "the packages that the demonstration needs",
 }
 
 
@@ -66,7 +66,9 @@ def imported(node: ast.AST) -> set[str]:
 
 
 def test_the_sources_are_all_there() -> None:
-    assert {"checkpoint.py", "optimizers/state.py", "schedules/serialisation.py"} <= set(PYTHON)
+    assert {"checkpoint/loading.py", "optimizers/state.py", "schedules/serialisation.py"} <= set(
+        PYTHON
+    )
     assert {"cpp/python/module.cpp", "cpp/python/buffers.cpp"} <= set(CPP)
 
 

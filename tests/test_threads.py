@@ -18,11 +18,11 @@ from reference import assert_same_bits
 
 import instep
 from instep import _core
-from instep.threads import _available_cpus, _cpu_quota
+from instep.machine.threads import _cpu_quota, available_cpus
 
 HAS_OPENMP = instep.config()["openmp"]["version"] > 0
 needs_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
-CPUS = _available_cpus()
+CPUS = available_cpus()
 WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -148,7 +148,7 @@ def test_cgroup_quota(files: dict[str, str], quota: float, tmp_path: Path) -> No
     for name, text in files.items():
         write(tmp_path / name, text)
     assert _cpu_quota(str(tmp_path)) == quota
-    assert _available_cpus(str(tmp_path)) == max(1, min(CPUS, 1 if quota < 2 else CPUS))
+    assert available_cpus(str(tmp_path)) == max(1, min(CPUS, 1 if quota < 2 else CPUS))
 
 
 # ---- where and how ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 import instep
-from instep.bench import limit
+from instep.commands.bench import limit
 from peers import Arrays
 from peers.with_instep import Instep
 from task import Task, cores, in_streams

@@ -22,7 +22,7 @@ class NumpyExpression:
         assert task.rule == "Adam", f"NumPy has no adapter for {task.rule}"
         assert task.clip_norm is None
         self._params = {str(i): p for i, p in enumerate(params)}
-        make = module("demo.numpy_adamw").NumpyAdamW
+        make = module("commands.demo.numpy_adamw").NumpyAdamW
         self._step = make(self._params, lambda step: 1e-3, weight_decay=0.0).step
 
     def call(self, grads: Arrays) -> Callable[[], object]:

@@ -95,7 +95,7 @@ void start() {
     set_level(*levels.front());
     team::watch_forks();
     // LLVM's OpenMP runtime reads its environment at the first call, not when it is loaded: make that call now, while
-    // python/instep/_openmp.py has the environment prepared.
+    // python/instep/machine/openmp.py has the environment prepared.
     static_cast<void>(team::openmp_max_threads());
 }
 

@@ -18,17 +18,20 @@ here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use
 import importlib
 from typing import TYPE_CHECKING
 
-from instep import _openmp
+from instep.machine import openmp
 
-_how_idle_threads_wait = _openmp.load()  # before anything else imports the core
+_how_idle_threads_wait = openmp.load()  # before anything else imports the core
 
-from instep import configuration, isa, schedules, threads  # noqa: E402
+from instep import schedules  # noqa: E402
 from instep._core import __version__  # noqa: E402
-from instep.configuration import config  # noqa: E402
-from instep.isa import isa_levels, set_isa  # noqa: E402
-from instep.loss_scaler import LossScaler  # noqa: E402
-from instep.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop  # noqa: E402
-from instep.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+from instep._support.public import publish  # noqa: E402
+from instep.machine import configuration, isa, threads  # noqa: E402
+from instep.machine.configuration import config  # noqa: E402
+from instep.machine.isa import isa_levels, set_isa  # noqa: E402
+from instep.machine.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+from instep.optimizers import Optimizer  # noqa: E402
+from instep.optimizers.loss_scaler import LossScaler  # noqa: E402
+from instep.rules import SGD, Adam, AdamW, Momentum, RMSprop  # noqa: E402
 
 if TYPE_CHECKING:
     from instep import checkpoint, interop
@@ -43,10 +46,6 @@ else:  # hidden from type checkers, for which every name would be there
 def __dir__() -> list[str]:
     return __all__
 
-
-configuration._set_idle_threads(_how_idle_threads_wait)
-isa._start()
-threads._start()
 
 __all__ = [
     "SGD",
@@ -67,3 +66,8 @@ __all__ = [
     "set_isa",
     "set_num_threads",
 ]
+
+publish(__name__, [name for name in __all__ if name in globals()], globals())
+configuration.set_idle_threads(_how_idle_threads_wait)
+isa.start()
+threads.start()

@@ -2,6 +2,6 @@
 
 import sys
 
-from instep.cli import main
+from instep.commands.cli import main
 
 sys.exit(main())

@@ -4,7 +4,7 @@ from typing import Any, final
 
 import numpy as np
 
-from instep.optimizers.parameters import Array, Gradients
+from instep.optimizers.containers import Array, Gradients
 
 __version__: str
 

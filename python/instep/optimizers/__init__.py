@@ -1,9 +1,6 @@
-"""The optimizers. Each class documents its formula; docs/semantics.md has all of them, to the operation."""
+"""What every optimizer is made of: containers, groups, hyperparameters, states, and the loss scaler."""
 
-from instep.optimizers.adam import Adam, AdamW
 from instep.optimizers.base import Optimizer
 from instep.optimizers.groups import ParamGroup
-from instep.optimizers.rmsprop import RMSprop
-from instep.optimizers.sgd import SGD, Momentum
 
-__all__ = ["SGD", "Adam", "AdamW", "Momentum", "Optimizer", "ParamGroup", "RMSprop"]
+__all__ = ["Optimizer", "ParamGroup"]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from instep import _core, documentation
+from instep import _core
+from instep._support import documentation
 from instep.optimizers import state
-from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
-from instep.optimizers.parameters import (
+from instep.optimizers.containers import (
     Array,
     Copies,
     Gradients,
@@ -21,6 +21,7 @@ from instep.optimizers.parameters import (
     match_copies,
     name_parameters,
 )
+from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
 from instep.optimizers.settings import Settings
 from instep.optimizers.views import View
 

@@ -10,7 +10,7 @@ from weakref import WeakMethod
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
 if TYPE_CHECKING:
-    from instep.optimizers.parameters import Container, NamedParameters
+    from instep.optimizers.containers import Container, NamedParameters
     from instep.optimizers.settings import Settings
 
 __all__ = ["ParamGroup"]

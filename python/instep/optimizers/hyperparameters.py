@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 import numpy as np
 
-from instep.wording import kind, shown
+from instep._support.wording import kind, shown
 
 if TYPE_CHECKING:
     from instep.optimizers.settings import Settings

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakMethod
 
+from instep._support.wording import shown
+from instep.optimizers.containers import NamedParameters
 from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import (
     Flag,
@@ -18,8 +20,6 @@ from instep.optimizers.hyperparameters import (
     check_number_or_none,
     value_at,
 )
-from instep.optimizers.parameters import NamedParameters
-from instep.wording import shown
 
 __all__ = ["Settings"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep.bfloat16 import bfloat16
+from instep._support.bfloat16 import bfloat16
+from instep._support.wording import difference, kind, listed, shown
 from instep.schedules.loading import Loading
 from instep.schedules.serialisation import restored, shared, to_dict
-from instep.wording import difference, kind, listed, shown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +23,7 @@ __all__ = ["SCHEMA", "check_state_dtype", "load_state_dict", "state_dict"]
 #: Version of the layout of `state_dict`'s result.
 SCHEMA = 1
 
-_TOP = (
+KEYS = (
     "schema",
     "rule",
     "step_count",
@@ -94,7 +94,7 @@ def checked(
 
     Raises TypeError or ValueError. Weights, where given, have been checked.
     """
-    _require_keys("the state", state, _TOP)
+    require_keys("the state", state, KEYS)
     if state["schema"] != SCHEMA:
         raise ValueError(f"the state has schema {state['schema']!r}; {SCHEMA} is wanted")
     if state["rule"] != type(optimizer).__name__:
@@ -219,17 +219,17 @@ def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
 def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
     names = tuple(optimizer._params)
-    _require_keys("steps", state["steps"], names)
-    _require_keys("state", state["state"], names)
-    _require_keys("averages", state["averages"], tuple(optimizer.averages))
+    require_keys("steps", state["steps"], names)
+    require_keys("state", state["state"], names)
+    require_keys("averages", state["averages"], tuple(optimizer.averages))
     for name in names:
         _count(f"steps[{name!r}]", state["steps"][name])
         mine, theirs = optimizer.state[name], state["state"][name]
-        _require_keys(f"state[{name!r}]", theirs, tuple(mine))
+        require_keys(f"state[{name!r}]", theirs, tuple(mine))
         for key, array in mine.items():
-            _require_like(f"state {key!r} of {name!r}", theirs[key], array)
+            require_like(f"state {key!r} of {name!r}", theirs[key], array)
     for name, array in optimizer.averages.items():
-        _require_like(f"the average of {name!r}", state["averages"][name], array)
+        require_like(f"the average of {name!r}", state["averages"][name], array)
     if not isinstance(state["accumulated"], Mapping):
         raise TypeError(f"accumulated is {kind(state['accumulated'])}; a dict is wanted")
     for name, array in state["accumulated"].items():
@@ -237,7 +237,7 @@ def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> No
             raise ValueError(f"accumulated has {listed([name])}; names of parameters are wanted")
         param = optimizer._params[name]
         wide = np.float64 if param.dtype == np.float64 else np.float32
-        _require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
+        require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
 
 
 def _checked_hyperparameters(
@@ -267,7 +267,7 @@ def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[d
     checked = []
     for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"param_groups[{k}]"
-        _require_keys(who, theirs, ("params", *group._settings))
+        require_keys(who, theirs, ("params", *group._settings))
         names = theirs["params"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"the params of {who} are {kind(names)}; a list of names is wanted")
@@ -283,14 +283,14 @@ def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[d
     return checked
 
 
-def _require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
+def require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
     if not isinstance(found, Mapping):
         raise TypeError(f"{who} is {kind(found)}; a dict is wanted")
     if set(found) != set(wanted):
         raise ValueError(f"the keys of {who} are not those wanted; {difference(found, wanted)}")
 
 
-def _require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
+def require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
     if not isinstance(found, np.ndarray):
         raise TypeError(f"{who} is {kind(found)}; a NumPy array is wanted")
     if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 
-from instep import documentation
-from instep.schedules.arguments import found, positive_count
+from instep._support import documentation
+from instep.schedules.checks import found, positive_count
 from instep.schedules.serialisation import to_dict
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class Schedule(ABC):
     >>> f(2), f([4, 5])
     (4.0, array([8., 4.]))
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("instep.schedules."):
+            cls.__module__ = "instep.schedules"  # the public path, which pickles name
 
     # Makes NumPy's numbers leave `number * schedule` to __rmul__.
     __array_ufunc__: ClassVar[None] = None
@@ -209,3 +214,6 @@ def _product(factor: float | StepFunction, schedule: StepFunction) -> Product:
     from instep.schedules.composition import Product  # noqa: PLC0415 (it imports this module)
 
     return Product(factor, schedule)
+
+
+Schedule.__module__ = "instep.schedules"  # as of the schedules derived from it

@@ -4,7 +4,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instep.schedules.arguments import (
+from instep.schedules.base import Schedule, StepFunction
+from instep.schedules.checks import (
     boundaries,
     count,
     number,
@@ -12,7 +13,6 @@ from instep.schedules.arguments import (
     step_function,
     step_functions,
 )
-from instep.schedules.base import Schedule, StepFunction
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instep.schedules.arguments import boundaries, number, numbers, one_more
 from instep.schedules.base import Schedule
+from instep.schedules.checks import boundaries, number, numbers, one_more
 
 
 @dataclass(frozen=True, eq=False, repr=False)

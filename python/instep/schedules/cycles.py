@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import expm1, log, log1p, pi
 
-from instep.schedules.arguments import (
+from instep.schedules.base import Schedule
+from instep.schedules.checks import (
     below_one,
     number,
     one_of,
@@ -14,7 +15,6 @@ from instep.schedules.arguments import (
     positive_count,
     up_to_one,
 )
-from instep.schedules.base import Schedule
 from instep.schedules.curves import LARGEST, geometric, half_cosine
 
 

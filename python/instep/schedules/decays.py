@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from instep.schedules.arguments import (
+from instep.schedules.base import Schedule
+from instep.schedules.checks import (
     non_negative,
     number,
     optional_number,
@@ -11,7 +12,6 @@ from instep.schedules.arguments import (
     positive_count,
     truth,
 )
-from instep.schedules.base import Schedule
 from instep.schedules.curves import geometric
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instep import documentation
-from instep.schedules.arguments import (
+from instep._support import documentation
+from instep.schedules.base import Schedule
+from instep.schedules.checks import (
     count,
     exact_fields,
     found,
@@ -19,7 +20,6 @@ from instep.schedules.arguments import (
     optional_number,
     proper_fraction,
 )
-from instep.schedules.base import Schedule
 
 
 class _Progress(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi, sqrt
 
-from instep.schedules.arguments import count, number, one_of, positive, positive_count
 from instep.schedules.base import Schedule
+from instep.schedules.checks import count, number, one_of, positive, positive_count
 from instep.schedules.curves import half_cosine
 
 

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from instep import documentation
-from instep.schedules.arguments import count, exact_fields, found
+from instep._support import documentation
+from instep.schedules.checks import count, exact_fields, found
 from instep.schedules.loading import Loading
 
 if TYPE_CHECKING:

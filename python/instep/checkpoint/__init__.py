@@ -1,0 +1,32 @@
+"""Checkpoints: weights, optimizer and loss scaler in one file that is whole or isn't there.
+
+`save` writes a safetensors file, `load` goes on from it to the bit, and `inspect` (on the command
+line ``instep inspect FILE``) says what is in it. They need ``pip install 'instep[checkpoint]'``.
+
+>>> import numpy as np, os, tempfile
+>>> import instep
+>>> from instep import checkpoint
+>>> w = np.ones(3)
+>>> optimizer = instep.Adam({"w": w}, lr=0.1)
+>>> optimizer.step({"w": w.copy()})
+>>> folder = tempfile.TemporaryDirectory()
+>>> path = os.path.join(folder.name, "run.safetensors")
+>>> checkpoint.save(path, optimizer, extra={"epoch": 1})
+>>> again = instep.Adam({"w": np.zeros(3)}, lr=0.1)
+>>> checkpoint.load(path, again)
+{'epoch': 1}
+>>> again.step_count, bool(np.array_equal(again.params["w"], w))
+(1, True)
+>>> folder.cleanup()
+"""
+
+from instep._support.public import publish
+from instep.checkpoint.document import SCHEMA
+from instep.checkpoint.format import CheckpointError
+from instep.checkpoint.inspection import inspect
+from instep.checkpoint.loading import load
+from instep.checkpoint.saving import save
+
+__all__ = ["SCHEMA", "CheckpointError", "inspect", "load", "save"]
+
+publish(__name__, __all__, globals())

@@ -1,0 +1,252 @@
+"""The file of a checkpoint: safetensors, with a JSON document and checksums in its metadata.
+
+The metadata of the file has two entries: ``instep``, a JSON document, and ``instep_sha256``, the
+checksum of its UTF-8 text. The document says under ``tensors`` what each tensor's dtype, shape and
+checksum are. So there is nothing in a file that could change without being noticed, and any reader
+of safetensors can take the arrays out of it.
+
+The package safetensors writes and reads the bytes, and looks after the header; what is above the
+format is checked here. It writes arrays from where they lie. It is told to read them into memory
+(``pread``), one by one, rather than to map them: reading a mapped file that has been made shorter
+ends the process. The header alone it reads through a mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from instep._support.bfloat16 import bfloat16
+from instep._support.wording import difference, kind, shown
+from instep.optimizers.containers import Array
+
+__all__ = ["CheckpointError", "File", "decode", "one_line", "opened", "parse", "write"]
+
+_DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
+_LONGEST_LINE = 400
+_ON_WINDOWS = os.name == "nt"
+_OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in what safetensors raises
+
+#: NumPy's names of the dtypes that optimizers have, by safetensors' names.
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+# What checking a document that may say anything raises.
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, is damaged, or is of another optimizer; nothing has changed."""
+
+
+def write(
+    path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> None:
+    """Write a file with this document, whose ``tensors`` are filled in, and the arrays.
+
+    Copies those arrays that are not C-contiguous, and all if somebody changes one meanwhile: the
+    checksums come first in the file, and have to be of what follows. Raises OSError, and ValueError
+    if the document is too long.
+    """
+    # asarray rather than ascontiguousarray, which gives scalars a dimension
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    checksums = _checksums(arrays)
+    _save(path, document, arrays, checksums)
+    if _checksums(arrays) != checksums:
+        copies = {name: array.copy() for name, array in arrays.items()}
+        _save(path, document, copies, _checksums(copies))
+
+
+class File:
+    """An open checkpoint: its document, verified, and its arrays."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self._file, self._path = file, path
+        self.document = _document(file.metadata())
+        table, names = self.document["tensors"], file.keys()
+        if set(names) != set(table):
+            raise CheckpointError(
+                f"the tensors are not those of the metadata; {difference(names, table)}"
+            )
+        #: Arrays of the shapes and dtypes of those in the file, in the order in which these were
+        #: saved: to be checked before anything is read.
+        self.stand_ins = {name: _stand_in(file, name, listed) for name, listed in table.items()}
+
+    def array(self, name: str) -> Array:
+        """Read an array, and verify it."""
+        who = f"the tensor {shown(name)}"
+        try:
+            array: Array = self._file.get_tensor(name)
+        except _safetensors().SafetensorError as error:
+            raise _os_error(error, self._path) or CheckpointError(
+                f"{who} can't be read: {error}"
+            ) from None
+        if _checksum(array) != self.document["tensors"][name]["sha256"]:
+            raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
+        return array
+
+
+@contextmanager
+def opened(path: str) -> Iterator[File]:
+    """Open a checkpoint; what is found wrong in the block is a CheckpointError that names it, too.
+
+    Raises CheckpointError if the file is none or if its header is damaged, OSError if it can't be
+    read, and ImportError if bfloat16 is in it and ml_dtypes isn't there.
+    """
+    safetensors = _safetensors()
+    mode = os.stat(path).st_mode
+    try:
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
+            raise CheckpointError("this is not a file; a checkpoint is wanted")
+        with open(path, "rb"):  # safetensors doesn't say why a file can't be opened
+            pass
+        try:
+            file = safetensors.safe_open(path, framework="np", backend="pread")
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(
+                f"the file is cut off, damaged or no checkpoint: {error}"
+            ) from None
+        with file as entered:
+            yield File(entered, path)
+    except CheckpointError as error:
+        raise CheckpointError(one_line(f"{path}: {error}")) from None
+    except _WRONG as error:
+        raise CheckpointError(one_line(f"{path}: {error}")) from error
+
+
+def decode(text: str, who: str) -> dict[str, Any]:
+    """Return the object that strict JSON has."""
+    try:
+        found = parse(text)
+    except RecursionError:
+        raise CheckpointError(f"{who} is nested too deeply") from None
+    except ValueError as error:
+        raise CheckpointError(f"{who} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{who} is {kind(found)}; a JSON object is wanted")
+    return found
+
+
+def parse(text: str) -> Any:
+    """Return what strict JSON says: no key twice, no NaN, no infinity. Raises ValueError."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and control characters, cut where it gets long."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
+def _safetensors(submodule: str = "") -> Any:
+    try:
+        return import_module(f"safetensors{submodule}")
+    except ImportError:
+        raise ImportError(
+            "checkpoints need the package safetensors: pip install 'instep[checkpoint]'"
+        ) from None
+
+
+def _save(
+    path: str | os.PathLike[str],
+    document: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    checksums: Mapping[str, str],
+) -> None:
+    table = {
+        name: {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": checksums[name]}
+        for name, array in arrays.items()
+    }
+    text = json.dumps({**document, "tensors": table}, allow_nan=False, separators=(",", ":"))
+    metadata = {_DOCUMENT: text, _CHECKSUM: _sha256(text)}
+    try:
+        _safetensors(".numpy").save_file(arrays, path, metadata)
+    except _safetensors().SafetensorError as error:
+        raise _os_error(error, path) or ValueError(
+            f"extra and the names of the parameters can't be written: {error}"
+        ) from None
+
+
+def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
+    """Return the error of the operating system that one of safetensors' tells of."""
+    found = _OS_ERROR.search(str(error))
+    if found is None:
+        return None
+    number = int(found[1])
+    if _ON_WINDOWS:  # its own number, from which OSError finds errno and so its subclass
+        return OSError(0, str(error)[: found.start()].rstrip(), os.fspath(path), number)
+    return OSError(number, os.strerror(number), os.fspath(path))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
+    return {name: _checksum(array) for name, array in arrays.items()}
+
+
+def _checksum(array: Array) -> str:
+    """Return the checksum of a C-contiguous array's bytes in the file, which are little-endian."""
+    size = array.itemsize
+    words = array.reshape(-1).view(f"u{size}").astype(f"<u{size}", copy=False)
+    return hashlib.sha256(words.view(np.uint8).data).hexdigest()
+
+
+def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    if metadata is None or not {_DOCUMENT, _CHECKSUM} <= set(metadata):
+        raise CheckpointError(
+            "the file has no metadata of instep's; a file that instep.checkpoint wrote is wanted"
+        )
+    text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
+    if _sha256(text) != checksum:
+        raise CheckpointError("the metadata differ from their checksum; the file is damaged")
+    document = decode(text, "the metadata")
+    if not isinstance(document.get("tensors"), dict):
+        raise CheckpointError("the metadata have no table of tensors")
+    return document
+
+
+def _stand_in(file: Any, name: str, listed: Any) -> Array:
+    """Return an array like one of an open file, without memory of its own.
+
+    Raises CheckpointError if that isn't the one that the metadata list.
+    """
+    who = f"the tensor {shown(name)}"
+    if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
+        raise CheckpointError(f"the metadata say {shown(listed)} of {who}")
+    entry = file.get_slice(name)
+    dtype, shape = entry.get_dtype(), entry.get_shape()
+    if dtype not in _NAMES or _NAMES[dtype] != listed["dtype"]:
+        raise CheckpointError(f"{who} has dtype {dtype}; {shown(listed['dtype'])} is wanted")
+    if shape != listed["shape"]:
+        raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
+    if dtype == "BF16":
+        bfloat16("a checkpoint with bfloat16")  # or NumPy would not know the name
+    try:
+        return np.broadcast_to(np.zeros((), _NAMES[dtype]), shape)
+    except ValueError as error:  # NumPy's limits
+        raise CheckpointError(f"{who} can't be read: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value

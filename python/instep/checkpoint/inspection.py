@@ -1,0 +1,67 @@
+"""Looking into a checkpoint."""
+
+import os
+from typing import Any
+
+from instep.checkpoint.document import path_text, stored_optimizer
+from instep.checkpoint.format import opened
+from instep.optimizers.containers import Array
+
+__all__ = ["inspect"]
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what is in a checkpoint, having verified its checksums, one array at a time.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    dict
+        ``schema``, ``rule``, ``step_count``, ``skipped_steps``; ``hyperparameters``, a dict of
+        ``clip_norm``, ``ema_decay`` and ``param_groups``; ``scaler`` (None without one);
+        ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``. The names are
+        ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME`` and ``accumulated/NAME``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint or is damaged.
+    OSError
+        If the file can't be read.
+    ImportError
+        If safetensors is missing, or ml_dtypes for a file with bfloat16.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import instep
+    >>> from instep import checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     checkpoint.save(path, instep.SGD({"w": np.ones((3, 2))}, lr=0.5))
+    ...     found = checkpoint.inspect(path)
+    >>> found["rule"], found["hyperparameters"]["param_groups"][0]["lr"]
+    ('SGD', 0.5)
+    >>> found["tensors"]
+    {'weights/w': {'dtype': 'float64', 'shape': (3, 2), 'bytes': 48}}
+    """
+    with opened(path_text(path)) as file:
+        document = file.document
+        stored = stored_optimizer(document)
+        tensors = {name: _description(file.array(name)) for name in file.stand_ins}
+    return {
+        "schema": document["schema"],
+        **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
+        "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
+        "scaler": document["scaler"],
+        "tensors": dict(sorted(tensors.items())),
+        "extra": document["extra"],
+    }
+
+
+def _description(array: Array) -> dict[str, Any]:
+    return {"dtype": array.dtype.name, "shape": array.shape, "bytes": array.nbytes}

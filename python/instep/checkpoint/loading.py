@@ -1,0 +1,136 @@
+"""Going on from a checkpoint."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
+from instep.checkpoint.format import opened
+from instep.optimizers import Optimizer, state
+from instep.optimizers.containers import Array
+from instep.optimizers.loss_scaler import LossScaler
+from instep.optimizers.require import require_optimizer
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str], optimizer: Optimizer, scaler: LossScaler | None = None
+) -> Any:
+    """Go on from what `save` wrote, to the bit; return its extra.
+
+    The weights are written into the optimizer's parameters, in place. Names, shapes, dtypes and
+    hyperparameters are checked before the arrays are read; until all of these are verified they are
+    in memory, once. Hyperparameters are loaded too; a callable that is no schedule of instep's
+    can't be, and has to be there already, and a `ReduceOnPlateau` that is there takes over what was
+    stored, as `Optimizer.load_state_dict` says. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    optimizer : Optimizer
+        Of the same rule, for parameters of the same names, shapes and dtypes, with the same
+        dtypes of states, and with averages if the saved one had them.
+    scaler : LossScaler, optional
+        To be given if, and only if, one was saved.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint, is damaged, or doesn't fit; nothing has changed then.
+    TypeError
+        If an argument is of the wrong type.
+    OSError
+        If the file can't be read.
+    RuntimeError
+        Inside ``averaged()``.
+    ImportError
+        If safetensors is missing, or ml_dtypes for a file with bfloat16.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import instep
+    >>> from instep import checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     checkpoint.save(path, instep.Adam(np.ones(2)))
+    ...     try:
+    ...         checkpoint.load(path, instep.Adam(np.ones(3)))
+    ...     except checkpoint.CheckpointError as error:
+    ...         print(str(error).removeprefix(path))
+    : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
+    """
+    require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
+    path = path_text(path)
+    require_scaler(scaler)
+    with opened(path) as file:
+        with optimizer._plan:
+            _checked(file.document, file.stand_ins, optimizer, scaler)
+        arrays = {name: file.array(name) for name in file.stand_ins}
+        with optimizer._plan:  # which others may have changed while the arrays were read
+            change = _checked(file.document, arrays, optimizer, scaler)
+            change()
+            if scaler is not None:
+                scaler.load_state_dict(file.document["scaler"])
+    return file.document["extra"]
+
+
+def _take_arrays(
+    stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
+) -> dict[str, Array]:
+    """Put the arrays into the optimizer's state, as state_dict has them; return the weights."""
+    kinds: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
+    states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
+    for full_name, array in arrays.items():
+        kind, _, name = full_name.partition("/")
+        if kind == "state":
+            key, _, name = name.partition("/")
+            states.setdefault(name, {})[key] = array
+        elif kind in kinds:
+            kinds[kind][name] = array
+        else:
+            raise ValueError(
+                f"the tensor {full_name!r} is unknown; weights, states, averages and accumulated "
+                "gradients are wanted"
+            )
+    weights = kinds.pop("weights")
+    stored.update(state=states, **kinds)
+    return weights
+
+
+def _checked(
+    document: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    optimizer: Optimizer,
+    scaler: LossScaler | None,
+) -> Callable[[], None]:
+    """Check that all fits, and return what then changes the optimizer; the lock is held."""
+    state.refuse_averages(optimizer, "load")
+    stored = stored_optimizer(document)
+    weights = _take_arrays(stored, arrays, optimizer)
+    _check_weights(weights, optimizer)
+    _check_scaler(document["scaler"], scaler)
+    return state.checked(optimizer, stored, weights)
+
+
+def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
+    params = optimizer.params
+    state.require_keys("weights", weights, tuple(params))
+    for name, param in params.items():
+        state.require_like(f"the stored parameter {name!r}", weights[name], param)
+        if not param.flags.writeable:
+            raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
+
+
+def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
+    if (stored is None) != (scaler is None):
+        raise ValueError(
+            "a loss scaler is there in only one of the file and the call; "
+            "in both or neither is wanted"
+        )
+    if scaler is not None:
+        if not isinstance(stored, Mapping):
+            raise TypeError(f"the loss scaler is {stored!r}; a dict is wanted")
+        LossScaler().load_state_dict(stored)  # one to try it on

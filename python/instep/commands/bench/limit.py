@@ -1,0 +1,121 @@
+"""What a step would take if it had only to move its bytes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from instep import _core
+from instep.commands.bench.turns import pace
+
+__all__ = ["MemoryLimit", "stream_arrays"]
+
+Arrays = list[npt.NDArray[Any]]
+
+# Bytes of a stream that a thread takes at a time, where it takes more than one share.
+_CHUNK = 1 << 20
+_BEATEN = 1.25  # times the fastest way's time: a way this slow will not be the fastest
+_SURE = 3  # turns until it is said to be so
+
+
+class MemoryLimit:
+    """A contestant that moves the bytes of a step and computes next to nothing.
+
+    There is more than one way to do that, and which is the fastest changes with the machine, the size and the hour: on
+    one thread, on all with a fixed share each, or on all by chunks. A limit has to be the limit, so each way takes part
+    in every turn, and what counts is the one that has been fastest so far.
+
+    Parameters
+    ----------
+    passes : sequence of pairs of int
+        For each pass over memory, how many streams it reads, and how many of these it writes too: ``[(4, 3)]`` for
+        Adam, whose parameter, two states and gradient are read, and all but the gradient written. The first streams
+        are written; those that are only read are the last: ``(1, 0)`` reads the gradient, as its norm does.
+    pieces : list of lists of arrays
+        What the streams are made of. Each piece has as many arrays as there are streams, of the same number of bytes,
+        without gaps and apart from each other, and with `copied` one more of half as many. They keep their values (a
+        copy: none).
+    threads : int
+        At most so many.
+    copied : bool, default False
+        Whether the last pass writes half a stream more, past the caches: a copy in half the width.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where passes or pieces are none such; the message says which, what was found and what is wanted.
+
+    Examples
+    --------
+    >>> passes = [(4, 3)]
+    >>> limit = MemoryLimit(passes, [stream_arrays(passes, 4000)], threads=2)
+    >>> limit()
+    >>> limit.turn(0.001) < 1
+    True
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[tuple[int, int]],
+        pieces: list[Arrays],
+        threads: int,
+        *,
+        copied: bool = False,
+    ) -> None:
+        move = _core.make_memory_traffic(pieces, passes, copied).move
+        stream_bytes = max(1, sum(piece[0].nbytes for piece in pieces))
+        shares = {(1, stream_bytes)}
+        if threads > 1:
+            shares.add((threads, math.ceil(stream_bytes / threads)))
+        if threads > 1 and stream_bytes > threads * _CHUNK:
+            shares.add((threads, _CHUNK))
+        self._ways: list[Callable[..., object]] = [
+            partial(move, *share) for share in sorted(shares)
+        ]
+        self._on_all = self._ways[-1]
+        self._times: list[list[float]] = [[] for _ in self._ways]
+
+    def __call__(self, gradients: Arrays | None = None) -> None:
+        """Move the bytes once, on all threads with a fixed share each.
+
+        Gradients stand for the last arrays of the pieces in this call, and are not kept.
+        """
+        self._on_all(gradients)
+
+    def turn(self, seconds: float, gradients: Arrays | None = None) -> float:
+        """Return the seconds that the way which is fastest so far takes within this turn."""
+        for way, times in zip(self._ways, self._times, strict=True):
+            times.append(pace(partial(way, gradients), seconds))
+        medians = [statistics.median(times) for times in self._times]
+        fastest = min(medians)
+        took = self._times[medians.index(fastest)][-1]
+        if len(self._times[0]) == _SURE:
+            left = [k for k, median in enumerate(medians) if median < _BEATEN * fastest]
+            self._ways = [self._ways[k] for k in left]
+            self._times = [self._times[k] for k in left]
+        return took
+
+
+def stream_arrays(
+    passes: Sequence[tuple[int, int]], size: int, *, copied: bool = False
+) -> list[npt.NDArray[np.uint8]]:
+    """Return arrays of so many bytes for the passes to go through, and one of half as many for a copy."""
+    count = max(read for read, _ in passes)
+    found = [_stream(size, place) for place in range(count)]
+    return [*found, _stream(size // 2, count)] if copied else found
+
+
+def _stream(size: int, place: int) -> npt.NDArray[np.uint8]:
+    """Return an array on a cache line's boundary, as far into its page as no other place is.
+
+    Where streams keep a distance of whole pages, a core takes the loads of one for what it has just stored to another.
+    """
+    room = np.ones(size + 4096, np.uint8)
+    start = (9 * 64 * place - room.ctypes.data) % 4096
+    return room[start : start + size]

@@ -1,0 +1,243 @@
+"""The state of an optimizer in the form of ``torch.optim``, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from instep._support.wording import listed
+from instep.interop.torch_state import Entry, flag, number, params_of, parts
+from instep.optimizers import Optimizer
+from instep.optimizers.require import require_optimizer
+from instep.optimizers.state import take_over
+
+__all__ = ["from_torch_state_dict", "to_torch_state_dict"]
+
+# For each rule, hyperparameters that both sides have by the same name.
+_SHARED = {
+    "SGD": ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
+    "RMSprop": ("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "maximize"),
+    "Adam": ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize"),
+}
+_SHARED["Momentum"] = _SHARED["SGD"]
+_SHARED["AdamW"] = _SHARED["Adam"]
+
+# What torch's groups say besides, at their defaults; torch takes missing ones from the optimizer it loads into.
+_TORCHS_OWN: dict[str, dict[str, Any]] = {
+    "SGD": {"foreach": None, "differentiable": False, "fused": None},
+    "RMSprop": {"foreach": None, "differentiable": False, "capturable": False},
+    "Adam": {"foreach": None, "differentiable": False, "capturable": False, "fused": None},
+}
+_TORCHS_OWN["Momentum"] = _TORCHS_OWN["SGD"]
+_TORCHS_OWN["AdamW"] = _TORCHS_OWN["Adam"]
+
+# What torch's rules don't have: settings here that must be at these values.
+_ABSENT: dict[str, Any] = {
+    "lr_in_velocity": False,
+    "eps_inside_sqrt": False,
+    "l1": 0.0,
+    "clip_value": None,
+}
+
+
+def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the optimizer's state as ``torch.optim``'s ``load_state_dict`` takes it.
+
+    Arrays are NumPy's, copies, those of bfloat16 in float32; torch is not imported. For torch they
+    become tensors with
+    ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
+    or a loop over ``d["state"]``. Schedules are given at their present value: torch keeps its own.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of any rule; `Momentum` is torch's SGD.
+
+    Returns
+    -------
+    dict
+        ``state`` (number of the parameter -> its states and step) and ``param_groups``, as torch
+        has them.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no optimizer.
+    ValueError
+        If the optimizer does what torch's rule can't: ``l1``, ``clip_value``, ``lr_in_velocity``,
+        ``eps_inside_sqrt``, gradients still accumulated.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> optimizer = instep.Momentum(np.ones(2), lr=0.5)
+    >>> optimizer.step(np.ones(2))
+    >>> instep.interop.to_torch_state_dict(optimizer)["state"]
+    {0: {'momentum_buffer': array([1., 1.])}}
+    """
+    require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
+    rule = type(optimizer).__name__
+    shared = _shared_names(rule)
+    with optimizer._plan:  # no step on another thread meanwhile
+        if optimizer.accumulated:
+            raise ValueError("gradients have been accumulated and not been used; step first")
+        steps, states = optimizer._plan.steps, optimizer.state
+        groups: list[dict[str, Any]] = []
+        state: dict[int, dict[str, Any]] = {}
+        index = 0
+        for group in optimizer.param_groups:
+            _require_torchs(rule, group)
+            numbers = range(index, index + len(group.names))
+            values = {name: _now(group[name], optimizer.step_count) for name in shared}
+            decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
+            groups.append({**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers)})
+            for param, name in zip(numbers, group.names, strict=True):
+                if not steps[param]:
+                    continue  # torch has no state of a parameter before its first step
+                state[param] = {key: _torchs(array) for key, array in states[name].items()}
+                if _counts_steps(shared):
+                    state[param]["step"] = float(steps[param])
+                elif not states[name]:
+                    state[param]["momentum_buffer"] = None
+            index += len(numbers)
+        return {"state": state, "param_groups": groups}
+
+
+def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Go on in the optimizer from what ``torch.optim``'s ``state_dict()`` returned.
+
+    The optimizer must have been made of the rule of the same name for as many parameters of the
+    same shapes, in the same order and groups, and with options (such as ``amsgrad``) that keep the
+    same states. Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters
+    are taken over but for those that are schedules here. The step count becomes the largest among
+    the parameters (SGD in torch counts none: it stays).
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of any rule; `Momentum` is torch's SGD. Its parameters are left alone: copy the weights too.
+    state_dict : dict
+        With ``state`` and ``param_groups``; tensors or arrays in it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If anything doesn't fit; nothing has changed then.
+    RuntimeError
+        Inside ``averaged()``.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> state = {"momentum_buffer": np.array([1.0, 2.0])}
+    >>> group = {"lr": 0.5, "momentum": 0.75, "params": [0]}
+    >>> optimizer = instep.Momentum(np.ones(2))
+    >>> instep.interop.from_torch_state_dict(
+    ...     optimizer, {"state": {0: state}, "param_groups": [group]}
+    ... )
+    >>> optimizer.lr, optimizer.momentum, optimizer.state["0"]["momentum_buffer"]
+    (0.5, 0.75, array([1., 2.]))
+    """
+    require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
+    shared = _shared_names(type(optimizer).__name__)
+    groups, state = parts(state_dict)
+    with optimizer._plan:  # no step on another thread meanwhile
+        if optimizer.accumulated:
+            raise ValueError("gradients have been accumulated and not been used; step first")
+        settings, numbers = _read_groups(optimizer, groups)
+        known = set(numbers.values())
+        if len(known) < len(numbers):
+            raise ValueError("the groups of torch's state have a parameter twice; one is wanted")
+        if unknown := [param for param in state if param not in known]:
+            raise ValueError(
+                f"'state' of torch's state has entries for {listed(unknown)}, and the groups' "
+                f"parameters are {listed(known)}"
+            )
+        counts_steps = _counts_steps(shared)
+        arrays, steps = {}, {}
+        for name, states in optimizer.state.items():
+            entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
+            entry.require_whole()
+            arrays[name] = {key: entry.array(key, array) for key, array in states.items()}
+            steps[name] = entry.steps()
+
+        whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
+        count = max(steps.values()) if counts_steps else optimizer.step_count
+        hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
+        take_over(optimizer, hyperparameters, (count, optimizer.skipped_steps), whole)
+
+
+def _read_groups(
+    optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return settings by group, and torch's numbers of the parameters by name."""
+    rule = type(optimizer).__name__
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(
+            f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
+        )
+    settings: list[dict[str, Any]] = []
+    numbers: dict[str, Any] = {}
+    for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        who = f"group {k} of torch's state"
+        _require_torchs(rule, mine)
+        _require_rule(rule, who, theirs)
+        numbers.update(zip(mine.names, params_of(who, theirs, len(mine.names)), strict=True))
+        taken = {
+            name: (flag if isinstance(mine[name], bool) else number)(
+                f"{name} of {who}", theirs[name]
+            )
+            for name in _shared_names(rule)
+            if name in theirs and not _scheduled(mine[name])
+        }
+        settings.append(mine._checked_settings({**mine._settings, **taken}))
+    return settings, numbers
+
+
+def _shared_names(rule: str) -> tuple[str, ...]:
+    if rule not in _SHARED:
+        raise ValueError(f"there is no rule {rule!r} in torch; one of {sorted(_SHARED)} is wanted")
+    return _SHARED[rule]
+
+
+def _counts_steps(shared: tuple[str, ...]) -> bool:
+    return "betas" in shared or "alpha" in shared  # torch's SGD counts none
+
+
+def _require_rule(rule: str, who: str, group: Mapping[str, Any]) -> None:
+    """Raise where a group of torch's says that it is of another rule."""
+    others = {name for names in _SHARED.values() for name in names} - set(_shared_names(rule))
+    own = {"momentum", "betas", "alpha"} & set(_shared_names(rule)) & set(group)
+    if not own and (strange := sorted(others & set(group))):
+        raise ValueError(
+            f"{who} has {listed(strange)}, which torch's {rule} hasn't: of which rule is it?"
+        )
+    decoupled = group.get("decoupled_weight_decay")  # newer torch says so
+    if isinstance(decoupled, bool) and decoupled != (rule == "AdamW"):
+        other = "AdamW" if decoupled else "Adam"
+        raise ValueError(
+            f"{who} is of torch's {other} by decoupled_weight_decay; {rule}'s is wanted"
+        )
+
+
+def _require_torchs(rule: str, group: Mapping[str, Any]) -> None:
+    for name, value in _ABSENT.items():
+        if name in group and group[name] != value:
+            raise ValueError(
+                f"{name} is {group[name]!r}; torch's {rule} has none, {value!r} is wanted"
+            )
+
+
+def _torchs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy; of bfloat16, which torch.from_numpy refuses, in float32, which holds it exactly."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array.copy()
+
+
+def _now(value: Any, step: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_now(part, step) for part in value)
+    return value(step) if callable(value) else value
+
+
+def _scheduled(value: Any) -> bool:
+    return any(map(callable, value)) if isinstance(value, tuple) else callable(value)

@@ -1,0 +1,1 @@
+"""What steps may use of this machine, and what they do use."""

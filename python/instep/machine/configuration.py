@@ -1,0 +1,61 @@
+"""What was compiled, what this machine supports, what is used."""
+
+from typing import Any
+
+import numpy as np
+
+from instep import _core
+from instep.machine.isa import isa_levels
+from instep.machine.threads import available_cpus, get_num_threads
+
+__all__ = ["config"]
+
+_idle_threads = "unknown"
+
+
+def set_idle_threads(how: str) -> None:
+    global _idle_threads  # noqa: PLW0603 - said once, while the package is imported
+    _idle_threads = how
+
+
+def config() -> dict[str, Any]:
+    """Return what was compiled, what this machine supports and what is used.
+
+    Returns
+    -------
+    dict
+        ``version``, ``compiler``, ``numpy``; under ``isa`` the levels ``compiled`` and ``supported``
+        and the one ``used``, with what the compiler was told of it; under ``threads`` the number
+        ``used`` by long steps, the CPUs ``available`` and whether the process was ``forked`` (then
+        steps stay on the calling thread); under ``openmp`` the version compiled against (0 without
+        OpenMP), the library loaded and how ``idle_threads`` wait.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.config()["version"] == instep.__version__
+    True
+    """
+    build = _core.build()
+    return {
+        "version": build["version"],
+        "compiler": build["compiler"],
+        "pybind11": build["pybind11"],
+        "numpy": np.__version__,
+        "isa": {
+            "compiled": tuple(_core.compiled_levels()),
+            "supported": isa_levels(),
+            "used": _core.level(),
+            "target": _core.level_target(),
+        },
+        "threads": {
+            "used": get_num_threads(),
+            "available": available_cpus(),
+            "forked": _core.forked(),
+        },
+        "openmp": {
+            "version": build["openmp"],
+            "library": build["openmp_library"],
+            "idle_threads": _idle_threads,
+        },
+    }

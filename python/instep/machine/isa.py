@@ -1,0 +1,62 @@
+"""Which instruction-set level the kernels use."""
+
+import os
+
+from instep import _core
+from instep._support.wording import kind
+
+__all__ = ["isa_levels", "set_isa"]
+
+
+def isa_levels() -> tuple[str, ...]:
+    """Return the instruction-set levels that can be used here, best first.
+
+    Each is compiled in and supported by this CPU and operating system: on x86-64 machines of
+    "x86-64-v4" (AVX-512), "x86-64-v3" (AVX2) and "x86-64-v2" (SSE4.2), elsewhere "baseline".
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.config()["isa"]["used"] in instep.isa_levels()
+    True
+    """
+    return tuple(_core.usable_levels())
+
+
+def set_isa(name: str) -> None:
+    """Use an instruction-set level from now on, in this process.
+
+    All levels give the same bits; this is for measuring and for tests. The environment variable
+    ``INSTEP_ISA`` does the same when instep is imported.
+
+    Parameters
+    ----------
+    name : str
+        One of `isa_levels`.
+
+    Raises
+    ------
+    TypeError
+        If `name` is no str.
+    ValueError
+        If the level is unknown or can't be used here.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.set_isa(instep.isa_levels()[-1])
+    >>> instep.set_isa(instep.isa_levels()[0])
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {kind(name)}; a str, one of {isa_levels()}, is wanted")
+    _core.set_level(name)
+
+
+def start() -> None:
+    name = os.environ.get("INSTEP_ISA")
+    if not name:  # empty is as good as not set, as shells have it
+        return
+    try:
+        _core.set_level(name)
+    except ValueError as error:
+        raise ValueError(f"the environment variable INSTEP_ISA: {error}") from None

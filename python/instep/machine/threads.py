@@ -1,0 +1,168 @@
+"""How many threads a step uses."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from instep import _core
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+
+_MOST_THREADS = 1024
+_own_default = 0  # INSTEP_NUM_THREADS as it was at import; 0: it was not set
+
+
+def _cpu_quota(root: str = "/") -> float:
+    """CPUs that this process's cgroup grants (version 2 or 1), infinity without a limit."""
+    quota = math.inf
+    try:
+        lines = _read(root, "proc/self/cgroup").splitlines()
+    except OSError:
+        return quota
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, read = "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read = "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        # A limit anywhere up the tree holds; in a container the path may not exist below its own mount.
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names) + 1):
+            quota = min(quota, read(os.path.join(root, mount, *names[:depth])))
+    return quota
+
+
+def _read(*path: str) -> str:
+    with open(os.path.join(*path), encoding="utf-8") as file:
+        return file.read()
+
+
+def _quota_v2(folder: str) -> float:
+    try:
+        granted, period = _read(folder, "cpu.max").split()
+        return math.inf if granted == "max" else int(granted) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def _quota_v1(folder: str) -> float:
+    try:
+        granted, period = (int(_read(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+        return math.inf if granted <= 0 else granted / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def available_cpus(root: str = "/") -> int:
+    """CPUs this process may run on, by its affinity and its cgroup's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    # A thread beyond the quota would have all of them stopped for the rest of each period.
+    return max(1, math.floor(min(_cpu_quota(root), cpus)))
+
+
+def _checked(count: object, who: str) -> int:
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"{who} is {count!r}; a whole number from 1 to {_MOST_THREADS} is wanted")
+    number = int(count.__index__())
+    if not 1 <= number <= _MOST_THREADS:
+        raise ValueError(f"{who} is {number}; a whole number from 1 to {_MOST_THREADS} is wanted")
+    return number
+
+
+def _threads_from_environment() -> int | None:
+    text = os.environ.get("INSTEP_NUM_THREADS")
+    if not text:  # empty is as good as not set, as shells have it
+        return None
+    try:
+        return _checked(int(text), "INSTEP_NUM_THREADS")
+    except ValueError:
+        raise ValueError(
+            f"the environment variable INSTEP_NUM_THREADS is {text!r}; "
+            f"a whole number from 1 to {_MOST_THREADS} is wanted"
+        ) from None
+
+
+def start() -> None:
+    global _own_default  # noqa: PLW0603
+    _own_default = _threads_from_environment() or 0
+    _core.set_default_threads(min(available_cpus(), _MOST_THREADS))
+    set_num_threads(None)
+
+
+def set_num_threads(n: int | None) -> None:
+    """Let a step use at most n threads, in this process and from now on.
+
+    The result of a step is the same, bit for bit, at any number of threads. Small steps stay on
+    the calling thread whatever n is.
+
+    Parameters
+    ----------
+    n : int or None
+        From 1 to 1024. None goes back to the default: the environment's ``INSTEP_NUM_THREADS`` or,
+        without it, the least of ``OMP_NUM_THREADS``, the CPUs of the process's affinity and the
+        quota of its cgroup.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no such number.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.set_num_threads(2)
+    >>> instep.get_num_threads()
+    2
+    >>> instep.set_num_threads(None)
+    """
+    _core.set_threads(_own_default if n is None else _checked(n, "n"))
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a long step uses.
+
+    By default the least of ``OMP_NUM_THREADS`` (and limits set by threadpoolctl), the CPUs of the
+    process's affinity and the quota of its cgroup; or the environment's ``INSTEP_NUM_THREADS``; or
+    what `set_num_threads` said last. In a forked child 1, whatever is set: it steps on the calling
+    thread.
+
+    Examples
+    --------
+    >>> import instep
+    >>> instep.get_num_threads() >= 1
+    True
+    """
+    return _core.threads()
+
+
+@contextmanager
+def num_threads(n: int | None) -> Iterator[None]:
+    """Let steps use at most n threads inside a ``with`` block, in the whole process.
+
+    Parameters
+    ----------
+    n : int or None
+        As for `set_num_threads`. At the block's end it is as it was before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `set_num_threads`.
+
+    Examples
+    --------
+    >>> import instep
+    >>> with instep.num_threads(1):
+    ...     instep.get_num_threads()
+    1
+    """
+    before = _core.wanted_threads()
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        _core.set_threads(before)

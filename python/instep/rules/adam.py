@@ -1,0 +1,162 @@
+"""Adam, AMSGrad and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.containers import Params
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Adam", "AdamW"]
+
+
+class AdamKeywords(Shared, total=False):
+    """Keywords of `Adam` that `AdamW` hands on."""
+
+    betas: tuple[Number, Number]
+    eps: Number
+    amsgrad: bool
+
+
+class Adam(Optimizer):
+    r"""Adam: steps by the running mean of the gradient over its running root mean square.
+
+    With the states m and v (and w with amsgrad), all zero at first, at a parameter's t-th step::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g²
+        w = max(w, v)                             amsgrad; otherwise w = v
+        p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
+
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
+
+    Parameters
+    ----------
+    params
+        As for `Optimizer`.
+    lr : float or callable
+        Learning rate, at least 0: about the largest change of an element in one step. As every
+        number here it may be a callable from the number of completed steps (0 at the first step) to
+        a float, such as those of `instep.schedules`.
+    betas : pair of float or callable
+        How much of the running means of the gradient and of its square is kept, each in [0, 1).
+    eps : float or callable
+        At least 0; added to the corrected root. With eps = 0 an element whose gradients have all
+        been zero becomes NaN.
+    amsgrad : bool
+        Divide by the largest mean square so far.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Optimizer`.
+
+    References
+    ----------
+    D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
+    S. J. Reddi, S. Kale, S. Kumar, "On the convergence of Adam and beyond", ICLR 2018 (amsgrad; the
+    maximum is of the uncorrected mean, as in PyTorch and Keras).
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> w = np.array([1.0, -2.0])
+    >>> optimizer = instep.Adam(w, lr=0.5, eps=0.0)
+    >>> optimizer.step(2 * w)                # the first step is lr long in every element
+    >>> w.round(12)
+    array([ 0.5, -1.5])
+    >>> sorted(optimizer.state["0"])
+    ['exp_avg', 'exp_avg_sq']
+    """
+
+    __slots__ = ()
+
+    _rule = "adam"
+
+    betas = NumericPair(Interval(0.0, 1.0, high_open=True))
+    eps = Numeric(Interval())
+    amsgrad = Flag()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        amsgrad: bool = False,
+        weight_decay: Number = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        on = {"amsgrad": settings["amsgrad"], "decoupled_decay": cls._decoupled_decay}
+        return tuple(name for name, is_on in on.items() if is_on)
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay.
+
+    With `Adam`'s states, at the parameter's step t = 1, 2, ...::
+
+        p = p * (1 - lr * weight_decay)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g²
+        w = max(w, v)                             amsgrad; otherwise w = v
+        p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
+
+    Here ``weight_decay`` adds nothing to the gradient. All else is `Adam`'s.
+
+    Parameters
+    ----------
+    params, lr, betas, eps, amsgrad
+        As for `Adam`.
+    weight_decay : float or callable
+        At least 0: the share of a weight that a step takes away, in units of lr.
+    l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Adam`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Adam`.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> from instep import schedules
+    >>> w = np.array([1.0, -2.0], dtype=np.float32)
+    >>> optimizer = instep.AdamW(w, lr=schedules.CosineDecay(0.5, steps=100), weight_decay=0.1)
+    >>> optimizer.step(np.zeros_like(w))     # nothing but the decay
+    >>> w
+    array([ 0.95, -1.9 ], dtype=float32)
+    """
+
+    __slots__ = ()
+
+    _decoupled_decay = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        weight_decay: Number = 1e-2,
+        **adams: Unpack[AdamKeywords],
+    ) -> None:
+        super().__init__(params, lr, weight_decay=weight_decay, **adams)

@@ -1,0 +1,113 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.containers import Params
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["RMSprop"]
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: the gradient divided by a running root mean square of itself.
+
+    With the states v (and a, b where their options are on), all zero at first::
+
+        v = alpha * v + (1 - alpha) * g²
+        u = v                                     centered: a = alpha * a + (1 - alpha) * g
+                                                            u = max(v - a², 0)
+        d = sqrt(u) + eps                         eps_inside_sqrt: d = sqrt(u + eps)
+        p = p - lr * g / d                        momentum: b = momentum * b + g / d
+                                                            p = p - lr * b
+
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
+
+    Parameters
+    ----------
+    params, lr
+        As for `Optimizer`.
+    alpha : float or callable
+        How much of the running mean of squares is kept, in [0, 1).
+    eps : float or callable
+        At least 0; keeps the division from blowing up where the gradient has been zero. With
+        eps = 0 an element whose gradients have all been zero becomes NaN.
+    centered : bool
+        Subtract the square of the running mean, so that d is a standard deviation.
+    momentum : float or callable
+        In [0, 1]; 0 keeps no buffer.
+    eps_inside_sqrt : bool
+        Add eps under the root, as Keras and optax do.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Optimizer`.
+
+    References
+    ----------
+    T. Tieleman, G. Hinton, "Lecture 6.5 - rmsprop", Neural Networks for Machine Learning, 2012.
+    A. Graves, "Generating sequences with recurrent neural networks", 2013 (centred, momentum).
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> w = np.array([1.0, -2.0])
+    >>> optimizer = instep.RMSprop(w, lr=0.5, alpha=0.75, eps=0.0)
+    >>> optimizer.step(2 * w)
+    >>> w
+    array([ 0., -1.])
+    >>> optimizer.state["0"]["square_avg"]
+    array([1., 4.])
+    """
+
+    __slots__ = ()
+
+    _rule = "rmsprop"
+
+    alpha = Numeric(Interval(0.0, 1.0, high_open=True))
+    eps = Numeric(Interval())
+    centered = Flag()
+    momentum = Numeric(Interval(0.0, 1.0))
+    eps_inside_sqrt = Flag()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        alpha: Number = 0.99,
+        eps: Number = 1e-8,
+        centered: bool = False,
+        momentum: Number = 0.0,
+        eps_inside_sqrt: bool = False,
+        weight_decay: Number = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        own = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "centered": centered,
+            "momentum": momentum,
+            "eps_inside_sqrt": eps_inside_sqrt,
+        }
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        on = {
+            "centered": settings["centered"],
+            "momentum": callable(settings["momentum"]) or settings["momentum"] > 0,
+            "eps_inside_sqrt": settings["eps_inside_sqrt"],
+        }
+        return tuple(name for name, is_on in on.items() if is_on)

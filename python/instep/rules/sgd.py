@@ -1,0 +1,188 @@
+"""Stochastic gradient descent, with and without momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.containers import Params
+from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["SGD", "Momentum"]
+
+
+class SGDKeywords(Shared, total=False):
+    """Keywords of `SGD` that `Momentum` hands on."""
+
+    dampening: Number
+    nesterov: bool
+    lr_in_velocity: bool
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, optionally with momentum.
+
+    Without momentum ``p = p - lr * g``. With it, and the buffer b::
+
+        b = g                                        at a parameter's first step
+        b = momentum * b + (1 - dampening) * g       later
+        p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
+
+    With ``lr_in_velocity`` the learning rate is inside the buffer, which starts at zero, as in
+    Sutskever et al., Keras, scikit-learn and most textbooks; the two differ where lr changes::
+
+        b = momentum * b + lr * g
+        p = p - b                                    or, with nesterov, p - (momentum * b + lr * g)
+
+    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
+    ``weight_decay`` and ``l1`` ask for, in this order.
+
+    Parameters
+    ----------
+    params, lr
+        As for `Optimizer`.
+    momentum : float or callable
+        In [0, 1]. 0 keeps no buffer.
+    dampening : float or callable
+        In [0, 1]; how much of the gradient is kept out of the buffer.
+    nesterov : bool
+        Nesterov's momentum; needs momentum > 0 and dampening = 0.
+    lr_in_velocity : bool
+        The learning rate inside the buffer, the second form of the formula; needs momentum > 0 and
+        dampening = 0.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Optimizer`.
+
+    References
+    ----------
+    B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum
+    in deep learning", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> w = np.array([1.0, -2.0])
+    >>> optimizer = instep.SGD(w, lr=0.25, momentum=0.5)
+    >>> for _ in range(3):
+    ...     optimizer.step(2 * w)
+    >>> w
+    array([-0.25,  0.5 ])
+    >>> optimizer.state["0"]["momentum_buffer"]
+    array([ 1., -2.])
+    """
+
+    __slots__ = ()
+
+    _rule = "sgd"
+
+    momentum = Numeric(Interval(0.0, 1.0))
+    dampening = Numeric(Interval(0.0, 1.0))
+    nesterov = Flag()
+    lr_in_velocity = Flag()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        momentum: Number = 0.0,
+        dampening: Number = 0.0,
+        nesterov: bool = False,
+        lr_in_velocity: bool = False,
+        weight_decay: Number = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        own = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "nesterov": nesterov,
+            "lr_in_velocity": lr_in_velocity,
+        }
+        super().__init__(params, own, weight_decay=weight_decay, **shared)
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        on = {"momentum": callable(settings["momentum"]) or settings["momentum"] > 0}
+        on |= {name: settings[name] for name in ("nesterov", "lr_in_velocity")}
+        return tuple(name for name, is_on in on.items() if is_on)
+
+    @classmethod
+    def _check(cls, settings: Mapping[str, Any]) -> None:
+        for flag in ("nesterov", "lr_in_velocity"):
+            if not settings[flag]:
+                continue
+            if settings["momentum"] == 0:
+                raise ValueError(f"{flag} is True and momentum is 0; momentum > 0 is wanted")
+            if settings["dampening"] != 0:
+                raise ValueError(
+                    f"{flag} is True and dampening is {settings['dampening']!r}; dampening = 0 is wanted"
+                )
+
+
+class Momentum(SGD):
+    """Stochastic gradient descent with momentum: `SGD` with momentum=0.9 by default, greater than 0.
+
+    With the buffer b, which is g at a parameter's first step::
+
+        b = momentum * b + (1 - dampening) * g
+        p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
+
+    `SGD` has the form with ``lr_in_velocity``, and the papers.
+
+    Parameters
+    ----------
+    params, lr
+        As for `SGD`.
+    momentum : float or callable
+        In (0, 1].
+    dampening, nesterov, lr_in_velocity
+        As for `SGD`.
+    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `SGD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `SGD`.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> w = {"w": np.array([4.0])}
+    >>> optimizer = instep.Momentum(w, lr=0.125, nesterov=True)
+    >>> optimizer.step({"w": np.array([8.0])})
+    >>> w
+    {'w': array([2.1])}
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        momentum: Number = 0.9,
+        weight_decay: Number = 0.0,
+        **sgds: Unpack[SGDKeywords],
+    ) -> None:
+        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, **sgds)
+
+    @classmethod
+    def _check(cls, settings: Mapping[str, Any]) -> None:
+        if settings["momentum"] == 0:
+            raise ValueError(
+                "momentum is 0; a number in (0, 1] is wanted (SGD does without momentum)"
+            )
+        super()._check(settings)
