@@ -15,7 +15,7 @@ namespace instep::digests {
 
 namespace {
 
-// Roles of arrays: what tests/digests.py calls PARAMETERS and GRADIENTS, and others that only choose a layout.
+// Roles of arrays: what tests/helpers/digests.py calls PARAMETERS and GRADIENTS, and others that only choose a layout.
 constexpr std::uint64_t parameters = 0;
 constexpr std::uint64_t gradients = 1;
 constexpr std::uint64_t copies = 100;
@@ -163,7 +163,8 @@ private:
         if (name == "lr") return rate;
         const auto found = table_.numbers.find(name);
         if (found == table_.numbers.end())
-            throw std::runtime_error("the table has no number for '" + name + "': enter it in tests/digests.py");
+            throw std::runtime_error("the table has no number for '" + name +
+                                     "': enter it in tests/helpers/digests.py");
         return found->second;
     }
 

@@ -1,7 +1,7 @@
-"""What the core must give on every machine, as digests in tests/digests.txt, computed by reference.py.
+"""What the core must give on every machine, as digests in tests/cpp/digests.txt, computed by reference.py.
 
-    python tests/digests.py            writes the file anew
-    python tests/digests.py --each     prints the digest of each case, to compare with tests/cpp's --each
+    python tests/helpers/digests.py            writes the file anew
+    python tests/helpers/digests.py --each     prints the digest of each case, to compare with tests/cpp's --each
 
 The compiled core takes no part in this. tests/cpp reads the file on whatever machine it was built for, runs the
 cases and compares; everything that defines a case stands in the file, so that it is said once, here:
@@ -35,7 +35,7 @@ import ml_dtypes
 import numpy as np
 from reference import RULES, Reference, compute_type, load
 
-FILE = Path(__file__).with_name("digests.txt")
+FILE = Path(__file__).parents[1] / "cpp" / "digests.txt"
 MASK = 2**64 - 1
 
 # ---- inputs and digests -------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def digests(each: bool = False) -> Iterator[str]:
 
 def lines() -> Iterator[str]:
     """Return the whole file, line by line."""
-    yield "# Made by tests/digests.py, which says what this is, from tests/reference.py; read by tests/cpp."
+    yield "# Made by tests/helpers/digests.py, which says what this is, from reference.py beside it."
     for name, value in NUMBERS.items():
         yield f"number {name} {value!r}"
     yield "rates " + " ".join(map(repr, RATES))

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from interpreters import output, run, skip_what_llvms_openmp_does
+from openmp import CPUS, HAS_OPENMP, needs_openmp
 from reference import assert_same_bits
 
 import instep
 from instep import _core
 from instep.machine.threads import _cpu_quota, available_cpus
 
-HAS_OPENMP = instep.config()["openmp"]["version"] > 0
-needs_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
-CPUS = available_cpus()
 WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 

@@ -97,7 +97,7 @@ TEAM = """
     import numpy as np
     import instep
     from instep import _core
-    from test_float_environment import FTZ_AND_DAZ, flags, mxcsr
+    from float_flags import FTZ_AND_DAZ, flags, mxcsr
     from reference import Reference, assert_follows
 
     library = ctypes.CDLL(instep.config()["openmp"]["library"])
@@ -138,8 +138,8 @@ TEAM = """
 @pytest.mark.skipif(not instep.config()["openmp"]["version"], reason="built without OpenMP")
 def test_flush_to_zero_on_the_threads_of_the_team(request: pytest.FixtureRequest) -> None:
     """Set by the caller before the team is made: no bit changes, and every thread has it set afterwards."""
-    tests = str(request.path.parent)
-    done = run(TEAM, PYTHONPATH=tests)
+    helpers = str(request.path.parents[1] / "helpers")
+    done = run(TEAM, PYTHONPATH=helpers)
     if "no GOMP_parallel" in done.stderr:
         pytest.skip("the OpenMP runtime is not GNU's")
     assert done.returncode == 0, done.stderr

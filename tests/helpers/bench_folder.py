@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 if not BENCH.is_dir():
     pytest.skip("bench/ is not here", allow_module_level=True)
 sys.path.append(str(BENCH))

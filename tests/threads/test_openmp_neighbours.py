@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from interpreters import output
-from test_threads import CPUS, needs_openmp
+from openmp import CPUS, needs_openmp
 
 import instep
 

@@ -12,7 +12,7 @@ from interpreters import output
 
 import instep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(instep.__file__).parent
 PYTHON = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 CPP = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "cpp").rglob("*.?pp"))}

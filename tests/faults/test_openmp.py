@@ -1,4 +1,4 @@
-"""What the environment and a cgroup grant; other OpenMP runtimes: test_openmp_neighbours.py: docs/faults.md."""
+"""What the environment and a cgroup grant; other OpenMP runtimes: threads/test_openmp_neighbours.py: docs/faults.md."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from interpreters import output, skip_what_llvms_openmp_does
+from openmp import needs_openmp
 
 import instep
 from instep.machine.threads import available_cpus
-
-HAS_OPENMP = instep.config()["openmp"]["version"] > 0
-needs_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="built without OpenMP")
 
 STEPS = """
     import hashlib

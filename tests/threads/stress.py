@@ -1,6 +1,6 @@
 """Optimizers stepped from many Python threads while everything around them is asked for and changed.
 
-    python tests/stress.py [SECONDS] [--race]
+    python tests/threads/stress.py [SECONDS] [--race]
 
 For the thread sanitizer (`nox -s tsan`), which reports any two accesses that nothing orders; results are compared
 elsewhere. --race lets two optimizers step one array at a time, which nobody may do: a sanitizer that is set up right

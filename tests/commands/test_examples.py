@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from interpreters import python
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SHARED = {"picture", "straight_line"}
 

@@ -1,6 +1,6 @@
 """What hypothesis draws: arrays of any values and layout, optimizers with any options, gradients.
 
-Rules, options, dtypes, levels and sizes come from tests/cases.py, so that a new rule is drawn by
+Rules, options, dtypes, levels and sizes come from tests/helpers/cases.py, so that a new rule is drawn by
 being registered.
 """
 

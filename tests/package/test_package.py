@@ -10,7 +10,7 @@ from interpreters import UNMEASURED, output
 import instep
 from instep import _core
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_numpy_is_all_that_is_imported() -> None:

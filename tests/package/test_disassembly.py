@@ -10,7 +10,7 @@ import pytest
 
 
 def load() -> Any:
-    path = Path(__file__).parents[1] / "tools" / "disassembly.py"
+    path = Path(__file__).parents[2] / "tools" / "disassembly.py"
     spec = importlib.util.spec_from_file_location("disassembly", path)
     assert spec is not None
     assert spec.loader is not None

@@ -9,7 +9,7 @@ from instep import _core
 
 
 def test_the_file_is_current() -> None:
-    """Otherwise: python tests/digests.py."""
+    """Otherwise: python tests/helpers/digests.py."""
     assert digests.FILE.read_text(encoding="ascii").splitlines() == list(digests.lines())
 
 

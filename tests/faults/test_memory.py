@@ -162,7 +162,7 @@ def test_a_copy_on_write_map_stays_in_memory(tmp_path: Path) -> None:
 
 
 def test_nothing_can_be_resized_under_a_step() -> None:
-    """On another thread, while steps release the GIL: NumPy refuses; gradients have a test in test_threads.py."""
+    """On another thread, while steps release the GIL: NumPy refuses; for gradients: threads/test_threads.py."""
     size = 3_000_000
     w, half = np.zeros(size, "f4"), np.zeros(size, "f2")
     optimizer = instep.Adam(w, lr=1.0, copy_to=half, ema_decay=0.5)
