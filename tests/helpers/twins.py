@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -48,8 +49,8 @@ class Twins:
         assert type(optimizer) is type(self.optimizer)
         self.optimizer, self.params = optimizer, optimizer.params
         self.reference.grad_norm = None  # it is of the last step, and this one made none yet
-        if optimizer._copy_to is not None:
-            self.copies = self.setup.items(optimizer._copy_to)
+        copies = itertools.chain.from_iterable(optimizer._copies)
+        self.copies = dict(zip(optimizer.params, copies, strict=True))
 
     def check(self) -> None:
         """Every bit of the two is the same, and nothing was written between the elements."""

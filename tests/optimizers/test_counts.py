@@ -108,9 +108,7 @@ def test_a_step_makes_hardly_any_python_objects(tmp_path: Path) -> None:
         # The bound method that is called; for groups, the list of all gradients.
         most = 2 if "groups" in name else 1
         if name.startswith("long"):
-            most += (
-                12  # a weak reference to each gradient, which keeps other threads from resizing it
-            )
+            most += 12
         assert (many - few) // 200 <= most, name  # now and then one that is no step's
 
 

@@ -438,7 +438,7 @@ def test_a_sum_of_squares_that_overflows_is_no_infinite_gradient() -> None:
     optimizer = instep.SGD(w, lr=1.0, nonfinite="raise")
     optimizer.step(np.array([1e200, 1.0]))
     assert w.tolist() == [-1e200, -1.0]
-    assert optimizer.grad_norm == math.inf
+    assert optimizer.grad_norm == 1e200
 
 
 def test_a_gradient_that_is_absent_is_not_blamed() -> None:

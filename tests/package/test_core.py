@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ W = np.zeros(2)
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
     group = (rule, options, "sequence", (), ("w",), (W,), (None,))
-    return _core.make_plan([group], False, None, False)
+    return _core.make_plan([group], False, None, False, _core.Version())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,10 @@ def test_rules_and_options(rule: str, options: tuple[str, ...], message: str) ->
 def test_settings(settings: Any, message: str) -> None:
     made = plan()
     with pytest.raises(ValueError, match=message):
-        made.step([np.ones(2)], lambda step: (settings, (np.nan, np.nan, 0)))
+        made.step(
+            [np.ones(2)],
+            SimpleNamespace(_hyperparameters_at=lambda step: (settings, (np.nan, np.nan, 0), 1)),
+        )
     assert made.step_count == 0
     assert W.tolist() == [0.0, 0.0]
 

@@ -69,7 +69,7 @@ def test_the_sources_are_all_there() -> None:
     assert {"checkpoint/loading.py", "optimizers/state.py", "schedules/serialisation.py"} <= set(
         PYTHON
     )
-    assert {"cpp/python/module.cpp", "cpp/python/buffers.cpp"} <= set(CPP)
+    assert {"cpp/python/module.cpp", "cpp/python/arrays.cpp"} <= set(CPP)
 
 
 @pytest.mark.parametrize("name", PYTHON)

@@ -9,14 +9,13 @@ import numpy as np
 
 from instep._support import documentation
 from instep._support.wording import difference, kind, shown
-from instep.optimizers.base import _GRADIENTS
+from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
 from instep.optimizers.require import require_optimizer
 
 if TYPE_CHECKING:
     from instep.optimizers import Optimizer
-    from instep.optimizers.base import _Accumulated
-    from instep.optimizers.containers import Gradients
+    from instep.optimizers.containers import Accumulated, Gradients
 
 __all__ = ["LossScaler"]
 
@@ -86,7 +85,7 @@ class LossScaler:
         """What to multiply the loss by now."""
         return self._scale
 
-    def step(self, optimizer: Optimizer, grads: Gradients | _Accumulated = _GRADIENTS) -> bool:
+    def step(self, optimizer: Optimizer, grads: Gradients | Accumulated = GRADIENTS) -> bool:
         """Take a step with gradients of the scaled loss; return whether it was taken, not skipped.
 
         As `Optimizer.step`, with what `Optimizer.accumulate` has added up, or with that alone; it
