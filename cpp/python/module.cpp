@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "python/bind_steps.hpp"
+#include "python/garbage.hpp"
 #include "python/introspection.hpp"
 #include "python/measurement.hpp"
 #include "python/plan.hpp"
@@ -16,28 +18,6 @@ namespace py = pybind11;
 using namespace pybind11::literals;
 
 namespace {
-
-// What a class's __new__ makes without constructing it has methods that would read memory that was never written.
-void forbid_new(PyHeapTypeObject* heap_type) { heap_type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION; }
-
-// What a garbage collector is told of a type that holds Python objects in C++.
-template <class T, class Visit>
-int traverse_held(PyObject* self, visitproc visit, void* arg, Visit held) {
-    Py_VISIT(Py_TYPE(self));
-    if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
-        return 0;  // it is being made
-    return held(py::cast<T&>(py::handle(self)), visit, arg);
-}
-
-// A Plan takes part in garbage collection, and can't be made without being constructed.
-void set_up_plan_type(PyHeapTypeObject* heap_type) {
-    forbid_new(heap_type);
-    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        return traverse_held<instep::Plan>(
-            self, visit, arg, [](instep::Plan& plan, visitproc v, void* a) { return plan.traverse(v, a); });
-    };
-}
 
 // A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
 // runs; one that is let go of unfinished hides them, too.
@@ -61,21 +41,11 @@ public:
 
     void show() { plan_.cast<instep::Plan&>().show_averages(this); }
     void hide() { plan_.cast<instep::Plan&>().hide_averages(this); }
-    py::object& plan() { return plan_; }
+    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
 
 private:
     py::object plan_;
 };
-
-void set_up_block_type(PyHeapTypeObject* heap_type) {
-    forbid_new(heap_type);
-    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        return traverse_held<AveragedBlock>(self, visit, arg, [](AveragedBlock& block, visitproc v, void* a) {
-            return block.plan() ? v(block.plan().ptr(), a) : 0;
-        });
-    };
-}
 
 }  // namespace
 
@@ -83,7 +53,7 @@ PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = INSTEP_VERSION;
     m.doc() = "The compiled core of instep. Private: use the package instep.";
 
-    py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(set_up_plan_type),
+    py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(instep::traversed<instep::Plan>),
                              "Parameters and states bound once, and the step over them; made by make_plan.")
         .def("step", &instep::Plan::step, "gradients"_a, "optimizer"_a, "grad_scale"_a = 1.0,
              "Takes one step; the optimizer is asked for its hyperparameters where these have changed.")
@@ -121,7 +91,8 @@ PYBIND11_MODULE(_core, m) {
         },
         "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "version"_a, "take_read_only"_a = false,
         "Binds parameters and makes their states.");
-    py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(), py::custom_type_setup(forbid_new),
+    py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
+                               py::custom_type_setup(instep::forbid_new),
                                "Bytes that arrays of an optimizer's own lie in.")
         .def_buffer([](instep::Memory& memory) {
             return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
@@ -130,18 +101,19 @@ PYBIND11_MODULE(_core, m) {
                                                                   "Of an optimizer's hyperparameters.")
         .def(py::init<>())
         .def("raise_", &instep::Version::raise, "To be called before and after they change.");
-    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(), py::custom_type_setup(set_up_block_type),
+    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(),
+                              py::custom_type_setup(instep::traversed<AveragedBlock>),
                               "The averages in the parameters' place, while it lasts.")
         .def("__enter__", &AveragedBlock::show)
         .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
-    py::class_<instep::Pace>(m, "Pace", py::is_final(), py::custom_type_setup(forbid_new),
+    py::class_<instep::Pace>(m, "Pace", py::is_final(), py::custom_type_setup(instep::forbid_new),
                              "How many threads a step takes, found out by trying. For tests.")
         .def("choose", &instep::Pace::choose, "most"_a, "work"_a, "Threads for the next step.")
         .def("took", &instep::Pace::took, "nanoseconds"_a, "What it took.")
         .def_property_readonly("timed", &instep::Pace::timed, "Whether the next step is to be timed.");
     m.def("make_pace", [] { return instep::Pace(); });
 
-    py::class_<instep::MemoryTraffic>(m, "MemoryTraffic", py::is_final(), py::custom_type_setup(forbid_new),
+    py::class_<instep::MemoryTraffic>(m, "MemoryTraffic", py::is_final(), py::custom_type_setup(instep::forbid_new),
                                       "What a step reads and writes, without its arithmetic. For measurements.")
         .def("move", &instep::MemoryTraffic::move, "threads"_a, "chunk"_a, "gradients"_a = py::none(), "flip"_a = 0,
              "Goes through all arrays once, and leaves them as they were but for the bits of flip.");
@@ -174,6 +146,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("counters", &instep::counters, "What has happened so far, for tests.");
     m.def("build", &instep::build, "How the core was compiled.");
+
+    instep::bind_steps(m);
 
     instep::start();
 }

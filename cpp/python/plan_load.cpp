@@ -21,11 +21,13 @@ public:
         require_unmasked(array.ptr(), who);
         py::array plain = as_plain_array(array);
         const auto ndim = static_cast<int>(bound.shape.size());
-        const Format format = check_readable(plain.ptr(), who, bound.shape.data(), ndim);
+        const Look look(plain.ptr(), who);
+        const TensorView& view = look.view();
+        const Format format = view.format;
+        require_shape(view, who, bound.shape.data(), ndim);
         if (format != into.format)
             throw py::value_error(who + " has dtype " + format_name(format) + "; " + format_name(into.format) +
                                   " is wanted");
-        const TensorView view = ArrayFields(plain.ptr()).view(format);
         Incoming incoming{{view.data, format, nullptr}, into, view.size()};
         if (!same_strides(view.shape, view.strides, bound.dense.data(), ndim, item_size(format))) {
             layouts_.push_back(std::make_unique<StridedLayout>());
