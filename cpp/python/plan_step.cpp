@@ -4,6 +4,7 @@
 
 #include "python/gil.hpp"
 #include "python/plan.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
 #include "runtime/team.hpp"
 
@@ -63,7 +64,10 @@ void Plan::take(Use use, py::handle gradients, py::handle evaluate, double grad_
     if (shows_averages() && use != Use::accumulate)
         throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
     if (!evaluate.is_none()) {
-        const auto result = evaluate(step_count_).cast<py::tuple>();
+        const auto result = [&] {
+            const FloatEnvironment environment;  // schedules are arithmetic of the step, the user's own too
+            return evaluate(step_count_).cast<py::tuple>();
+        }();
         hyperparameters_ = parse(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
     }
     if (use == Use::step_accumulated) {
