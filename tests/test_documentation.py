@@ -129,9 +129,7 @@ def test_the_version_has_one_source() -> None:
 
 
 def test_every_fault_names_a_test_that_is_there() -> None:
-    tests = "\n".join(
-        path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")
-    )
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     names = re.findall(r"^def test_(\w+)", tests, re.M)
     rows = re.findall(r"^\|.*\| (`.*`) \|$", (ROOT / "docs/faults.md").read_text("utf-8"), re.M)
     assert len(rows) > 30
