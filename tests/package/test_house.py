@@ -23,7 +23,7 @@ IN_CIRCLES = [
 # Longer files there are today; a line goes when its file is short enough, and none comes.
 LONGEST = 400  # lines
 LONGER = {
-    "base.py",
+    "optimizers/base.py",
     "test_bench.py",
     "test_checkpoint_refusals.py",
     "test_schedules_refusals.py",
@@ -108,11 +108,12 @@ def sources() -> list[Path]:
 
 
 def test_no_file_is_too_long_to_read() -> None:
-    long = {}
+    lines = {}
     for path in sources():
         with path.open(encoding="utf-8") as file:
-            lines = sum(1 for _ in file)
-        if lines > LONGEST:
-            long[path.name] = f"{path.relative_to(ROOT)} has {lines} lines"
-    assert not set(long) - LONGER, [long[name] for name in set(long) - LONGER]
-    assert not LONGER - set(long), "take these out of LONGER"
+            lines[path.relative_to(ROOT).as_posix()] = sum(1 for _ in file)
+    long = {path for path, count in lines.items() if count > LONGEST}
+    excused = {path for path in long if path.endswith(tuple(f"/{name}" for name in LONGER))}
+    assert not long - excused, {path: lines[path] for path in long - excused}
+    idle = {name for name in LONGER if not any(path.endswith(f"/{name}") for path in excused)}
+    assert not idle, "take these out of LONGER"

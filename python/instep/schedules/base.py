@@ -228,6 +228,7 @@ class Schedule(ABC):
         object.__setattr__(self, name, value)
 
 
+@documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class Product(Schedule):
     """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
