@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "python/plan.hpp"
-#include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
 
 namespace instep {
@@ -115,7 +114,6 @@ void Plan::show_averages(const py::object& block) {
     for (std::size_t i = 0; i < bound_.size(); ++i) weights.push_back(param(i).attr("copy")());
     weights_ = std::move(weights);
     block_ = block;
-    const FloatEnvironment environment;  // for NumPy rounds averages that are wider than their parameters
     for (std::size_t i = 0; i < bound_.size(); ++i) assign(param(i), bound_[i].average);
 }
 
