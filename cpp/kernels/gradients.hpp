@@ -80,6 +80,44 @@ void sums_of_squares(const Operand& accumulated, const Operand& grad, std::int64
         *sums++ = sum_of_squares<T>(accumulated, grad, begin, count < chunk_elements ? count : chunk_elements);
 }
 
+// Times 2^exponent in two exact steps, either of which is a number where the whole might be none. What becomes
+// subnormal on the way has a square of zero in either case.
+template <class T>
+void sums_of_scaled_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count,
+                            int exponent, double* sums) {
+    constexpr int most = 1000;
+    const int half = exponent < -most ? -most : exponent > most ? most : exponent;
+    const double first = ldexp(1.0, half);
+    const double second = ldexp(1.0, exponent - half);
+    GradientBlock<T> block(accumulated, grad);
+    for (; count > 0; begin += chunk_elements, count -= chunk_elements) {
+        double lanes[norm_lanes] = {};
+        for_each_block<T>(begin, count < chunk_elements ? count : chunk_elements,
+                          [&](std::int64_t from, std::int64_t length) {
+                              const T* g = block.load(from, length);
+                              double scaled[block_elements<T>];
+                              for (std::int64_t i = 0; i < length; ++i)
+                                  scaled[i] = static_cast<double>(g[i]) * first * second;
+                              add_squares(scaled, length, lanes);
+                          });
+        *sums++ = sum_of_lanes(lanes);
+    }
+}
+
+template <class T>
+double largest(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
+    GradientBlock<T> block(accumulated, grad);
+    T found = T(0);
+    for_each_block<T>(begin, count, [&](std::int64_t first, std::int64_t length) {
+        const T* g = block.load(first, length);
+        for (std::int64_t i = 0; i < length; ++i) {
+            const T magnitude = g[i] < T(0) ? -g[i] : g[i];
+            found = magnitude > found ? magnitude : found;
+        }
+    });
+    return static_cast<double>(found);
+}
+
 template <class T>
 bool all_finite(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
     GradientBlock<T> block(accumulated, grad);

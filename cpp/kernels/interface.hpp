@@ -104,6 +104,12 @@ struct Level {
     // Sums of squares in double, one a chunk: `begin` is a chunk's first element.
     void (*sums_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                            std::int64_t count, double* sums);
+    // The same of each element times 2^exponent, where the squares themselves would overflow or vanish.
+    void (*sums_of_scaled_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
+                                                  std::int64_t count, int exponent, double* sums);
+    // The largest magnitude; every element is finite.
+    double (*largest[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
+                                     std::int64_t count);
     // Whether each is finite.
     bool (*all_finite[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                       std::int64_t count);

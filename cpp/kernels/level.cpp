@@ -38,6 +38,8 @@ const Level level = {
     sizeof(families) / sizeof(families[0]),
     families,
     {sums_of_squares<float>, sums_of_squares<double>},
+    {sums_of_scaled_squares<float>, sums_of_scaled_squares<double>},
+    {largest<float>, largest<double>},
     {all_finite<float>, all_finite<double>},
     {accumulate<float>, accumulate<double>},
 };

@@ -1,6 +1,6 @@
 #include "python/containers.hpp"
 
-#include "python/buffers.hpp"
+#include "python/arrays.hpp"
 
 namespace instep {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "python/buffers.hpp"
+#include "python/arrays.hpp"
 #include "python/gil.hpp"
 
 namespace instep {

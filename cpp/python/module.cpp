@@ -21,16 +21,60 @@ namespace {
 // What a class's __new__ makes without constructing it has methods that would read memory that was never written.
 void forbid_new(PyHeapTypeObject* heap_type) { heap_type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION; }
 
+// What a garbage collector is told of a type that holds Python objects in C++.
+template <class T, class Visit>
+int traverse_held(PyObject* self, visitproc visit, void* arg, Visit held) {
+    Py_VISIT(Py_TYPE(self));
+    if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
+        return 0;  // it is being made
+    return held(py::cast<T&>(py::handle(self)), visit, arg);
+}
+
 // A Plan takes part in garbage collection, and can't be made without being constructed.
 void set_up_plan_type(PyHeapTypeObject* heap_type) {
     forbid_new(heap_type);
-    PyTypeObject& type = heap_type->ht_type;
-    type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-    type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        Py_VISIT(Py_TYPE(self));
-        if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
-            return 0;  // it is being made
-        return py::cast<const instep::Plan&>(py::handle(self)).traverse(visit, arg);
+    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+        return traverse_held<instep::Plan>(
+            self, visit, arg, [](instep::Plan& plan, visitproc v, void* a) { return plan.traverse(v, a); });
+    };
+}
+
+// A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
+// runs; one that is let go of unfinished hides them, too.
+class AveragedBlock {
+public:
+    explicit AveragedBlock(py::object plan) : plan_(std::move(plan)) {}
+    ~AveragedBlock() {
+        if (!plan_) return;
+        const py::error_scope before;
+        try {
+            hide();
+        } catch (const std::exception& error) {
+            PyErr_SetString(PyExc_ValueError, error.what());
+            PyErr_WriteUnraisable(nullptr);
+        }
+    }
+    AveragedBlock(const AveragedBlock&) = delete;
+    AveragedBlock& operator=(const AveragedBlock&) = delete;
+    AveragedBlock(AveragedBlock&&) = delete;
+    AveragedBlock& operator=(AveragedBlock&&) = delete;
+
+    void show() { plan_.cast<instep::Plan&>().show_averages(this); }
+    void hide() { plan_.cast<instep::Plan&>().hide_averages(this); }
+    py::object& plan() { return plan_; }
+
+private:
+    py::object plan_;
+};
+
+void set_up_block_type(PyHeapTypeObject* heap_type) {
+    forbid_new(heap_type);
+    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+        return traverse_held<AveragedBlock>(self, visit, arg, [](AveragedBlock& block, visitproc v, void* a) {
+            return block.plan() ? v(block.plan().ptr(), a) : 0;
+        });
     };
 }
 
@@ -42,20 +86,24 @@ PYBIND11_MODULE(_core, m) {
 
     py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(set_up_plan_type),
                              "Parameters and states bound once, and the step over them; made by make_plan.")
-        .def("step", &instep::Plan::step, "gradients"_a, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
-             "Takes one step; evaluate(step_count), where given, returns the hyperparameters from now on.")
-        .def("step_accumulated", &instep::Plan::step_accumulated, "evaluate"_a = py::none(), "grad_scale"_a = 1.0,
+        .def("step", &instep::Plan::step, "gradients"_a, "optimizer"_a, "grad_scale"_a = 1.0,
+             "Takes one step; the optimizer is asked for its hyperparameters where these have changed.")
+        .def("step_accumulated", &instep::Plan::step_accumulated, "optimizer"_a, "grad_scale"_a = 1.0,
              "Takes one step with the accumulated gradients alone.")
         .def("accumulate", &instep::Plan::accumulate, "gradients"_a, "Adds gradients for the next step.")
         .def("__enter__", &instep::Plan::acquire, "Keeps steps on other threads waiting.")
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
-        .def("show_averages", &instep::Plan::show_averages, "block"_a, "Puts the averages in the parameters' place.")
-        .def("hide_averages", &instep::Plan::hide_averages, "block"_a,
-             "Puts the weights back, if this block shows them.")
+        .def(
+            "averaged", [](const py::object& plan) { return std::make_unique<AveragedBlock>(plan); },
+            "A block that puts the averages in the parameters' place.")
+        .def(
+            "end_averaged", [](instep::Plan& plan) { plan.hide_averages(nullptr); },
+            "Puts the weights back, whichever block shows averages.")
         .def_property_readonly("shows_averages", &instep::Plan::shows_averages, "Steps are refused.")
+        .def("refresh_copies", &instep::Plan::refresh_copies, "Rounds the parameters into their copies.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
-        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a,
+        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "is_new"_a = false,
              "Goes on from these counts and, for each parameter, its own and its arrays.")
         .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
@@ -67,10 +115,26 @@ PYBIND11_MODULE(_core, m) {
 
     m.def(
         "make_plan",
-        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged) {
-            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged);
+        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged,
+           std::shared_ptr<instep::Version> version, bool take_read_only) {
+            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged, std::move(version),
+                                                  take_read_only);
         },
-        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "Binds parameters and makes their states.");
+        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "version"_a, "take_read_only"_a = false,
+        "Binds parameters and makes their states.");
+    py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(), py::custom_type_setup(forbid_new),
+                               "Bytes that arrays of an optimizer's own lie in.")
+        .def_buffer([](instep::Memory& memory) {
+            return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
+        });
+    py::class_<instep::Version, std::shared_ptr<instep::Version>>(m, "Version", py::is_final(),
+                                                                  "Of an optimizer's hyperparameters.")
+        .def(py::init<>())
+        .def("raise_", &instep::Version::raise, "To be called before and after they change.");
+    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(), py::custom_type_setup(set_up_block_type),
+                              "The averages in the parameters' place, while it lasts.")
+        .def("__enter__", &AveragedBlock::show)
+        .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
     py::class_<instep::Pace>(m, "Pace", py::is_final(), py::custom_type_setup(forbid_new),
                              "How many threads a step takes, found out by trying. For tests.")
         .def("choose", &instep::Pace::choose, "most"_a, "work"_a, "Threads for the next step.")

@@ -1,14 +1,47 @@
 #include "python/step_lock.hpp"
 
 #include <stdexcept>
+#include <unordered_map>
 
 #include "python/gil.hpp"
 #include "runtime/team.hpp"
 
 namespace instep {
 
+namespace {
+
+// Which lock each waiting thread waits for. Read and changed with the GIL held, and never empty for long: the object
+// stays to the end of the process, when threads may still wait.
+std::unordered_map<std::thread::id, const StepLock*>& waiting() {
+    static auto* threads = new std::unordered_map<std::thread::id, const StepLock*>();
+    return *threads;
+}
+
+class Waiting {
+public:
+    explicit Waiting(const StepLock& lock) { waiting()[std::this_thread::get_id()] = &lock; }
+    ~Waiting() { waiting().erase(std::this_thread::get_id()); }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+    Waiting(Waiting&&) = delete;
+    Waiting& operator=(Waiting&&) = delete;
+};
+
+}  // namespace
+
+bool StepLock::waits_for_this_thread() const {
+    const StepLock* lock = this;
+    for (std::size_t turns = waiting().size(); turns > 0; --turns) {
+        const auto found = waiting().find(lock->owner_.load(std::memory_order_relaxed));
+        if (found == waiting().end()) return false;
+        lock = found->second;
+        if (lock->is_mine()) return true;
+    }
+    return false;
+}
+
 StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
-    if (lock.owner_.load(std::memory_order_relaxed) == std::this_thread::get_id())
+    if (lock.is_mine())
         throw std::runtime_error(
             "this optimizer is in the middle of a step on this very thread: "
             "a schedule or a signal handler can not step it or load its state");
@@ -20,6 +53,11 @@ StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
         // A thread that wants the GIL back after a step stops for good during finalization, its lock held.
         if (interpreter_is_finalizing())
             throw std::runtime_error("another thread is stepping this optimizer, and the interpreter is shutting down");
+        if (lock.waits_for_this_thread())
+            throw std::runtime_error(
+                "another thread is in the middle of a step of this optimizer and waits for one that this thread is in "
+                "the middle of: schedules can not step each other's optimizers");
+        const Waiting waiting(lock);
         const GilReleased released;
         lock.mutex_.lock();
     }

@@ -26,7 +26,14 @@ public:
         StepLock& lock_;
     };
 
+    // Whether this very thread holds it.
+    bool is_mine() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
+
 private:
+    // Whether the thread that holds it waits for a lock that this thread holds, or for one whose holder does, and so
+    // on.
+    bool waits_for_this_thread() const;
+
     std::mutex mutex_;
     std::atomic<std::thread::id> owner_{};
     std::atomic<std::uint64_t> fork_generation_{0};  // of the process when the lock was last taken

@@ -11,7 +11,7 @@
 //                                            options leave unused must not be touched
 //
 // No loop, no threads, no formats. A new rule needs its header here, a line in kernels/registry.hpp, a class in
-// python/instep/rules and its NumPy form in tests/reference.py.
+// python/instep/rules and its NumPy form in tests/helpers/reference.py.
 #pragma once
 
 #include "kernels/arithmetic.hpp"

@@ -58,42 +58,4 @@ void StridedLayout::assign(const std::int64_t* shape, const std::int64_t* stride
     view_ = {static_cast<int>(shape_.size()), shape_.data(), strides_.data()};
 }
 
-ByteRange byte_range(const std::int64_t* shape, const std::int64_t* strides, int ndim, std::int64_t item_size) {
-    ByteRange range{0, item_size};
-    for (int axis = 0; axis < ndim; ++axis) {
-        if (shape[axis] == 0) return {0, 0};
-        const std::int64_t reach = (shape[axis] - 1) * strides[axis];
-        (reach < 0 ? range.low : range.high) += reach;
-    }
-    return range;
-}
-
-bool overlaps_itself(const Extents& shape, const Extents& strides, std::int64_t item_size) {
-    const Axes order = memory_order(shape, strides);
-    std::int64_t reach = item_size;
-    bool nested = true;  // each axis steps over all that the inner ones reach: no overlap, and the usual case
-    for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
-        const std::int64_t length = shape[static_cast<std::size_t>(*axis)];
-        const std::int64_t stride = std::llabs(strides[static_cast<std::size_t>(*axis)]);
-        if (length == 0) return false;
-        if (length == 1) continue;
-        if (stride < reach) nested = false;
-        reach += (length - 1) * stride;
-    }
-    if (nested) return false;
-    // Interleaved axes, which only as_strided makes: look at every element.
-    Extents offsets{0};
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
-        const std::size_t count = offsets.size();
-        for (std::int64_t k = 1; k < shape[axis]; ++k) {
-            if (strides[axis] == 0) return true;
-            for (std::size_t i = 0; i < count; ++i) offsets.push_back(offsets[i] + k * strides[axis]);
-        }
-    }
-    std::sort(offsets.begin(), offsets.end());
-    for (std::size_t i = 1; i < offsets.size(); ++i)
-        if (offsets[i] - offsets[i - 1] < item_size) return true;
-    return false;
-}
-
 }  // namespace instep

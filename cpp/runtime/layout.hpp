@@ -45,13 +45,4 @@ private:
     View view_{};
 };
 
-// Bytes from the lowest to one past the highest that the array reaches, relative to its first element.
-struct ByteRange {
-    std::int64_t low, high;
-};
-ByteRange byte_range(const std::int64_t* shape, const std::int64_t* strides, int ndim, std::int64_t item_size);
-
-// Whether two elements of the array share a byte.
-bool overlaps_itself(const Extents& shape, const Extents& strides, std::int64_t item_size);
-
 }  // namespace instep

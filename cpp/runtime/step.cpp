@@ -23,6 +23,10 @@ constexpr std::int64_t most_work_claimed = std::int64_t{1} << 24;
 // Of so much work a step leaves nothing in a cache for whoever reads the copies.
 constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 
+// Settings that are looked through one by one, the latest first; older ones are in a table.
+constexpr std::uint32_t few = 8;
+constexpr std::uint32_t none_yet = UINT32_MAX;
+
 // Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
 double pairwise_sum(std::vector<double>& values, std::size_t count) {
     if (count == 0) return 0.0;
@@ -35,15 +39,41 @@ double pairwise_sum(std::vector<double>& values, std::size_t count) {
 
 }  // namespace
 
-Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::move(tensors)) {
+void Stepper::append(std::size_t count) {
+    tensors_.resize(tensors_.size() + count);
+    turns_.resize(tensors_.size());
+}
+
+void Stepper::bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps) {
+    unbind(place);
+    Turn& turn = turns_[place];
+    turn.steps = steps;
+    turn.work = tensor->work;
+    turn.kind = static_cast<std::uint32_t>(tensor->group * compute_count + static_cast<int>(tensor->compute));
+    most_work_ += tensor->work;
+    tensors_[place] = std::move(tensor);
+}
+
+std::unique_ptr<Tensor> Stepper::unbind(std::size_t place) {
+    arranged_ = false;
+    set_present(place, false);
+    most_work_ -= turns_[place].work;
+    turns_[place] = {};
+    return std::move(tensors_[place]);
+}
+
+// Lays out chunks and units anew after places have been filled or emptied.
+void Stepper::arrange() {
+    if (arranged_) return;
     std::int64_t elements = 0;
-    for (const auto& tensor : tensors_) elements += tensor->size;
+    for (const auto& tensor : tensors_) elements += tensor != nullptr ? tensor->size : 0;
     const std::int64_t unit_elements =
         chunk_elements * std::clamp<std::int64_t>(elements / chunk_elements / least_units, 1, most_chunks_a_unit);
     std::int64_t in_unit = unit_elements;  // so that the first segment opens a unit
+    segments_.clear();
+    units_.clear();
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        const std::int64_t size = tensors_[i]->size;
-        most_work_ += tensors_[i]->work;
+        const std::int64_t size = tensors_[i] != nullptr ? tensors_[i]->size : 0;
         for (std::int64_t begin = 0; begin < size; begin += chunk_elements) {
             const std::int64_t count = std::min(chunk_elements, size - begin);
             if (in_unit + count > unit_elements) {
@@ -55,12 +85,7 @@ Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::m
         }
     }
     units_.push_back(segments_.size());
-    turns_.resize(tensors_.size());
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        turns_[i].work = tensors_[i]->work;
-        turns_[i].kind =
-            static_cast<std::uint32_t>(tensors_[i]->group * compute_count + static_cast<int>(tensors_[i]->compute));
-    }
+    arranged_ = true;
 }
 
 bool Stepper::any_pending() const {
@@ -81,33 +106,57 @@ std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::v
     fresh.sweep = variant.sweep[compute];
     fresh.settings.terms = group.terms;
     fresh.settings.average_rate = extras_.average_rate;
-    fresh.settings.claims = work() <= most_work_claimed;
-    fresh.settings.past_caches = work() >= work_past_caches;
+    fresh.settings.claims = work_ <= most_work_claimed;
+    fresh.settings.past_caches = work_ >= work_past_caches;
     variant.prepare[compute](group.hyperparameters, t, fresh.settings.scalars);
     return static_cast<std::uint32_t>(settings_.size() - 1);
 }
 
+// Nearly always among the last ones made: parameters of a group have been stepped equally often. Where each has a count
+// of its own, a table is asked.
+std::uint32_t Stepper::find_settings(std::uint32_t kind, std::int64_t t) {
+    std::size_t k = settings_.size();
+    const std::size_t last = k > few ? k - few : 0;
+    for (; k > last; --k) {
+        ++looked_up_;
+        if (settings_[k - 1].kind == kind && settings_[k - 1].t == t) return static_cast<std::uint32_t>(k - 1);
+    }
+    if (last == 0) return none_yet;
+    ++looked_up_;
+    const auto found = settings_by_step_.find({kind, t});
+    return found == settings_by_step_.end() ? none_yet : found->second;
+}
+
 void Stepper::prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras) {
     const FloatEnvironment environment;
+    arrange();
     level_ = &level;
     extras_ = extras;
     settings_.clear();
+    if (!settings_by_step_.empty()) settings_by_step_.clear();
+    wide_ = false;
     for (std::size_t i = 0; i < turns_.size(); ++i) {
         Turn& turn = turns_[i];
         if (!turn.present) continue;
+        wide_ = wide_ || turn.kind % compute_count == static_cast<std::uint32_t>(Compute::float64);
         const std::int64_t t = turn.steps + 1;
-        // Nearly always the last ones made: parameters of a group have been stepped equally often.
-        std::size_t k = settings_.size();
-        while (k > 0 && (settings_[k - 1].kind != turn.kind || settings_[k - 1].t != t)) --k;
-        turn.settings = k > 0 ? static_cast<std::uint32_t>(k - 1) : make_settings(i, t, groups);
+        turn.settings = find_settings(turn.kind, t);
+        if (turn.settings == none_yet) {
+            turn.settings = make_settings(i, t, groups);
+            if (turn.settings >= few) {
+                const Prepared& older = settings_[turn.settings - few];
+                settings_by_step_.emplace(KindAndStep{older.kind, older.t}, turn.settings - few);
+            }
+        }
     }
-    if (extras.needs_norm()) partial_sums_.resize(segments_.size());
+    set_scale(extras.grad_scale);
+    if (extras.needs_norm()) sums_.resize(segments_.size());
 }
 
 // Calls body(threads) with as many as the pace says, and tells the pace how long it took where it was done as a whole.
 template <class Body>
 void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
-    const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work());
+    const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work_);
     if (team::threads_are_fixed() || !pace.timed()) {
         body(threads);
         return;
@@ -120,31 +169,32 @@ void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
 
 std::ptrdiff_t Stepper::take(int most_threads) {
     keep_pace(step_pace_, most_threads, [this](int threads) {
-        attempt(threads);
-        return !blocked_;
+        if (extras_.needs_norm())
+            run(threads, {{&Stepper::add_squares, &Stepper::conclude_here}, {&Stepper::sweep, nullptr}});
+        else
+            run(threads, {{&Stepper::sweep, nullptr}});
+        return !stopped_;
     });
-    if (blocked_) {
-        const std::ptrdiff_t found = find_not_finite();
-        if (found >= 0) return found;
-        extras_.guarded = false;  // every element is finite, only the sum of their squares is not
-        attempt(most_threads);
-    }
+    if (!stopped_) return -1;
+    const std::ptrdiff_t found = find_not_finite();
+    if (found >= 0 && extras_.guarded) return found;
+    if (found < 0 && needs_scaling_) conclude_scaled(most_threads);
+    apply(most_threads);
     return -1;
 }
+
+const std::vector<double>& Stepper::measure(int threads) {
+    run(threads, {{&Stepper::add_squares, nullptr}});
+    return sums_;
+}
+
+void Stepper::apply(int threads) { run(threads, {{&Stepper::sweep, nullptr}}); }
 
 void Stepper::count_step() {
     for (Turn& turn : turns_) {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
     }
-}
-
-void Stepper::attempt(int threads) {
-    set_scale(extras_.grad_scale);
-    blocked_ = false;
-    norm_units_left_.store(units_.size() - 1, std::memory_order_relaxed);
-    if (extras_.needs_norm() && units_.size() == 1) finish_norm();
-    run(threads, &Stepper::work_on_step);
 }
 
 void Stepper::set_scale(double scale) {
@@ -155,9 +205,10 @@ void Stepper::set_scale(double scale) {
 }
 
 void Stepper::accumulate(const Level& level, int most_threads) {
+    arrange();
     level_ = &level;
     keep_pace(accumulate_pace_, most_threads, [this](int threads) {
-        run(threads, &Stepper::work_on_accumulation);
+        run(threads, {{&Stepper::add_to_accumulated, nullptr}});
         return true;
     });
 }
@@ -166,40 +217,93 @@ void Stepper::count_accumulation() {
     for (Turn& turn : turns_) turn.pending = turn.pending || turn.present;
 }
 
-void Stepper::set_to_parameters(const Level& level, Operand Operands::* follower) const {
+void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into) {
     const FloatEnvironment environment;
+    arrange();
     for (const Segment& segment : segments_) {
         const Tensor& tensor = *tensors_[segment.tensor];
-        const Operand& operand = tensor.operands.*follower;
-        if (operand.data == nullptr) continue;
-        level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.param, operand, segment.begin,
+        const Operand& target = tensor.operands.*into;
+        if (target.data == nullptr) continue;
+        level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.*from, target, segment.begin,
                                                            segment.count);
     }
 }
 
-void Stepper::run(int threads, void (Stepper::*part)()) {
-    part_ = part;
+void Stepper::run(int threads, std::initializer_list<Pass> passes) {
+    stopped_ = false;
     parallel_ = threads > 1;
-    next_unit_.store(0, std::memory_order_relaxed);
-    next_norm_unit_.store(0, std::memory_order_relaxed);
+    pass_count_ = passes.size();
+    std::copy(passes.begin(), passes.end(), passes_.begin());
+    for (std::size_t k = 0; k < pass_count_; ++k) {
+        progress_[k].next.store(0, std::memory_order_relaxed);
+        progress_[k].left.store(units_.size() - 1, std::memory_order_relaxed);
+    }
+    if (units_.size() == 1)  // no thread will be the last one
+        for (const Pass& pass : passes)
+            if (pass.finish != nullptr) (this->*pass.finish)();
     team::run(
-        threads, work(),
+        threads, work_,
         [](void* context) {
             const FloatEnvironment environment;
-            auto* self = static_cast<Stepper*>(context);
-            (self->*self->part_)();
+            static_cast<Stepper*>(context)->work_on_passes();
         },
         this);
 }
 
-void Stepper::finish_norm() {
-    // Gradients that are absent leave no gap in the order.
+// What each thread does. Whoever is free takes the next unit: a thread that wakes late costs little.
+void Stepper::work_on_passes() {
+    const std::size_t unit_count = units_.size() - 1;
+    for (std::size_t k = 0; k < pass_count_; ++k) {
+        const Pass& pass = passes_[k];
+        std::atomic<std::size_t>& next = progress_[k].next;
+        for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
+             unit = next.fetch_add(1, std::memory_order_relaxed)) {
+            (this->*pass.work)(units_[unit], units_[unit + 1]);
+            if (pass.finish != nullptr && progress_[k].left.fetch_sub(1, std::memory_order_acq_rel) == 1)
+                (this->*pass.finish)();
+        }
+        if (pass.finish == nullptr) continue;
+        if (parallel_) team::barrier();
+        if (stopped_) return;
+    }
+}
+
+// Gradients that are absent leave no gap in the order.
+double Stepper::total(std::vector<double>& sums) const {
     std::size_t count = 0;
     for (std::size_t k = 0; k < segments_.size(); ++k)
-        if (turns_[segments_[k].tensor].present) partial_sums_[count++] = partial_sums_[k];
-    norm_ = extras_.grad_scale * std::sqrt(pairwise_sum(partial_sums_, count));
+        if (turns_[segments_[k].tensor].present) sums[count++] = sums[k];
+    return pairwise_sum(sums, count);
+}
+
+void Stepper::conclude(std::vector<double>& sums) {
+    constexpr double vanishing = 0x1p-960;
+    const double sum = total(sums);
+    norm_ = extras_.grad_scale * std::sqrt(sum);
     if (norm_ > extras_.clip_norm) set_scale(extras_.grad_scale * (extras_.clip_norm / norm_));
-    blocked_ = extras_.guarded && !std::isfinite(norm_);
+    // Of finite gradients only those in float64 have squares that overflow, or vanish.
+    needs_scaling_ = wide_ && (std::isinf(sum) || sum < vanishing);
+    stopped_ = needs_scaling_ || (extras_.guarded && !std::isfinite(norm_));
+}
+
+// The norm once more, of gradients that are all finite, scaled such that the largest is between 1/2 and 1.
+void Stepper::conclude_scaled(int threads) {
+    run(threads, {{&Stepper::find_largest, nullptr}});
+    double most = 0;
+    for (std::size_t k = 0; k < segments_.size(); ++k)
+        if (turns_[segments_[k].tensor].present) most = std::max(most, sums_[k]);
+    if (most == 0) return;
+    const FloatEnvironment environment;
+    int exponent = 0;
+    static_cast<void>(std::frexp(most, &exponent));
+    exponent_ = -exponent;
+    run(threads, {{&Stepper::add_scaled_squares, nullptr}});
+    const double scaled_norm = extras_.grad_scale * std::sqrt(total(sums_));
+    norm_ = std::ldexp(scaled_norm, exponent);
+    if (norm_ > extras_.clip_norm)
+        set_scale(extras_.grad_scale * std::ldexp(extras_.clip_norm / scaled_norm, -exponent));
+    else
+        set_scale(extras_.grad_scale);
 }
 
 std::ptrdiff_t Stepper::find_not_finite() const {
@@ -212,16 +316,6 @@ std::ptrdiff_t Stepper::find_not_finite() const {
             return static_cast<std::ptrdiff_t>(segment.tensor);
     }
     return -1;
-}
-
-// Calls action(first, last) for each unit, segments [first, last), that this thread gets hold of. Whoever is free takes
-// the next one: a thread that wakes late costs little.
-template <class Action>
-void Stepper::for_each_unit(std::atomic<std::size_t>& next, Action action) {
-    const std::size_t unit_count = units_.size() - 1;
-    for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
-         unit = next.fetch_add(1, std::memory_order_relaxed))
-        action(units_[unit], units_[unit + 1]);
 }
 
 // Calls action(segment, count) for each stretch of a tensor that has a gradient among these segments, with the first
@@ -237,38 +331,48 @@ void Stepper::for_each_stretch(std::size_t first, std::size_t last, Action actio
     }
 }
 
-void Stepper::work_on_step() {
-    if (extras_.needs_norm()) {
-        for_each_unit(next_norm_unit_, [this](std::size_t first, std::size_t last) {
-            for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-                const auto& [i, begin, _] = segments_[segment];
-                const Tensor& tensor = *tensors_[i];
-                level_->sums_of_squares[static_cast<int>(tensor.compute)](
-                    tensor.logical_accumulated, tensor.logical_grad, begin, count, &partial_sums_[segment]);
-            });
-            // The thread that finishes the last unit adds up, and the others wait.
-            if (norm_units_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) finish_norm();
-        });
-        if (parallel_) team::barrier();
-        if (blocked_) return;
-    }
-    for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
-        for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-            const auto& [i, begin, _] = segments_[segment];
-            const Prepared& prepared = settings_[turns_[i].settings];
-            prepared.sweep(tensors_[i]->operands, prepared.settings, begin, count);
-        });
+void Stepper::add_squares(std::size_t first, std::size_t last) {
+    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+        const auto& [i, begin, _] = segments_[segment];
+        const Tensor& tensor = *tensors_[i];
+        level_->sums_of_squares[static_cast<int>(tensor.compute)](tensor.logical_accumulated, tensor.logical_grad,
+                                                                  begin, count, &sums_[segment]);
     });
 }
 
-void Stepper::work_on_accumulation() {
-    for_each_unit(next_unit_, [this](std::size_t first, std::size_t last) {
-        for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-            const auto& [i, begin, _] = segments_[segment];
-            const Tensor& tensor = *tensors_[i];
-            level_->accumulate[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
-                                                                 tensor.accumulated, begin, count);
-        });
+void Stepper::add_scaled_squares(std::size_t first, std::size_t last) {
+    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+        const auto& [i, begin, _] = segments_[segment];
+        const Tensor& tensor = *tensors_[i];
+        level_->sums_of_scaled_squares[static_cast<int>(tensor.compute)](
+            tensor.logical_accumulated, tensor.logical_grad, begin, count, exponent_, &sums_[segment]);
+    });
+}
+
+void Stepper::find_largest(std::size_t first, std::size_t last) {
+    for (std::size_t k = first; k < last; ++k) {
+        const auto& [i, begin, count] = segments_[k];
+        if (!turns_[i].present) continue;
+        const Tensor& tensor = *tensors_[i];
+        sums_[k] = level_->largest[static_cast<int>(tensor.compute)](tensor.logical_accumulated, tensor.logical_grad,
+                                                                     begin, count);
+    }
+}
+
+void Stepper::sweep(std::size_t first, std::size_t last) {
+    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+        const auto& [i, begin, _] = segments_[segment];
+        const Prepared& prepared = settings_[turns_[i].settings];
+        prepared.sweep(tensors_[i]->operands, prepared.settings, begin, count);
+    });
+}
+
+void Stepper::add_to_accumulated(std::size_t first, std::size_t last) {
+    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+        const auto& [i, begin, _] = segments_[segment];
+        const Tensor& tensor = *tensors_[i];
+        level_->accumulate[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
+                                                             tensor.accumulated, begin, count);
     });
 }
 

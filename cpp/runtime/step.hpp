@@ -1,9 +1,13 @@
 // A step over all parameters of an optimizer: plain C++, everything already validated; nothing after prepare can fail.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/interface.hpp"
@@ -20,8 +24,8 @@ struct Tensor {
 
     Operand accumulated;  // where micro-batches are added up; among the operands only where a step takes them
     Operand logical_order_of_accumulated;
-    StridedLayout param_layout, copy_layout, accumulated_layout;  // of what has gaps
     StridedLayout grad_layout, logical_grad_layout;
+    std::vector<std::unique_ptr<StridedLayout>> layouts;  // of what has gaps among the other arrays
     std::int64_t size;
     std::int64_t work;  // bytes that a step over it moves, counted in the compute type
     Compute compute;
@@ -46,13 +50,26 @@ struct Extras {
     bool needs_norm() const { return guarded || clip_norm == clip_norm; }
 };
 
+// One of the sweeps over the gradients, or over everything, that a step is made of: what a thread does with a run of
+// segments, and what the last of them does when all are done. Passes go through the same units, in one parallel region.
+class Stepper;
+struct Pass {
+    void (Stepper::*work)(std::size_t first, std::size_t last);
+    void (Stepper::*finish)();  // on one thread, the others wait; may end the step. Null: nothing follows
+};
+
+// Places 0 to count() - 1, each empty or with a tensor, and the step over those that have a gradient. Orders of
+// summation go by place, so it makes no difference when a place was filled, or what else is empty.
 class Stepper {
 public:
-    // The chunks are laid out here, once; tensors must keep their sizes from now on.
-    explicit Stepper(std::vector<std::unique_ptr<Tensor>> tensors);
-
     std::size_t count() const { return tensors_.size(); }
+    void append(std::size_t count);
+    // The tensor has to keep its size until it is taken away again.
+    void bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps);
+    std::unique_ptr<Tensor> unbind(std::size_t place);
+    bool is_bound(std::size_t i) const { return tensors_[i] != nullptr; }
     Tensor& tensor(std::size_t i) { return *tensors_[i]; }
+    const Tensor& tensor(std::size_t i) const { return *tensors_[i]; }
 
     // Completed steps of a tensor.
     std::int64_t steps(std::size_t i) const { return turns_[i].steps; }
@@ -71,7 +88,7 @@ public:
 
     // Work of a step: the bytes it would move if everything were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
-    std::int64_t work() const { return work_; }            // with those that are
+    std::int64_t present_work() const { return work_; }    // with those that are
 
     // Fills everything a step needs but its threads; may allocate, changes no parameter.
     void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
@@ -79,17 +96,26 @@ public:
     // nothing and returns the first tensor concerned, otherwise -1. It may run without the GIL, count_step after it
     // not: counts are read by whoever holds that.
     std::ptrdiff_t take(int most_threads);
+    // The same in parts, for whoever has sums of others to add: the sums of squares by segment, ...
+    const std::vector<double>& measure(int threads);
+    // ... what follows from all sums, in the places' order, ...
+    void conclude(std::vector<double>& sums);
+    // ... and the sweep.
+    void apply(int threads);
     // Counts the step that was taken for each parameter; what was accumulated is used up.
     void count_step();
     // Norm of the gradients of the last step, where one was needed.
     double norm() const { return norm_; }
+    // What preparing the steps so far has looked at, for tests: it grows with the number of tensors alone.
+    std::int64_t looked_up() const { return looked_up_; }
 
     // Adds the gradients to what each tensor has accumulated.
     void accumulate(const Level& level, int most_threads);
     // Notes, with the GIL again, that each of these tensors has accumulated gradients now.
     void count_accumulation();
-    // Rounds the parameters into their averages, or into their copies.
-    void set_to_parameters(const Level& level, Operand Operands::* follower) const;
+    // Rounds one operand of each tensor into another: the parameters into their averages or copies, or the averages
+    // into either.
+    void copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into);
 
 private:
     struct Segment {  // at most one chunk of one tensor
@@ -111,42 +137,69 @@ private:
         void (*sweep)(const Operands&, const Settings&, std::int64_t begin, std::int64_t count);
         Settings settings;
     };
+    struct Progress {  // of a pass
+        std::atomic<std::size_t> next{0};
+        std::atomic<std::size_t> left{0};
+    };
+    struct KindAndStep {
+        std::uint32_t kind;
+        std::int64_t t;
+        bool operator==(const KindAndStep& other) const { return kind == other.kind && t == other.t; }
+    };
+    struct Hash {
+        std::size_t operator()(const KindAndStep& key) const {
+            return static_cast<std::size_t>(key.t) * 0x9E3779B97F4A7C15 + key.kind;
+        }
+    };
+    static constexpr std::size_t most_passes = 4;
 
+    void arrange();
+    std::uint32_t find_settings(std::uint32_t kind, std::int64_t t);
     std::uint32_t make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
-    template <class Action>
-    void for_each_unit(std::atomic<std::size_t>& next, Action action);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
-    void attempt(int threads);
     void set_scale(double scale);
-    void run(int threads, void (Stepper::*part)());
-    void work_on_step();
-    void work_on_accumulation();
-    void finish_norm();
+    void run(int threads, std::initializer_list<Pass> passes);
+    void work_on_passes();
+    // The passes.
+    void add_squares(std::size_t first, std::size_t last);
+    void add_scaled_squares(std::size_t first, std::size_t last);
+    void find_largest(std::size_t first, std::size_t last);
+    void sweep(std::size_t first, std::size_t last);
+    void add_to_accumulated(std::size_t first, std::size_t last);
+    void conclude_here() { conclude(sums_); }
+
+    double total(std::vector<double>& sums) const;
+    void conclude_scaled(int threads);
     std::ptrdiff_t find_not_finite() const;
 
-    std::vector<std::unique_ptr<Tensor>> tensors_;
-    std::vector<Turn> turns_;  // by tensor
+    std::vector<std::unique_ptr<Tensor>> tensors_;  // by place
+    std::vector<Turn> turns_;
     std::int64_t most_work_ = 0;
     std::int64_t work_ = 0;
+    bool arranged_ = true;
     std::vector<Segment> segments_;
-    std::vector<std::size_t> units_;  // first segment of each run that a thread takes at a time, and the end
+    std::vector<std::size_t> units_{0};  // first segment of each run that a thread takes at a time, and the end
 
     // Of the step under way.
     const Level* level_ = nullptr;
     std::vector<Prepared> settings_;
+    std::unordered_map<KindAndStep, std::uint32_t, Hash> settings_by_step_;  // where there are many
     Pace step_pace_, accumulate_pace_;
     bool parallel_ = false;
-    void (Stepper::*part_)() = nullptr;
+    std::array<Pass, most_passes> passes_{};
+    std::array<Progress, most_passes> progress_;
+    std::size_t pass_count_ = 0;
     Extras extras_{};
+    bool wide_ = false;  // some gradient is in float64, whose squares may overflow
     double norm_ = 0;
-    bool blocked_ = false;
-    std::vector<double> partial_sums_;  // by segment
-    std::atomic<std::size_t> next_norm_unit_{0};
-    std::atomic<std::size_t> norm_units_left_{0};
-    std::atomic<std::size_t> next_unit_{0};
+    bool stopped_ = false;  // before the sweep
+    bool needs_scaling_ = false;
+    int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
+    std::vector<double> sums_;  // by segment
+    std::int64_t looked_up_ = 0;
 };
 
 }  // namespace instep

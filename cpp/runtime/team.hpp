@@ -1,7 +1,7 @@
 // The thread team: how many threads a step may use, and one parallel region around its work.
 //
-// With OpenMP the threads belong to its runtime, which python/instep/machine/openmp.py loads such that idle ones go to sleep.
-// Without OpenMP everything here runs on the calling thread.
+// With OpenMP the threads belong to its runtime, which python/instep/machine/openmp.py loads such that idle ones go to
+// sleep. Without OpenMP everything here runs on the calling thread.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 # The compiled core. Private: the package instep is the public face.
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, final
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, final
 
 import numpy as np
 
@@ -15,8 +16,12 @@ _Group = tuple[
     str, Sequence[str], str, Sequence[str], Sequence[str], Sequence[Array], Sequence[Array | None]
 ]
 # for each group its rule's hyperparameters, then clip_value, L2 factor, L1 factor and maximize;
-# clip_norm (NaN for none), decay of the averages, and 0, 1 or 2 to propagate, skip or raise
-_Hyperparameters = tuple[Sequence[Sequence[float]], Sequence[float]]
+# clip_norm (NaN for none), decay of the averages, and 0, 1 or 2 to propagate, skip or raise;
+# from how many completed steps on to ask again
+_Hyperparameters = tuple[Sequence[Sequence[float]], Sequence[float], int]
+
+class _HasHyperparameters(Protocol):
+    def _hyperparameters_at(self, step: int) -> _Hyperparameters: ...
 
 # steps, states by name, average, accumulated gradient, weights
 _RestoredParameter = tuple[int, Mapping[str, Array], Array | None, Array | None, Array | None]
@@ -26,8 +31,23 @@ def make_plan(
     grouped: bool,
     state_dtype: np.dtype[Any] | None,
     averaged: bool,
+    version: Version,
+    take_read_only: bool = False,
 ) -> Plan: ...
 def make_pace() -> Pace: ...
+
+@final
+class Memory: ...
+
+@final
+class Version:
+    def __init__(self) -> None: ...
+    def raise_(self) -> None: ...
+
+@final
+class AveragedBlock(AbstractContextManager[None]):
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 @final
 class Pace:
@@ -70,21 +90,24 @@ class Plan:
     def step(
         self,
         gradients: Gradients,
-        evaluate: Callable[[int], _Hyperparameters] | None = ...,
+        optimizer: _HasHyperparameters,
         grad_scale: float = ...,
     ) -> None: ...
-    def step_accumulated(
-        self, evaluate: Callable[[int], _Hyperparameters] | None = ..., grad_scale: float = ...
-    ) -> None: ...
+    def step_accumulated(self, optimizer: _HasHyperparameters, grad_scale: float = ...) -> None: ...
     def accumulate(self, gradients: Gradients) -> None: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *exception: object) -> None: ...
     def discard_accumulated(self) -> None: ...
     def restore(
-        self, step_count: int, skipped_steps: int, parameters: list[_RestoredParameter]
+        self,
+        step_count: int,
+        skipped_steps: int,
+        parameters: Sequence[_RestoredParameter],
+        is_new: bool = False,
     ) -> None: ...
-    def show_averages(self, block: object) -> None: ...
-    def hide_averages(self, block: object) -> None: ...
+    def averaged(self) -> AveragedBlock: ...
+    def end_averaged(self) -> None: ...
+    def refresh_copies(self) -> None: ...
     @property
     def step_count(self) -> int: ...
     @property

@@ -1,4 +1,5 @@
-// Inputs and digests, by integer operations alone: what tests/digests.py has under the same names, word for word.
+// Inputs and digests, by integer operations alone: what tests/helpers/digests.py has under the same names, word
+// for word.
 #pragma once
 
 #include <array>

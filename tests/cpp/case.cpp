@@ -15,7 +15,7 @@ namespace instep::digests {
 
 namespace {
 
-// Roles of arrays: what tests/digests.py calls PARAMETERS and GRADIENTS, and others that only choose a layout.
+// Roles of arrays: what tests/helpers/digests.py calls PARAMETERS and GRADIENTS, and others that only choose a layout.
 constexpr std::uint64_t parameters = 0;
 constexpr std::uint64_t gradients = 1;
 constexpr std::uint64_t copies = 100;
@@ -28,6 +28,11 @@ struct Parameter {
     std::vector<std::unique_ptr<Array>> states;
 };
 
+StridedLayout& layout_of(Tensor& tensor) {
+    tensor.layouts.push_back(std::make_unique<StridedLayout>());
+    return *tensor.layouts.back();
+}
+
 class Run {
 public:
     Run(const Case& settings, const Rule& rule, const Table& table, const Manner& manner)
@@ -38,10 +43,11 @@ public:
           compute_(settings.param == Format::float64 ? Compute::float64 : Compute::float32) {
         std::vector<std::unique_ptr<Tensor>> tensors;
         for (const Extents& shape : table.shapes.at(settings.shapes)) tensors.push_back(bind(shape));
-        stepper_ = std::make_unique<Stepper>(std::move(tensors));
-        for (std::size_t i = 0; i < stepper_->count(); ++i) stepper_->set_steps(i, settings.late);
+        stepper_ = std::make_unique<Stepper>();
+        stepper_->append(tensors.size());
+        for (std::size_t i = 0; i < tensors.size(); ++i) stepper_->bind(i, std::move(tensors[i]), settings.late);
         for (Operand Operands::* follower : {&Operands::average, &Operands::copy})
-            stepper_->set_to_parameters(manner.level, follower);
+            stepper_->copy_all(manner.level, &Operands::param, follower);
     }
 
     std::uint64_t digest() {
@@ -96,7 +102,7 @@ private:
         made.param = make(parameters, i, shape, settings_.param);
         made.param->fill_with_numbers(settings_.special, seed(parameters, i));
         made.order = memory_order(shape, made.param->strides());
-        tensor->operands.param = made.param->operand(made.order, tensor->param_layout);
+        tensor->operands.param = made.param->operand(made.order, layout_of(*tensor));
         tensor->size = made.param->size();
         tensor->work = 0;  // decides about threads, and those are given here
         tensor->compute = compute_;
@@ -112,13 +118,13 @@ private:
         }
         if (settings_.copy) {
             made.copy = make(copies, i, shape, *settings_.copy);
-            tensor->operands.copy = made.copy->operand(made.order, tensor->copy_layout);
+            tensor->operands.copy = made.copy->operand(made.order, layout_of(*tensor));
         }
         if (settings_.accumulate > 0) {
             made.accumulated = make_own(made, compute_format);
             tensor->accumulated = made.accumulated->operand(made.order, unused_);
             tensor->logical_order_of_accumulated =
-                made.accumulated->operand(logical_order(static_cast<int>(shape.size())), tensor->accumulated_layout);
+                made.accumulated->operand(logical_order(static_cast<int>(shape.size())), layout_of(*tensor));
         }
         parameters_.push_back(std::move(made));
         return tensor;
@@ -163,7 +169,8 @@ private:
         if (name == "lr") return rate;
         const auto found = table_.numbers.find(name);
         if (found == table_.numbers.end())
-            throw std::runtime_error("the table has no number for '" + name + "': enter it in tests/digests.py");
+            throw std::runtime_error("the table has no number for '" + name +
+                                     "': enter it in tests/helpers/digests.py");
         return found->second;
     }
 

@@ -1,10 +1,10 @@
-// Whether the core computes on this machine what tests/reference.py computes: runs every rule the registry has, with
-// every choice of options, over the cases of tests/digests.txt and compares digests.
+// Whether the core computes on this machine what tests/helpers/reference.py computes: runs every rule the registry has,
+// with every choice of options, over the cases of digests.txt and compares digests.
 //
 //     digests FILE [--threads N | --each]
 //
 // At every level this CPU has, on 1 to 4 threads or on so many, with dense arrays and with arrays of every layout.
-// --each prints the digest of each case instead, for `python tests/digests.py --each` to be compared with.
+// --each prints the digest of each case instead, for `python tests/helpers/digests.py --each` to be compared with.
 #include <exception>
 #include <iomanip>
 #include <iostream>
@@ -51,7 +51,8 @@ int compare(const Table& table, const Manner& manner) {
             const std::string what = key.first + " " + encoding(key.second).name;
             const auto wanted = table.digests.find(key);
             if (wanted == table.digests.end())
-                throw std::runtime_error("no digest of " + what + ": enter the rule in FAMILIES of tests/digests.py");
+                throw std::runtime_error("no digest of " + what +
+                                         ": enter the rule in FAMILIES of tests/helpers/digests.py");
             std::uint64_t digest = 0;
             for (const Case& settings : table.cases)
                 if (settings.param == key.second) digest = fold(digest, run(settings, rule, table, manner));

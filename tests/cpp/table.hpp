@@ -1,4 +1,4 @@
-// tests/digests.txt, read. tests/digests.py says what its lines mean.
+// digests.txt, read. tests/helpers/digests.py says what its lines mean.
 #pragma once
 
 #include <cstdint>

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
-
-import numpy as np
+import copyreg
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers import state
+from instep.optimizers import copying, state
+from instep.optimizers.bound import Bound, check_state_dtype
 from instep.optimizers.containers import (
-    Array,
+    GRADIENTS,
+    Accumulated,
     Copies,
     Gradients,
     Params,
@@ -22,8 +22,6 @@ from instep.optimizers.containers import (
     name_parameters,
 )
 from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
-from instep.optimizers.settings import Settings
-from instep.optimizers.views import View
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,18 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Optimizer", "Shared"]
 
 _GRAD_SCALE = Interval(0.0, low_open=True)
-
-
-class _Accumulated(Enum):
-    """Stands for the gradients that have been accumulated, where step is given none."""
-
-    GRADIENTS = "accumulated gradients"
-
-    def __repr__(self) -> str:  # as signatures show it
-        return f"<{self.value}>"
-
-
-_GRADIENTS = _Accumulated.GRADIENTS  # an enum's member costs a look-up that a step can feel
 
 
 class Shared(TypedDict, total=False):
@@ -59,7 +45,7 @@ class Shared(TypedDict, total=False):
 
 
 @documentation.without_quotes
-class Optimizer(Settings):
+class Optimizer(Bound):
     """Base of the optimizers; use one of `SGD`, `Momentum`, `RMSprop`, `Adam`, `AdamW`.
 
     A subclass names its rule in the core, and its hyperparameters as attributes. The arguments that
@@ -115,17 +101,7 @@ class Optimizer(Settings):
 
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_copy_to",
-        "_grouped",
-        "_params",
-        "_plan",
-        "_state_dtype",
-        "_taken",
-    )
-
-    _rule: ClassVar[str] = ""
+    __slots__ = ("__weakref__",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -171,35 +147,13 @@ class Optimizer(Settings):
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
         super().__init__(groups, settings, clip_norm, nonfinite, ema_decay)
-        self._grouped, self._copy_to = grouped, copy_to
-        self._state_dtype = state.check_state_dtype(state_dtype)
-        self._plan = _core.make_plan(
-            [
-                (
-                    self._rule,
-                    group._options,
-                    named.kind,
-                    named.names if named.kind == "mapping" else (),
-                    named.names,
-                    named.arrays,
-                    copied,
-                )
-                for group, named, copied in zip(self.param_groups, groups, copies, strict=True)
-            ],
-            grouped,
-            self._state_dtype,
-            ema_decay is not None,
-        )
-        self._params = dict(
-            pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
-        )
-        self._taken: object = None  # the change of hyperparameters that the core has seen
+        self._bind(groups, copies, check_state_dtype(state_dtype), grouped=grouped)
 
     # ---- stepping ------------------------------------------------------------------------------
 
     def step(
         self,
-        grads: Gradients | _Accumulated = _GRADIENTS,
+        grads: Gradients | Accumulated = GRADIENTS,
         *,
         grad_scale: float | None = None,
     ) -> None:
@@ -245,16 +199,11 @@ class Optimizer(Settings):
         >>> params
         {'w': array([0.5, 0. ]), 'b': array([1.])}
         """
-        change = self._change  # what a schedule or another thread sets from here on is a later one
-        evaluate = (
-            self._hyperparameters_at if self._scheduled or self._taken is not change else None
-        )
         scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
-        if grads is _GRADIENTS:
-            self._plan.step_accumulated(evaluate, scale)
+        if grads is GRADIENTS:
+            self._plan.step_accumulated(self, scale)
         else:
-            self._plan.step(grads, evaluate, scale)
-        self._taken = change  # last: had a Ctrl-C come before, the next step would ask again
+            self._plan.step(grads, self, scale)
 
     def accumulate(self, grads: Gradients) -> None:
         """Add the gradients of a micro-batch to those that the next `step` takes.
@@ -291,13 +240,36 @@ class Optimizer(Settings):
         """Forget what `accumulate` has added up since the last step."""
         self._plan.discard_accumulated()
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def refresh_copies(self) -> None:
+        """Round the parameters into the arrays of ``copy_to``, as each step does.
+
+        For after a change of parameters by hand. ``copy[...] = parameter`` would let NumPy round,
+        which rounds float64 twice on its way to bfloat16.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or a copy has been reshaped, moved or made read-only.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w, half = np.zeros(2, np.float32), np.empty(2, np.float16)
+        >>> optimizer = instep.SGD(w, copy_to=half)
+        >>> w[...] = [1.0, 2.0]
+        >>> optimizer.refresh_copies()
+        >>> half
+        array([1., 2.], dtype=float16)
+        """
+        self._plan.refresh_copies()
+
+    def averaged(self) -> AbstractContextManager[None]:
         """Put the moving averages in the parameters' place for the length of a ``with`` block.
 
-        For evaluation: the parameters' arrays hold the averages, rounded to their dtypes, inside
-        the block, and afterwards what they held before, also when the body raises. `step` refuses
-        to run inside.
+        For evaluation: inside the block the parameters' arrays hold the averages, rounded to their
+        dtypes, and so do those of ``copy_to``. Afterwards they hold what they held before, to the
+        bit, also when the body raises, and when a generator that has such a block is abandoned.
+        `step` refuses to run inside. `end_averaged` is a way out without the block.
 
         Raises
         ------
@@ -322,63 +294,25 @@ class Optimizer(Settings):
             raise ValueError(
                 "there are no averages; ema_decay is wanted when the optimizer is made"
             )
-        block = object()
-        try:
-            with np.errstate(all="ignore"):  # one may be too large for a narrower parameter
-                self._plan.show_averages(block)
-            yield
-        finally:
-            self._plan.hide_averages(block)
+        return self._plan.averaged()
 
-    # ---- reading -------------------------------------------------------------------------------
+    def end_averaged(self) -> None:
+        """Put the weights back, if a block of `averaged` shows the averages, wherever that block is.
 
-    @property
-    def step_count(self) -> int:
-        """Completed steps; what schedules are called with."""
-        return self._plan.step_count
+        For a program that has lost hold of the block: a debugger, a notebook's cell that was broken
+        off. The block's own end does nothing then.
 
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
-        return View(self._params)
-
-    @property
-    def state(self) -> Mapping[str, Mapping[str, Array]]:
-        """The states, by parameter's name and state's name: the arrays in use, not copies.
-
-        They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
-        it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w = np.zeros(1)
+        >>> optimizer = instep.SGD(w, ema_decay=0.5)
+        >>> block = optimizer.averaged()
+        >>> block.__enter__()
+        >>> optimizer.end_averaged()
+        >>> optimizer.step(np.ones(1))      # no longer refused
         """
-        return View({name: View(states) for name, states in self._plan.states.items()})
-
-    @property
-    def grad_norm(self) -> float | None:
-        """Euclidean norm of all gradients of the last step, before clipping; None without one.
-
-        Of those that were given, times ``grad_scale``, in float64. It is computed where
-        ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise"; ``clip_norm=math.inf`` computes
-        it and clips nothing.
-        """
-        return self._plan.grad_norm
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that changed nothing, because a gradient was not finite under ``nonfinite="skip"``."""
-        return self._plan.skipped_steps
-
-    @property
-    def averages(self) -> Mapping[str, Array]:
-        """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
-        return View(self._plan.averages)
-
-    @property
-    def accumulated(self) -> Mapping[str, Array]:
-        """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
-        return View(self._plan.accumulated)
-
-    def _extras_in_use(self) -> dict[str, Any]:
-        more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
-        return super()._extras_in_use() | more
+        self._plan.end_averaged()
 
     # ---- saving --------------------------------------------------------------------------------
 
@@ -432,15 +366,21 @@ class Optimizer(Settings):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy with states and parameters (which ``copy.copy`` alone shares).
 
-        Pickle reads the parameters themselves after this, so that arrays pickled beside the
-        optimizer are its own again; no other thread may step it meanwhile.
+        Pickle reads the arrays themselves after this, so that those pickled beside the optimizer are
+        its own again; no other thread may step it meanwhile.
         """
         with self._plan:
-            return state.taken_apart(self)
+            return copyreg.__newobj__, (type(self),), copying.taken_apart(self)  # type: ignore[attr-defined]
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        copying.put_together(self, parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
         """Copy all between two steps; arrays copied beside the optimizer are its copy's."""
         with self._plan:
-            make, parts = copy.deepcopy(state.taken_apart(self), memo)
-        twin: Optimizer = make(*parts)
-        return twin
+            twin = type(self).__new__(type(self))
+            memo[id(self)] = twin  # first: a schedule may lead back to the optimizer
+            parts = copying.taken_apart(self)
+            arrays = {name: parts.pop(name) for name in copying.ARRAYS}  # the core copies these
+            copying.put_together(twin, {**copy.deepcopy(parts, memo), **arrays})
+            return twin

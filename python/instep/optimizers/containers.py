@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "GRADIENTS",
+    "Accumulated",
     "Array",
     "Container",
     "Copies",
@@ -21,6 +24,7 @@ __all__ = [
     "Params",
     "match_copies",
     "name_parameters",
+    "replaced",
 ]
 
 # One kind of sequence in each union: type checkers then read a list display in the light of it.
@@ -35,10 +39,23 @@ Gradient: TypeAlias = "Array | float | np.floating[Any] | None"
 Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Array | None] | None"
 
 
+class Accumulated(Enum):
+    """Stands for the gradients that have been accumulated, where step is given none."""
+
+    GRADIENTS = "accumulated gradients"
+
+    def __repr__(self) -> str:  # as signatures show it
+        return f"<{self.value}>"
+
+
+GRADIENTS = Accumulated.GRADIENTS  # an enum's member costs a look-up that a step can feel
+
+
 class NamedParameters(NamedTuple):
     """The parameters of one group, with the names they go by in errors and states."""
 
-    container: Container
+    given: Container  # the caller's own, which may change
+    container: Container  # one like it, of the arrays as they were given
     kind: str  # "array", "sequence" or "mapping"
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
@@ -76,7 +93,7 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
 
 def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) -> NamedParameters:
     if isinstance(container, np.ndarray):
-        return NamedParameters(container, "array", (str(first),), (container,), settings)
+        return NamedParameters(container, container, "array", (str(first),), (container,), settings)
     if isinstance(container, Mapping):
         if isinstance(container.get("params"), (list, tuple, Mapping)):
             raise TypeError(
@@ -86,9 +103,11 @@ def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) 
             if not isinstance(key, str):
                 raise TypeError(f"a parameter's name is {key!r}; a str is wanted")
             _require_unicode(key)
-        form, names, arrays = "mapping", tuple(container), tuple(container.values())
+        own: Any = dict(container)
+        form, names, arrays = "mapping", tuple(own), tuple(own.values())
     elif isinstance(container, (list, tuple)):
-        form, arrays = "sequence", tuple(container)
+        own = tuple(container) if isinstance(container, tuple) else list(container)
+        form, arrays = "sequence", tuple(own)
         names = tuple(str(first + i) for i in range(len(arrays)))
     else:
         raise TypeError(
@@ -97,7 +116,31 @@ def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) 
         )
     if not arrays:
         raise ValueError(f"{who} is empty; at least one array is wanted")
-    return NamedParameters(container, form, names, arrays, settings)
+    return NamedParameters(container, own, form, names, arrays, settings)
+
+
+def replaced(group: NamedParameters) -> str | None:
+    """Return the name of a parameter in whose place the caller's container has another array.
+
+    None where there is no such name. Only a dict and a list can tell.
+    """
+    given: Any = group.given
+    if isinstance(given, dict):
+        found: Any = ((name, dict.get(given, name)) for name in group.names)
+    elif isinstance(given, list):
+        found = zip(group.names, list.__iter__(given), strict=False)
+    else:
+        return None
+    for (name, array), mine in zip(found, group.arrays, strict=False):
+        if array is not mine and isinstance(array, np.ndarray) and not _same_memory(array, mine):
+            return str(name)
+    return None
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    """Tell whether two arrays are views of the very same elements."""
+    first, second = (x.__array_interface__["data"][0] for x in (a, b))
+    return (first, a.shape, a.strides) == (second, b.shape, b.strides)
 
 
 def _require_unicode(name: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakMethod
 
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
 if TYPE_CHECKING:
+    from instep._core import Version
     from instep.optimizers.containers import Container, NamedParameters
-    from instep.optimizers.settings import Settings
+    from instep.optimizers.rule import Rule
 
 __all__ = ["ParamGroup"]
 
@@ -21,26 +21,26 @@ class ParamGroup(MutableMapping[str, Any]):
 
     A new value is checked before it is taken and used from the next step on. What decides which
     states a parameter has (such as ``amsgrad``, or ``momentum`` going from zero to more) is fixed
-    when the optimizer is made.
+    when the optimizer is made. Copies and pickles of a group are plain dicts.
     """
 
     # So that group.lr = 0.1, which would set nothing, is an error.
     __slots__ = (
-        "_changed",
         "_constants",
         "_options",
         "_parameters",
         "_rule",
         "_schedules",
         "_settings",
+        "_version",
     )
 
     def __init__(
         self,
-        rule: type[Settings],
+        rule: type[Rule],
         parameters: NamedParameters,
         settings: dict[str, Any],
-        changed: WeakMethod[Callable[[], None]],
+        version: Version,
     ) -> None:
         self._rule = rule
         self._parameters = parameters
@@ -49,10 +49,8 @@ class ParamGroup(MutableMapping[str, Any]):
             self._settings[name] = self._checked(name, value)
         rule._check(self._settings)
         self._options = rule._options(self._settings)
+        self._version = version  # not the optimizer, whose arrays go when it goes
         self._prepare()
-        self._changed = (
-            changed  # weak: an optimizer's arrays go when it goes, not at some collection
-        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,7 +59,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     @property
     def params(self) -> Container:
-        """The group's parameters, in the container they were given in."""
+        """The group's parameters, in a container like the one that they were given in."""
         return self._parameters.container
 
     def __getitem__(self, name: str) -> Any:
@@ -69,8 +67,6 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._replace(self._checked_change(name, value))
-        if tell_optimizer := self._changed():
-            tell_optimizer()
 
     def _checked_change(self, name: str, value: Any) -> dict[str, Any]:
         """Check a hyperparameter that is to replace the present one, and return all."""
@@ -92,8 +88,15 @@ class ParamGroup(MutableMapping[str, Any]):
         return checked
 
     def _replace(self, checked: dict[str, Any]) -> None:
-        self._settings = checked
-        self._prepare()
+        self._version.raise_()
+        try:
+            self._settings = checked
+            self._prepare()
+        finally:  # a step may have read some of it meanwhile
+            self._version.raise_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a hyperparameter can't be deleted; set it instead")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
-
-if TYPE_CHECKING:
-    from instep.optimizers.settings import Settings
 
 __all__ = [
     "Flag",
@@ -33,6 +30,16 @@ __all__ = [
 Number: TypeAlias = "float | Callable[[int], float]"
 
 Value = TypeVar("Value")
+
+
+class HasGroups(Protocol):
+    """What has hyperparameters in groups, and can set one in all of them."""
+
+    @property
+    def param_groups(self) -> Sequence[Mapping[str, Any]]:
+        """The groups."""
+
+    def _set_in_all_groups(self, name: str, value: Any) -> None: ...
 
 
 class Interval:
@@ -141,9 +148,9 @@ class Hyperparameter(ABC, Generic[Value]):
     def __get__(self, optimizer: None, owner: type) -> Hyperparameter[Value]: ...
 
     @overload
-    def __get__(self, optimizer: Settings, owner: type) -> Value: ...
+    def __get__(self, optimizer: HasGroups, owner: type) -> Value: ...
 
-    def __get__(self, optimizer: Settings | None, owner: type) -> Any:
+    def __get__(self, optimizer: HasGroups | None, owner: type) -> Any:
         if optimizer is None:
             return self
         first, *others = (group[self._name] for group in optimizer.param_groups)
@@ -153,7 +160,7 @@ class Hyperparameter(ABC, Generic[Value]):
             )
         return first
 
-    def __set__(self, optimizer: Settings, value: Value) -> None:
+    def __set__(self, optimizer: HasGroups, value: Value) -> None:
         optimizer._set_in_all_groups(self._name, value)
 
 

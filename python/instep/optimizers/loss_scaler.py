@@ -12,14 +12,13 @@ import numpy as np
 from instep._support import documentation
 from instep._support.rounding import rounded
 from instep._support.wording import difference, kind, shown
-from instep.optimizers.base import _GRADIENTS
+from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
 from instep.optimizers.require import require_optimizer
 
 if TYPE_CHECKING:
     from instep.optimizers import Optimizer
-    from instep.optimizers.base import _Accumulated
-    from instep.optimizers.containers import Gradients
+    from instep.optimizers.containers import Accumulated, Gradients
 
 __all__ = ["LossScaler"]
 
@@ -166,7 +165,7 @@ class LossScaler:
     def step(
         self,
         optimizer: Optimizer,
-        grads: Gradients | _Accumulated = _GRADIENTS,
+        grads: Gradients | Accumulated = GRADIENTS,
         *,
         update: bool = True,
     ) -> bool:
@@ -210,7 +209,7 @@ class LossScaler:
                 "this optimizer has been stepped since the last update; call update() once for "
                 "each loss, after the steps of all its optimizers"
             )
-        counts = grads is _GRADIENTS or _has_any(grads) or bool(optimizer.accumulated)
+        counts = grads is GRADIENTS or _has_any(grads) or bool(optimizer.accumulated)
         skipped = optimizer.skipped_steps
         optimizer.step(grads, grad_scale=rounded(operator.truediv, 1.0, self._scale))
         taken = optimizer.skipped_steps == skipped

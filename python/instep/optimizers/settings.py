@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-from weakref import WeakMethod
+from typing import Any
 
+from instep import _core
 from instep._support.wording import shown
 from instep.optimizers.containers import NamedParameters
 from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import (
     Flag,
-    Hyperparameter,
     Interval,
     Number,
     Numeric,
@@ -20,6 +19,7 @@ from instep.optimizers.hyperparameters import (
     check_number_or_none,
     value_at,
 )
+from instep.optimizers.rule import Rule
 
 __all__ = ["Settings"]
 
@@ -28,41 +28,23 @@ _EMA_DECAY = Interval(0.0, 1.0, high_open=True)
 _NONFINITE = ("propagate", "skip", "raise")
 
 
-class Settings:
+class Settings(Rule):
     """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
 
     # So that optimizer.rate = 0.1, which would set nothing, is an error.
     __slots__ = (
-        "_change",
         "_clip_norm",
         "_ema_decay",
         "_nonfinite",
         "_param_groups",
-        "_scheduled",
+        "_version",
     )
-
-    _decoupled_decay: ClassVar[bool] = (
-        False  # weight_decay belongs to the rule, not to the gradient
-    )
-    _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
-    _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
 
     lr = Numeric(Interval())
     weight_decay = Numeric(Interval())
     l1 = Numeric(Interval())
     clip_value = NumericOrNone(Interval(low_open=True, finite=False))
     maximize = Flag()
-
-    # ---- for subclasses ------------------------------------------------------------------------
-
-    @classmethod
-    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Options of the core's rule that these hyperparameters switch on."""
-        raise NotImplementedError
-
-    @classmethod
-    def _check(cls, settings: Mapping[str, Any]) -> None:
-        """Raise ValueError where hyperparameters don't go together."""
 
     def __init__(
         self,
@@ -75,16 +57,11 @@ class Settings:
         self._clip_norm = self._checked_clip_norm(clip_norm)
         self._ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
         self._nonfinite = _checked_nonfinite(nonfinite)
+        self._version = _core.Version()
         self._param_groups = [
-            ParamGroup(
-                type(self),
-                named,
-                {**settings, **named.settings},
-                WeakMethod(self._set_hyperparameters),
-            )
+            ParamGroup(type(self), named, {**settings, **named.settings}, self._version)
             for named in groups
         ]
-        self._set_hyperparameters()
 
     # ---- reading and setting -------------------------------------------------------------------
 
@@ -100,8 +77,7 @@ class Settings:
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        self._clip_norm = self._checked_clip_norm(value)
-        self._set_hyperparameters()
+        self._replace(clip_norm=self._checked_clip_norm(value))
 
     @property
     def ema_decay(self) -> Number | None:
@@ -110,8 +86,7 @@ class Settings:
 
     @ema_decay.setter
     def ema_decay(self, value: Number | None) -> None:
-        self._ema_decay = self._checked_ema_decay(value)
-        self._set_hyperparameters()
+        self._replace(ema_decay=self._checked_ema_decay(value))
 
     @property
     def nonfinite(self) -> str:
@@ -140,12 +115,19 @@ class Settings:
 
     # ---- their numbers -------------------------------------------------------------------------
 
-    def _hyperparameters_at(self, step: int) -> tuple[list[list[float]], tuple[float, float, int]]:
+    def _hyperparameters_at(
+        self, step: int
+    ) -> tuple[list[list[float]], tuple[float, float, int], int]:
+        """Return the numbers of a step, for groups and for all, and when the core is to ask again.
+
+        It asks after every change anyway, and of schedules at each step.
+        """
         clip_norm = _number_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
         ema_decay = _number_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
         return (
             [group._values_at(step) for group in self.param_groups],
             (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+            step + 1 if self._scheduled() else max(1_000, 10 * step),
         )
 
     @staticmethod
@@ -164,20 +146,29 @@ class Settings:
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, or, where one refuses it, in none."""
-        groups = self._param_groups
-        checked = [group._checked_change(name, value) for group in groups]
-        for group, settings in zip(groups, checked, strict=True):
-            group._replace(settings)
-        self._set_hyperparameters()
+        self._replace(groups=[group._checked_change(name, value) for group in self._param_groups])
 
-    def _set_hyperparameters(self) -> None:
-        """Have the next step ask for all numbers: constants once, schedules at every step."""
-        self._scheduled = (
+    def _replace(self, *, groups: Sequence[dict[str, Any]] | None = None, **values: Any) -> None:
+        """Put in place what has been checked: the settings of all groups, clip_norm, ema_decay.
+
+        The version goes up before and after. The core compares it, under its lock, with the version
+        whose numbers it has: whatever a step reads in between, the next one reads again.
+        """
+        self._version.raise_()
+        try:
+            for group, settings in zip(self._param_groups, groups or (), strict=groups is not None):
+                group._replace(settings)
+            for name, value in values.items():
+                setattr(self, f"_{name}", value)
+        finally:
+            self._version.raise_()
+
+    def _scheduled(self) -> bool:
+        return (
             callable(self._clip_norm)
             or callable(self._ema_decay)
-            or any(group._schedules for group in self.param_groups)
+            or any(group._schedules for group in self._param_groups)
         )
-        self._change = object()
 
 
 def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:

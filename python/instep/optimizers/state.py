@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep._support.bfloat16 import bfloat16
 from instep._support.wording import difference, kind, listed, shown
 from instep.schedules.loading import Loading
 from instep.schedules.reading import restored
 from instep.schedules.writing import places_by_number, to_dict
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from instep.optimizers.base import Optimizer
+    from instep.optimizers.bound import Bound
     from instep.schedules.loading import Choose
 
-__all__ = ["SCHEMA", "check_state_dtype", "load_state_dict", "state_dict"]
+__all__ = ["SCHEMA", "load_state_dict", "state_dict"]
 
 #: Version of the layout of `state_dict`'s result.
 SCHEMA = 1
@@ -39,12 +36,12 @@ KEYS = (
 )
 
 
-def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+def state_dict(optimizer: Bound) -> dict[str, Any]:
     """Return counts, hyperparameters and copies of all states."""
     return {**numbers(optimizer), **arrays(optimizer)}
 
 
-def numbers(optimizer: Optimizer) -> dict[str, Any]:
+def numbers(optimizer: Bound) -> dict[str, Any]:
     """Return what `state_dict` does, without the arrays."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
     several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
@@ -66,12 +63,12 @@ def numbers(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def steps(optimizer: Optimizer) -> dict[str, int]:
+def steps(optimizer: Bound) -> dict[str, int]:
     """Return each parameter's own step count."""
     return dict(zip(optimizer._params, optimizer._plan.steps, strict=True))
 
 
-def arrays(optimizer: Optimizer) -> dict[str, Any]:
+def arrays(optimizer: Bound) -> dict[str, Any]:
     """Return copies of each parameter's states, averages and sums."""
     return {
         "state": {
@@ -83,13 +80,13 @@ def arrays(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def load_state_dict(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Check everything, then change the optimizer; raise TypeError or ValueError before that."""
     checked(optimizer, state)()
 
 
 def checked(
-    optimizer: Optimizer, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+    optimizer: Bound, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
 ) -> Callable[[], None]:
     """Check everything, and return what then changes the optimizer.
 
@@ -118,7 +115,7 @@ def checked(
 
 
 def take_over(
-    optimizer: Optimizer,
+    optimizer: Bound,
     hyperparameters: tuple[Any, Any, list[dict[str, Any]]],
     counts: tuple[int, int],
     state: Mapping[str, Any],
@@ -130,14 +127,11 @@ def take_over(
     """
     restore(optimizer, *counts, state, weights)  # first: it can still raise, the rest can't
     clip_norm, ema_decay, settings = hyperparameters
-    optimizer._clip_norm, optimizer._ema_decay = clip_norm, ema_decay
-    for group, checked in zip(optimizer.param_groups, settings, strict=True):
-        group._replace(checked)
-    optimizer._set_hyperparameters()
+    optimizer._replace(groups=settings, clip_norm=clip_norm, ema_decay=ema_decay)
 
 
 def restore(
-    optimizer: Optimizer,
+    optimizer: Bound,
     step_count: int,
     skipped_steps: int,
     state: Mapping[str, Any],
@@ -158,65 +152,13 @@ def restore(
     optimizer._plan.restore(step_count, skipped_steps, parameters)
 
 
-def refuse_averages(optimizer: Optimizer, what: str) -> None:
+def refuse_averages(optimizer: Bound, what: str) -> None:
     """Raise RuntimeError where the parameters' arrays don't hold the parameters."""
     if optimizer._plan.shows_averages:
         raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
 
 
-def taken_apart(optimizer: Optimizer) -> tuple[Any, ...]:
-    """Return what ``__reduce__`` is to return, from which `_put_together` makes an equal optimizer.
-
-    The lock is held.
-    """
-    refuse_averages(optimizer, "copy")
-    groups = [{"params": g.params, **g._settings} for g in optimizer.param_groups]
-    arguments = {
-        "clip_norm": optimizer.clip_norm,
-        "nonfinite": optimizer.nonfinite,
-        "ema_decay": optimizer.ema_decay,
-        "copy_to": optimizer._copy_to,
-        "state_dtype": optimizer._state_dtype,
-    }
-    counts = (optimizer.step_count, optimizer.skipped_steps)
-    rest = {"steps": steps(optimizer), **arrays(optimizer)}
-    parts = (type(optimizer), groups, optimizer._grouped, arguments, counts, rest)
-    return _put_together, parts
-
-
-def _put_together(
-    cls: type[Optimizer],
-    groups: list[dict[str, Any]],
-    grouped: bool,
-    arguments: dict[str, Any],
-    counts: tuple[int, int],
-    rest: dict[str, Any],
-) -> Optimizer:
-    make: Any = cls
-    optimizer: Optimizer
-    if grouped:
-        optimizer = make(groups, **arguments)
-    else:
-        settings = dict(groups[0])
-        optimizer = make(settings.pop("params"), **settings, **arguments)
-    with optimizer._plan:
-        restore(optimizer, *counts, rest)
-    return optimizer
-
-
-def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
-    """Return how states are stored, None for the arithmetic's type; bfloat16 may be named."""
-    if dtype is None:
-        return None
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return bfloat16("state_dtype='bfloat16'")
-    try:
-        return np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"state_dtype is {shown(dtype)}, which is no dtype: {error}") from None
-
-
-def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
     names = tuple(optimizer._params)
     states = optimizer.state  # made anew whenever it is asked for
@@ -242,7 +184,7 @@ def check_arrays_and_steps(optimizer: Optimizer, state: Mapping[str, Any]) -> No
 
 
 def _checked_hyperparameters(
-    optimizer: Optimizer, state: Mapping[str, Any], choose: Choose
+    optimizer: Bound, state: Mapping[str, Any], choose: Choose
 ) -> tuple[Any, Any, list[dict[str, Any]]]:
     """Return clip_norm, ema_decay and the settings of each group."""
     clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
@@ -259,7 +201,7 @@ def _checked_hyperparameters(
     )
 
 
-def _checked_groups(optimizer: Optimizer, groups: Any, choose: Choose) -> list[dict[str, Any]]:
+def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[dict[str, Any]]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         size = f" of {len(groups)}" if isinstance(groups, list) else ""
         raise ValueError(

@@ -1,0 +1,188 @@
+#include "python/arrays.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "runtime/overlap.hpp"
+
+namespace instep {
+
+namespace {
+
+constexpr const char* wanted_dtypes = "float64, float32, float16 or bfloat16 (ml_dtypes)";
+
+std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
+
+// The dtype objects that NumPy shares among nearly all arrays of a dtype, so that comparing pointers nearly always
+// answers. Held for the life of the process.
+struct KnownDtype {
+    PyObject* descr;
+    Format format;
+};
+
+std::vector<KnownDtype>& known_dtypes() {
+    static auto* known = new std::vector<KnownDtype>{
+        {py::dtype("float64").release().ptr(), Format::float64},
+        {py::dtype("float32").release().ptr(), Format::float32},
+        {py::dtype("float16").release().ptr(), Format::float16},
+    };
+    return *known;
+}
+
+const KnownDtype* find_known(PyObject* descr) {
+    for (const KnownDtype& known : known_dtypes())
+        if (known.descr == descr) return &known;
+    return nullptr;
+}
+
+// The element types that NumPy itself defines are numbered below this, those of packages from here on.
+constexpr int first_registered_type = 256;
+
+// bfloat16 is a type of two bytes that a package has registered under that name: ml_dtypes does, for JAX and
+// TensorFlow, too; neither need be imported here. No Python code can register a type, and none is run to find out.
+bool is_bfloat16(const py::dtype& dtype) {
+    if (dtype.num() < first_registered_type || dtype.itemsize() != 2 || dtype.alignment() != 2) return false;
+    const PyObject* type = py::detail::array_descriptor_proxy(dtype.ptr())->typeobj;
+    const char* name = reinterpret_cast<const PyTypeObject*>(type)->tp_name;
+    const char* last = std::strrchr(name, '.');
+    return std::strcmp(last == nullptr ? name : last + 1, "bfloat16") == 0;
+}
+
+// has_dtype: " has dtype ", or " is " where who is a dtype itself.
+Format find_format(PyObject* descr, const std::string& who, const std::string& has_dtype = " has dtype ") {
+    if (const KnownDtype* known = find_known(descr)) return known->format;
+    const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
+    const char byteorder = dtype.byteorder();
+    const bool swapped = byteorder != '=' && byteorder != '|';
+    Format format = Format::float64;
+    const bool is_float = dtype.kind() == 'f' && dtype.num() < first_registered_type;
+    if (is_float && dtype.itemsize() == 8)
+        format = Format::float64;
+    else if (is_float && dtype.itemsize() == 4)
+        format = Format::float32;
+    else if (is_float && dtype.itemsize() == 2)
+        format = Format::float16;
+    else if (is_bfloat16(dtype))
+        format = Format::bfloat16;
+    else
+        throw py::type_error(who + has_dtype + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
+    if (swapped)
+        throw py::type_error(who + has_dtype + text_of(dtype) +
+                             ", byte-swapped; one in the machine's byte order is wanted "
+                             "(array.astype(array.dtype.newbyteorder('=')))");
+    // Only bfloat16's shared object joins: others are made anew all the time, by unpickling an array for one.
+    const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
+                                     [format](const KnownDtype& known) { return known.format == format; });
+    if (is_new) known_dtypes().push_back({dtype.inc_ref().ptr(), format});
+    return format;
+}
+
+void require_array(PyObject* object, const std::string& who) {
+    if (!is_array(object)) throw py::type_error(who + " is " + kind_of(object) + "; a NumPy array is wanted");
+}
+
+void require_aligned(const ArrayFields& fields, const std::string& who) {
+    if (!fields.aligned())
+        throw py::value_error(who + " is misaligned; an array whose elements lie on their own boundaries is wanted");
+}
+
+void require_within_memory(const TensorView& view, const std::string& who) {
+    if (!is_within_memory(view))
+        throw py::value_error(who +
+                              " has strides that reach further than any memory; an array whose elements are all there "
+                              "is wanted");
+}
+
+// who() puts together who is spoken of, which costs more than the check.
+template <class Who>
+void require_shape(const ArrayFields& fields, const std::int64_t* shape, int ndim, Who who) {
+    if (ndim == fields.ndim && std::equal(shape, shape + ndim, fields.shape)) return;
+    throw py::value_error(who() + " has shape " + text_of_shape(fields.shape, fields.ndim) + "; the parameter's, " +
+                          text_of_shape(shape, ndim) + ", is wanted");
+}
+
+}  // namespace
+
+const char* format_name(Format format) {
+    constexpr std::array<const char*, format_count> names = {"float64", "float32", "float16", "bfloat16"};
+    return names[static_cast<std::size_t>(format)];
+}
+
+py::dtype dtype_of(Format format) {
+    for (const KnownDtype& known : known_dtypes())
+        if (known.format == format) return py::reinterpret_borrow<py::dtype>(known.descr);
+    return py::dtype(py::module_::import("ml_dtypes").attr("bfloat16"));
+}
+
+Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, " is "); }
+
+std::string kind_of(py::handle object) {
+    if (object.is_none()) return "None";
+    const std::string name = Py_TYPE(object.ptr())->tp_name;
+    return (std::string("aeioAEIO").find(name[0]) == std::string::npos ? "a " : "an ") + name;
+}
+
+std::string text_of_shape(const std::int64_t* shape, int ndim) {
+    std::string text = "(";
+    for (int axis = 0; axis < ndim; ++axis) text += (axis == 0 ? "" : ", ") + std::to_string(shape[axis]);
+    return text + (ndim == 1 ? ",)" : ")");
+}
+
+std::string gradient_of(const std::string& name) { return "gradient of '" + name + "'"; }
+
+// An update of a masked array's data would pass over its mask.
+void require_unmasked(PyObject* array, const std::string& who) {
+    if (!is_plain_array(array) && is_array(array) && py::hasattr(array, "mask"))
+        throw py::type_error(who + " is " + kind_of(array) + "; a plain NumPy array is wanted");
+}
+
+Format check_parameter(const py::object& parameter, const std::string& who, ReadOnly read_only) {
+    require_array(parameter.ptr(), who);
+    require_unmasked(parameter.ptr(), who);
+    const ArrayFields fields(parameter.ptr());
+    const Format format = find_format(fields.descr, who);
+    if (read_only == ReadOnly::refused && !fields.writeable())
+        throw py::value_error(who + " is read-only; a writeable array is wanted, for it is updated in place");
+    require_aligned(fields, who);
+    require_within_memory(fields.view(format), who);
+    if (overlaps_itself(fields.view(format)))
+        throw py::value_error(
+            who +
+            " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
+            "array of separate elements is wanted");
+    return format;
+}
+
+Format check_readable(PyObject* array, const std::string& who, const std::int64_t* shape, int ndim) {
+    require_array(array, who);
+    const ArrayFields fields(array);
+    const Format format = find_format(fields.descr, who);
+    require_aligned(fields, who);
+    require_shape(fields, shape, ndim, [&who] { return who; });
+    require_within_memory(fields.view(format), who);
+    return format;
+}
+
+py::array as_plain_array(py::handle object) {
+    auto& api = py::detail::npy_api::get();
+    PyObject* made =
+        api.PyArray_FromAny_(object.ptr(), nullptr, 0, 0, py::detail::npy_api::NPY_ARRAY_ENSUREARRAY_, nullptr);
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(made);
+}
+
+bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
+
+bool same_dtype(PyObject* a, PyObject* b) { return py::detail::npy_api::get().PyArray_EquivTypes_(a, b); }
+
+Format check_copy(const py::object& copy, const std::string& who, const TensorView& parameter, ReadOnly read_only) {
+    const Format format = check_parameter(copy, who, read_only);
+    if (item_size(format) >= item_size(parameter.format))
+        throw py::type_error(who + " has dtype " + format_name(format) + "; one narrower than the parameter's " +
+                             format_name(parameter.format) + " is wanted");
+    require_shape(ArrayFields(copy.ptr()), parameter.shape, parameter.ndim, [&who] { return who; });
+    return format;
+}
+
+}  // namespace instep

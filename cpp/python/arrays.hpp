@@ -1,0 +1,84 @@
+// NumPy arrays as views that the core works on: every check of an array, and every error it is refused with. Nothing
+// here runs Python code but where it says so, so that what was looked at stays as it was.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/interface.hpp"
+#include "runtime/layout.hpp"
+#include "runtime/tensor_view.hpp"
+
+namespace instep {
+
+namespace py = pybind11;
+
+// What an array says of itself, read without a copy; valid while the array is held and not reshaped.
+struct ArrayFields {
+    char* data;
+    int ndim;
+    const std::int64_t* shape;
+    const std::int64_t* strides;
+    PyObject* descr;
+    int flags;
+
+    explicit ArrayFields(PyObject* array) {
+        const auto* proxy = py::detail::array_proxy(array);
+        data = proxy->data;
+        ndim = proxy->nd;
+        shape = reinterpret_cast<const std::int64_t*>(proxy->dimensions);
+        strides = reinterpret_cast<const std::int64_t*>(proxy->strides);
+        descr = proxy->descr;
+        flags = proxy->flags;
+    }
+    bool aligned() const { return (flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+    bool writeable() const { return (flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0; }
+    TensorView view(Format format) const { return {data, ndim, shape, strides, format, writeable()}; }
+};
+
+const char* format_name(Format format);
+// The dtype of a format; of bfloat16 that of the arrays seen so far, or of ml_dtypes.
+py::dtype dtype_of(Format format);
+
+// The format a dtype names; throws TypeError in the words of `who` ("state_dtype").
+Format format_of_dtype(const py::dtype& dtype, const std::string& who);
+// Its type with an article, for errors: "a list", "an int", "None".
+std::string kind_of(py::handle object);
+// "a, b and 3 more", for errors.
+std::string text_of_shape(const std::int64_t* shape, int ndim);
+
+enum class ReadOnly : bool { refused, taken };
+
+// Throws TypeError or ValueError unless the array can be updated in place, or, where a read-only one is taken, could be
+// if it were writeable. Returns its format.
+Format check_parameter(const py::object& parameter, const std::string& who, ReadOnly read_only = ReadOnly::refused);
+
+// Throws TypeError or ValueError unless the array can hold a parameter of that shape and format in a narrower one.
+// Returns its format.
+Format check_copy(const py::object& copy, const std::string& who, const TensorView& parameter, ReadOnly read_only);
+
+// Throws TypeError where an array is of a subclass of ndarray with masks. Runs Python code of that class.
+void require_unmasked(PyObject* array, const std::string& who);
+
+// Throws TypeError or ValueError unless the array can be read and has that shape. Returns its format.
+Format check_readable(PyObject* array, const std::string& who, const std::int64_t* shape, int ndim);
+
+// Whether the object is an ndarray, and whether it is one itself and of no subclass.
+inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
+inline bool is_plain_array(PyObject* object) { return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_; }
+
+// The same memory as an array of NumPy's own class, or whatever np.asarray makes of an object.
+py::array as_plain_array(py::handle object);
+
+// Whether a dtype object stays for the life of the process, so that its address tells what it is.
+bool is_known_dtype(PyObject* descr);
+
+// Whether arrays of two dtype objects hold the same kind of elements.
+bool same_dtype(PyObject* a, PyObject* b);
+
+std::string gradient_of(const std::string& name);
+
+}  // namespace instep

@@ -1,0 +1,70 @@
+#include "python/averages.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/copying.hpp"
+#include "runtime/levels.hpp"
+
+namespace instep {
+
+void Averages::show(const void* block) {
+    if (shown()) throw std::runtime_error("averaged() is in use already; its blocks can't be nested");
+    steps_.arrange();
+    steps_.check_unchanged();
+    Stepper& stepper = steps_.stepper();
+    // All memory first: what follows can't fail.
+    std::vector<SetAside> aside;
+    std::size_t bytes = 0;
+    const auto room_for = [&](std::size_t place, Operand Operands::* operand) {
+        const Tensor& tensor = stepper.tensor(place);
+        const Operand& found = tensor.operands.*operand;
+        if (found.data == nullptr) return;
+        aside.push_back({place, operand, {nullptr, found.format, nullptr}});
+        bytes += static_cast<std::size_t>(tensor.size * item_size(found.format));
+        bytes += bytes % sizeof(double) == 0 ? 0 : sizeof(double) - bytes % sizeof(double);
+    };
+    for (std::size_t i = 0; i < steps_.count(); ++i) {
+        if (!stepper.is_bound(i)) continue;
+        room_for(i, &Operands::param);
+        room_for(i, &Operands::copy);
+    }
+    std::vector<char> memory(bytes);
+    char* next = memory.data();
+    for (SetAside& item : aside) {
+        const Tensor& tensor = stepper.tensor(item.place);
+        item.saved.data = next;
+        const auto size = static_cast<std::size_t>(tensor.size * item_size(item.saved.format));
+        next += (size + sizeof(double) - 1) / sizeof(double) * sizeof(double);
+        copy_elements(tensor.operands.*item.operand, item.saved, tensor.size);
+    }
+    aside_ = std::move(aside);
+    memory_ = std::move(memory);
+    shown_by_ = block;
+    stepper.copy_all(current_level(), &Operands::average, &Operands::param);
+    stepper.copy_all(current_level(), &Operands::average, &Operands::copy);
+}
+
+void Averages::hide() {
+    if (!shown()) return;
+    const std::vector<SetAside> aside = std::move(aside_);
+    const std::vector<char> memory = std::move(memory_);
+    aside_.clear();
+    memory_.clear();
+    shown_by_ = nullptr;  // first, so that whatever happens the optimizer can be used again
+    Stepper& stepper = steps_.stepper();
+    std::size_t lost = steps_.count();
+    for (const SetAside& item : aside) {
+        const Tensor& tensor = stepper.tensor(item.place);
+        if (steps_.has_its_memory(item.place))
+            copy_elements(item.saved, tensor.operands.*item.operand, tensor.size);
+        else
+            lost = item.place;
+    }
+    if (lost != steps_.count())
+        throw py::value_error("parameter '" + steps_.bound(lost).name +
+                              "' has been resized or moved in memory inside averaged(); it must stay where it is, or "
+                              "its weights can't be put back");
+}
+
+}  // namespace instep

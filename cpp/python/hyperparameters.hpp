@@ -1,0 +1,35 @@
+// The numbers of a step, as Python hands them over.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/step.hpp"
+
+namespace instep {
+
+namespace py = pybind11;
+
+enum class NotFinite { propagate, skip, raise };
+
+struct Hyperparameters {
+    std::vector<Group> groups;
+    double clip_norm;  // NaN: none
+    double average_rate;
+    NotFinite not_finite;
+
+    Hyperparameters();
+    // settings: for each group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize. extras:
+    // a sequence of clip_norm, decay of the averages, and what to do about gradients that are not finite.
+    void take(const py::sequence& settings, const py::sequence& extras);
+};
+
+// A group of this rule and these options, its numbers still unknown. Throws ValueError where there is no such thing.
+Group make_group(const std::string& rule, const py::sequence& options);
+
+// The variant that a group's tensors are stepped by.
+const Variant& variant_of(const Group& group);
+
+}  // namespace instep

@@ -1,0 +1,72 @@
+#include "python/room.hpp"
+
+#include "python/arrays.hpp"
+#include "runtime/tensor_view.hpp"
+
+namespace instep {
+
+namespace {
+
+using py::detail::npy_api;
+
+int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
+
+}  // namespace
+
+Room::Room(std::int64_t bytes, int place) {
+    constexpr std::int64_t page = 4096;
+    // Large arrays of NumPy's all begin at the same place in their page, where a core takes the loads of one for what
+    // it has just stored to another and waits: these each begin elsewhere.
+    const bool spans_pages = bytes >= 4 * page;
+    const std::int64_t period = spans_pages ? page : line;
+    const std::int64_t start = spans_pages ? line + place % 4 * (page / 4) + place / 4 * (page / 16) : 0;
+    // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
+    const py::array zeros = py::module_::import("numpy").attr("zeros")(bytes + period, "uint8");
+    char* const data = ArrayFields(zeros.ptr()).data;
+    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(data) % page);
+    next_ = data + (start + page - address) % period;
+    memory_ = py::cast(Memory{zeros});
+}
+
+py::array Room::take(const Extents& shape, const Axes& order, Format format) {
+    const Extents strides = dense_strides(shape, order, item_size(format));
+    std::int64_t bytes = item_size(format);
+    for (const std::int64_t length : shape) bytes *= length;
+    py::array array(dtype_of(format), py::array::ShapeContainer(shape.begin(), shape.end()),
+                    py::array::StridesContainer(strides.begin(), strides.end()), next_, memory_);
+    next_ += rounded(bytes);
+    return array;
+}
+
+py::object owner_of(const py::handle& array) {
+    py::handle owner = array;
+    while (is_array(owner.ptr())) {
+        PyObject* const base = py::detail::array_proxy(owner.ptr())->base;
+        if (base == nullptr) break;
+        owner = base;
+    }
+    return py::reinterpret_borrow<py::object>(owner);
+}
+
+void Pins::pin(const py::handle& array) {
+    Pinned pinned{owner_of(array), nullptr};
+    if (is_array(pinned.owner.ptr())) {
+        int& flags = flags_of(pinned.owner);
+        if ((flags & npy_api::NPY_ARRAY_OWNDATA_) != 0) {
+            pinned.data = ArrayFields(pinned.owner.ptr()).data;
+            flags &= ~npy_api::NPY_ARRAY_OWNDATA_;
+        }
+    }
+    pinned_.push_back(std::move(pinned));
+}
+
+void Pins::release() {
+    for (const Pinned& pinned : pinned_)
+        // An array that was given other memory meanwhile: what was its own is lost, which is better than freed too
+        // early.
+        if (pinned.data != nullptr && ArrayFields(pinned.owner.ptr()).data == pinned.data)
+            flags_of(pinned.owner) |= npy_api::NPY_ARRAY_OWNDATA_;
+    pinned_.clear();
+}
+
+}  // namespace instep

@@ -1,0 +1,280 @@
+#include "python/steps.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/levels.hpp"
+
+namespace instep {
+
+namespace {
+
+Format compute_format(Compute compute) { return compute == Compute::float64 ? Format::float64 : Format::float32; }
+
+// An array as the step sees it: in the order of the place's elements.
+Operand operand_of(const TensorView& view, const Axes& order, const Extents& dense, Tensor& tensor) {
+    Operand operand{view.data, view.format, nullptr};
+    if (!same_strides(view.shape, view.strides, dense.data(), view.ndim, item_size(view.format))) {
+        tensor.layouts.push_back(std::make_unique<StridedLayout>());
+        tensor.layouts.back()->assign(view.shape, view.strides, order);
+        operand.view = &tensor.layouts.back()->view();
+    }
+    return operand;
+}
+
+}  // namespace
+
+int Steps::add_group(const std::string& rule, const py::sequence& options) {
+    const StepLock::Guard guard(lock_);
+    hyperparameters_.groups.push_back(make_group(rule, options));
+    return static_cast<int>(hyperparameters_.groups.size()) - 1;
+}
+
+void Steps::set_group(int group, const std::string& rule, const py::sequence& options) {
+    const StepLock::Guard guard(lock_);
+    const bool in_use = std::any_of(bound_.begin(), bound_.end(),
+                                    [group](const Bound& bound) { return bound.is_bound && bound.group == group; });
+    if (in_use)
+        throw py::value_error("group " + std::to_string(group) +
+                              " has places that are bound; unbind these before it gets another rule");
+    hyperparameters_.groups.at(static_cast<std::size_t>(group)) = make_group(rule, options);
+}
+
+void Steps::append(std::size_t count) {
+    const StepLock::Guard guard(lock_);
+    bound_.resize(bound_.size() + count);
+    stepper_.append(count);
+    arranged_ = false;
+}
+
+void Steps::bind(std::size_t place, const Binding& binding) {
+    const std::string who = "parameter '" + binding.name + "'";
+    const Format format = check_parameter(binding.parameter, who, binding.read_only);
+    const TensorView view = ArrayFields(binding.parameter.ptr()).view(format);
+    Bound bound;
+    bound.is_bound = true;
+    bound.name = binding.name;
+    bound.group = binding.group;
+    bound.parameter = binding.parameter;
+    bound.shape = {view.shape, view.shape + view.ndim};
+    bound.order = memory_order(bound.shape, {view.strides, view.strides + view.ndim});
+    bound.dense = dense_strides(bound.shape, bound.order, 1);
+    bound.logical_dense = dense_strides(bound.shape, logical_order(view.ndim), 1);
+    bound.memory.push_back(owner_of(binding.parameter));
+
+    auto tensor = std::make_unique<Tensor>();
+    tensor->size = view.size();
+    tensor->compute = format == Format::float64 ? Compute::float64 : Compute::float32;
+    tensor->group = binding.group;
+    tensor->operands.param = operand_of(view, bound.order, bound.dense, *tensor);
+    bind_states(*tensor, bound, binding);
+    std::int64_t streams = 3;  // the gradient is read, the parameter read and written
+    for (const Operand& state : tensor->operands.states) streams += state.data != nullptr ? 2 : 0;
+    streams += binding.average.is_none() ? 0 : 2;
+    if (!binding.copy.is_none()) {
+        const Format narrow = check_copy(binding.copy, "the copy of '" + binding.name + "'", view, binding.read_only);
+        tensor->operands.copy =
+            operand_of(ArrayFields(binding.copy.ptr()).view(narrow), bound.order, bound.dense, *tensor);
+        bound.copy = binding.copy;
+        bound.memory.push_back(owner_of(binding.copy));
+        streams += 1;
+    }
+    tensor->work = tensor->size * streams * item_size(compute_format(tensor->compute));
+
+    const StepLock::Guard guard(lock_);
+    bound_.at(place) = std::move(bound);
+    stepper_.bind(place, std::move(tensor), binding.steps);
+    changed_.push_back(place);
+    arranged_ = false;
+}
+
+// States and average, which have to be there, of the parameter's shape and of formats that hold them.
+void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const {
+    const auto ndim = static_cast<int>(bound.shape.size());
+    const Format compute = compute_format(tensor.compute);
+    const auto bind_one = [&](const py::object& array, const std::string& who) {
+        const Format format = check_readable(array.ptr(), who, bound.shape.data(), ndim);
+        const TensorView view = ArrayFields(array.ptr()).view(format);
+        if (!view.writeable) throw py::value_error(who + " is read-only; a writeable array is wanted");
+        if (overlaps_itself(view)) throw py::value_error(who + " overlaps itself; separate elements are wanted");
+        if (item_size(format) > item_size(compute))
+            throw py::value_error(who + " has dtype " + format_name(format) + ", which is wider than " +
+                                  format_name(compute) + ", in which its parameter is computed; that or a narrower " +
+                                  "one is wanted");
+        bound.memory.push_back(owner_of(array));
+        return operand_of(view, bound.order, bound.dense, tensor);
+    };
+    const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
+    for (int k = 0; k < variant.state_count; ++k) {
+        tensor.operands.states[k].format = compute;
+        if (!variant.states[k].used) continue;
+        const py::str name(variant.states[k].name);
+        const std::string who = "state '" + std::string(name) + "' of '" + bound.name + "'";
+        if (!binding.states.contains(name)) throw py::value_error(who + " is missing; an array is wanted");
+        const py::object array = binding.states[name];
+        tensor.operands.states[k] = bind_one(array, who);
+        bound.states[name] = array;
+    }
+    tensor.operands.average.format = compute;
+    if (binding.average.is_none()) return;
+    tensor.operands.average = bind_one(binding.average, "the average of '" + bound.name + "'");
+    if (tensor.operands.average.format != compute)
+        throw py::value_error("the average of '" + bound.name + "' has dtype " +
+                              format_name(tensor.operands.average.format) + "; " + format_name(compute) +
+                              ", in which its parameter is computed, is wanted");
+    bound.average = binding.average;
+}
+
+void Steps::unbind(std::size_t place) {
+    const StepLock::Guard guard(lock_);
+    bound_.at(place) = {};
+    stepper_.unbind(place);
+    arranged_ = false;
+}
+
+void Steps::set_counts(std::int64_t step_count, std::int64_t skipped_steps) {
+    step_count_ = step_count;
+    skipped_steps_ = skipped_steps;
+}
+
+// What the arrays of an id are called in errors.
+std::string Steps::name_of(std::size_t id) const {
+    const Bound& bound = bound_[id / kinds];
+    const std::string of = " of '" + bound.name + "'";
+    switch (const std::size_t kind = id % kinds; kind) {
+        case parameter: return "parameter '" + bound.name + "'";
+        case copy: return "the copy" + of;
+        case average: return "the average" + of;
+        case accumulated_sum: return "the accumulated gradient" + of;
+        default:
+            return std::string("state '") + variant_of(group_of(id / kinds)).states[kind - first_state].name + "'" + of;
+    }
+}
+
+// Notes an array of a place; what the caller may do something to is looked at in every step.
+void Steps::hold(std::size_t place, Kind kind, const py::object& array, bool may_change) {
+    const ArrayFields fields(array.ptr());
+    const Format format = check_readable(array.ptr(), name_of(place * kinds + kind), fields.shape, fields.ndim);
+    occupied_.add(fields.view(format), place * kinds + kind);
+    if (!may_change) return;
+    held_.push_back({array.ptr(), fields.descr, fields.data, fields.ndim, extents_.size(), place * kinds + kind,
+                     !fields.writeable()});
+    extents_.insert(extents_.end(), fields.shape, fields.shape + fields.ndim);
+    extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
+    descrs_.push_back(py::reinterpret_borrow<py::dtype>(fields.descr));
+    weak_.push_back(py::weakref(array));
+}
+
+void Steps::arrange() {
+    if (arranged_) return;
+    held_.clear();
+    descrs_.clear();
+    weak_.clear();
+    extents_.clear();
+    occupied_.clear();
+    known_.assign(bound_.size(), {});
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        const Bound& bound = bound_[i];
+        if (!bound.is_bound) continue;
+        Known& known = known_[i];
+        known.param = held_.size();
+        hold(i, parameter, bound.parameter, true);
+        known.strides = extents_.size();
+        extents_.resize(extents_.size() + bound.shape.size());
+        if (!bound.copy.is_none()) hold(i, copy, bound.copy, true);
+        std::size_t kind = first_state;
+        const Variant& variant = variant_of(group_of(i));
+        for (int k = 0; k < variant.state_count; ++k, ++kind)
+            if (variant.states[k].used) hold(i, static_cast<Kind>(kind), bound.states[variant.states[k].name], false);
+        if (!bound.average.is_none()) hold(i, average, bound.average, false);
+        if (!bound.accumulated.is_none()) hold(i, accumulated_sum, bound.accumulated, false);
+    }
+    for (const std::size_t place : changed_) {
+        const Bound& bound = bound_[place];
+        if (!bound.is_bound) continue;
+        const auto compare = [&](Kind kind, const py::handle& array) {
+            const ArrayFields fields(array.ptr());
+            const std::size_t id = place * kinds + kind;
+            const Format format = check_readable(array.ptr(), name_of(id), fields.shape, fields.ndim);
+            const std::size_t other = occupied_.find(fields.view(format), id);
+            if (other == OccupiedMemory::none) return;
+            throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
+                                  "; arrays that don't overlap are wanted, or an element would be written twice");
+        };
+        compare(parameter, bound.parameter);
+        if (!bound.copy.is_none()) compare(copy, bound.copy);
+        if (!bound.average.is_none()) compare(average, bound.average);
+        std::size_t kind = first_state;
+        const Variant& variant = variant_of(group_of(place));
+        for (int k = 0; k < variant.state_count; ++k, ++kind)
+            if (variant.states[k].used) compare(static_cast<Kind>(kind), bound.states[variant.states[k].name]);
+    }
+    changed_.clear();
+    gradients_.reserve(bound_.size());
+    arranged_ = true;
+}
+
+void Steps::make_accumulated() {
+    std::vector<std::size_t> places;
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        if (!bound_[i].is_bound || gradients_[i].is_none() || !bound_[i].accumulated.is_none()) continue;
+        places.push_back(i);
+        const Tensor& tensor = stepper_.tensor(i);
+        bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
+    }
+    if (places.empty()) return;
+    Room room(bytes, 2 + max_states);
+    for (const std::size_t i : places) {
+        Bound& bound = bound_[i];
+        Tensor& tensor = stepper_.tensor(i);
+        const Format format = compute_format(tensor.compute);
+        const py::array array = room.take(bound.shape, bound.order, format);
+        const TensorView view = ArrayFields(array.ptr()).view(format);
+        tensor.accumulated = operand_of(view, bound.order, bound.dense, tensor);
+        tensor.logical_order_of_accumulated = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
+        bound.accumulated = array;
+        bound.memory.push_back(room.memory());
+    }
+    arranged_ = false;  // what was free memory may now be one of these arrays'
+}
+
+bool Steps::has_its_memory(std::size_t place) const {
+    const Held& held = held_[known_[place].param];
+    std::int64_t bytes = descrs_[known_[place].param].itemsize();
+    for (int axis = 0; axis < held.ndim; ++axis) bytes *= shape_of(held)[axis];
+    return ArrayFields(held.array).data == held.data && py::reinterpret_borrow<py::array>(held.array).nbytes() == bytes;
+}
+
+void Steps::require_writeable() const {
+    for (const Bound& bound : bound_) {
+        if (!bound.is_bound) continue;
+        const auto require = [&](const py::handle& array, const std::string& who) {
+            const ArrayFields fields(array.ptr());
+            if (!fields.writeable() && fields.view(Format::float64).size() != 0)
+                throw py::value_error(
+                    who + " has been made read-only; it must be writeable, for what is loaded is written there");
+        };
+        for (const auto& state : bound.states)
+            require(state.second, "state '" + py::cast<std::string>(state.first) + "' of '" + bound.name + "'");
+        if (!bound.average.is_none()) require(bound.average, "the average of '" + bound.name + "'");
+        if (!bound.accumulated.is_none())
+            require(bound.accumulated, "the accumulated gradient of '" + bound.name + "'");
+    }
+}
+
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): the branches are those of Py_VISIT
+int Steps::traverse(visitproc visit, void* arg) const {
+    for (const Bound& bound : bound_) {
+        Py_VISIT(bound.parameter.ptr());
+        Py_VISIT(bound.copy.ptr());
+        Py_VISIT(bound.states.ptr());
+        Py_VISIT(bound.average.ptr());
+        Py_VISIT(bound.accumulated.ptr());
+        for (const py::object& owner : bound.memory) Py_VISIT(owner.ptr());
+    }
+    return 0;
+}
+
+}  // namespace instep

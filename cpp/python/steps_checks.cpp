@@ -1,0 +1,215 @@
+// A step of the places: every check of the gradients, before anything changes, and then the step itself.
+#include <algorithm>
+#include <stdexcept>
+
+#include "python/gil.hpp"
+#include "python/steps.hpp"
+#include "runtime/levels.hpp"
+#include "runtime/team.hpp"
+
+namespace instep {
+
+namespace {
+
+// Steps of more work than this (about a millisecond) release the GIL. Taking it back may cost a thread switch interval
+// (5 ms by default) where other Python threads compute, so shorter steps keep it.
+constexpr std::int64_t work_worth_releasing = std::int64_t{1} << 25;
+
+// A loop of its own: for a handful of axes std::equal, which becomes a call of memcmp, takes three times as long.
+bool same_extents(const std::int64_t* a, const std::int64_t* b, int count) {
+    for (int axis = 0; axis < count; ++axis)
+        if (a[axis] != b[axis]) return false;
+    return true;
+}
+
+// Runs work with or without the GIL.
+template <class Work>
+auto without_gil(bool release_gil, Work work) {
+    if (!release_gil) return work();
+    const GilReleased released;
+    return work();
+}
+
+}  // namespace
+
+void Steps::step(double grad_scale) { take(Use::step, grad_scale); }
+
+void Steps::step_accumulated(double grad_scale) {
+    if (!stepper_.any_pending())
+        throw py::value_error("step() without gradients, and none have been accumulated; call accumulate first");
+    gradients_.assign(bound_.size(), py::none());
+    take(Use::step_accumulated, grad_scale);
+}
+
+void Steps::accumulate() { take(Use::accumulate, 1.0); }
+
+void Steps::take(Use use, double grad_scale) {
+    // Before any address is taken down, for it may run code that moves other gradients.
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
+            require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
+            if (bound_[i].is_bound && bound_[i].shape.empty()) take_scalar(gradients_[i]);
+        }
+    if (use == Use::accumulate) make_accumulated();
+    arrange();
+    check(use);
+    const bool release_gil = stepper_.most_work() >= work_worth_releasing;
+    if (release_gil) {
+        for (const Held& held : held_) pins_.pin(held.array);
+        for (const py::object& gradient : gradients_)
+            if (is_array(gradient.ptr())) pins_.pin(gradient);
+    }
+    if (use == Use::accumulate) {
+        const int threads = team::threads_for(stepper_.present_work());
+        without_gil(release_gil, [&] { stepper_.accumulate(current_level(), threads); });
+        stepper_.count_accumulation();
+    } else {
+        run_step(grad_scale, release_gil);
+    }
+}
+
+void Steps::run_step(double grad_scale, bool release_gil) {
+    const Extras extras{hyperparameters_.clip_norm, grad_scale, hyperparameters_.average_rate,
+                        hyperparameters_.not_finite != NotFinite::propagate};
+    stepper_.prepare(current_level(), hyperparameters_.groups, extras);
+    const int threads = team::threads_for(stepper_.present_work());
+    const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_.take(threads); });
+    if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
+        const std::string text = gradient_of(bound_[static_cast<std::size_t>(bad)].name) +
+                                 " is not finite everywhere in its parameter's arithmetic; finite numbers are wanted, "
+                                 "and nothing has changed";
+        PyErr_SetString(PyExc_FloatingPointError, text.c_str());
+        throw py::error_already_set();
+    }
+    if (bad >= 0) {
+        ++skipped_steps_;
+        stepper_.clear_pending();
+    } else {
+        ++step_count_;
+        stepper_.count_step();
+    }
+    if (extras.needs_norm())
+        grad_norm_ = py::float_(stepper_.norm());
+    else if (!grad_norm_.is_none())
+        grad_norm_ = py::none();
+}
+
+void Steps::check_unchanged() const {
+    for (const Held& held : held_) check_unchanged(held);
+}
+
+void Steps::check(Use use) {
+    for (const Held& held : held_) check_unchanged(held);
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (bound_[i].is_bound)
+            bind_gradient(i, use);
+        else if (!gradients_[i].is_none())
+            throw py::value_error("there is a gradient for place " + std::to_string(i) +
+                                  ", which is empty; None is wanted, or an array has to be bound there before");
+}
+
+void Steps::check_unchanged(const Held& held) const {
+    const ArrayFields fields(held.array);
+    if (!fields.writeable())
+        throw py::value_error(
+            name_of(held.id) +
+            (held.came_read_only
+                 ? " is read-only, as it came with the stored optimizer (from a memory map, or from buffers that "
+                   "processes share); to step, make a new optimizer of writeable copies and load this one's "
+                   "state_dict()"
+                 : " has been made read-only since it was given to the optimizer; it must stay writeable"));
+    if (fields.data != held.data || fields.ndim != held.ndim ||
+        !same_extents(fields.shape, shape_of(held), fields.ndim) ||
+        !same_extents(fields.strides, strides_of(held), fields.ndim))
+        throw py::value_error(name_of(held.id) +
+                              " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
+                              "as it was");
+    if (fields.descr != held.descr && !same_dtype(fields.descr, held.descr))
+        throw py::value_error(name_of(held.id) +
+                              " has been given another dtype since it was given to the optimizer; it must stay as it "
+                              "was");
+}
+
+void Steps::bind_gradient(std::size_t i, Use use) {
+    const bool given = !gradients_[i].is_none();
+    const bool pending = stepper_.pending(i);
+    stepper_.set_present(i, given || (pending && use != Use::accumulate));
+    if (given && !bind_known(i)) bind_given(i);
+    if (pending || known_[i].accumulated) bind_accumulated(i, given, use);
+}
+
+bool Steps::bind_known(std::size_t i) {
+    const Known& known = known_[i];
+    PyObject* gradient = gradients_[i].ptr();
+    if (known.descr == nullptr || !is_plain_array(gradient)) return false;
+    const ArrayFields fields(gradient);
+    const Held& param = held_[known.param];
+    if (fields.descr != known.descr || fields.ndim != param.ndim || !fields.aligned()) return false;
+    if (!same_extents(fields.shape, shape_of(param), fields.ndim) ||
+        !same_extents(fields.strides, extents_.data() + known.strides, fields.ndim))
+        return false;
+    if (fields.data + known.low < known.gap.low || fields.data + known.high > known.gap.high) return false;
+    Tensor& tensor = stepper_.tensor(i);
+    tensor.operands.grad.data = tensor.logical_grad.data = fields.data;
+    return true;
+}
+
+void Steps::bind_given(std::size_t i) {
+    const Bound& bound = bound_[i];
+    Tensor& tensor = stepper_.tensor(i);
+    Known& known = known_[i];
+    known.descr = nullptr;
+    PyObject* const gradient = gradients_[i].ptr();
+    const Format format =
+        check_readable(gradient, gradient_of(bound.name), bound.shape.data(), static_cast<int>(bound.shape.size()));
+    const ArrayFields fields(gradient);
+    const TensorView view = fields.view(format);
+    tensor.operands.grad = tensor.logical_grad = {fields.data, format, nullptr};
+    if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, item_size(format))) {
+        tensor.grad_layout.assign(fields.shape, fields.strides, bound.order);
+        tensor.operands.grad.view = &tensor.grad_layout.view();
+    }
+    if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, item_size(format))) {
+        tensor.logical_grad_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
+        tensor.logical_grad.view = &tensor.logical_grad_layout.view();
+    }
+    const ByteRange range = byte_range(view);
+    if (!range.empty() && !occupied_.is_free(range)) {
+        const std::size_t owner = occupied_.find(view);
+        if (owner == OccupiedMemory::none) return;  // woven through others' memory: to be looked at again next time
+        throw py::value_error(gradient_of(bound.name) + " shares memory with " + name_of(owner) +
+                              "; an array of its own is wanted, or the step would change it while reading it");
+    }
+    if (!is_known_dtype(fields.descr)) return;
+    std::copy(fields.strides, fields.strides + fields.ndim,
+              extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
+    known.low = range.low - fields.data;
+    known.high = range.high - fields.data;
+    known.gap = occupied_.gap_around(range);
+    known.descr = fields.descr;
+}
+
+// What micro-batches have added up: it is added to the gradient given, or is the gradient.
+void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
+    Tensor& tensor = stepper_.tensor(i);
+    tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
+    known_[i].accumulated = stepper_.pending(i) && given;
+    if (!stepper_.pending(i)) return;
+    if (given) {
+        tensor.operands.accumulated = tensor.accumulated;
+        tensor.logical_accumulated = tensor.logical_order_of_accumulated;
+    } else if (use != Use::accumulate) {
+        tensor.operands.grad = tensor.accumulated;
+        tensor.logical_grad = tensor.logical_order_of_accumulated;
+        known_[i].descr = nullptr;
+    }
+}
+
+// A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
+void Steps::take_scalar(py::object& gradient) const {
+    const py::module_ numpy = py::module_::import("numpy");
+    if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;
+    gradient = numpy.attr("asarray")(gradient);
+}
+
+}  // namespace instep

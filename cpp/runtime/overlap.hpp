@@ -1,0 +1,74 @@
+// Whether arrays share memory: told exactly, element by element, and without asking anybody's code.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/tensor_view.hpp"
+
+namespace instep {
+
+// Whether an element of one has a byte in common with an element of the other. Arrays whose axes are woven so oddly
+// that this would take seconds to tell (no slices of one array are) count as sharing.
+bool share_memory(const TensorView& a, const TensorView& b);
+
+// Whether two elements of the array share a byte.
+bool overlaps_itself(const TensorView& view);
+
+// How often the search for a shared byte has branched in this process: what tests count instead of seconds.
+std::int64_t overlap_work();
+
+// Arrays that belong together, to find those that another one shares memory with. Arrays of one layout that are woven
+// into each other, such as the columns of a matrix, are told apart by their remainders, not pair by pair.
+class OccupiedMemory {
+public:
+    // The id is what find gives back.
+    void add(const TensorView& view, std::size_t id);
+    void clear();
+
+    static constexpr std::size_t none = SIZE_MAX;
+    // The id of an array that shares memory with this one, other than `except`; none where there is no such array.
+    std::size_t find(const TensorView& view, std::size_t except = none) const;
+    // Whether the range is free of all arrays, also of what lies between their elements; and the whole free range
+    // around.
+    bool is_free(const ByteRange& range) const;
+    ByteRange gap_around(const ByteRange& range) const;
+
+private:
+    struct Entry {
+        ByteRange range;
+        std::int64_t period;     // all elements begin at multiples of this from `low` on; 0: there is but one
+        std::int64_t remainder;  // of `low`
+        std::int64_t item;
+        std::size_t id;
+        Format format;
+        int ndim;
+        std::size_t extents;  // shape and then strides, from here on in extents_
+        const char* reach;    // the highest end among entries of this remainder up to this one
+        char* data;
+    };
+    struct Lattice {  // entries of one period in a band, by remainder and then by low
+        std::int64_t period;
+        std::size_t first, last;
+    };
+    struct Band {  // memory that arrays reach without a gap; no two bands meet
+        ByteRange range;
+        std::size_t first, last;  // of lattices_
+    };
+
+    void prepare() const;
+    TensorView view_of(const Entry& entry) const;
+    std::size_t find_in(const Lattice& lattice, const TensorView& view, const Entry& probe, std::size_t except) const;
+    std::vector<Band>::const_iterator first_band_ending_after(const char* address) const;
+    static Entry entry_of(const TensorView& view);
+
+    // Put in order when first asked for.
+    mutable std::vector<Entry> entries_;
+    mutable std::vector<Lattice> lattices_;
+    mutable std::vector<Band> bands_;
+    mutable bool ready_ = true;
+    std::vector<std::int64_t> extents_;
+};
+
+}  // namespace instep

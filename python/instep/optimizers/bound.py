@@ -1,0 +1,161 @@
+"""Hyperparameters bound to arrays: what an optimizer is before it steps, and what its state is read from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep import _core
+from instep._support.bfloat16 import bfloat16
+from instep._support.wording import shown
+from instep.optimizers.containers import Array, NamedParameters, replaced
+from instep.optimizers.settings import Settings
+from instep.optimizers.views import View
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Bound", "check_state_dtype"]
+
+
+class Bound(Settings):
+    """Settings of groups whose parameters the core has been given, with their states."""
+
+    __slots__ = (
+        "_copies",
+        "_grouped",
+        "_look_at",
+        "_named",
+        "_params",
+        "_plan",
+        "_state_dtype",
+        "_states",
+    )
+
+    def _bind(
+        self,
+        groups: Sequence[NamedParameters],
+        copies: Sequence[tuple[Array | None, ...]],
+        state_dtype: np.dtype[Any] | None,
+        *,
+        grouped: bool,
+        take_read_only: bool = False,
+    ) -> None:
+        """Have the core check the arrays and make the states; settings are there already."""
+        self._grouped, self._state_dtype = grouped, state_dtype
+        self._named, self._copies = tuple(groups), tuple(copies)
+        self._plan = _core.make_plan(
+            [
+                (
+                    self._rule,
+                    group._options,
+                    named.kind,
+                    named.names if named.kind == "mapping" else (),
+                    named.names,
+                    named.arrays,
+                    copied,
+                )
+                for group, named, copied in zip(self.param_groups, groups, copies, strict=True)
+            ],
+            grouped,
+            state_dtype,
+            self._ema_decay is not None,
+            self._version,
+            take_read_only,
+        )
+        self._params = dict(
+            pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
+        )
+        self._states: Mapping[str, Mapping[str, Array]] | None = None
+        self._look_at: int | None = 0  # completed steps
+
+    def _hyperparameters_at(
+        self, step: int
+    ) -> tuple[list[list[float]], tuple[float, float, int], int]:
+        if self._look_at is not None and step >= self._look_at:
+            self._look_at = max(1_000, 10 * step)
+            self._warn_of_replaced(stacklevel=4)
+        return super()._hyperparameters_at(step)
+
+    def _warn_of_replaced(self, stacklevel: int) -> None:
+        """Warn, once, if the caller's container has other arrays than those that are stepped."""
+        if self._look_at is None:
+            return
+        for group in self._named:
+            if (name := replaced(group)) is None:
+                continue
+            self._look_at = None
+            warnings.warn(
+                f"{name!r} in the container that the parameters came in is another array than the "
+                "one that the optimizer steps: it was put there later, or model and optimizer were "
+                "stored by something that writes each array anew (joblib); write into the array "
+                "instead, as in [...] = values, or take those of optimizer.params",
+                RuntimeWarning,
+                stacklevel=stacklevel,
+            )
+            return
+
+    @property
+    def step_count(self) -> int:
+        """Completed steps; what schedules are called with."""
+        return self._plan.step_count
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
+        return View(self._params)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Array]]:
+        """The states, by parameter's name and state's name: the arrays in use, not copies.
+
+        They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
+        it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
+        """
+        if self._states is None:  # the arrays stay the same for as long as the optimizer is there
+            self._states = View({name: View(states) for name, states in self._plan.states.items()})
+        return self._states
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Euclidean norm of all gradients of the last step, before clipping; None without one.
+
+        Of those that were given, times ``grad_scale``, in float64. It is computed where
+        ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise"; ``clip_norm=math.inf`` computes
+        it and clips nothing.
+        """
+        return self._plan.grad_norm
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that changed nothing, because a gradient was not finite under ``nonfinite="skip"``."""
+        return self._plan.skipped_steps
+
+    @property
+    def averages(self) -> Mapping[str, Array]:
+        """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
+        return View(self._plan.averages)
+
+    @property
+    def accumulated(self) -> Mapping[str, Array]:
+        """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
+        return View(self._plan.accumulated)
+
+    def _extras_in_use(self) -> dict[str, Any]:
+        more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
+        return super()._extras_in_use() | more
+
+
+def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
+    """Return how states are stored, None for the arithmetic's type; bfloat16 may be named."""
+    if dtype is None:
+        return None
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return bfloat16("state_dtype='bfloat16'")
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"state_dtype is {shown(dtype)}, which is no dtype: {error}") from None

@@ -1,0 +1,52 @@
+"""What the compiled core refuses by itself, though the package in front of it never asks for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instep import _core
+
+W = np.zeros(2)
+
+
+def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
+    group = (rule, options, "sequence", (), ("w",), (W,), (None,))
+    return _core.make_plan([group], False, None, False, _core.Version())
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "message"),
+    [
+        ("nonsense", (), "there is no rule 'nonsense'"),
+        ("sgd", ("amsgrad",), "rule 'sgd' has no option 'amsgrad'"),
+        ("sgd", ("nesterov",), "rule 'sgd' has no variant with these options"),
+    ],
+)
+def test_rules_and_options(rule: str, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(rule, options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [([], "one sequence a group"), ([[0.1]], "wrong number of values")]
+)
+def test_settings(settings: Any, message: str) -> None:
+    made = plan()
+    with pytest.raises(ValueError, match=message):
+        made.step(
+            [np.ones(2)],
+            SimpleNamespace(_hyperparameters_at=lambda step: (settings, (np.nan, np.nan, 0), 1)),
+        )
+    assert made.step_count == 0
+    assert W.tolist() == [0.0, 0.0]
+
+
+def test_entries_of_parameters() -> None:
+    made = plan()
+    with pytest.raises(ValueError, match="one entry a parameter is wanted"):
+        made.restore(1, 0, [])
+    assert made.step_count == 0

@@ -1,0 +1,137 @@
+"""What the documentation shows runs as written."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_origin
+
+import pytest
+from interpreters import python
+
+import instep
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(instep.__path__, "instep.")
+    if not module.name.endswith(("_core", "__main__"))
+)
+
+
+PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop]
+
+
+@pytest.mark.parametrize("name", ["instep", *MODULES])
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), raise_on_error=False)
+    assert result.failed == 0
+
+
+def test_examples_of_public_classes() -> None:
+    """Which say that they are of the package's public modules, and so are passed over above."""
+    finder, attempted = doctest.DocTestFinder(), 0
+    for module in PUBLIC:
+        for name in module.__all__:
+            if not isinstance(found := getattr(module, name), type) or get_origin(found):
+                continue
+            for example in finder.find(found, name, module=False, globs=vars(module).copy()):
+                result = doctest.DocTestRunner().run(example)
+                assert result.failed == 0, example.name
+                attempted += result.attempted
+    assert attempted > 100
+
+
+def public_callables(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public function and class of a module, and the classes' public methods."""
+    for name in module.__all__:
+        found = getattr(module, name)
+        if get_origin(found) is not None:
+            continue  # an alias of types, which Python 3.10 takes for a class
+        if isinstance(found, type) and not issubclass(found, Exception):
+            yield name, found
+            for attribute, method in inspect.getmembers(found, inspect.isroutine):
+                if not attribute.startswith("_"):
+                    yield f"{name}.{attribute}", method
+        elif inspect.isfunction(found):
+            yield name, found
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_signatures_are_there_to_be_read(module: ModuleType) -> None:
+    names = []
+    for name, found in public_callables(module):
+        signature = inspect.signature(found)
+        types = [parameter.annotation for parameter in signature.parameters.values()]
+        for annotation in (*types, signature.return_annotation):
+            assert not inspect.formatannotation(annotation).startswith(("'", '"')), name
+        assert "object at 0x" not in str(signature), name
+        assert inspect.getdoc(found), f"{name} has no docstring"
+        names.append(name)
+    assert len(names) > 1
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_whatever_is_public_has_an_example(module: ModuleType) -> None:
+    for name, found in public_callables(module):
+        if "." in name or found is instep.Optimizer:
+            continue  # its rules have examples
+        (example, *_) = doctest.DocTestFinder(recurse=False).find(found, name)
+        assert example.examples, f"{name} has no example"
+        sections = inspect.getdoc(found) or ""
+        if set(inspect.signature(found).parameters):
+            assert "Parameters\n-" in sections, name
+            assert "Raises\n-" in sections or found is instep.schedules.Schedule, name
+
+
+def test_a_step_without_gradients_in_its_signature() -> None:
+    (default,) = re.findall("grads: .* = (.*), \\*", str(inspect.signature(instep.Adam.step)))
+    assert default == "<accumulated gradients>"
+
+
+def test_dir_has_what_is_public() -> None:
+    assert dir(instep) == sorted(instep.__all__)
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
+    """The blocks of a page, one after another in one program, in an empty folder."""
+    blocks = python_blocks(path)
+    if not blocks:
+        pytest.skip("no Python on this page")
+    done = python("-W", "error", "-c", "\n".join(blocks), folder=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_opens_with_a_short_example() -> None:
+    first = python_blocks(ROOT / "README.md")[0]
+    lines = [line for line in first.splitlines() if line.strip()]
+    assert 5 <= len(lines) <= 14
+
+
+def test_the_version_has_one_source() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{instep.__version__}"' in pyproject
+    assert f"## {instep.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_fault_names_a_test_that_is_there() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    names = re.findall(r"^def test_(\w+)", tests, re.M)
+    rows = re.findall(r"^\|.*\| (`.*`) \|$", (ROOT / "docs/faults.md").read_text("utf-8"), re.M)
+    assert len(rows) > 30
+    for name in re.findall(r"`([^`]+)`", " ".join(rows)):
+        assert name.startswith("pytest -m") or any(name in test for test in names), name
