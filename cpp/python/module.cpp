@@ -11,6 +11,7 @@
 #include "python/introspection.hpp"
 #include "python/measurement.hpp"
 #include "python/plan.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/team.hpp"
 
@@ -123,6 +124,14 @@ PYBIND11_MODULE(_core, m) {
             return instep::MemoryTraffic(pieces, std::move(passes), copied);
         },
         "pieces"_a, "passes"_a, "copied"_a = false, "Checks the arrays of pieces, and keeps them.");
+
+    m.def(
+        "in_default_environment",
+        [](const py::object& function, const py::args& arguments) {
+            const instep::FloatEnvironment environment;
+            return py::object(function(*arguments));
+        },
+        "function"_a, "Calls the function with the floating-point environment of a step, and returns what it does.");
 
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 

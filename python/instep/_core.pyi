@@ -1,13 +1,15 @@
 # The compiled core. Private: the package instep is the public face.
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
 import numpy as np
 
 from instep.optimizers.containers import Array, Gradients
 
 __version__: str
+
+_Result = TypeVar("_Result")
 
 # rule, options, kind of container ("array", "sequence" or "mapping"), keys of a mapping, names, arrays, their copies
 _Group = tuple[
@@ -97,6 +99,7 @@ class MemoryTraffic:
         self, threads: int, chunk: int, gradients: list[Array] | None = None, flip: int = 0
     ) -> int: ...
 
+def in_default_environment(function: Callable[..., _Result], *arguments: Any) -> _Result: ...
 def rules() -> dict[str, dict[str, tuple[str, ...]]]: ...
 def compiled_levels() -> list[str]: ...
 def usable_levels() -> list[str]: ...
