@@ -19,6 +19,13 @@ std::vector<std::string> names_of(const std::vector<const Level*>& levels) {
     return names;
 }
 
+// A path is bytes, of any kind: as os.fsdecode has it.
+py::object path(const char* bytes) {
+    PyObject* text = PyUnicode_DecodeFSDefault(bytes);
+    if (text == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(text);
+}
+
 }  // namespace
 
 py::dict rules() {
@@ -85,7 +92,7 @@ py::dict build() {
 #endif
     build["pybind11"] = INSTEP_TEXT(PYBIND11_VERSION_MAJOR) "." INSTEP_TEXT(PYBIND11_VERSION_MINOR);
     build["openmp"] = team::openmp_version();
-    build["openmp_library"] = team::openmp_library();
+    build["openmp_library"] = path(team::openmp_library());
     return build;
 }
 
@@ -94,9 +101,6 @@ void start() {
     if (levels.empty()) throw py::import_error("instep needs a CPU of level x86-64-v2 (SSE4.2) or later");
     set_level(*levels.front());
     team::watch_forks();
-    // LLVM's OpenMP runtime reads its environment at the first call, not when it is loaded: make that call now, while
-    // python/instep/machine/openmp.py has the environment prepared.
-    static_cast<void>(team::openmp_max_threads());
 }
 
 }  // namespace instep

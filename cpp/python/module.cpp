@@ -143,6 +143,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("x86_64_level", &instep::x86_64_level_of, "leaf1_ecx"_a, "leaf7_ebx"_a, "extended1_ecx"_a, "xcr0"_a,
           "Level (1 to 4) of a CPU that gives these CPUID and XCR0 words.");
 
+    m.def("start_openmp", &instep::team::start_runtime,
+          "Has the OpenMP runtime read the environment and the affinity.");
     m.def("set_default_threads", &instep::team::set_default_threads, "count"_a, "What the environment grants.");
     m.def("wanted_threads", &instep::team::wanted, "The program's choice of threads; 0 for the default.");
     m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
