@@ -19,8 +19,9 @@ here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use
 import importlib
 from typing import TYPE_CHECKING
 
-from instep.machine import openmp
+from instep.machine import interpreter, openmp
 
+interpreter.check()  # before anything imports NumPy
 _how_idle_threads_wait = openmp.load()  # before anything else imports the core
 
 from instep import schedules  # noqa: E402
