@@ -161,7 +161,7 @@ def wheel(session: nox.Session) -> None:
     session.run(alone, "-m", "pytest", *session.posargs, external=True)
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"], default=False)
+@nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"], default=False)
 def pythons(session: nox.Session) -> None:
     """The test suite on the wheel of each Python that is here, the oldest with the oldest NumPy."""
     _, mended = make_wheel(session, Path(session.create_tmp()).resolve())

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import cast
+
 import pytest
 from interpreters import output
+
+from instep.machine import interpreter
 
 PROGRAM = """
     import faulthandler
@@ -47,6 +53,14 @@ def test_a_subinterpreter_is_refused(
     for line in lines:
         assert line.startswith("instep can't be imported in a subinterpreter")
         assert line.endswith("or in a process of its own False False")
+
+
+def test_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        fake = SimpleNamespace(get_current=lambda: 1, get_main=lambda: 0)
+        monkeypatch.setitem(sys.modules, name, cast(ModuleType, fake))
+    with pytest.raises(ImportError, match="in a subinterpreter, which NumPy doesn't support"):
+        interpreter.check()
 
 
 def test_a_python_without_interpreters() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,3 +155,19 @@ def test_a_machine_that_has_them_installs_nothing(clone: Path) -> None:
 def test_a_machine_without_apt(clone: Path) -> None:
     (clone / "bin/apt-get").unlink()
     assert ci(clone)[0] == 0
+
+
+def test_one_list_of_pythons() -> None:
+    """What is tested here, built and tested as wheels, and said to be supported."""
+
+    def found(name: str, pattern: str) -> list[str]:
+        return re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"))
+
+    supported = found("pyproject.toml", r'"Programming Language :: Python :: (3\.\d+)"')
+    assert [f"3{minor}" for minor in found("pyproject.toml", r'"cp3(\d+)-\*"')] == [
+        version.replace(".", "") for version in supported
+    ]
+    (pythons,) = found("noxfile.py", r"@nox.session\(python=\[(.*?)\]")
+    assert re.findall(r"3\.\d+", pythons) == supported
+    assert set(found(".github/workflows/tests.yml", r'"(3\.\d+)"')) == set(supported)
+    assert f"CPython {supported[0]} to {supported[-1]}" in " ".join(found("CHANGELOG.md", r"\S+"))

@@ -43,14 +43,11 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def _same_affinity() -> Iterator[None]:
     """Keep the CPUs of the calling thread as they are."""
-    if sys.platform != "linux":  # elsewhere threads have none, or runtimes leave it alone
-        yield
-        return
-    before = os.sched_getaffinity(0)
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # Linux has it
     try:
         yield
     finally:
-        if os.sched_getaffinity(0) != before:
+        if before is not None and os.sched_getaffinity(0) != before:
             # It fails where the system has taken CPUs away meanwhile; what is left is what there is.
             with suppress(OSError):
                 os.sched_setaffinity(0, before)
