@@ -28,10 +28,9 @@ unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
 }
 
 int family_index(const std::string& rule) {
-    const Level& level = current_level();
-    const RuleFamily* family = find_family(level, rule);
-    if (family == nullptr) throw py::value_error("there is no rule '" + rule + "'");
-    return static_cast<int>(family - level.families);
+    const int family = find_family(current_level(), rule);
+    if (family < 0) throw py::value_error("there is no rule '" + rule + "'");
+    return family;
 }
 
 ContainerKind container_kind(const std::string& name) {
@@ -51,7 +50,7 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
         const auto fields = item.cast<py::tuple>();
         Group group{};
         group.family = family_index(fields[0].cast<std::string>());
-        const RuleFamily& family = current_level().families[group.family];
+        const RuleFamily& family = *current_level().families[group.family];
         group.options = option_bits(family, fields[1].cast<py::sequence>());
         if (!family.variants[group.options].valid)
             throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options");
@@ -149,7 +148,7 @@ void Plan::bind(const std::string& name, const py::object& parameter, const py::
 
 const Variant& Plan::variant_of(const Tensor& tensor) const {
     const Group& group = hyperparameters_.groups[static_cast<std::size_t>(tensor.group)];
-    return current_level().families[group.family].variants[group.options];
+    return current_level().families[group.family]->variants[group.options];
 }
 
 // New arrays in the order of their parameters' elements, for each parameter for which wanted(i) returns the operand
@@ -245,7 +244,7 @@ Plan::Hyperparameters Plan::parse(const py::sequence& settings, const py::sequen
     for (std::size_t k = 0; k < parsed.groups.size(); ++k) {
         Group& group = parsed.groups[k];
         const auto values = settings[k].cast<py::sequence>();
-        const auto count = static_cast<std::size_t>(current_level().families[group.family].hyperparameter_count);
+        const auto count = static_cast<std::size_t>(current_level().families[group.family]->hyperparameter_count);
         if (values.size() != count + term_count) throw py::value_error("settings: wrong number of values for a group");
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
         const auto clip_value = values[count].cast<double>();

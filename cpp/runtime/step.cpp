@@ -58,8 +58,11 @@ Stepper::Stepper(std::vector<std::unique_ptr<Tensor>> tensors) : tensors_(std::m
     turns_.resize(tensors_.size());
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         turns_[i].work = tensors_[i]->work;
-        turns_[i].kind =
-            static_cast<std::uint32_t>(tensors_[i]->group * compute_count + static_cast<int>(tensors_[i]->compute));
+        Tensor& tensor = *tensors_[i];
+        tensor.arrangement = Arrangement::of(tensor.operands, tensor.compute);
+        turns_[i].kind = static_cast<std::uint32_t>(tensor.group * compute_count + static_cast<int>(tensor.compute)) *
+                             arrangement_count +
+                         tensor.arrangement.number();
     }
 }
 
@@ -74,16 +77,17 @@ void Stepper::clear_pending() {
 std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
     const auto compute = static_cast<int>(tensors_[i]->compute);
     const Group& group = groups[static_cast<std::size_t>(tensors_[i]->group)];
-    const Variant& variant = level_->families[group.family].variants[group.options];
+    const Variant& variant = level_->families[group.family]->variants[group.options];
     Prepared& fresh = settings_.emplace_back();
     fresh.kind = turns_[i].kind;
     fresh.t = t;
-    fresh.sweep = variant.sweep[compute];
+    fresh.sweep = level_->sweep[compute];
     fresh.settings.terms = group.terms;
     fresh.settings.average_rate = extras_.average_rate;
     fresh.settings.claims = work() <= most_work_claimed;
     fresh.settings.past_caches = work() >= work_past_caches;
-    variant.prepare[compute](group.hyperparameters, t, fresh.settings.scalars);
+    choose_loops(fresh.settings, *variant.loops[compute], tensors_[i]->arrangement);
+    variant.prepare[compute](group.hyperparameters, t, group.options, fresh.settings.scalars);
     return static_cast<std::uint32_t>(settings_.size() - 1);
 }
 
