@@ -25,8 +25,8 @@ INSTEP_INLINE void store_state([[maybe_unused]] typename S::Stored* values, [[ma
 
 // The rule's arithmetic; it leaves alone the states that this variant does without.
 template <class Rule, class T, std::size_t... Slot>
-INSTEP_FLATTEN INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T* states,
-                                        std::index_sequence<Slot...> /* slots */) {
+INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T* states,
+                         std::index_sequence<Slot...> /* slots */) {
     rule(param, grad, states[Slot]...);
 }
 

@@ -28,6 +28,9 @@ template <class T, std::int64_t Lanes, class Element>
 INSTEP_INLINE void remainder(std::int64_t begin, std::int64_t count, const Element& element) {
     if constexpr (Lanes >= 16 / sizeof(T)) {
         if ((count & Lanes) != 0) {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 1  // or two elements of a short rule become two copies before they could become a vector
+#endif
             for (std::int64_t k = 0; k < Lanes; ++k) element(begin + k);
             begin += Lanes;
         }
@@ -61,9 +64,8 @@ struct Update<Rule, T, W, S, Extras, std::index_sequence<K...>> {
         }
     };
 
-    INSTEP_FLATTEN static void run(const Settings& settings, std::int64_t count, void* __restrict param,
-                                   const void* __restrict grad, void* __restrict average,
-                                   typename OfState<K>::Array __restrict... states) {
+    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+                    void* __restrict average, typename OfState<K>::Array __restrict... states) {
         const Rule rule = rule_of<Rule>(settings);
         const Around<T, Extras> around(settings);
         const Element element{rule,

@@ -86,9 +86,8 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
     }
 
     // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
-    INSTEP_FLATTEN static void run(const Settings& settings, std::int64_t count, void* __restrict param,
-                                   const void* __restrict grad, void* average,
-                                   typename OfState<K>::Array __restrict... states) {
+    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+                    void* average, typename OfState<K>::Array __restrict... states) {
         const Rule rule = rule_of<Rule>(settings);
         const Around<float, 0> around(settings);
         auto* const p = static_cast<Weight*>(param);

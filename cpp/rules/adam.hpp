@@ -38,7 +38,7 @@ struct Adam {
                 (chosen & decoupled_decay) != 0 ? T(1.0 - h[lr] * h[weight_decay]) : T(1)};
     }
 
-    void operator()(T& p, T g, T& m, T& v, T& w) const {
+    INSTEP_INLINE void operator()(T& p, T g, T& m, T& v, T& w) const {
         p = p * decay_;
         m = beta1_ * m + one_minus_beta1_ * g;
         v = beta2_ * v + one_minus_beta2_ * (g * g);

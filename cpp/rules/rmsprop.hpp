@@ -29,7 +29,7 @@ struct RMSprop {
                 T(h[momentum])};
     }
 
-    void operator()(T& p, T g, T& v, T& a, T& b) const {
+    INSTEP_INLINE void operator()(T& p, T g, T& v, T& a, T& b) const {
         v = alpha_ * v + one_minus_alpha_ * (g * g);
         T u = v;
         if constexpr (centered) {

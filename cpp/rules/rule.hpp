@@ -13,7 +13,7 @@
 //   prepare(h, t, chosen)      the rule's scalars from hyperparameters, the parameter's step t >= 1 and the bits of all
 //                              options that are on, computed in double and rounded to T once
 //   operator()(p, g, states...) the formula for one element, in the paper's notation; a state that the options leave
-//                              unused must not be touched
+//                              unused must not be touched; INSTEP_INLINE, as all that it calls (inlining.hpp)
 //
 // What a rule does without it leaves out: lists are empty then, valid is true, hot false. Where an option changes
 // scalars only, by a factor that is 1 or a term that is 0 without it, that is said in a comment unless it is plain that

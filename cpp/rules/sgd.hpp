@@ -33,7 +33,7 @@ struct SGD {
         return {T(1.0 - h[dampening]), T(1), rate, T(h[momentum]), Choice<T>(t == 1)};
     }
 
-    void operator()(T& p, T g, T& b) const {
+    INSTEP_INLINE void operator()(T& p, T g, T& b) const {
         if constexpr (has_momentum) {
             b = at_first_(g, momentum_ * b + within_ * g);
             p = p - outer_ * (nesterov ? beside_ * g + momentum_ * b : b);
