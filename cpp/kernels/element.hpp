@@ -39,6 +39,14 @@ INSTEP_INLINE Rule rule_of(const Settings& settings) {
     return rule;
 }
 
+template <class T>
+INSTEP_INLINE T scale_of(const Settings& settings) {
+    if constexpr (sizeof(T) == sizeof(float))
+        return settings.single_scale;
+    else
+        return settings.terms.scale;
+}
+
 template <class T, unsigned Extras>
 struct Around {
     T scale;
@@ -46,7 +54,7 @@ struct Around {
     T average_rate;
 
     INSTEP_INLINE explicit Around(const Settings& settings)
-        : scale(static_cast<T>(settings.terms.scale)),
+        : scale(scale_of<T>(settings)),
           l2_factor((Extras & with_l2) != 0 ? static_cast<T>(settings.terms.l2_factor) : T{}),
           average_rate((Extras & with_average) != 0 ? static_cast<T>(settings.average_rate) : T{}) {}
 };

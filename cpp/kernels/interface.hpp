@@ -112,6 +112,7 @@ struct InPlace {
 // What a step does, alike for all tensors that share a rule, its hyperparameters, a step count and how they are stored.
 struct Settings {
     GradientTerms terms;
+    float single_scale;   // terms.scale once more: of a short tensor, rounding it shows
     double average_rate;  // 1 - decay
     bool claims;          // parameters' cache lines are taken for writing ahead of use
     bool past_caches;     // where the copies go: the step leaves nothing there

@@ -8,11 +8,11 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Element `begin` of an array, each so many bytes long. Of an array that is not there it is no address, and never read.
+// Element `begin` of an array, each so many bytes long. Of an array that is not there it is no address, and never read:
+// the sum is made of integers because nothing may be added to a null pointer.
 inline void* element(const Operand& operand, std::int64_t begin, std::int64_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(operand.data) + static_cast<std::uintptr_t>(begin * bytes);
-    return reinterpret_cast<void*>(
-        address);  // NOLINT(performance-no-int-to-ptr): nothing may be added to a null pointer
+    return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
 }
 
 // Runs the rule over the arrays themselves. Where parameters are claimed, it does so in pieces, and claims one while it
@@ -96,7 +96,7 @@ void sweep_in_blocks(const Operands& of, Settings settings, std::int64_t chunk_b
     GradientTerms terms = settings.terms;
     terms.l2 = terms.l2 && (settings.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
-    if (has_terms) settings.terms.scale = 1;  // for the loop: it is done before the other terms
+    if (has_terms) settings.terms.scale = settings.single_scale = 1;  // for the loop: it is done before the other terms
     const bool follows = of.average.data != nullptr && (settings.extras & with_average) == 0;
     const auto average_rate = static_cast<T>(settings.average_rate);
     Blocks<T> blocks(of);

@@ -155,6 +155,7 @@ void Stepper::set_scale(double scale) {
     for (Prepared& prepared : settings_) {
         prepared.settings.terms.scaled = scale != 1.0;
         prepared.settings.terms.scale = scale;
+        prepared.settings.single_scale = static_cast<float>(scale);
     }
 }
 

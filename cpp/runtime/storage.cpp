@@ -1,5 +1,8 @@
 #include "runtime/storage.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 namespace instep {
 
 namespace {
@@ -24,9 +27,8 @@ std::int64_t state_bytes(const Arrangement& arrangement) {
 }
 
 bool states_lie_in(const Operands& operands, Format format) {
-    for (const Operand& state : operands.states)
-        if (state.data != nullptr && !lies_in(state, format)) return false;
-    return true;
+    return std::all_of(std::begin(operands.states), std::end(operands.states),
+                       [format](const Operand& state) { return state.data == nullptr || lies_in(state, format); });
 }
 
 Storage storage_of(const Operands& operands, Format native) {
