@@ -26,23 +26,35 @@ py::object path(const char* bytes) {
     return py::reinterpret_steal<py::object>(text);
 }
 
+// Every state that some choice of the rule's options has.
+py::tuple states_of(const RuleFamily& family) {
+    py::list names;
+    for (int k = 0; k < max_states; ++k) {
+        for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
+            const Variant& variant = family.variants[options];
+            if (!variant.valid || !variant.states[k].used) continue;
+            names.append(variant.states[k].name);
+            break;
+        }
+    }
+    return names;
+}
+
 }  // namespace
 
 py::dict rules() {
     py::dict rules;
     const Level& level = current_level();
     for (int i = 0; i < level.family_count; ++i) {
-        const RuleFamily& family = level.families[i];
+        const RuleFamily& family = *level.families[i];
         py::list hyperparameters;
         for (int k = 0; k < family.hyperparameter_count; ++k) hyperparameters.append(family.hyperparameters[k]);
         py::list options;
         for (int k = 0; k < family.option_count; ++k) options.append(family.options[k]);
-        py::list states;
-        for (int k = 0; k < family.variants[0].state_count; ++k) states.append(family.variants[0].states[k].name);
         py::dict description;
         description["hyperparameters"] = py::tuple(hyperparameters);
         description["options"] = py::tuple(options);
-        description["states"] = py::tuple(states);
+        description["states"] = states_of(family);
         rules[family.name] = description;
     }
     return rules;
