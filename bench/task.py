@@ -11,6 +11,7 @@ import numpy as np
 
 from package import workloads
 
+STATES = {"Adam": 2, "RMSprop": 1, "SGD": 0}  # a parameter's, without momentum; of rules in rows.py
 LAYERS = (784, 256, 128, 10)  # of the training loop's perceptron
 
 
@@ -52,9 +53,7 @@ class Task:
 
     @property
     def states(self) -> int:
-        return {"Adam": 2, "RMSprop": 1, "SGD": 1 if self.settings.get("momentum") else 0}[
-            self.rule
-        ]
+        return STATES[self.rule] + bool(self.settings.get("momentum"))
 
     @property
     def passes(self) -> list[tuple[int, int]]:

@@ -2,70 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import IN_TORCH, OPTIMIZERS, Variant, labels, torch_options
 
 import instep
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
 STEPS = 50
-CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    ("SGD", {}, "SGD", {}),
-    ("SGD", {"momentum": 0.9}, "SGD", {"momentum": 0.9}),
-    ("SGD", {"momentum": 0.9, "dampening": 0.3}, "SGD", {"momentum": 0.9, "dampening": 0.3}),
-    ("SGD", {"momentum": 0.9, "nesterov": True}, "SGD", {"momentum": 0.9, "nesterov": True}),
-    (
-        "SGD",
-        {"weight_decay": 0.1, "maximize": True},
-        "SGD",
-        {"weight_decay": 0.1, "maximize": True},
-    ),
-    ("Momentum", {"weight_decay": 0.1}, "SGD", {"momentum": 0.9, "weight_decay": 0.1}),
-    ("RMSprop", {}, "RMSprop", {}),
-    ("RMSprop", {"centered": True}, "RMSprop", {"centered": True}),
-    ("RMSprop", {"momentum": 0.8}, "RMSprop", {"momentum": 0.8}),
-    (
-        "RMSprop",
-        {"centered": True, "momentum": 0.8, "weight_decay": 0.1, "maximize": True},
-        "RMSprop",
-        {"centered": True, "momentum": 0.8, "weight_decay": 0.1, "maximize": True},
-    ),
-    ("Adam", {}, "Adam", {}),
-    (
-        "Adam",
-        {"amsgrad": True, "betas": (0.8, 0.9)},
-        "Adam",
-        {"amsgrad": True, "betas": (0.8, 0.9)},
-    ),
-    (
-        "Adam",
-        {"weight_decay": 0.1, "maximize": True},
-        "Adam",
-        {"weight_decay": 0.1, "maximize": True},
-    ),
-    ("AdamW", {}, "AdamW", {}),
-    (
-        "AdamW",
-        {"amsgrad": True, "weight_decay": 0.3},
-        "AdamW",
-        {"amsgrad": True, "weight_decay": 0.3},
-    ),
-    ("AdamW", {"maximize": True, "eps": 1e-3}, "AdamW", {"maximize": True, "eps": 1e-3}),
-]
+
+
+@pytest.mark.parametrize("rule", OPTIMIZERS, ids=lambda rule: rule.__name__)
+def test_defaults_are_torchs(rule: Any) -> None:
+    if vars(rule).get("_torch") is None:
+        return
+    ours = inspect.signature(rule).parameters
+    theirs = inspect.signature(getattr(torch.optim, rule._torch.name)).parameters
+    names = set(rule._torch.hyperparameters) - ({"momentum"} if rule is instep.Momentum else set())
+    assert {n: ours[n].default for n in names} == {n: theirs[n].default for n in names}
 
 
 @pytest.mark.parametrize("clip_norm", [None, 3.0])
-@pytest.mark.parametrize(("rule", "ours", "name", "theirs"), CASES, ids=str)
-def test_agrees(rule: str, ours: Any, name: str, theirs: Any, clip_norm: float | None) -> None:
+@pytest.mark.parametrize("variant", IN_TORCH, ids=labels)
+def test_agrees(variant: Variant, clip_norm: float | None) -> None:
     rng = np.random.default_rng(15)
     start = [rng.standard_normal(shape) for shape in [(4, 3), (3,), ()]]
     params = [p.copy() for p in start]
-    optimizer = getattr(instep, rule)(params, lr=0.05, clip_norm=clip_norm, **ours)
+    optimizer = variant.make(params, clip_norm=clip_norm)
     tensors = [torch.tensor(p, requires_grad=True) for p in start]
-    other = getattr(torch.optim, name)(tensors, lr=0.05, foreach=False, **theirs)
+    theirs = getattr(torch.optim, variant.rule._torch.name)
+    other = theirs(tensors, foreach=False, **torch_options(variant))
     for step in range(STEPS):
         grads: list[Any] = [rng.standard_normal(p.shape) + 0.1 * p for p in start]
         if step % 7 == 3:

@@ -11,7 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from cases import CHUNK, DTYPES, labels, numbers
+from cases import CHUNK, DTYPES, OPTIMIZERS, labels, numbers
 from interpreters import run
 from reference import RULES, Reference, assert_follows, assert_same_bits, compute_type
 
@@ -268,7 +268,7 @@ def test_no_eps_and_no_gradient(rule: str, options: dict[str, Any], dtype: str) 
     assert np.isfinite(w[[1, 3]]).all(), "once there was a gradient"
 
 
-@pytest.mark.parametrize("rule", ["Adam", "AdamW", "RMSprop"])
+@pytest.mark.parametrize("rule", [r.__name__ for r in OPTIMIZERS if hasattr(r, "eps")])
 def test_the_usual_eps_and_no_gradient(rule: str) -> None:
     w = np.zeros(1, "f4")
     getattr(instep, rule)(w).step(np.zeros(1))

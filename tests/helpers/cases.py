@@ -108,6 +108,20 @@ def _variants() -> Iterator[Variant]:
 VARIANTS = list(_variants())
 
 
+def torch_options(variant: Variant) -> dict[str, Any] | None:
+    """The keywords that make torch's rule of it; None where torch has no such rule or option."""
+    torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py says who says nothing
+    group = dict(variant.make(np.zeros(1)).param_groups[0])
+    absent = {"l1": 0.0, "clip_value": None, **torchs.absent} if torchs else {}
+    if torchs is None or any(group[name] != value for name, value in absent.items()):
+        return None
+    return {name: group[name] for name in torchs.hyperparameters}
+
+
+# What can be compared with torch.
+IN_TORCH = [variant for variant in VARIANTS if torch_options(variant) is not None]
+
+
 def labels(value: Any) -> str | None:
     """Pytest's ids."""
     return str(value) if isinstance(value, (Variant, np.dtype)) else None

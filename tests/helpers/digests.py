@@ -125,23 +125,37 @@ SHAPES = {
     "chunks": [(16_384 + 19,), (129, 131), (33,)],
 }
 
-# A rule of the core and what each of its options, in the core's order, is in the reference: a number
-# or True for an option of that name, or the name of another of the public rules.
 MOMENTUM = NUMBERS["momentum"]
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("SGD", {"momentum": MOMENTUM, "nesterov": True, "lr_in_velocity": True}),
-    "rmsprop": ("RMSprop", {"centered": True, "momentum": MOMENTUM, "eps_inside_sqrt": True}),
-    "adam": ("Adam", {"amsgrad": True, "decoupled_decay": "AdamW"}),
+
+
+class Family(NamedTuple):
+    """A rule of the core, by the public rule that it is without options."""
+
+    rule: str
+    # What each option, in the core's order, is in the reference: a number or True for an option of
+    # that name, or the name of another of the public rules.
+    switches: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    needed: str | None = None  # the option that every other one is a kind of
+
+
+FAMILIES = {
+    "sgd": Family(
+        "SGD", {"momentum": MOMENTUM, "nesterov": True, "lr_in_velocity": True}, "momentum"
+    ),
+    "rmsprop": Family("RMSprop", {"centered": True, "momentum": MOMENTUM, "eps_inside_sqrt": True}),
+    "adam": Family("Adam", {"amsgrad": True, "decoupled_decay": "AdamW"}),
 }
+# Numbers that switch something on, or concern the gradient: no rule has them but in its turn.
+SWITCHES = {name for family in FAMILIES.values() for name in family.switches} | {"weight_decay"}
 
 
 def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every rule of the core with each choice of options: its name, the reference's rule and options."""
-    for family, (rule, switches) in FAMILIES.items():
+    for family, (rule, switches, needed) in FAMILIES.items():
         for on in itertools.product([False, True], repeat=len(switches)):
             chosen = {name: switches[name] for name in itertools.compress(switches, on)}
-            if family == "sgd" and chosen and "momentum" not in chosen:
-                continue  # nesterov and lr_in_velocity are kinds of momentum
+            if needed and chosen and needed not in chosen:
+                continue
             options = {name: value for name, value in chosen.items() if value not in RULES}
             renamed = [value for value in chosen.values() if value in RULES]
             yield "+".join([family, *chosen]), (renamed or [rule])[0], options
@@ -201,7 +215,7 @@ def check_power(t: int) -> None:
 def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> Reference:
     """The rule with these options, over the case's parameters and surrounded as the case says."""
     known = RULES[rule].defaults
-    settings = {name: NUMBERS[name] for name in ("dampening", "alpha", "eps") if name in known}
+    settings = {n: x for n, x in NUMBERS.items() if n in known and n not in SWITCHES}
     settings |= {name: case[name] for name in ("clip_value", "maximize", "l1") if name in case}
     if "betas" in known:
         settings["betas"] = BETAS

@@ -7,19 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import IN_TORCH, Variant, labels, torch_options
 
 import instep
 from instep import interop, schedules
 
 STEPS = 12
-CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("SGD", "SGD", {}),
-    ("SGD", "SGD", {"momentum": 0.9, "dampening": 0.3}),
-    ("Momentum", "SGD", {"momentum": 0.8, "nesterov": True}),
-    ("RMSprop", "RMSprop", {"centered": True, "momentum": 0.5}),
-    ("Adam", "Adam", {"amsgrad": True, "weight_decay": 0.1}),
-    ("AdamW", "AdamW", {"betas": (0.8, 0.95)}),
-]
 
 
 def tensors_of(torch: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -33,8 +26,8 @@ def tensors_of(torch: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("switches", [1, 5])
-@pytest.mark.parametrize(("ours", "theirs", "options"), CASES, ids=str)
-def test_there_and_back(ours: str, theirs: str, options: dict[str, Any], switches: int) -> None:
+@pytest.mark.parametrize("variant", IN_TORCH, ids=labels)
+def test_there_and_back(variant: Variant, switches: int) -> None:
     """The run changes sides every few steps; one in torch alone is the measure."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     rng = np.random.default_rng(40)
@@ -44,7 +37,8 @@ def test_there_and_back(ours: str, theirs: str, options: dict[str, Any], switche
     def in_torch(values: list[np.ndarray]) -> tuple[list[Any], Any]:
         tensors = [torch.tensor(p, requires_grad=True) for p in values]
         groups = [{"params": tensors[:1]}, {"params": tensors[1:], "lr": 0.02}]
-        return tensors, getattr(torch.optim, theirs)(groups, lr=0.05, **options)
+        options: dict[str, Any] = {**(torch_options(variant) or {}), "lr": 0.05}
+        return tensors, getattr(torch.optim, variant.rule._torch.name)(groups, **options)
 
     def step_torch(tensors: list[Any], optimizer: Any, grad: list[np.ndarray]) -> None:
         for tensor, g in zip(tensors, grad, strict=True):
@@ -57,7 +51,7 @@ def test_there_and_back(ours: str, theirs: str, options: dict[str, Any], switche
 
     tensors, other = in_torch(start)
     params = [p.copy() for p in start]
-    mine = getattr(instep, ours)([{"params": params[0]}, {"params": [params[1]]}], **options)
+    mine = variant.make([{"params": params[0]}, {"params": [params[1]]}])
     in_instep = False
     for k, grad in enumerate(grads):
         if k % switches == 0 and k:
@@ -264,7 +258,11 @@ def test_a_rule_that_torch_does_not_have() -> None:
     class Own(instep.Adam):
         pass
 
-    with pytest.raises(ValueError, match="there is no rule 'Own' in torch"):
+    with pytest.raises(ValueError, match="there is no rule 'Own' in torch, as Own says nothing"):
+        interop.to_torch_state_dict(Own(np.zeros(1)))
+
+    Own._torch = None
+    with pytest.raises(ValueError, match=r"there is no rule 'Own' in torch; one of .*'Adam', 'A"):
         interop.to_torch_state_dict(Own(np.zeros(1)))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from cases import VARIANTS, Variant
+from cases import IN_TORCH
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import assert_same_bits
@@ -15,18 +14,7 @@ from twins import Twins
 from instep import interop
 
 
-def is_torchs(variant: Variant) -> bool:
-    try:
-        interop.to_torch_state_dict(variant.make(np.zeros(1)))
-    except ValueError:
-        return False
-    return True
-
-
-TORCHS = [variant for variant in VARIANTS if is_torchs(variant)]
-
-
-@given(setup=setups(TORCHS, ema_decay=None, nonfinite="propagate"), data=st.data())
+@given(setup=setups(IN_TORCH, ema_decay=None, nonfinite="propagate"), data=st.data())
 def test_there_and_back(setup: Setup, data: Any) -> None:
     twins = Twins(setup)
     for _ in range(data.draw(st.integers(0, 3))):

@@ -14,7 +14,7 @@ def test_the_file_is_current() -> None:
 
 
 def test_every_rule_is_in_it() -> None:
-    assert {name: set(switches) for name, (_, switches) in digests.FAMILIES.items()} == {
+    assert {name: set(family.switches) for name, family in digests.FAMILIES.items()} == {
         name: set(rule["options"]) for name, rule in _core.rules().items()
     }
 

@@ -5,40 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from instep import _core
+from instep import _core, rules
 from instep._support.wording import listed
 from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
 from instep.optimizers.require import require_optimizer
+from instep.optimizers.rule import InTorch
 from instep.optimizers.state import take_over
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
-# For each rule, hyperparameters that both sides have by the same name.
-_COMMON = {
-    "SGD": ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
-    "RMSprop": ("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "maximize"),
-    "Adam": ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize"),
-}
-_COMMON["Momentum"] = _COMMON["SGD"]
-_COMMON["AdamW"] = _COMMON["Adam"]
-
-# What torch's groups say besides, at their defaults; torch takes missing ones from the optimizer it loads into.
-_TORCHS_OWN: dict[str, dict[str, Any]] = {
-    "SGD": {"foreach": None, "differentiable": False, "fused": None},
-    "RMSprop": {"foreach": None, "differentiable": False, "capturable": False},
-    "Adam": {"foreach": None, "differentiable": False, "capturable": False, "fused": None},
-}
-_TORCHS_OWN["Momentum"] = _TORCHS_OWN["SGD"]
-_TORCHS_OWN["AdamW"] = _TORCHS_OWN["Adam"]
-
-# What torch's rules don't have: settings here that must be at these values.
-_ABSENT: dict[str, Any] = {
-    "lr_in_velocity": False,
-    "eps_inside_sqrt": False,
-    "l1": 0.0,
-    "clip_value": None,
-}
+# Around the rule; what its own `InTorch` says is absent comes on top of it.
+_ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None}
 
 
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
@@ -66,8 +44,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     TypeError
         If the argument is no optimizer.
     ValueError
-        If the optimizer does what torch's rule can't: ``l1``, ``clip_value``, ``lr_in_velocity``,
-        ``eps_inside_sqrt``, gradients still accumulated.
+        If torch has no such rule, or the optimizer does what torch's can't: ``l1``, ``clip_value``,
+        ``lr_in_velocity``, ``eps_inside_sqrt``, gradients still accumulated.
 
     Examples
     --------
@@ -78,8 +56,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     {0: {'momentum_buffer': array([1., 1.])}}
     """
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
-    rule = type(optimizer).__name__
-    common = _common_names(rule)
+    rule = type(optimizer)
+    torchs = _in_torch(rule)
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
             raise ValueError("gradients have been accumulated and not been used; step first")
@@ -91,17 +69,14 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         for group in optimizer.param_groups:
             _require_torchs(rule, group)
             numbers = range(index, index + len(group.names))
-            values = {name: _now(group[name], optimizer.step_count) for name in common}
-            decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
+            now = {n: _now(group[n], optimizer.step_count) for n in torchs.hyperparameters}
             names = {"param_names": list(group.names)} if named else {}
-            groups.append(
-                {**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers), **names}
-            )
+            groups.append({**now, **torchs.own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
                 if not steps[param]:
                     continue  # torch has no state of a parameter before its first step
                 state[param] = {key: _torchs(array) for key, array in states[name].items()}
-                if _counts_steps(common):
+                if torchs.counts_steps:
                     state[param]["step"] = float(steps[param])
                 elif not states[name]:
                     state[param]["momentum_buffer"] = None
@@ -149,7 +124,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     (0.5, 0.75, array([1., 2.]))
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
-    common = _common_names(type(optimizer).__name__)
+    counts_steps = _in_torch(type(optimizer)).counts_steps
     groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
@@ -163,7 +138,6 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                 f"'state' of torch's state has entries for {listed(unknown)}, and the groups' "
                 f"parameters are {listed(known)}"
             )
-        counts_steps = _counts_steps(common)
         arrays, steps = {}, {}
         for name, states in optimizer.state.items():
             entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
@@ -181,7 +155,7 @@ def _read_groups(
     optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return settings by group, and torch's numbers of the parameters by name."""
-    rule = type(optimizer).__name__
+    rule = type(optimizer)
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(
             f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
@@ -197,46 +171,52 @@ def _read_groups(
             name: (flag if isinstance(mine[name], bool) else number)(
                 f"{name} of {who}", theirs[name]
             )
-            for name in _common_names(rule)
+            for name in _in_torch(rule).hyperparameters
             if name in theirs and not _scheduled(mine[name])
         }
         settings.append(mine._checked_settings({**mine._settings, **taken}))
     return settings, numbers
 
 
-def _common_names(rule: str) -> tuple[str, ...]:
-    if rule not in _COMMON:
-        raise ValueError(f"there is no rule {rule!r} in torch; one of {sorted(_COMMON)} is wanted")
-    return _COMMON[rule]
+def _in_torch(rule: type[Optimizer]) -> InTorch:
+    """What the class itself says: a subclass may be another rule than its base."""
+    found = vars(rule).get("_torch")
+    if isinstance(found, InTorch):
+        return found
+    why = "" if "_torch" in vars(rule) else f", as {rule.__name__} says nothing of it in _torch"
+    raise ValueError(
+        f"there is no rule {rule.__name__!r} in torch{why}; one of {sorted(_rules_of_torch())} is wanted"
+    )
 
 
-def _counts_steps(common: tuple[str, ...]) -> bool:
-    return "betas" in common or "alpha" in common  # torch's SGD counts none
+def _rules_of_torch() -> dict[str, InTorch]:
+    found = {name: vars(getattr(rules, name)).get("_torch") for name in rules.__all__}
+    return {name: torchs for name, torchs in found.items() if isinstance(torchs, InTorch)}
 
 
-def _require_rule(rule: str, who: str, group: Mapping[str, Any]) -> None:
+def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> None:
     """Raise where a group of torch's says that it is of another rule."""
-    others = {name for names in _COMMON.values() for name in names} - set(_common_names(rule))
-    own = {"momentum", "betas", "alpha"} & set(_common_names(rule)) & set(group)
-    if not own and (strange := sorted(others & set(group))):
+    mine, all_of_them = _in_torch(rule), _rules_of_torch()
+    others = {name for torchs in all_of_them.values() for name in torchs.hyperparameters}
+    strange = sorted((others - set(mine.hyperparameters)) & set(group))
+    if strange and not set(mine.known_by) & set(group):
         raise ValueError(
-            f"{who} has {listed(strange)}, which torch's {rule} hasn't: of which rule is it?"
+            f"{who} has {listed(strange)}, which torch's {rule.__name__} hasn't: of which rule is it?"
         )
-    if group.get("decoupled_weight_decay") is None:
+    name = "decoupled_weight_decay"  # newer torch says so
+    if group.get(name) is None:
         return
-    decoupled = flag(f"decoupled_weight_decay of {who}", group["decoupled_weight_decay"])
-    if decoupled != (rule == "AdamW"):  # newer torch says so
+    decoupled = flag(f"{name} of {who}", group[name])
+    if decoupled != mine.own.get(name, False):
         other = "AdamW" if decoupled else "Adam"
-        raise ValueError(
-            f"{who} is of torch's {other} by decoupled_weight_decay; {rule}'s is wanted"
-        )
+        raise ValueError(f"{who} is of torch's {other} by {name}; {rule.__name__}'s is wanted")
 
 
-def _require_torchs(rule: str, group: Mapping[str, Any]) -> None:
-    for name, value in _ABSENT.items():
-        if name in group and group[name] != value:
+def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
+    for name, value in {**_ABSENT, **_in_torch(rule).absent}.items():
+        if group[name] != value:
             raise ValueError(
-                f"{name} is {group[name]!r}; torch's {rule} has none, {value!r} is wanted"
+                f"{name} is {group[name]!r}; torch's {rule.__name__} has none, {value!r} is wanted"
             )
 
 

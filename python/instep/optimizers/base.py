@@ -46,7 +46,7 @@ class Shared(TypedDict, total=False):
 
 @documentation.without_quotes
 class Optimizer(Bound):
-    """Base of the optimizers; use one of `SGD`, `Momentum`, `RMSprop`, `Adam`, `AdamW`.
+    """Base of the optimizers; use one that has a rule, such as `SGD` or `Adam`.
 
     A subclass names its rule in the core, and its hyperparameters as attributes. The arguments that
     every rule has are said here.
@@ -106,7 +106,8 @@ class Optimizer(Bound):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         documentation.complete(cls)
-        cls._core_hyperparameters = _core.rules()[cls._rule]["hyperparameters"]
+        rule = _core.rules()[cls._rule]
+        cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
         cls._hyperparameters = {
             name: value
             for base in reversed(cls.__mro__)

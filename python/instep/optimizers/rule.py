@@ -1,14 +1,25 @@
-"""What a class of optimizers says of its rule; groups, settings and states ask for no more."""
+"""What a class of optimizers says of its rule; groups, settings, states and torch's form ask for no more."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from instep.optimizers.hyperparameters import Hyperparameter
 
-__all__ = ["Rule"]
+__all__ = ["InTorch", "Rule"]
+
+
+class InTorch(NamedTuple):
+    """A rule as ``torch.optim`` has it; `instep.interop` knows of torch what stands here."""
+
+    name: str  # of torch's class
+    hyperparameters: tuple[str, ...]  # those that both have, by the same name
+    known_by: tuple[str, ...]  # of these, those that a group of another rule would not have
+    own: Mapping[str, Any]  # what torch's groups say besides, at its defaults
+    absent: Mapping[str, Any]  # hyperparameters that torch's lacks, at the value they must have
+    counts_steps: bool = True  # by parameter, as "step" in its state
 
 
 class Rule:
@@ -17,16 +28,19 @@ class Rule:
     __slots__ = ()
 
     _rule: ClassVar[str] = ""
+    _torch: ClassVar[InTorch | None]  # each class says its own; None: torch has no such rule
     _decoupled_decay: ClassVar[bool] = (
         False  # weight_decay belongs to the rule, not to the gradient
     )
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
+    _core_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Options of the core's rule that these hyperparameters switch on."""
-        raise NotImplementedError
+        """Options of the core's rule that are on: those whose hyperparameter is a schedule, or isn't 0 or False."""
+        values = {"decoupled_decay": cls._decoupled_decay, **settings}
+        return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from instep.optimizers.base import Optimizer, Shared
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Adam", "AdamW"]
+
+
+_TORCHS = InTorch(
+    "Adam",
+    hyperparameters=("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize"),
+    known_by=("betas",),
+    own={
+        "foreach": None,
+        "differentiable": False,
+        "capturable": False,
+        "fused": None,
+        "decoupled_weight_decay": False,
+    },
+    absent={},
+)
 
 
 class AdamKeywords(Shared, total=False):
@@ -80,6 +95,7 @@ class Adam(Optimizer):
     __slots__ = ()
 
     _rule = "adam"
+    _torch = _TORCHS
 
     betas = NumericPair(Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
@@ -98,11 +114,6 @@ class Adam(Optimizer):
     ) -> None:
         own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
         super().__init__(params, own, weight_decay=weight_decay, **shared)
-
-    @classmethod
-    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        on = {"amsgrad": settings["amsgrad"], "decoupled_decay": cls._decoupled_decay}
-        return tuple(name for name, is_on in on.items() if is_on)
 
 
 class AdamW(Adam):
@@ -150,6 +161,7 @@ class AdamW(Adam):
     __slots__ = ()
 
     _decoupled_decay = True
+    _torch = _TORCHS._replace(name="AdamW", own={**_TORCHS.own, "decoupled_weight_decay": True})
 
     def __init__(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from instep.optimizers.base import Optimizer, Shared
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,6 +73,13 @@ class RMSprop(Optimizer):
     __slots__ = ()
 
     _rule = "rmsprop"
+    _torch = InTorch(
+        "RMSprop",
+        hyperparameters=("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "maximize"),
+        known_by=("alpha", "momentum"),
+        own={"foreach": None, "differentiable": False, "capturable": False},
+        absent={"eps_inside_sqrt": False},
+    )
 
     alpha = Numeric(Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
@@ -102,12 +109,3 @@ class RMSprop(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
         }
         super().__init__(params, own, weight_decay=weight_decay, **shared)
-
-    @classmethod
-    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        on = {
-            "centered": settings["centered"],
-            "momentum": callable(settings["momentum"]) or settings["momentum"] > 0,
-            "eps_inside_sqrt": settings["eps_inside_sqrt"],
-        }
-        return tuple(name for name, is_on in on.items() if is_on)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from instep.optimizers.base import Optimizer, Shared
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -84,6 +85,14 @@ class SGD(Optimizer):
     __slots__ = ()
 
     _rule = "sgd"
+    _torch = InTorch(
+        "SGD",
+        hyperparameters=("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
+        known_by=("momentum",),
+        own={"foreach": None, "differentiable": False, "fused": None},
+        absent={"lr_in_velocity": False},
+        counts_steps=False,
+    )
 
     momentum = Numeric(Interval(0.0, 1.0))
     dampening = Numeric(Interval(0.0, 1.0))
@@ -110,12 +119,6 @@ class SGD(Optimizer):
             "lr_in_velocity": lr_in_velocity,
         }
         super().__init__(params, own, weight_decay=weight_decay, **shared)
-
-    @classmethod
-    def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        on = {"momentum": callable(settings["momentum"]) or settings["momentum"] > 0}
-        on |= {name: settings[name] for name in ("nesterov", "lr_in_velocity")}
-        return tuple(name for name, is_on in on.items() if is_on)
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
@@ -167,6 +170,8 @@ class Momentum(SGD):
     """
 
     __slots__ = ()
+
+    _torch = SGD._torch
 
     def __init__(
         self,

@@ -1,0 +1,185 @@
+"""Whatever a new rule needs besides its formula is there: CONTRIBUTING, "Adding a rule", is the list.
+
+What can be found isn't listed: these are the places where a rule has to be entered by hand. Each test names what a
+rule lacks, and where.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cases
+import digests
+import numpy as np
+import pytest
+from reference import RULES
+
+import instep
+from instep import _core, rules
+from instep.optimizers.hyperparameters import Flag, Interval, Numeric
+from instep.optimizers.rule import InTorch
+
+ROOT = Path(__file__).parents[2]
+Description = Mapping[str, tuple[str, ...]]
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def classes() -> list[type[instep.Optimizer]]:
+    """The classes in python/instep/rules, exported or not."""
+    modules = [
+        importlib.import_module(f"instep.rules.{module.name}")
+        for module in pkgutil.iter_modules(rules.__path__)
+    ]
+    found = {value for module in modules for value in vars(module).values() if is_rule(value)}
+    return sorted(found, key=lambda rule: rule.__name__)
+
+
+def is_rule(value: object) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, instep.Optimizer)
+        and value is not instep.Optimizer
+    )
+
+
+def lacks_of_rule(name: str, description: Description) -> Iterator[str]:
+    """What a rule of the core lacks."""
+    for kind in ("hpp", "cpp"):
+        if not (ROOT / f"cpp/rules/{name}.{kind}").is_file():
+            yield f"cpp/rules/{name}.{kind}: no such file"
+    mine = [rule for rule in classes() if rule._rule == name]
+    if not mine:
+        yield f"python/instep/rules/: no class has _rule = {name!r}"
+    for option in description["options"]:
+        if not any(variant_has(v, option) for v in cases.VARIANTS if v.rule in mine):
+            yield f"python/instep/rules/: no class can switch the option {option!r} on"
+    if name not in digests.FAMILIES:
+        yield "tests/helpers/digests.py: FAMILIES has no such rule"
+    elif list(digests.FAMILIES[name].switches) != list(description["options"]):
+        yield f"tests/helpers/digests.py: its options in FAMILIES are not {description['options']}"
+    for number in description["hyperparameters"]:
+        if number not in {"lr", *digests.NUMBERS}:
+            yield f"tests/helpers/digests.py: NUMBERS has no {number!r}"
+    if not re.search(rf"^digest {name}[+ ]", text("tests/cpp/digests.txt"), re.M):
+        yield "tests/cpp/digests.txt: no digests; run python tests/helpers/digests.py"
+
+
+def variant_has(variant: cases.Variant, option: str) -> bool:
+    return option in variant.rule._options(variant.make(np.zeros(1)).param_groups[0]._settings)
+
+
+def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
+    """What a class of optimizers lacks."""
+    name = rule.__name__
+    if name not in rules.__all__:
+        yield "python/instep/rules/__init__.py: not exported"
+    if name not in instep.__all__:
+        yield "python/instep/__init__.py: not in __all__"
+    for path, where in (
+        ("python/instep/__init__.py", instep.__doc__ or ""),
+        ("README.md", text("README.md").partition("```")[0]),
+        ("CHANGELOG.md", text("CHANGELOG.md")),
+    ):
+        if not re.search(rf"\b{name}\b", where, re.I):
+            yield f"{path}: not named {'in the first lines' if path != 'CHANGELOG.md' else ''}".strip()
+    if f"\n**{name}**" not in text("docs/semantics.md"):
+        yield "docs/semantics.md: no section"
+    yield from lacks_of_reference(name, rule)
+    for number, kind in rule._hyperparameters.items():
+        if not isinstance(kind, Flag) and number not in cases.NUMBERS:
+            yield f"tests/helpers/cases.py: NUMBERS has no {number!r}"
+    if name not in table("tests/reference/test_by_hand.py", "BY_HAND"):
+        yield "tests/reference/test_by_hand.py: BY_HAND has no such rule"
+    yield from lacks_of_torch(name, rule)
+
+
+def lacks_of_reference(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
+    if name not in RULES:
+        yield "tests/helpers/reference.py: RULES has no such rule"
+        return
+    defaults = {n: inspect.signature(rule).parameters[n].default for n in rule._hyperparameters}
+    if RULES[name].defaults != defaults:
+        yield f"tests/helpers/reference.py: its defaults in RULES are not {defaults}"
+    if list(RULES[name].states) != list(_core.rules()[rule._rule]["states"]):
+        yield "tests/helpers/reference.py: its states in RULES are not those of the core"
+
+
+def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
+    if "_torch" not in vars(rule):
+        yield "python/instep/rules/: no _torch of its own; None says that torch has no such rule"
+    torchs = vars(rule).get("_torch")
+    if not isinstance(torchs, InTorch):
+        return
+    said = {*torchs.hyperparameters, *torchs.absent, "l1", "clip_value"}
+    for number in rule._hyperparameters.keys() - said:
+        yield f"python/instep/rules/: _torch says neither that torch has {number!r} nor that it hasn't"
+    if name not in {case[0] for case in table("tests/reference/test_torch.py", "TORCH_CASES")}:
+        yield "tests/reference/test_torch.py: TORCH_CASES has no such rule"
+
+
+def table(path: str, name: str) -> Any:
+    """A table of a file of tests."""
+    return runpy.run_path(str(ROOT / path))[name]
+
+
+def report(name: str, lacks: Iterator[str]) -> None:
+    lines = [f"{name} lacks, of what CONTRIBUTING lists under 'Adding a rule':", *lacks]
+    if lines[1:]:
+        pytest.fail("\n  ".join(lines), pytrace=False)
+
+
+@pytest.mark.parametrize("name", _core.rules())
+def test_a_rule_of_the_core_lacks_nothing(name: str) -> None:
+    report(f"the rule {name!r}", lacks_of_rule(name, _core.rules()[name]))
+
+
+@pytest.mark.parametrize("rule", classes(), ids=lambda rule: rule.__name__)
+def test_a_class_of_optimizers_lacks_nothing(rule: type[instep.Optimizer]) -> None:
+    report(f"the class {rule.__name__}", lacks_of_class(rule))
+
+
+def test_a_header_is_a_rule_of_the_core() -> None:
+    headers = {path.stem for path in (ROOT / "cpp" / "rules").glob("*.hpp")} - {"rule"}
+    assert headers == set(_core.rules()), "each has a .cpp beside it, and the name of its rule"
+
+
+class Speedy(instep.SGD):
+    """Nothing of it is anywhere."""
+
+    __slots__ = ()
+
+    speed = Numeric(Interval())
+
+
+def test_contributing_names_every_place() -> None:
+    nothing = {"hyperparameters": ("lr", "speed"), "options": ("twice",), "states": ()}
+    lacks = [*lacks_of_rule("speedy", nothing), *lacks_of_class(Speedy)]
+    places = {re.sub(r"speedy", "<name>", lack.partition(":")[0]) for lack in lacks}
+    assert len(places) == 13
+    section = text("CONTRIBUTING.md").partition("## Adding a rule")[2].partition("\n## ")[0]
+    missing = {place for place in places if f"`{place}`" not in section}
+    assert not missing
+
+
+def test_what_torch_has_of_a_rule_is_complete() -> None:
+    class Slow(instep.Adam):
+        __slots__ = ()
+
+        _torch = instep.Adam._torch
+        speed = Numeric(Interval())
+
+    lacks = list(lacks_of_torch("Slow", Slow))
+    assert [lack.partition(":")[2].split()[-6:] for lack in lacks[:1]] == [
+        ["has", "'speed'", "nor", "that", "it", "hasn't"]
+    ]
+    assert lacks[1] == "tests/reference/test_torch.py: TORCH_CASES has no such rule"
