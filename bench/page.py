@@ -1,4 +1,4 @@
-"""The page docs/benchmarks/README.md: every figure on it comes from the results beside it."""
+"""The page of one machine in docs/benchmarks: every figure on it comes from the results beside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = """# Benchmarks: {machine}
 
 Made by `{command}` from [results.json](results.json), where every figure
 below is, pass by pass, with quartiles and the number of rounds. Measure your own machine:
-[bench/README.md](../../bench/README.md); with nothing but the wheel, `instep bench`.
+[bench/README.md](../../../bench/README.md); with nothing but the wheel, `instep bench`.
 """
 
 HOW = f"""## How it is measured

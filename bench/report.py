@@ -33,7 +33,7 @@ from rows import ROWS
 from tables import plain_table
 from targets import COLUMNS, judge
 
-FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
+FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks" / "zen3"
 PASSES = 5
 LARGE = ("resnet50", "gpt2", "one100M")  # with everybody in several heats
 

@@ -182,8 +182,8 @@ def test_the_command_of_the_documentation_names_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(Path(page.__file__).parents[1])
-    where = page._command(Path("docs") / "benchmarks")
-    assert where == "python bench/report.py --all --folder docs/benchmarks"
+    where = page._command(Path("docs") / "benchmarks" / "zen3")
+    assert where == "python bench/report.py --all --folder docs/benchmarks/zen3"
 
 
 def test_results_of_another_machine_are_kept(

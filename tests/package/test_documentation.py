@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
@@ -104,16 +105,38 @@ def python_blocks(path: Path) -> list[str]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_PYTHON = [path for path in PAGES if python_blocks(path)]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda p: p.name)
 def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
     """The blocks of a page, one after another in one program, in an empty folder."""
-    blocks = python_blocks(path)
-    if not blocks:
-        pytest.skip("no Python on this page")
-    done = python("-W", "error", "-c", "\n".join(blocks), folder=tmp_path, timeout=120)
+    program = "\n".join(python_blocks(path))
+    done = python("-W", "error", "-c", program, folder=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert len(links) > 20
+    for page, link in links:
+        assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_the_index_of_benchmarks_names_every_folder_and_its_build() -> None:
+    folder = ROOT / "docs" / "benchmarks"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    machines = {path.parent.name: json.loads(path.read_bytes()) for path in folder.glob("*/*.json")}
+    assert machines
+    for name, results in machines.items():
+        (row,) = re.findall(rf"^\| \[{name}\].*$", index, re.M)
+        assert f"| {results['machine']['build']} |" in row, name
 
 
 def test_readme_opens_with_a_short_example() -> None:
