@@ -9,17 +9,7 @@ from pathlib import Path
 ROOT = next(path for path in Path(__file__).parents if (path / "pyproject.toml").is_file())
 PACKAGE = ROOT / "python" / "instep"
 
-# Longer files there are today; a line goes when its file is short enough, and none comes.
-LONGEST = 400  # lines
-LONGER = {
-    "bench/test_bench.py",
-    "checkpoint/test_refusals.py",
-    "optimizers/test_state.py",
-    "optimizers/test_training.py",
-    "schedules/test_refusals.py",
-    "schedules/test_values.py",
-    "threads/test_threads.py",
-}
+LONGEST = 400  # lines of a file
 
 
 def module_of(path: Path) -> str:
@@ -96,8 +86,4 @@ def test_no_file_is_too_long_to_read() -> None:
     for path in sources():
         with path.open(encoding="utf-8") as file:
             lines[path.relative_to(ROOT).as_posix()] = sum(1 for _ in file)
-    long = {path for path, count in lines.items() if count > LONGEST}
-    excused = {path for path in long if path.endswith(tuple(f"/{name}" for name in LONGER))}
-    assert not long - excused, {path: lines[path] for path in long - excused}
-    idle = {name for name in LONGER if not any(path.endswith(f"/{name}") for path in excused)}
-    assert not idle, "take these out of LONGER"
+    assert not {path: count for path, count in lines.items() if count > LONGEST}
