@@ -30,21 +30,21 @@ INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T*
     rule(param, grad, states[Slot]...);
 }
 
-// What a loop needs of the settings, as numbers of its own: of those in memory a compiler had to believe that a store
+// What a loop needs of the recipe, as numbers of its own: of those in memory a compiler had to believe that a store
 // changes them.
 template <class Rule>
-INSTEP_INLINE Rule rule_of(const Settings& settings) {
+INSTEP_INLINE Rule rule_of(const Recipe& recipe) {
     Rule rule;
-    memcpy(static_cast<void*>(&rule), settings.scalars, sizeof rule);
+    memcpy(static_cast<void*>(&rule), recipe.scalars, sizeof rule);
     return rule;
 }
 
 template <class T>
-INSTEP_INLINE T scale_of(const Settings& settings) {
+INSTEP_INLINE T scale_of(const Recipe& recipe) {
     if constexpr (sizeof(T) == sizeof(float))
-        return settings.single_scale;
+        return recipe.single_scale;
     else
-        return settings.terms.scale;
+        return recipe.terms.scale;
 }
 
 template <class T, unsigned Extras>
@@ -53,10 +53,10 @@ struct Around {
     T l2_factor;
     T average_rate;
 
-    INSTEP_INLINE explicit Around(const Settings& settings)
-        : scale(scale_of<T>(settings)),
-          l2_factor((Extras & with_l2) != 0 ? static_cast<T>(settings.terms.l2_factor) : T{}),
-          average_rate((Extras & with_average) != 0 ? static_cast<T>(settings.average_rate) : T{}) {}
+    INSTEP_INLINE explicit Around(const Recipe& recipe)
+        : scale(scale_of<T>(recipe)),
+          l2_factor((Extras & with_l2) != 0 ? static_cast<T>(recipe.terms.l2_factor) : T{}),
+          average_rate((Extras & with_average) != 0 ? static_cast<T>(recipe.average_rate) : T{}) {}
 };
 
 // The rule for element i, parameter and gradient stored in format W and states in format S. The gradient is multiplied

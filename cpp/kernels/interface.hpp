@@ -61,7 +61,7 @@ struct Operands {
 
 // ---- the loops of a rule
 
-struct Settings;
+struct Recipe;
 
 template <std::size_t /* K */>
 struct OfState {
@@ -71,7 +71,7 @@ template <class Places>
 struct LoopOver;
 template <std::size_t... K>
 struct LoopOver<std::index_sequence<K...>> {
-    using Type = void (*)(const Settings&, std::int64_t count, void* param, const void* grad, void* average,
+    using Type = void (*)(const Recipe&, std::int64_t count, void* param, const void* grad, void* average,
                           typename OfState<K>::Array... states);
 };
 using StatePlaces = std::make_index_sequence<max_states>;
@@ -110,7 +110,7 @@ struct InPlace {
 };
 
 // What a step does, alike for all tensors that share a rule, its hyperparameters, a step count and how they are stored.
-struct Settings {
+struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale once more: of a short tensor, rounding it shows
     double average_rate;  // 1 - decay
@@ -155,7 +155,7 @@ struct Level {
     int family_count;
     const RuleFamily* const* families;  // alike at every level
     // Applies a rule to elements [begin, begin + count).
-    void (*sweep[compute_count])(const Operands&, const Settings&, std::int64_t begin, std::int64_t count);
+    void (*sweep[compute_count])(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count);
     // All over elements [begin, begin + count), the gradient rounded to the compute type and, where there is one, added
     // to what was accumulated before.
     // Sums of squares in double, one a chunk: `begin` is a chunk's first element.

@@ -64,10 +64,10 @@ struct Update<Rule, T, W, S, Extras, std::index_sequence<K...>> {
         }
     };
 
-    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+    static void run(const Recipe& recipe, std::int64_t count, void* __restrict param, const void* __restrict grad,
                     void* __restrict average, typename OfState<K>::Array __restrict... states) {
-        const Rule rule = rule_of<Rule>(settings);
-        const Around<T, Extras> around(settings);
+        const Rule rule = rule_of<Rule>(recipe);
+        const Around<T, Extras> around(recipe);
         const Element element{rule,
                               around,
                               static_cast<Weight*>(param),

@@ -86,10 +86,10 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
     }
 
     // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
-    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+    static void run(const Recipe& recipe, std::int64_t count, void* __restrict param, const void* __restrict grad,
                     void* average, typename OfState<K>::Array __restrict... states) {
-        const Rule rule = rule_of<Rule>(settings);
-        const Around<float, 0> around(settings);
+        const Rule rule = rule_of<Rule>(recipe);
+        const Around<float, 0> around(recipe);
         auto* const p = static_cast<Weight*>(param);
         const auto* const g = static_cast<const Weight*>(grad);
         State* const arrays[max_states] = {static_cast<State*>(states)...};
@@ -119,7 +119,7 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
         memcpy(last_param, p + i, rest * sizeof(Weight));
         memcpy(last_grad, g + i, rest * sizeof(Weight));
         (copy<K>(last_states[K], 0, arrays[K], i, rest), ...);
-        run(settings, sixteen, last_param, last_grad, average, last_states[K]...);
+        run(recipe, sixteen, last_param, last_grad, average, last_states[K]...);
         memcpy(p + i, last_param, rest * sizeof(Weight));
         (copy<K>(arrays[K], i, last_states[K], 0, rest), ...);
     }

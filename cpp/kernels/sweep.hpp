@@ -20,15 +20,15 @@ inline void* element(const Operand& operand, std::int64_t begin, std::int64_t by
 // them back one store at a time costs a loop of 235,146 parameters a third of its step, on others nothing
 // (docs/speed.md). Out of the caches claiming costs a few in a hundred.
 template <std::size_t... K>
-void sweep_in_place(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count,
+void sweep_in_place(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count,
                     std::index_sequence<K...> /* states */) {
-    const InPlace& in = settings.in_place;
+    const InPlace& in = recipe.in_place;
     const auto run = [&](std::int64_t from, std::int64_t length) {
-        in.loop(settings, length, element(of.param, from, in.weight_bytes), element(of.grad, from, in.weight_bytes),
+        in.loop(recipe, length, element(of.param, from, in.weight_bytes), element(of.grad, from, in.weight_bytes),
                 element(of.average, from, in.weight_bytes), element(of.states[K], from, in.state_bytes)...);
     };
     const std::int64_t end = begin + count;
-    if (settings.claims) {
+    if (recipe.claims) {
         const std::int64_t ahead = 2 * in.piece;
         for (; begin + ahead < end; begin += in.piece) {
             const std::int64_t first = begin + ahead;
@@ -69,7 +69,7 @@ public:
         average_.store(begin, count);
     }
 
-    void run(Loop loop, const Settings& settings, std::int64_t count) const { loop(settings, count, p, g, e, s[K]...); }
+    void run(Loop loop, const Recipe& recipe, std::int64_t count) const { loop(recipe, count, p, g, e, s[K]...); }
 
     // Whether some elements have to stay in one block.
     bool together() const {
@@ -92,36 +92,36 @@ private:
 // Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
 // the gradient's terms, the rule and what follows it while it is in the L1 cache.
 template <class T>
-void sweep_in_blocks(const Operands& of, Settings settings, std::int64_t chunk_begin, std::int64_t chunk_count) {
-    GradientTerms terms = settings.terms;
-    terms.l2 = terms.l2 && (settings.extras & with_l2) == 0;
+void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin, std::int64_t chunk_count) {
+    GradientTerms terms = recipe.terms;
+    terms.l2 = terms.l2 && (recipe.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
-    if (has_terms) settings.terms.scale = settings.single_scale = 1;  // for the loop: it is done before the other terms
-    const bool follows = of.average.data != nullptr && (settings.extras & with_average) == 0;
-    const auto average_rate = static_cast<T>(settings.average_rate);
+    if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: it is done before the other terms
+    const bool follows = of.average.data != nullptr && (recipe.extras & with_average) == 0;
+    const auto average_rate = static_cast<T>(recipe.average_rate);
     Blocks<T> blocks(of);
-    const bool shifted = settings.past_caches && !blocks.together();
+    const bool shifted = recipe.past_caches && !blocks.together();
     const std::int64_t first = shifted ? to_next_line<T>(of.copy, chunk_begin) : block_elements<T>;
     for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
         blocks.load(begin, count, has_terms);
         if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
-        blocks.run(settings.in_blocks, settings, count);
+        blocks.run(recipe.in_blocks, recipe, count);
         if (follows) follow_all(blocks.e, average_rate, blocks.p, count);
         blocks.store(begin, count);
         if (of.copy.data != nullptr)
-            (settings.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, blocks.p);
+            (recipe.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, blocks.p);
     });
-    if (settings.past_caches) finish_streams();
+    if (recipe.past_caches) finish_streams();
 }
 
 template <class T>
-void sweep(const Operands& of, const Settings& settings, std::int64_t begin, std::int64_t count) {
+void sweep(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count) {
     const bool lies =
-        of.grad.view == nullptr && of.grad.format == settings.in_place.weights && of.accumulated.data == nullptr;
-    if (lies && settings.in_place.loop != nullptr)
-        sweep_in_place(of, settings, begin, count, StatePlaces{});
+        of.grad.view == nullptr && of.grad.format == recipe.in_place.weights && of.accumulated.data == nullptr;
+    if (lies && recipe.in_place.loop != nullptr)
+        sweep_in_place(of, recipe, begin, count, StatePlaces{});
     else
-        sweep_in_blocks<T>(of, settings, begin, count);
+        sweep_in_blocks<T>(of, recipe, begin, count);
 }
 
 }  // namespace

@@ -19,8 +19,8 @@
 // scalars only, by a factor that is 1 or a term that is 0 without it, that is said in a comment unless it is plain that
 // no bit changes: 0 times infinity is NaN, and -0 + 0 is +0.
 //
-// No loop, no threads, no formats. A new rule is this header, a .cpp beside it that makes its table (sgd.cpp), which
-// CMake finds, a class in python/instep/rules and its NumPy form in tests/helpers/reference.py.
+// No loop, no threads, no formats. A new rule is a header, a .cpp beside it that makes its table (sgd.cpp), which CMake
+// finds, and what CONTRIBUTING.md lists under "Adding a rule".
 #pragma once
 
 #include "kernels/arithmetic.hpp"

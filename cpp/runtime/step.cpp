@@ -23,7 +23,7 @@ constexpr std::int64_t most_work_claimed = std::int64_t{1} << 24;
 // Of so much work a step leaves nothing in a cache for whoever reads the copies.
 constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 
-// Settings that are looked through one by one, the latest first; older ones are in a table.
+// Recipes that are looked through one by one, the latest first; older ones are in a table.
 constexpr std::uint32_t few = 8;
 constexpr std::uint32_t none_yet = UINT32_MAX;
 
@@ -99,36 +99,36 @@ void Stepper::clear_pending() {
     for (Turn& turn : turns_) turn.pending = false;
 }
 
-std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
+std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
     const auto compute = static_cast<int>(tensors_[i]->compute);
     const Group& group = groups[static_cast<std::size_t>(tensors_[i]->group)];
     const Variant& variant = level_->families[group.family]->variants[group.options];
-    Prepared& fresh = settings_.emplace_back();
+    Prepared& fresh = recipes_.emplace_back();
     fresh.kind = turns_[i].kind;
     fresh.t = t;
     fresh.sweep = level_->sweep[compute];
-    fresh.settings.terms = group.terms;
-    fresh.settings.average_rate = extras_.average_rate;
-    fresh.settings.claims = work_ <= most_work_claimed;
-    fresh.settings.past_caches = work_ >= work_past_caches;
-    choose_loops(fresh.settings, *variant.loops[compute], tensors_[i]->arrangement);
-    variant.prepare[compute](group.hyperparameters, t, group.options, fresh.settings.scalars);
-    return static_cast<std::uint32_t>(settings_.size() - 1);
+    fresh.recipe.terms = group.terms;
+    fresh.recipe.average_rate = extras_.average_rate;
+    fresh.recipe.claims = work_ <= most_work_claimed;
+    fresh.recipe.past_caches = work_ >= work_past_caches;
+    choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
+    variant.prepare[compute](group.hyperparameters, t, group.options, fresh.recipe.scalars);
+    return static_cast<std::uint32_t>(recipes_.size() - 1);
 }
 
 // Nearly always among the last ones made: parameters of a group have been stepped equally often. Where each has a count
 // of its own, a table is asked.
-std::uint32_t Stepper::find_settings(std::uint32_t kind, std::int64_t t) {
-    std::size_t k = settings_.size();
+std::uint32_t Stepper::find_recipe(std::uint32_t kind, std::int64_t t) {
+    std::size_t k = recipes_.size();
     const std::size_t last = k > few ? k - few : 0;
     for (; k > last; --k) {
         ++looked_up_;
-        if (settings_[k - 1].kind == kind && settings_[k - 1].t == t) return static_cast<std::uint32_t>(k - 1);
+        if (recipes_[k - 1].kind == kind && recipes_[k - 1].t == t) return static_cast<std::uint32_t>(k - 1);
     }
     if (last == 0) return none_yet;
     ++looked_up_;
-    const auto found = settings_by_step_.find({kind, t});
-    return found == settings_by_step_.end() ? none_yet : found->second;
+    const auto found = recipes_by_step_.find({kind, t});
+    return found == recipes_by_step_.end() ? none_yet : found->second;
 }
 
 void Stepper::prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras) {
@@ -136,20 +136,20 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     arrange();
     level_ = &level;
     extras_ = extras;
-    settings_.clear();
-    if (!settings_by_step_.empty()) settings_by_step_.clear();
+    recipes_.clear();
+    if (!recipes_by_step_.empty()) recipes_by_step_.clear();
     wide_ = false;
     for (std::size_t i = 0; i < turns_.size(); ++i) {
         Turn& turn = turns_[i];
         if (!turn.present) continue;
         wide_ = wide_ || turn.kind % compute_count == static_cast<std::uint32_t>(Compute::float64);
         const std::int64_t t = turn.steps + 1;
-        turn.settings = find_settings(turn.kind, t);
-        if (turn.settings == none_yet) {
-            turn.settings = make_settings(i, t, groups);
-            if (turn.settings >= few) {
-                const Prepared& older = settings_[turn.settings - few];
-                settings_by_step_.emplace(KindAndStep{older.kind, older.t}, turn.settings - few);
+        turn.recipe = find_recipe(turn.kind, t);
+        if (turn.recipe == none_yet) {
+            turn.recipe = make_recipe(i, t, groups);
+            if (turn.recipe >= few) {
+                const Prepared& older = recipes_[turn.recipe - few];
+                recipes_by_step_.emplace(KindAndStep{older.kind, older.t}, turn.recipe - few);
             }
         }
     }
@@ -202,10 +202,10 @@ void Stepper::count_step() {
 }
 
 void Stepper::set_scale(double scale) {
-    for (Prepared& prepared : settings_) {
-        prepared.settings.terms.scaled = scale != 1.0;
-        prepared.settings.terms.scale = scale;
-        prepared.settings.single_scale = static_cast<float>(scale);
+    for (Prepared& prepared : recipes_) {
+        prepared.recipe.terms.scaled = scale != 1.0;
+        prepared.recipe.terms.scale = scale;
+        prepared.recipe.single_scale = static_cast<float>(scale);
     }
 }
 
@@ -367,8 +367,8 @@ void Stepper::find_largest(std::size_t first, std::size_t last) {
 void Stepper::sweep(std::size_t first, std::size_t last) {
     for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
         const auto& [i, begin, _] = segments_[segment];
-        const Prepared& prepared = settings_[turns_[i].settings];
-        prepared.sweep(tensors_[i]->operands, prepared.settings, begin, count);
+        const Prepared& prepared = recipes_[turns_[i].recipe];
+        prepared.sweep(tensors_[i]->operands, prepared.recipe, begin, count);
     });
 }
 

@@ -128,16 +128,16 @@ private:
     struct Turn {
         std::int64_t steps = 0;
         std::int64_t work = 0;
-        std::uint32_t settings = 0;  // which of settings_
-        std::uint32_t kind = 0;      // tensors of a kind share group, compute type and arrangement
+        std::uint32_t recipe = 0;  // which of recipes_
+        std::uint32_t kind = 0;    // tensors of a kind share group, compute type and arrangement
         bool present = false;
         bool pending = false;
     };
     struct Prepared {
         std::uint32_t kind;
         std::int64_t t;
-        void (*sweep)(const Operands&, const Settings&, std::int64_t begin, std::int64_t count);
-        Settings settings;
+        void (*sweep)(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count);
+        Recipe recipe;
     };
     struct Progress {  // of a pass
         std::atomic<std::size_t> next{0};
@@ -156,8 +156,8 @@ private:
     static constexpr std::size_t most_passes = 4;
 
     void arrange();
-    std::uint32_t find_settings(std::uint32_t kind, std::int64_t t);
-    std::uint32_t make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
+    std::uint32_t find_recipe(std::uint32_t kind, std::int64_t t);
+    std::uint32_t make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
     template <class Body>
@@ -187,8 +187,8 @@ private:
 
     // Of the step under way.
     const Level* level_ = nullptr;
-    std::vector<Prepared> settings_;
-    std::unordered_map<KindAndStep, std::uint32_t, Hash> settings_by_step_;  // where there are many
+    std::vector<Prepared> recipes_;
+    std::unordered_map<KindAndStep, std::uint32_t, Hash> recipes_by_step_;  // where there are many
     Pace step_pace_, accumulate_pace_;
     bool parallel_ = false;
     std::array<Pass, most_passes> passes_{};

@@ -45,20 +45,20 @@ Arrangement Arrangement::of(const Operands& operands, Compute compute) {
     return {storage_of(operands, native), operands.average.data != nullptr, operands.param.format};
 }
 
-void choose_loops(Settings& settings, const Loops& loops, const Arrangement& arrangement) {
-    const GradientTerms& terms = settings.terms;
+void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement) {
+    const GradientTerms& terms = recipe.terms;
     const unsigned average = arrangement.averaged ? with_average : 0;
     const unsigned l2 = terms.l2 ? with_l2 : 0;
     // A loop can scale the gradient, and add L2 where that is the last term.
     const bool other_terms = terms.clipped || terms.negated || terms.l1;
     const bool in_place = arrangement.storage != Storage::other && !other_terms;
     const std::int64_t weight_bytes = item_size(arrangement.weights);
-    settings.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
-                         arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
+    recipe.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
+                       arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
     const auto& native = loops.by[static_cast<int>(Storage::native)];
-    settings.extras = (terms.l1 ? 0 : l2) | average;
-    if (native[settings.extras] == nullptr) settings.extras = 0;
-    settings.in_blocks = native[settings.extras];
+    recipe.extras = (terms.l1 ? 0 : l2) | average;
+    if (native[recipe.extras] == nullptr) recipe.extras = 0;
+    recipe.in_blocks = native[recipe.extras];
 }
 
 }  // namespace instep

@@ -19,7 +19,7 @@ struct Arrangement {
 };
 constexpr std::uint32_t arrangement_count = (storage_count + 1) * 2;
 
-// Sets what the sweep is to call, by the settings' terms.
-void choose_loops(Settings& settings, const Loops& loops, const Arrangement& arrangement);
+// Sets what the sweep is to call, by the recipe's terms.
+void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement);
 
 }  // namespace instep

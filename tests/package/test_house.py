@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,23 @@ def test_no_file_is_too_long_to_read() -> None:
         with path.open(encoding="utf-8") as file:
             lines[path.relative_to(ROOT).as_posix()] = sum(1 for _ in file)
     assert not {path: count for path, count in lines.items() if count > LONGEST}
+
+
+def parts() -> list[str]:
+    """Folders, and what each header of the core is about."""
+    folders = [ROOT, PACKAGE, ROOT / "cpp", ROOT / "tests", ROOT / "docs", ROOT / "bench"]
+    found = {f"{p.name}/" for folder in folders for p in folder.iterdir() if any(p.glob("*.*"))}
+    found -= {f"{name}/" for name in ("licenses", "__pycache__", "build", "dist")}
+    headers = (
+        p for name in ("kernels", "runtime", "python") for p in ROOT.glob(f"cpp/{name}/*.hpp")
+    )
+    return sorted({p for p in found if not p.startswith(".")} | {p.stem for p in headers})
+
+
+def test_the_drawing_of_the_house_names_every_part() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawing = text.partition("## The house")[2].split("```")[1]
+    lacking = [
+        part for part in parts() if not re.search(rf"(?<!\w){re.escape(part)}(?!\w)", drawing)
+    ]
+    assert not lacking, "CONTRIBUTING.md doesn't say what these are for"
