@@ -71,10 +71,10 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
         throw py::type_error(who + has_dtype + text_of(dtype) +
                              ", byte-swapped; one in the machine's byte order is wanted "
                              "(array.astype(array.dtype.newbyteorder('=')))");
-    // Only bfloat16's shared object joins: others are made anew all the time, by unpickling an array for one.
+    // Only bfloat16's shared object joins, whichever the array has: unpickling an array makes another one.
     const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
                                      [format](const KnownDtype& known) { return known.format == format; });
-    if (is_new) known_dtypes().push_back({dtype.inc_ref().ptr(), format});
+    if (is_new) known_dtypes().push_back({py::dtype(dtype.num()).release().ptr(), format});
     return format;
 }
 

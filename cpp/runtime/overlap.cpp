@@ -13,8 +13,8 @@ namespace instep {
 
 namespace {
 
-// Half of what fits: the reach of two arrays together must not overflow.
-constexpr std::int64_t farthest = std::int64_t{1} << 61;
+// No process of any system has more addresses than that; and what two arrays reach together must not overflow.
+constexpr std::int64_t farthest = std::int64_t{1} << 57;
 // NumPy's own limit on axes, of two arrays, and their items' bytes.
 constexpr std::size_t most_terms = 2 * 64 + 1;
 constexpr std::int64_t most_work = 1'000'000;

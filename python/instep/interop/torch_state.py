@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from instep._support.wording import difference, kind, listed, shown
+from instep.optimizers.state import require_unmasked
 
 __all__ = ["Entry", "flag", "number", "params_of", "parts"]
 
@@ -140,6 +141,7 @@ class Entry:
         if found is None:
             return np.zeros_like(wanted)
         who = f"torch's {key} of '{self._name}'"
+        require_unmasked(who, found)
         try:
             array = np.asarray(_detached(found))
         except (TypeError, ValueError, RuntimeError) as error:

@@ -139,6 +139,7 @@ def replaced(group: NamedParameters) -> str | None:
 
 def _same_memory(a: Array, b: Array) -> bool:
     """Tell whether two arrays are views of the very same elements."""
+    a, b = np.asarray(a), np.asarray(b)  # whatever a subclass says of itself
     first, second = (x.__array_interface__["data"][0] for x in (a, b))
     return (first, a.shape, a.strides) == (second, b.shape, b.strides)
 

@@ -30,9 +30,9 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
             for named, group in zip(optimizer._named, optimizer.param_groups, strict=True)
         ],
         "grouped": optimizer._grouped,
-        "clip_norm": optimizer._clip_norm,
+        "clip_norm": optimizer.clip_norm,
         "nonfinite": optimizer._nonfinite,
-        "ema_decay": optimizer._ema_decay,
+        "ema_decay": optimizer.ema_decay,
         "copies": list(optimizer._copies),
         "state_dtype": optimizer._state_dtype,
         "counts": (optimizer.step_count, optimizer.skipped_steps),
