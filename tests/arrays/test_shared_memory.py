@@ -124,6 +124,23 @@ def test_strides_of_axes_of_length_one_say_nothing() -> None:
     assert w.ravel().tolist() == [-1.0] * 3
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (3, 0, 5)])
+@pytest.mark.parametrize("stride", HUGE)
+def test_strides_of_arrays_without_elements_say_nothing(shape: Any, stride: int) -> None:
+    w = as_strided(np.zeros(3), shape, (stride,) * len(shape))
+    optimizer = instep.Adam([w, np.zeros(2)], clip_norm=1.0, ema_decay=0.5)
+    for _ in range(2):
+        optimizer.accumulate(
+            [as_strided(np.zeros(3), shape, (-8, *(stride,) * len(shape))[: len(shape)]), None]
+        )
+        optimizer.step([w.copy(), np.ones(2)])
+    with optimizer.averaged():
+        pass
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert not share_memory(w, w)
+    assert not overlaps_itself(w)
+
+
 # ---- what a subclass or a dtype says of itself ------------------------------------------------------------
 
 

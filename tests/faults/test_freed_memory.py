@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -222,3 +223,36 @@ def test_a_parameter_that_moves_another_as_the_optimizer_is_made() -> None:
     optimizer.step([np.ones(1), np.ones(5)])
     assert first.tolist() == [-1.0]
     assert np.asarray(second).tolist() == [-1.0] * 5
+
+
+def refuse(optimizer: Any, grads: Any) -> None:
+    with pytest.raises((TypeError, ValueError, FloatingPointError, KeyError)):
+        optimizer.step(grads)
+
+
+def no_number(step: int) -> float:
+    raise KeyError("no number")
+
+
+@pytest.mark.parametrize("fault", ["wrong shape", "wrong count", "not finite", "schedule", "none"])
+@pytest.mark.parametrize("size", [3, LONG // 2], ids=["short", "long"])
+def test_no_call_keeps_a_gradient(fault: str, size: int) -> None:
+    """Whether it was taken or refused, wherever: gradients are large, and the program's own."""
+    params = [np.zeros(size, "f4"), np.zeros(3, "f4")]
+    optimizer = instep.SGD(params, nonfinite="raise")
+    grads: list[Any] = [np.ones(size, "f4").view(Moving), np.ones(3, "f4")]
+    gone = [weakref.ref(grads[0]), weakref.ref(grads[1])]
+    if fault == "wrong shape":
+        grads[1] = np.ones(4, "f4")
+    elif fault == "wrong count":
+        grads.append(grads[0])
+    elif fault == "not finite":
+        grads[1][0] = np.nan
+    elif fault == "schedule":
+        optimizer.lr = no_number
+    optimizer.step(grads) if fault == "none" else refuse(optimizer, grads)
+    owners = grads[0].base
+    assert owners.flags.owndata, "given back, once the step was over"
+    del owners
+    grads.clear()
+    assert [ref() for ref in gone] == [None, None]
