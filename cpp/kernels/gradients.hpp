@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/blocks.hpp"
+#include "kernels/inlining.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -58,7 +59,7 @@ template <class T>
 double sum_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
     static_assert(block_elements<T> % norm_lanes == 0, "a block must leave off where the first lane goes on");
     double lanes[norm_lanes] = {};
-    if (lies_in<Native<T>>(grad) && accumulated.data == nullptr) {
+    if (lies_ready<T>(grad) && accumulated.data == nullptr) {
         add_squares(in_place<T>(grad, begin), count, lanes);
     } else {
         GradientBlock<T> block(accumulated, grad);
@@ -73,7 +74,7 @@ template <class T>
 void sums_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count,
                      double* sums) {
     constexpr std::int64_t together = chunks_together * chunk_elements;
-    if (lies_in<Native<T>>(grad) && accumulated.data == nullptr)
+    if (lies_ready<T>(grad) && accumulated.data == nullptr)
         for (; count >= together; begin += together, count -= together, sums += chunks_together)
             sums_together(in_place<T>(grad, begin), sums);
     for (; count > 0; begin += chunk_elements, count -= chunk_elements)

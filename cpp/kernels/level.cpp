@@ -1,7 +1,7 @@
-// Everything one instruction-set level compiles. CMake builds this file once a level, with INSTEP_LEVEL naming the
-// level's namespace and INSTEP_LEVEL_NAME the level itself.
+// What one instruction-set level has for all rules, and the table of its rules. CMake builds this file and those in
+// cpp/rules once a level, with INSTEP_LEVEL naming the level's namespace and INSTEP_LEVEL_NAME the level itself.
 #include "kernels/gradients.hpp"
-#include "kernels/registry.hpp"
+#include "kernels/sweep.hpp"
 
 #if !defined(INSTEP_LEVEL) || !defined(INSTEP_LEVEL_NAME)
 #error "compile through CMake, which defines INSTEP_LEVEL and INSTEP_LEVEL_NAME"
@@ -12,7 +12,21 @@
 #endif
 
 namespace instep::INSTEP_LEVEL {
+
+// CMake writes this file: INSTEP_RULE(name) for each cpp/rules/name.cpp that it found.
+namespace rules {
+#define INSTEP_RULE(name) extern const RuleFamily name;
+#include "found_rules.inc"
+#undef INSTEP_RULE
+}  // namespace rules
+
 namespace {
+
+constexpr const RuleFamily* families[] = {
+#define INSTEP_RULE(name) &rules::name,
+#include "found_rules.inc"
+#undef INSTEP_RULE
+};
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && \
     defined(__AVX512VL__)
@@ -37,6 +51,7 @@ const Level level = {
     compiled_for,
     sizeof(families) / sizeof(families[0]),
     families,
+    {sweep<float>, sweep<double>},
     {sums_of_squares<float>, sums_of_squares<double>},
     {sums_of_scaled_squares<float>, sums_of_scaled_squares<double>},
     {largest<float>, largest<double>},

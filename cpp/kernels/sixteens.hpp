@@ -9,8 +9,8 @@
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #define INSTEP_HAS_SIXTEENS
 
+#include "kernels/element.hpp"
 #include "kernels/formats.hpp"
-#include "kernels/states.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -20,7 +20,7 @@ constexpr std::int64_t sixteen = 16;
 // Sixteen elements of an array in format F as floats: a copy, or the elements themselves.
 template <class F, bool InOrder>
 struct Sixteen {
-    float* load(const std::uint16_t* from) {
+    INSTEP_INLINE float* load(const std::uint16_t* from) {
         if constexpr (InOrder) {
             load_vectors(F{}, from, values_, sixteen);
         } else {
@@ -32,7 +32,7 @@ struct Sixteen {
         return values_;
     }
 
-    void store(std::uint16_t* to) const {
+    INSTEP_INLINE void store(std::uint16_t* to) const {
         if constexpr (InOrder) {
             store_vectors(F{}, to, values_, sixteen);
         } else {
@@ -48,55 +48,82 @@ private:
 
 template <bool InOrder>
 struct Sixteen<Float32, InOrder> {
-    float* load(float* from) const { return from; }
-    const float* load(const float* from) const { return from; }
-    void store(float* /* to */) const {}
+    INSTEP_INLINE float* load(float* from) const { return from; }
+    INSTEP_INLINE const float* load(const float* from) const { return from; }
+    INSTEP_INLINE void store(float* /* to */) const {}
 };
 
-// As `update` in sweep.hpp, for weights or states in bfloat16.
-template <class Rule, class W, class S>
-// NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
-INSTEP_NOINLINE void update_by_sixteens(const unsigned char* scalars, const float scale, std::int64_t count,
-                                        typename W::Stored* __restrict p, const typename W::Stored* __restrict g,
-                                        typename S::Stored* __restrict s0, typename S::Stored* __restrict s1,
-                                        typename S::Stored* __restrict s2, typename S::Stored* __restrict s3) {
+// As Update in loop.hpp, for weights or states in bfloat16.
+template <class Rule, class W, class S, class Places = StatePlaces>
+struct UpdateBySixteens;
+
+template <class Rule, class W, class S, std::size_t... K>
+struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
     using Weight = typename W::Stored;
     using State = typename S::Stored;
-    constexpr bool in_order = W::format != S::format;
-    Rule rule;
-    std::memcpy(static_cast<void*>(&rule), scalars, sizeof rule);
-    State* const states[max_states] = {s0, s1, s2, s3};
-    std::int64_t i = 0;
-    for (; i + sixteen <= count; i += sixteen) {
-        Sixteen<W, in_order> param_block;
-        Sixteen<W, in_order> grad_block;
-        Sixteen<S, in_order> state_blocks[max_states];
-        float* const params = param_block.load(p + i);
-        const float* const grads = grad_block.load(g + i);
-        float* s[max_states] = {};
-        for_each_state<Rule>([&](int k) { s[k] = state_blocks[k].load(states[k] + i); });
+    static constexpr bool in_order = W::format != S::format;
+    using StateBlock = Sixteen<S, in_order>;
+
+    // What follows does nothing for states that this variant of the rule does without.
+    template <std::size_t Place>
+    INSTEP_INLINE static float* load([[maybe_unused]] StateBlock& block, [[maybe_unused]] State* array,
+                                     [[maybe_unused]] std::int64_t i) {
+        if constexpr (has_state<Rule, Place>)
+            return block.load(array + i);
+        else
+            return nullptr;
+    }
+    template <std::size_t Place>
+    INSTEP_INLINE static void store([[maybe_unused]] const StateBlock& block, [[maybe_unused]] State* array,
+                                    [[maybe_unused]] std::int64_t i) {
+        if constexpr (has_state<Rule, Place>) block.store(array + i);
+    }
+    template <std::size_t Place>
+    INSTEP_INLINE static void copy([[maybe_unused]] State* to, [[maybe_unused]] std::int64_t to_place,
+                                   [[maybe_unused]] const State* from, [[maybe_unused]] std::int64_t from_place,
+                                   [[maybe_unused]] std::size_t count) {
+        if constexpr (has_state<Rule, Place>) memcpy(to + to_place, from + from_place, count * sizeof(State));
+    }
+
+    // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
+    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+                    void* average, typename OfState<K>::Array __restrict... states) {
+        const Rule rule = rule_of<Rule>(settings);
+        const Around<float, 0> around(settings);
+        auto* const p = static_cast<Weight*>(param);
+        const auto* const g = static_cast<const Weight*>(grad);
+        State* const arrays[max_states] = {static_cast<State*>(states)...};
+        std::int64_t i = 0;
+        for (; i + sixteen <= count; i += sixteen) {
+            Sixteen<W, in_order> param_block;
+            Sixteen<W, in_order> grad_block;
+            StateBlock state_blocks[max_states];
+            float* const params = param_block.load(p + i);
+            const float* const grads = grad_block.load(g + i);
+            float* const values[max_states] = {load<K>(state_blocks[K], arrays[K], i)...};
 #if defined(__GNUC__)
 #pragma GCC unroll 1  // or some short rules become sixteen copies before they could become vectors
 #endif
-        for (std::int64_t k = 0; k < sixteen; ++k)
-            update_element<Rule, float, Float32, Float32>(rule, scale, k, params, grads, s[0], s[1], s[2], s[3]);
-        param_block.store(p + i);
-        for_each_state<Rule>([&](int k) { state_blocks[k].store(states[k] + i); });
+            for (std::int64_t k = 0; k < sixteen; ++k)
+                update_element<Rule, float, Float32, Float32, 0>(rule, around, k, params, grads, nullptr, values,
+                                                                 StatePlaces{});
+            param_block.store(p + i);
+            (store<K>(state_blocks[K], arrays[K], i), ...);
+        }
+        if (i == count) return;
+        // What is left over, as the beginning of sixteen.
+        const auto rest = static_cast<std::size_t>(count - i);
+        Weight last_param[sixteen] = {};
+        Weight last_grad[sixteen] = {};
+        State last_states[max_states][sixteen] = {};
+        memcpy(last_param, p + i, rest * sizeof(Weight));
+        memcpy(last_grad, g + i, rest * sizeof(Weight));
+        (copy<K>(last_states[K], 0, arrays[K], i, rest), ...);
+        run(settings, sixteen, last_param, last_grad, average, last_states[K]...);
+        memcpy(p + i, last_param, rest * sizeof(Weight));
+        (copy<K>(arrays[K], i, last_states[K], 0, rest), ...);
     }
-    if (i == count) return;
-    // What is left over, as the beginning of sixteen.
-    const auto rest = static_cast<std::size_t>(count - i);
-    Weight last_param[sixteen] = {};
-    Weight last_grad[sixteen] = {};
-    State last_states[max_states][sixteen] = {};
-    std::memcpy(last_param, p + i, rest * sizeof(Weight));
-    std::memcpy(last_grad, g + i, rest * sizeof(Weight));
-    for_each_state<Rule>([&](int k) { std::memcpy(last_states[k], states[k] + i, rest * sizeof(State)); });
-    update_by_sixteens<Rule, W, S>(scalars, scale, sixteen, last_param, last_grad, last_states[0], last_states[1],
-                                   last_states[2], last_states[3]);
-    std::memcpy(p + i, last_param, rest * sizeof(Weight));
-    for_each_state<Rule>([&](int k) { std::memcpy(states[k] + i, last_states[k], rest * sizeof(State)); });
-}
+};
 
 }  // namespace
 }  // namespace instep::INSTEP_LEVEL

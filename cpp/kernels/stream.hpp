@@ -3,9 +3,10 @@
 // so, too; each level has its own, in its namespace, as of all that is compiled for it.
 #pragma once
 
-#include <algorithm>
+#include <stdint.h>
+#include <string.h>
+
 #include <cstdint>
-#include <cstring>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
@@ -25,15 +26,16 @@ inline void stream(char* to, const char* from, std::int64_t bytes) {
 #if INSTEP_STREAMS
     constexpr std::int64_t wide = sizeof(__m128i);
     const auto place = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % sizeof(__m128i));
-    const std::int64_t head = std::min(bytes, (wide - place) % wide);
-    std::memcpy(to, from, static_cast<std::size_t>(head));
+    const std::int64_t to_place = (wide - place) % wide;
+    const std::int64_t head = bytes < to_place ? bytes : to_place;
+    memcpy(to, from, static_cast<std::size_t>(head));
     std::int64_t i = head;
     for (; i + wide <= bytes; i += wide)
         _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
                          _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-    std::memcpy(to + i, from + i, static_cast<std::size_t>(bytes - i));
+    memcpy(to + i, from + i, static_cast<std::size_t>(bytes - i));
 #else
-    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    memcpy(to, from, static_cast<std::size_t>(bytes));
 #endif
 }
 

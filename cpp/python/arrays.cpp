@@ -78,28 +78,10 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
     return format;
 }
 
-void require_array(PyObject* object, const std::string& who) {
-    if (!is_array(object)) throw py::type_error(who + " is " + kind_of(object) + "; a NumPy array is wanted");
-}
-
-void require_aligned(const ArrayFields& fields, const std::string& who) {
-    if (!fields.aligned())
-        throw py::value_error(who + " is misaligned; an array whose elements lie on their own boundaries is wanted");
-}
-
-void require_within_memory(const TensorView& view, const std::string& who) {
-    if (!is_within_memory(view))
-        throw py::value_error(who +
-                              " has strides that reach further than any memory; an array whose elements are all there "
-                              "is wanted");
-}
-
-// who() puts together who is spoken of, which costs more than the check.
-template <class Who>
-void require_shape(const ArrayFields& fields, const std::int64_t* shape, int ndim, Who who) {
-    if (ndim == fields.ndim && std::equal(shape, shape + ndim, fields.shape)) return;
-    throw py::value_error(who() + " has shape " + text_of_shape(fields.shape, fields.ndim) + "; the parameter's, " +
-                          text_of_shape(shape, ndim) + ", is wanted");
+Format tensor_format(const TensorFields& tensor, const std::string& who) {
+    for (const Format format : {Format::float64, Format::float32, Format::float16, Format::bfloat16})
+        if (tensor.is_of(format)) return format;
+    throw py::type_error(who + " is a tensor of another dtype; float64, float32, float16 or bfloat16 is wanted");
 }
 
 }  // namespace
@@ -137,31 +119,47 @@ void require_unmasked(PyObject* array, const std::string& who) {
         throw py::type_error(who + " is " + kind_of(array) + "; a plain NumPy array is wanted");
 }
 
-Format check_parameter(const py::object& parameter, const std::string& who, ReadOnly read_only) {
-    require_array(parameter.ptr(), who);
-    require_unmasked(parameter.ptr(), who);
-    const ArrayFields fields(parameter.ptr());
-    const Format format = find_format(fields.descr, who);
-    if (read_only == ReadOnly::refused && !fields.writeable())
+Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
+    if (is_array(object)) {
+        const ArrayFields fields(object);
+        descr_ = fields.descr;
+        view_ = fields.view(find_format(fields.descr, who));
+        if (!fields.aligned())
+            throw py::value_error(who +
+                                  " is misaligned; an array whose elements lie on their own boundaries is wanted");
+    } else if (takes_tensors && is_tensor(object)) {
+        tensor_ = look_at_tensor(object);
+        if (!tensor_.on_cpu)
+            throw py::value_error(who + " is not in the CPU's memory; a tensor that is there is wanted");
+        view_ = {tensor_.data, tensor_.ndim, tensor_.shape, tensor_.strides.data(), tensor_format(tensor_, who), true};
+        if (view_.data == nullptr && view_.size() != 0)
+            throw py::value_error(who + " has elements but no memory; a tensor that has its own is wanted");
+        if (reinterpret_cast<std::uintptr_t>(view_.data) % static_cast<std::size_t>(item_size(view_.format)) != 0)
+            throw py::value_error(who +
+                                  " is misaligned; a tensor whose elements lie on their own boundaries is wanted");
+    } else {
+        throw py::type_error(who + " is " + kind_of(object) + "; a NumPy array is wanted");
+    }
+    if (!is_within_memory(view_))
+        throw py::value_error(who +
+                              " has strides that reach further than any memory; an array whose elements are all there "
+                              "is wanted");
+}
+
+void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only) {
+    if (read_only == ReadOnly::refused && !view.writeable)
         throw py::value_error(who + " is read-only; a writeable array is wanted, for it is updated in place");
-    require_aligned(fields, who);
-    require_within_memory(fields.view(format), who);
-    if (overlaps_itself(fields.view(format)))
+    if (overlaps_itself(view))
         throw py::value_error(
             who +
             " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
             "array of separate elements is wanted");
-    return format;
 }
 
-Format check_readable(PyObject* array, const std::string& who, const std::int64_t* shape, int ndim) {
-    require_array(array, who);
-    const ArrayFields fields(array);
-    const Format format = find_format(fields.descr, who);
-    require_aligned(fields, who);
-    require_shape(fields, shape, ndim, [&who] { return who; });
-    require_within_memory(fields.view(format), who);
-    return format;
+void require_shape(const TensorView& view, const std::string& who, const std::int64_t* shape, int ndim) {
+    if (ndim == view.ndim && std::equal(shape, shape + ndim, view.shape)) return;
+    throw py::value_error(who + " has shape " + text_of_shape(view.shape, view.ndim) + "; the parameter's, " +
+                          text_of_shape(shape, ndim) + ", is wanted");
 }
 
 py::array as_plain_array(py::handle object) {
@@ -176,13 +174,12 @@ bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
 
 bool same_dtype(PyObject* a, PyObject* b) { return py::detail::npy_api::get().PyArray_EquivTypes_(a, b); }
 
-Format check_copy(const py::object& copy, const std::string& who, const TensorView& parameter, ReadOnly read_only) {
-    const Format format = check_parameter(copy, who, read_only);
-    if (item_size(format) >= item_size(parameter.format))
-        throw py::type_error(who + " has dtype " + format_name(format) + "; one narrower than the parameter's " +
+void require_copy(const TensorView& view, const std::string& who, const TensorView& parameter, ReadOnly read_only) {
+    require_parameter(view, who, read_only);
+    if (item_size(view.format) >= item_size(parameter.format))
+        throw py::type_error(who + " has dtype " + format_name(view.format) + "; one narrower than the parameter's " +
                              format_name(parameter.format) + " is wanted");
-    require_shape(ArrayFields(copy.ptr()), parameter.shape, parameter.ndim, [&who] { return who; });
-    return format;
+    require_shape(view, who, parameter.shape, parameter.ndim);
 }
 
 }  // namespace instep

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/interface.hpp"
+#include "python/dlpack.hpp"
 #include "runtime/layout.hpp"
 #include "runtime/tensor_view.hpp"
 
@@ -39,6 +40,26 @@ struct ArrayFields {
     TensorView view(Format format) const { return {data, ndim, shape, strides, format, writeable()}; }
 };
 
+// An array or a tensor, looked at once: what of it a step needs, whoever made it.
+class Look {
+public:
+    // Throws TypeError or ValueError where it is neither, or no place for numbers that the core can compute with.
+    Look(PyObject* object, const std::string& who, bool takes_tensors = false);
+    Look(const Look&) = delete;  // the view points into it
+    Look& operator=(const Look&) = delete;
+    Look(Look&&) = delete;
+    Look& operator=(Look&&) = delete;
+    ~Look() = default;
+
+    const TensorView& view() const { return view_; }
+    PyObject* descr() const { return descr_; }  // of an array; null of a tensor
+
+private:
+    TensorFields tensor_;
+    TensorView view_{};
+    PyObject* descr_ = nullptr;
+};
+
 const char* format_name(Format format);
 // The dtype of a format; of bfloat16 that of the arrays seen so far, or of ml_dtypes.
 py::dtype dtype_of(Format format);
@@ -52,19 +73,18 @@ std::string text_of_shape(const std::int64_t* shape, int ndim);
 
 enum class ReadOnly : bool { refused, taken };
 
-// Throws TypeError or ValueError unless the array can be updated in place, or, where a read-only one is taken, could be
-// if it were writeable. Returns its format.
-Format check_parameter(const py::object& parameter, const std::string& who, ReadOnly read_only = ReadOnly::refused);
+// Throws TypeError or ValueError unless what was looked at can be updated in place, or, where a read-only one is taken,
+// could be if it were writeable.
+void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only = ReadOnly::refused);
 
-// Throws TypeError or ValueError unless the array can hold a parameter of that shape and format in a narrower one.
-// Returns its format.
-Format check_copy(const py::object& copy, const std::string& who, const TensorView& parameter, ReadOnly read_only);
+// Throws TypeError or ValueError unless it can hold a parameter in a narrower format.
+void require_copy(const TensorView& view, const std::string& who, const TensorView& parameter, ReadOnly read_only);
+
+// Throws ValueError unless it has the parameter's shape.
+void require_shape(const TensorView& view, const std::string& who, const std::int64_t* shape, int ndim);
 
 // Throws TypeError where an array is of a subclass of ndarray with masks. Runs Python code of that class.
 void require_unmasked(PyObject* array, const std::string& who);
-
-// Throws TypeError or ValueError unless the array can be read and has that shape. Returns its format.
-Format check_readable(PyObject* array, const std::string& who, const std::int64_t* shape, int ndim);
 
 // Whether the object is an ndarray, and whether it is one itself and of no subclass.
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }

@@ -28,18 +28,19 @@ unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
 }  // namespace
 
 Group make_group(const std::string& rule, const py::sequence& options) {
-    const Level& level = current_level();
-    const RuleFamily* family = find_family(level, rule);
-    if (family == nullptr) throw py::value_error("there is no rule '" + rule + "'");
     Group group{};
-    group.family = static_cast<int>(family - level.families);
-    group.options = option_bits(*family, options);
-    if (!family->variants[group.options].valid)
-        throw py::value_error(std::string("rule '") + family->name + "' has no variant with these options");
+    group.family = find_family(current_level(), rule);
+    if (group.family < 0) throw py::value_error("there is no rule '" + rule + "'");
+    const RuleFamily& family = *current_level().families[group.family];
+    group.options = option_bits(family, options);
+    if (!family.variants[group.options].valid)
+        throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options");
     return group;
 }
 
-const Variant& variant_of(const Group& group) { return current_level().families[group.family].variants[group.options]; }
+const Variant& variant_of(const Group& group) {
+    return current_level().families[group.family]->variants[group.options];
+}
 
 Hyperparameters::Hyperparameters() : clip_norm(std::nan("")), average_rate(0), not_finite(NotFinite::propagate) {}
 
@@ -53,7 +54,7 @@ void Hyperparameters::take(const py::sequence& settings, const py::sequence& ext
     for (std::size_t k = 0; k < groups.size(); ++k) {
         Group& group = parsed.groups[k];
         const auto values = settings[k].cast<py::sequence>();
-        const auto count = static_cast<std::size_t>(current_level().families[group.family].hyperparameter_count);
+        const auto count = static_cast<std::size_t>(current_level().families[group.family]->hyperparameter_count);
         if (values.size() != count + term_count) throw py::value_error("settings: wrong number of values for a group");
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
         const auto clip_value = values[count].cast<double>();

@@ -19,23 +19,42 @@ std::vector<std::string> names_of(const std::vector<const Level*>& levels) {
     return names;
 }
 
+// A path is bytes, of any kind: as os.fsdecode has it.
+py::object path(const char* bytes) {
+    PyObject* text = PyUnicode_DecodeFSDefault(bytes);
+    if (text == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(text);
+}
+
+// Every state that some choice of the rule's options has.
+py::tuple states_of(const RuleFamily& family) {
+    py::list names;
+    for (int k = 0; k < max_states; ++k) {
+        for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
+            const Variant& variant = family.variants[options];
+            if (!variant.valid || !variant.states[k].used) continue;
+            names.append(variant.states[k].name);
+            break;
+        }
+    }
+    return names;
+}
+
 }  // namespace
 
 py::dict rules() {
     py::dict rules;
     const Level& level = current_level();
     for (int i = 0; i < level.family_count; ++i) {
-        const RuleFamily& family = level.families[i];
+        const RuleFamily& family = *level.families[i];
         py::list hyperparameters;
         for (int k = 0; k < family.hyperparameter_count; ++k) hyperparameters.append(family.hyperparameters[k]);
         py::list options;
         for (int k = 0; k < family.option_count; ++k) options.append(family.options[k]);
-        py::list states;
-        for (int k = 0; k < family.variants[0].state_count; ++k) states.append(family.variants[0].states[k].name);
         py::dict description;
         description["hyperparameters"] = py::tuple(hyperparameters);
         description["options"] = py::tuple(options);
-        description["states"] = py::tuple(states);
+        description["states"] = states_of(family);
         rules[family.name] = description;
     }
     return rules;
@@ -85,7 +104,7 @@ py::dict build() {
 #endif
     build["pybind11"] = INSTEP_TEXT(PYBIND11_VERSION_MAJOR) "." INSTEP_TEXT(PYBIND11_VERSION_MINOR);
     build["openmp"] = team::openmp_version();
-    build["openmp_library"] = team::openmp_library();
+    build["openmp_library"] = path(team::openmp_library());
     return build;
 }
 
@@ -94,9 +113,6 @@ void start() {
     if (levels.empty()) throw py::import_error("instep needs a CPU of level x86-64-v2 (SSE4.2) or later");
     set_level(*levels.front());
     team::watch_forks();
-    // LLVM's OpenMP runtime reads its environment at the first call, not when it is loaded: make that call now, while
-    // python/instep/machine/openmp.py has the environment prepared.
-    static_cast<void>(team::openmp_max_threads());
 }
 
 }  // namespace instep

@@ -6,35 +6,18 @@
 #include <utility>
 #include <vector>
 
+#include "python/bind_steps.hpp"
+#include "python/garbage.hpp"
 #include "python/introspection.hpp"
 #include "python/plan.hpp"
 #include "python/testing.hpp"
-#include "python/type_setup.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/team.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
 
 namespace {
-
-// What a garbage collector is told of a type that holds Python objects in C++.
-template <class T, class Visit>
-int traverse_held(PyObject* self, visitproc visit, void* arg, Visit held) {
-    Py_VISIT(Py_TYPE(self));
-    if (!reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().holder_constructed())
-        return 0;  // it is being made
-    return held(py::cast<T&>(py::handle(self)), visit, arg);
-}
-
-// A Plan takes part in garbage collection, and can't be made without being constructed.
-void set_up_plan_type(PyHeapTypeObject* heap_type) {
-    instep::forbid_new(heap_type);
-    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        return traverse_held<instep::Plan>(
-            self, visit, arg, [](instep::Plan& plan, visitproc v, void* a) { return plan.traverse(v, a); });
-    };
-}
 
 // A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
 // runs; one that is let go of unfinished hides them, too.
@@ -58,21 +41,11 @@ public:
 
     void show() { plan_.cast<instep::Plan&>().show_averages(this); }
     void hide() { plan_.cast<instep::Plan&>().hide_averages(this); }
-    py::object& plan() { return plan_; }
+    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
 
 private:
     py::object plan_;
 };
-
-void set_up_block_type(PyHeapTypeObject* heap_type) {
-    instep::forbid_new(heap_type);
-    heap_type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-    heap_type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        return traverse_held<AveragedBlock>(self, visit, arg, [](AveragedBlock& block, visitproc v, void* a) {
-            return block.plan() ? v(block.plan().ptr(), a) : 0;
-        });
-    };
-}
 
 }  // namespace
 
@@ -80,7 +53,7 @@ PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = INSTEP_VERSION;
     m.doc() = "The compiled core of instep. Private: use the package instep.";
 
-    py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(set_up_plan_type),
+    py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(instep::traversed<instep::Plan>),
                              "Parameters and states bound once, and the step over them; made by make_plan.")
         .def("step", &instep::Plan::step, "gradients"_a, "optimizer"_a, "grad_scale"_a = 1.0,
              "Takes one step; the optimizer is asked for its hyperparameters where these have changed.")
@@ -125,10 +98,19 @@ PYBIND11_MODULE(_core, m) {
         .def_buffer([](instep::Memory& memory) {
             return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
         });
-    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(), py::custom_type_setup(set_up_block_type),
+    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(),
+                              py::custom_type_setup(instep::traversed<AveragedBlock>),
                               "The averages in the parameters' place, while it lasts.")
         .def("__enter__", &AveragedBlock::show)
         .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
+
+    m.def(
+        "in_default_environment",
+        [](const py::object& function, const py::args& arguments) {
+            const instep::FloatEnvironment environment;
+            return py::object(function(*arguments));
+        },
+        "function"_a, "Calls the function with the floating-point environment of a step, and returns what it does.");
 
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 
@@ -138,6 +120,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("level_target", &instep::level_target, "What the compiler said it compiled that level for.");
     m.def("set_level", &instep::set_level_by_name, "name"_a, "Use this level from now on.");
 
+    m.def("start_openmp", &instep::team::start_runtime,
+          "Has the OpenMP runtime read the environment and the affinity.");
     m.def("set_default_threads", &instep::team::set_default_threads, "count"_a, "What the environment grants.");
     m.def("wanted_threads", &instep::team::wanted, "The program's choice of threads; 0 for the default.");
     m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
@@ -147,6 +131,8 @@ PYBIND11_MODULE(_core, m) {
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("build", &instep::build, "How the core was compiled.");
+
+    instep::bind_steps(m);
 
     auto testing = m.def_submodule("testing", "What nothing but tests and measurements uses.");
     instep::define_testing(testing);

@@ -81,11 +81,13 @@ void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& stat
     std::vector<Format> state_formats;
     for (const Binding& binding : bindings) {
         const std::string who = "parameter '" + binding.name + "'";
-        const Format format = check_parameter(binding.parameter, who, binding.read_only);
-        const TensorView view = ArrayFields(binding.parameter.ptr()).view(format);
+        require_unmasked(binding.parameter.ptr(), who);
+        const Look look(binding.parameter.ptr(), who);
+        const TensorView& view = look.view();
+        require_parameter(view, who, binding.read_only);
         Like like{{view.shape, view.shape + view.ndim},
                   memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
-                  format == Format::float64 ? Format::float64 : Format::float32,
+                  view.format == Format::float64 ? Format::float64 : Format::float32,
                   view.size()};
         const Format state = state_dtype.is_none() ? like.compute : format_of_dtype(state_dtype, "state_dtype");
         if (item_size(state) > item_size(like.compute))

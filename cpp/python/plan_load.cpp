@@ -29,11 +29,13 @@ public:
             const Steps::Bound& bound = steps_.bound(asked.place);
             const Operand& into = asked.into(steps_.stepper().tensor(asked.place));
             const auto ndim = static_cast<int>(bound.shape.size());
-            const Format format = check_readable(asked.array.ptr(), asked.who, bound.shape.data(), ndim);
+            const Look look(asked.array.ptr(), asked.who);
+            const TensorView& view = look.view();
+            const Format format = view.format;
+            require_shape(view, asked.who, bound.shape.data(), ndim);
             if (format != into.format)
                 throw py::value_error(asked.who + " has dtype " + format_name(format) + "; " +
                                       format_name(into.format) + " is wanted");
-            const TensorView view = ArrayFields(asked.array.ptr()).view(format);
             Incoming incoming{{view.data, format, nullptr}, into, view.size()};
             if (!same_strides(view.shape, view.strides, bound.dense.data(), ndim, item_size(format))) {
                 layouts_.push_back(std::make_unique<StridedLayout>());

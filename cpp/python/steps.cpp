@@ -50,8 +50,10 @@ void Steps::append(std::size_t count) {
 
 void Steps::bind(std::size_t place, const Binding& binding) {
     const std::string who = "parameter '" + binding.name + "'";
-    const Format format = check_parameter(binding.parameter, who, binding.read_only);
-    const TensorView view = ArrayFields(binding.parameter.ptr()).view(format);
+    require_unmasked(binding.parameter.ptr(), who);
+    const Look look(binding.parameter.ptr(), who, takes_tensors_);
+    const TensorView& view = look.view();
+    require_parameter(view, who, binding.read_only);
     Bound bound;
     bound.is_bound = true;
     bound.name = binding.name;
@@ -65,7 +67,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
 
     auto tensor = std::make_unique<Tensor>();
     tensor->size = view.size();
-    tensor->compute = format == Format::float64 ? Compute::float64 : Compute::float32;
+    tensor->compute = view.format == Format::float64 ? Compute::float64 : Compute::float32;
     tensor->group = binding.group;
     tensor->operands.param = operand_of(view, bound.order, bound.dense, *tensor);
     bind_states(*tensor, bound, binding);
@@ -73,9 +75,11 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     for (const Operand& state : tensor->operands.states) streams += state.data != nullptr ? 2 : 0;
     streams += binding.average.is_none() ? 0 : 2;
     if (!binding.copy.is_none()) {
-        const Format narrow = check_copy(binding.copy, "the copy of '" + binding.name + "'", view, binding.read_only);
-        tensor->operands.copy =
-            operand_of(ArrayFields(binding.copy.ptr()).view(narrow), bound.order, bound.dense, *tensor);
+        const std::string whose = "the copy of '" + binding.name + "'";
+        require_unmasked(binding.copy.ptr(), whose);
+        const Look copied(binding.copy.ptr(), whose, takes_tensors_);
+        require_copy(copied.view(), whose, view, binding.read_only);
+        tensor->operands.copy = operand_of(copied.view(), bound.order, bound.dense, *tensor);
         bound.copy = binding.copy;
         bound.memory.push_back(owner_of(binding.copy));
         streams += 1;
@@ -94,12 +98,13 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
     const auto ndim = static_cast<int>(bound.shape.size());
     const Format compute = compute_format(tensor.compute);
     const auto bind_one = [&](const py::object& array, const std::string& who) {
-        const Format format = check_readable(array.ptr(), who, bound.shape.data(), ndim);
-        const TensorView view = ArrayFields(array.ptr()).view(format);
-        if (!view.writeable) throw py::value_error(who + " is read-only; a writeable array is wanted");
-        if (overlaps_itself(view)) throw py::value_error(who + " overlaps itself; separate elements are wanted");
-        if (item_size(format) > item_size(compute))
-            throw py::value_error(who + " has dtype " + format_name(format) + ", which is wider than " +
+        require_unmasked(array.ptr(), who);
+        const Look look(array.ptr(), who, takes_tensors_);
+        const TensorView& view = look.view();
+        require_shape(view, who, bound.shape.data(), ndim);
+        require_parameter(view, who);
+        if (item_size(view.format) > item_size(compute))
+            throw py::value_error(who + " has dtype " + format_name(view.format) + ", which is wider than " +
                                   format_name(compute) + ", in which its parameter is computed; that or a narrower " +
                                   "one is wanted");
         bound.memory.push_back(owner_of(array));
@@ -154,16 +159,16 @@ std::string Steps::name_of(std::size_t id) const {
 
 // Notes an array of a place; what the caller may do something to is looked at in every step.
 void Steps::hold(std::size_t place, Kind kind, const py::object& array, bool may_change) {
-    const ArrayFields fields(array.ptr());
-    const Format format = check_readable(array.ptr(), name_of(place * kinds + kind), fields.shape, fields.ndim);
-    occupied_.add(fields.view(format), place * kinds + kind);
+    const Look look(array.ptr(), name_of(place * kinds + kind), takes_tensors_);
+    const TensorView& view = look.view();
+    occupied_.add(view, place * kinds + kind);
     if (!may_change) return;
-    held_.push_back({array.ptr(), fields.descr, fields.data, fields.ndim, extents_.size(), place * kinds + kind,
-                     !fields.writeable()});
-    extents_.insert(extents_.end(), fields.shape, fields.shape + fields.ndim);
-    extents_.insert(extents_.end(), fields.strides, fields.strides + fields.ndim);
-    descrs_.push_back(py::reinterpret_borrow<py::dtype>(fields.descr));
-    weak_.push_back(py::weakref(array));
+    held_.push_back({array.ptr(), look.descr(), view.data, view.ndim, extents_.size(), place * kinds + kind,
+                     view.format, !view.writeable});
+    extents_.insert(extents_.end(), view.shape, view.shape + view.ndim);
+    extents_.insert(extents_.end(), view.strides, view.strides + view.ndim);
+    descrs_.push_back(py::reinterpret_borrow<py::object>(look.descr()));
+    if (look.descr() != nullptr) weak_.push_back(py::weakref(array));
 }
 
 void Steps::arrange() {
@@ -194,10 +199,9 @@ void Steps::arrange() {
         const Bound& bound = bound_[place];
         if (!bound.is_bound) continue;
         const auto compare = [&](Kind kind, const py::handle& array) {
-            const ArrayFields fields(array.ptr());
             const std::size_t id = place * kinds + kind;
-            const Format format = check_readable(array.ptr(), name_of(id), fields.shape, fields.ndim);
-            const std::size_t other = occupied_.find(fields.view(format), id);
+            const Look look(array.ptr(), name_of(id), takes_tensors_);
+            const std::size_t other = occupied_.find(look.view(), id);
             if (other == OccupiedMemory::none) return;
             throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
                                   "; arrays that don't overlap are wanted, or an element would be written twice");
@@ -242,9 +246,10 @@ void Steps::make_accumulated() {
 
 bool Steps::has_its_memory(std::size_t place) const {
     const Held& held = held_[known_[place].param];
-    std::int64_t bytes = descrs_[known_[place].param].itemsize();
+    std::int64_t bytes = item_size(held.format);
     for (int axis = 0; axis < held.ndim; ++axis) bytes *= shape_of(held)[axis];
-    return ArrayFields(held.array).data == held.data && py::reinterpret_borrow<py::array>(held.array).nbytes() == bytes;
+    return held.descr != nullptr && ArrayFields(held.array).data == held.data &&
+           py::reinterpret_borrow<py::array>(held.array).nbytes() == bytes;
 }
 
 void Steps::require_writeable() const {

@@ -34,6 +34,8 @@ struct Binding {
 // the places that have changed is looked at again.
 class Steps {
 public:
+    explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
+
     int add_group(const std::string& rule, const py::sequence& options);
     // Another variant of the same or another rule, for a group none of whose places is bound.
     void set_group(int group, const std::string& rule, const py::sequence& options);
@@ -102,11 +104,12 @@ private:
     // An array that must stay where and what it was.
     struct Held {
         PyObject* array;  // kept alive by bound_
-        PyObject* descr;  // kept alive by descrs_
+        PyObject* descr;  // kept alive by descrs_; null of a tensor
         char* data;
         int ndim;
         std::size_t extents;  // its shape and then its strides, from here on in extents_
         std::size_t id;
+        Format format;
         bool came_read_only;
     };
     // How the last gradient of a place lay. For one that lies like it, where no array of ours is, the address is all
@@ -137,6 +140,8 @@ private:
 
     // steps_checks.cpp: the checks of a step
     void check_unchanged(const Held& held) const;
+    void check_tensor(const Held& held) const;
+    bool same_layout(const Held& held, int ndim, const std::int64_t* shape, const std::int64_t* strides) const;
     void check(Use use);
     void bind_gradient(std::size_t i, Use use);
     bool bind_known(std::size_t i);
@@ -149,6 +154,7 @@ private:
     void take(Use use, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
 
+    bool takes_tensors_;
     std::vector<Bound> bound_;  // by place
     Stepper stepper_;
     Hyperparameters hyperparameters_;
@@ -161,9 +167,9 @@ private:
     bool arranged_ = true;
     std::vector<std::size_t> changed_;  // places whose arrays have not been compared with the others
     std::vector<Held> held_;
-    std::vector<py::dtype> descrs_;  // of each in held_
-    std::vector<py::object> weak_;   // NumPy refuses to resize an array that has a weak reference
-    std::vector<Known> known_;       // by place
+    std::vector<py::object> descrs_;  // of each in held_
+    std::vector<py::object> weak_;    // NumPy refuses to resize an array that has a weak reference
+    std::vector<Known> known_;        // by place
     std::vector<std::int64_t> extents_;
     OccupiedMemory occupied_;
 

@@ -108,7 +108,24 @@ void Steps::check(Use use) {
                                   ", which is empty; None is wanted, or an array has to be bound there before");
 }
 
+bool Steps::same_layout(const Held& held, int ndim, const std::int64_t* shape, const std::int64_t* strides) const {
+    return ndim == held.ndim && same_extents(shape, shape_of(held), ndim) &&
+           same_extents(strides, strides_of(held), ndim);
+}
+
+// A tensor has no flags, and may be given other memory at any time: then its place has to be bound again.
+void Steps::check_tensor(const Held& held) const {
+    const TensorFields fields = look_at_tensor(held.array);
+    if (fields.data != held.data || !fields.is_of(held.format) ||
+        !same_layout(held, fields.ndim, fields.shape, fields.strides.data()))
+        throw py::value_error(
+            name_of(held.id) +
+            " has been given other memory, another shape or another dtype since it was bound; it must "
+            "stay as it was, or be bound again");
+}
+
 void Steps::check_unchanged(const Held& held) const {
+    if (held.descr == nullptr) return check_tensor(held);
     const ArrayFields fields(held.array);
     if (!fields.writeable())
         throw py::value_error(
@@ -118,9 +135,7 @@ void Steps::check_unchanged(const Held& held) const {
                    "processes share); to step, make a new optimizer of writeable copies and load this one's "
                    "state_dict()"
                  : " has been made read-only since it was given to the optimizer; it must stay writeable"));
-    if (fields.data != held.data || fields.ndim != held.ndim ||
-        !same_extents(fields.shape, shape_of(held), fields.ndim) ||
-        !same_extents(fields.strides, strides_of(held), fields.ndim))
+    if (fields.data != held.data || !same_layout(held, fields.ndim, fields.shape, fields.strides))
         throw py::value_error(name_of(held.id) +
                               " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
                               "as it was");
@@ -160,33 +175,33 @@ void Steps::bind_given(std::size_t i) {
     Known& known = known_[i];
     known.descr = nullptr;
     PyObject* const gradient = gradients_[i].ptr();
-    const Format format =
-        check_readable(gradient, gradient_of(bound.name), bound.shape.data(), static_cast<int>(bound.shape.size()));
-    const ArrayFields fields(gradient);
-    const TensorView view = fields.view(format);
-    tensor.operands.grad = tensor.logical_grad = {fields.data, format, nullptr};
-    if (!same_strides(fields.shape, fields.strides, bound.dense.data(), fields.ndim, item_size(format))) {
-        tensor.grad_layout.assign(fields.shape, fields.strides, bound.order);
+    const std::string who = gradient_of(bound.name);
+    const Look look(gradient, who, takes_tensors_);
+    const TensorView& view = look.view();
+    require_shape(view, who, bound.shape.data(), static_cast<int>(bound.shape.size()));
+    const std::int64_t item = item_size(view.format);
+    tensor.operands.grad = tensor.logical_grad = {view.data, view.format, nullptr};
+    if (!same_strides(view.shape, view.strides, bound.dense.data(), view.ndim, item)) {
+        tensor.grad_layout.assign(view.shape, view.strides, bound.order);
         tensor.operands.grad.view = &tensor.grad_layout.view();
     }
-    if (!same_strides(fields.shape, fields.strides, bound.logical_dense.data(), fields.ndim, item_size(format))) {
-        tensor.logical_grad_layout.assign(fields.shape, fields.strides, logical_order(fields.ndim));
+    if (!same_strides(view.shape, view.strides, bound.logical_dense.data(), view.ndim, item)) {
+        tensor.logical_grad_layout.assign(view.shape, view.strides, logical_order(view.ndim));
         tensor.logical_grad.view = &tensor.logical_grad_layout.view();
     }
     const ByteRange range = byte_range(view);
     if (!range.empty() && !occupied_.is_free(range)) {
         const std::size_t owner = occupied_.find(view);
         if (owner == OccupiedMemory::none) return;  // woven through others' memory: to be looked at again next time
-        throw py::value_error(gradient_of(bound.name) + " shares memory with " + name_of(owner) +
+        throw py::value_error(who + " shares memory with " + name_of(owner) +
                               "; an array of its own is wanted, or the step would change it while reading it");
     }
-    if (!is_known_dtype(fields.descr)) return;
-    std::copy(fields.strides, fields.strides + fields.ndim,
-              extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
-    known.low = range.low - fields.data;
-    known.high = range.high - fields.data;
+    if (look.descr() == nullptr || !is_known_dtype(look.descr())) return;
+    std::copy(view.strides, view.strides + view.ndim, extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
+    known.low = range.low - view.data;
+    known.high = range.high - view.data;
     known.gap = occupied_.gap_around(range);
-    known.descr = fields.descr;
+    known.descr = look.descr();
 }
 
 // What micro-batches have added up: it is added to the gradient given, or is the gradient.

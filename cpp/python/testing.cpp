@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "python/arrays.hpp"
+#include "python/garbage.hpp"
 #include "python/introspection.hpp"
 #include "python/measurement.hpp"
 #include "python/plan.hpp"
-#include "python/type_setup.hpp"
 #include "runtime/overlap.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/team.hpp"
@@ -20,12 +20,6 @@ namespace instep {
 namespace {
 
 using namespace pybind11::literals;
-
-// An array of any strides that memory can have, as the checks of parameters and gradients see it.
-TensorView view_of(const py::array& array) {
-    const ArrayFields fields(array.ptr());
-    return fields.view(check_readable(array.ptr(), "the array", fields.shape, fields.ndim));
-}
 
 void define_pace(py::module_& m) {
     py::class_<Pace>(m, "Pace", py::is_final(), py::custom_type_setup(forbid_new),
@@ -64,10 +58,14 @@ void define_testing(py::module_& m) {
         "What preparing the plan's steps has looked at so far.");
     m.def("overlap_work", &overlap_work, "How often searches for a shared byte have branched so far.");
     m.def(
-        "share_memory", [](const py::array& a, const py::array& b) { return share_memory(view_of(a), view_of(b)); },
+        "share_memory",
+        [](const py::array& a, const py::array& b) {
+            return share_memory(Look(a.ptr(), "the array").view(), Look(b.ptr(), "the array").view());
+        },
         "a"_a, "b"_a, "Whether an element of one array has a byte in common with an element of the other.");
     m.def(
-        "overlaps_itself", [](const py::array& array) { return overlaps_itself(view_of(array)); }, "array"_a,
+        "overlaps_itself",
+        [](const py::array& array) { return overlaps_itself(Look(array.ptr(), "the array").view()); }, "array"_a,
         "Whether two elements of the array share a byte.");
 }
 

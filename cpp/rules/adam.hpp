@@ -18,14 +18,14 @@ struct Adam {
     enum Hyperparameter { lr, beta1, beta2, eps, weight_decay };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
     static constexpr const char* options[] = {"amsgrad", "decoupled_decay"};
-    static constexpr bool amsgrad = Options & 1, decoupled_decay = Options & 2;
-    static constexpr bool valid = true;
-    static constexpr int slots = 3;
-    static constexpr StateName states[slots] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
+    static constexpr bool amsgrad = Options & 1;
+    static constexpr unsigned decoupled_decay = 2, scalar_options = decoupled_decay;
+    static constexpr bool hot = !amsgrad;
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, step_size_, root_correction_, eps_, decay_;
 
-    static Adam prepare(const double* h, std::int64_t t) {
+    static Adam prepare(const double* h, std::int64_t t, unsigned chosen) {
         const double correction1 = 1.0 - power(h[beta1], t);
         const double correction2 = 1.0 - power(h[beta2], t);
         return {T(h[beta1]),
@@ -35,11 +35,11 @@ struct Adam {
                 T(h[lr] / correction1),
                 T(1.0 / square_root(correction2)),
                 T(h[eps]),
-                T(1.0 - h[lr] * h[weight_decay])};
+                (chosen & decoupled_decay) != 0 ? T(1.0 - h[lr] * h[weight_decay]) : T(1)};
     }
 
-    void operator()(T& p, T g, T& m, T& v, T& w) const {
-        if constexpr (decoupled_decay) p = p * decay_;
+    INSTEP_INLINE void operator()(T& p, T g, T& m, T& v, T& w) const {
+        p = p * decay_;
         m = beta1_ * m + one_minus_beta1_ * g;
         v = beta2_ * v + one_minus_beta2_ * (g * g);
         T u = v;

@@ -2,16 +2,25 @@
 //
 // A struct template over the compute type T (float or double) and a bit set of its options, holding its scalars:
 //
-//   name, hyperparameters, options, states   as Python and the registry see them; option i is bit i
-//   valid                                    whether this choice of options makes sense
-//   slots                                    how many states operator() takes, the length of states
-//   prepare(h, t)                            the rule's scalars from hyperparameters and the parameter's step t >= 1,
-//                                            computed in double and rounded to T once
-//   operator()(p, g, states...)              the formula for one element, in the paper's notation; a state that the
-//                                            options leave unused must not be touched
+//   name                       as Python and the registry see it
+//   hyperparameters            their names
+//   options                    their names; option i is bit i
+//   scalar_options             the bits of those that change nothing but the scalars: they cost no loop
+//   states                     their names in the order of operator()'s arguments, and which of them these options use
+//   valid                      whether this choice of options makes sense
+//   hot                        whether so many use this choice that its loop is also made with L2, with the average and
+//                              for bfloat16 (docs/speed.md says what each is worth); all others go by blocks there
+//   prepare(h, t, chosen)      the rule's scalars from hyperparameters, the parameter's step t >= 1 and the bits of all
+//                              options that are on, computed in double and rounded to T once
+//   operator()(p, g, states...) the formula for one element, in the paper's notation; a state that the options leave
+//                              unused must not be touched; INSTEP_INLINE, as all that it calls (inlining.hpp)
 //
-// No loop, no threads, no formats. A new rule needs its header here, a line in kernels/registry.hpp, a class in
-// python/instep/rules and its NumPy form in tests/helpers/reference.py.
+// What a rule does without it leaves out: lists are empty then, valid is true, hot false. Where an option changes
+// scalars only, by a factor that is 1 or a term that is 0 without it, that is said in a comment unless it is plain that
+// no bit changes: 0 times infinity is NaN, and -0 + 0 is +0.
+//
+// No loop, no threads, no formats. A new rule is this header, a .cpp beside it that makes its table (sgd.cpp), which
+// CMake finds, a class in python/instep/rules and its NumPy form in tests/helpers/reference.py.
 #pragma once
 
 #include "kernels/arithmetic.hpp"

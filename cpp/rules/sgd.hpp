@@ -16,27 +16,29 @@ struct SGD {
     enum Hyperparameter { lr, momentum, dampening };
     static constexpr const char* hyperparameters[] = {"lr", "momentum", "dampening"};
     static constexpr const char* options[] = {"momentum", "nesterov", "lr_in_velocity"};
-    static constexpr bool has_momentum = Options & 1, nesterov = Options & 2, lr_in_velocity = Options & 4;
-    static constexpr bool valid = has_momentum || !(nesterov || lr_in_velocity);
-    static constexpr int slots = 1;
-    static constexpr StateName states[slots] = {{"momentum_buffer", has_momentum}};
+    static constexpr bool has_momentum = Options & 1, nesterov = Options & 2;
+    static constexpr unsigned lr_in_velocity = 4, scalar_options = lr_in_velocity;
+    static constexpr bool valid = has_momentum || Options == 0;
+    static constexpr bool hot = true;
+    static constexpr StateName states[] = {{"momentum_buffer", has_momentum}};
 
-    T lr_, momentum_, undamped_;
+    // Of the gradient within the velocity and, with nesterov, beside it; of all that is taken from the parameter.
+    T within_, beside_, outer_;
+    T momentum_;
     Choice<T> at_first_;
 
-    static SGD prepare(const double* h, std::int64_t t) {
-        return {T(h[lr]), T(h[momentum]), T(1.0 - h[dampening]), Choice<T>(t == 1)};
+    static SGD prepare(const double* h, std::int64_t t, unsigned chosen) {
+        const T rate = T(h[lr]);
+        if ((chosen & lr_in_velocity) != 0) return {rate, rate, T(1), T(h[momentum]), Choice<T>(false)};
+        return {T(1.0 - h[dampening]), T(1), rate, T(h[momentum]), Choice<T>(t == 1)};
     }
 
-    void operator()(T& p, T g, T& b) const {
-        if constexpr (!has_momentum) {
-            p = p - lr_ * g;
-        } else if constexpr (lr_in_velocity) {
-            b = momentum_ * b + lr_ * g;
-            p = p - (nesterov ? momentum_ * b + lr_ * g : b);
+    INSTEP_INLINE void operator()(T& p, T g, T& b) const {
+        if constexpr (has_momentum) {
+            b = at_first_(g, momentum_ * b + within_ * g);
+            p = p - outer_ * (nesterov ? beside_ * g + momentum_ * b : b);
         } else {
-            b = at_first_(g, momentum_ * b + undamped_ * g);
-            p = p - lr_ * (nesterov ? g + momentum_ * b : b);
+            p = p - outer_ * g;
         }
     }
 };

@@ -49,10 +49,10 @@ const Level& current_level() { return *chosen.load(std::memory_order_relaxed); }
 
 void set_level(const Level& level) { chosen.store(&level, std::memory_order_relaxed); }
 
-const RuleFamily* find_family(const Level& level, const std::string& name) {
+int find_family(const Level& level, const std::string& name) {
     for (int i = 0; i < level.family_count; ++i)
-        if (name == level.families[i].name) return &level.families[i];
-    return nullptr;
+        if (name == level.families[i]->name) return i;
+    return -1;
 }
 
 }  // namespace instep

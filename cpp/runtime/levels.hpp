@@ -14,7 +14,7 @@ std::vector<const Level*> usable_levels();    // those of them that this CPU and
 const Level& current_level();
 void set_level(const Level& level);
 
-// The rule of that name, or null.
-const RuleFamily* find_family(const Level& level, const std::string& name);
+// Which of the level's rules has that name; -1: none.
+int find_family(const Level& level, const std::string& name);
 
 }  // namespace instep

@@ -49,7 +49,10 @@ void Stepper::bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64
     Turn& turn = turns_[place];
     turn.steps = steps;
     turn.work = tensor->work;
-    turn.kind = static_cast<std::uint32_t>(tensor->group * compute_count + static_cast<int>(tensor->compute));
+    tensor->arrangement = Arrangement::of(tensor->operands, tensor->compute);
+    turn.kind =
+        (static_cast<std::uint32_t>(tensor->group) * arrangement_count + tensor->arrangement.number()) * compute_count +
+        static_cast<std::uint32_t>(tensor->compute);
     most_work_ += tensor->work;
     tensors_[place] = std::move(tensor);
 }
@@ -99,16 +102,17 @@ void Stepper::clear_pending() {
 std::uint32_t Stepper::make_settings(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
     const auto compute = static_cast<int>(tensors_[i]->compute);
     const Group& group = groups[static_cast<std::size_t>(tensors_[i]->group)];
-    const Variant& variant = level_->families[group.family].variants[group.options];
+    const Variant& variant = level_->families[group.family]->variants[group.options];
     Prepared& fresh = settings_.emplace_back();
     fresh.kind = turns_[i].kind;
     fresh.t = t;
-    fresh.sweep = variant.sweep[compute];
+    fresh.sweep = level_->sweep[compute];
     fresh.settings.terms = group.terms;
     fresh.settings.average_rate = extras_.average_rate;
     fresh.settings.claims = work_ <= most_work_claimed;
     fresh.settings.past_caches = work_ >= work_past_caches;
-    variant.prepare[compute](group.hyperparameters, t, fresh.settings.scalars);
+    choose_loops(fresh.settings, *variant.loops[compute], tensors_[i]->arrangement);
+    variant.prepare[compute](group.hyperparameters, t, group.options, fresh.settings.scalars);
     return static_cast<std::uint32_t>(settings_.size() - 1);
 }
 
@@ -201,6 +205,7 @@ void Stepper::set_scale(double scale) {
     for (Prepared& prepared : settings_) {
         prepared.settings.terms.scaled = scale != 1.0;
         prepared.settings.terms.scale = scale;
+        prepared.settings.single_scale = static_cast<float>(scale);
     }
 }
 

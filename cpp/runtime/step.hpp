@@ -13,6 +13,7 @@
 #include "kernels/interface.hpp"
 #include "runtime/layout.hpp"
 #include "runtime/pace.hpp"
+#include "runtime/storage.hpp"
 
 namespace instep {
 
@@ -30,6 +31,7 @@ struct Tensor {
     std::int64_t work;  // bytes that a step over it moves, counted in the compute type
     Compute compute;
     int group;
+    Arrangement arrangement;  // the Stepper's
 };
 
 // Parameters that share a rule and hyperparameters.
@@ -127,7 +129,7 @@ private:
         std::int64_t steps = 0;
         std::int64_t work = 0;
         std::uint32_t settings = 0;  // which of settings_
-        std::uint32_t kind = 0;      // tensors of a kind share group and compute type
+        std::uint32_t kind = 0;      // tensors of a kind share group, compute type and arrangement
         bool present = false;
         bool pending = false;
     };

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
+#include <vector>
 
+#include "runtime/affinity.hpp"
 #include "runtime/placement.hpp"
 
 #if defined(_OPENMP)
@@ -32,6 +35,59 @@ std::atomic<bool> idle_threads_spin{false};
 std::atomic<std::uint64_t> forks{0};
 std::atomic<std::uint64_t> regions{0};
 
+#if defined(_OPENMP)
+
+std::atomic<int> bound_to{0};  // CPUs that the runtime binds its threads to; 0: it binds none
+
+bool runtime_binds() { return bound_to.load(std::memory_order_relaxed) != 0; }
+
+// CPUs in the runtime's places together, if it binds threads to places; else 0.
+int cpus_to_bind_to() {
+#if _OPENMP >= 201511
+    if (omp_get_proc_bind() == omp_proc_bind_false) return 0;
+    std::vector<int> cpus;
+    for (int place = 0; place < omp_get_num_places(); ++place) {
+        std::vector<int> ids(static_cast<std::size_t>(std::max(0, omp_get_place_num_procs(place))));
+        if (!ids.empty()) omp_get_place_proc_ids(place, ids.data());
+        cpus.insert(cpus.end(), ids.begin(), ids.end());
+    }
+    std::sort(cpus.begin(), cpus.end());
+    return static_cast<int>(std::unique(cpus.begin(), cpus.end()) - cpus.begin());
+#else
+    return 0;
+#endif
+}
+
+// Most threads that the runtime makes of a region that begins here, however many are asked for.
+int most_of_a_region() {
+    if (omp_in_parallel() != 0) return 1;  // the other threads of that region are at work already
+#if _OPENMP >= 200805
+    if (omp_get_max_active_levels() < 1) return 1;
+    return std::max(1, omp_get_thread_limit());
+#else
+    return INT_MAX;
+#endif
+}
+
+// While it lives the calling thread's regions get as many threads as they ask for. OMP_DYNAMIC would have libgomp
+// subtract the load of the last fifteen minutes, which is this program's own.
+class ExactCount {
+public:
+    ExactCount() : dynamic_(omp_get_dynamic()) {
+        if (dynamic_ != 0) omp_set_dynamic(0);
+    }
+    ~ExactCount() {
+        if (dynamic_ != 0) omp_set_dynamic(dynamic_);
+    }
+    ExactCount(const ExactCount&) = delete;
+    ExactCount& operator=(const ExactCount&) = delete;
+
+private:
+    int dynamic_;
+};
+
+#endif
+
 }  // namespace
 
 void set_default_threads(int count) { default_threads = count; }
@@ -41,10 +97,21 @@ void set_threads(int count) { wanted_threads = count; }
 int wanted() { return wanted_threads.load(std::memory_order_relaxed); }
 
 int threads() {
+#if defined(_OPENMP)
     if (forked()) return 1;
-    if (const int count = wanted()) return count;
-    // omp_get_max_threads is asked each time so that threadpoolctl's limits hold for instep too.
-    return std::max(1, std::min(default_threads.load(std::memory_order_relaxed), openmp_max_threads()));
+    const KeptAffinity kept(runtime_binds());
+    int count = wanted();
+    if (count == 0) {
+        // Asked each time: threadpoolctl's limits and a later affinity hold for instep too. A runtime that binds may
+        // have bound this thread, for another library; its team goes to the places it has.
+        const int cpus = runtime_binds() ? bound_to.load(std::memory_order_relaxed) : allowed_cpus();
+        count = std::min(default_threads.load(std::memory_order_relaxed), omp_get_max_threads());
+        if (cpus > 0) count = std::min(count, cpus);
+    }
+    return std::max(1, std::min(count, most_of_a_region()));
+#else
+    return 1;
+#endif
 }
 
 void set_least_work(std::int64_t work) { work_a_thread = std::max<std::int64_t>(1, work); }
@@ -58,7 +125,7 @@ void set_idle_threads_spin(bool spin) { idle_threads_spin = spin; }
 int threads_for(std::int64_t work) {
     const std::int64_t share =
         idle_threads_spin.load(std::memory_order_relaxed) ? work_a_spinning_thread : least_work();
-    if (work < 2 * share || openmp_version() == 0 || forked()) return 1;
+    if (work < 2 * share) return 1;
     return static_cast<int>(std::min<std::int64_t>(work / share, threads()));
 }
 
@@ -66,6 +133,8 @@ void run(int threads, std::int64_t work, void (*part)(void*), void* context) {
 #if defined(_OPENMP)
     if (threads > 1) {
         regions.fetch_add(1, std::memory_order_relaxed);
+        const KeptAffinity kept(runtime_binds());
+        const ExactCount exact;
         const Caller caller(work);
 #pragma omp parallel num_threads(threads)
         {
@@ -96,6 +165,13 @@ void watch_forks() {
 #endif
 }
 
+void start_runtime() {
+#if defined(_OPENMP)
+    static_cast<void>(omp_get_max_threads());
+    bound_to = cpus_to_bind_to();
+#endif
+}
+
 Counters counters() { return {regions.load(std::memory_order_relaxed)}; }
 
 int openmp_version() {
@@ -103,14 +179,6 @@ int openmp_version() {
     return _OPENMP;
 #else
     return 0;
-#endif
-}
-
-int openmp_max_threads() {
-#if defined(_OPENMP)
-    return omp_get_max_threads();
-#else
-    return 1;
 #endif
 }
 

@@ -8,12 +8,16 @@
 
 namespace instep::team {
 
-// What the environment grants: OMP_NUM_THREADS, affinity and the cgroup's quota, or INSTEP_NUM_THREADS.
+// Makes the first call of the OpenMP runtime. LLVM's reads the environment and the affinity only then, not when it is
+// loaded: python/instep/machine/openmp.py prepares both.
+void start_runtime();
+
+// What affinity and the cgroup's quota granted as instep was loaded.
 void set_default_threads(int count);
 // The program's own choice; 0 goes back to the default.
 void set_threads(int count);
 int wanted();
-// Most threads a step on this thread would use now; 1 in a forked child.
+// Most threads a step on this thread would use now: 1 without OpenMP, in a forked child, in somebody's parallel region.
 int threads();
 
 // Idle threads of the OpenMP runtime spin: it was loaded, by somebody else, with its default wait policy. Then a
@@ -50,6 +54,5 @@ Counters counters();
 // For config(): the OpenMP version compiled against (0 without), and where its library was loaded from.
 int openmp_version();
 const char* openmp_library();
-int openmp_max_threads();
 
 }  // namespace instep::team

@@ -10,7 +10,8 @@ True
 
 `SGD`, `Momentum`, `RMSprop`, `Adam` and `AdamW` change arrays in place; what all of them take is
 said by `Optimizer`. `instep.schedules` has learning rates that change with the step, `LossScaler`
-is for float16 gradients, `instep.checkpoint` saves and loads a run, `instep.interop` goes between
+is for float16 gradients, `Steps` for libraries that keep states of their own,
+`instep.checkpoint` saves and loads a run, `instep.interop` goes between
 here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use of this machine,
 `config` tells what they do use. ``instep --help`` lists the commands.
 """
@@ -18,8 +19,9 @@ here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use
 import importlib
 from typing import TYPE_CHECKING
 
-from instep.machine import openmp
+from instep.machine import interpreter, openmp
 
+interpreter.check()  # before anything imports NumPy
 _how_idle_threads_wait = openmp.load()  # before anything else imports the core
 
 from instep import schedules  # noqa: E402
@@ -31,6 +33,7 @@ from instep.machine.isa import isa_levels, set_isa  # noqa: E402
 from instep.machine.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 from instep.optimizers import Optimizer  # noqa: E402
 from instep.optimizers.loss_scaler import LossScaler  # noqa: E402
+from instep.optimizers.steps import Steps  # noqa: E402
 from instep.rules import SGD, Adam, AdamW, Momentum, RMSprop  # noqa: E402
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ __all__ = [
     "Momentum",
     "Optimizer",
     "RMSprop",
+    "Steps",
     "__version__",
     "checkpoint",
     "config",

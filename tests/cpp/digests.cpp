@@ -27,7 +27,7 @@ namespace {
 template <class Action>
 void for_each_rule(const Level& level, Action action) {
     for (int k = 0; k < level.family_count; ++k) {
-        const RuleFamily& family = level.families[k];
+        const RuleFamily& family = *level.families[k];
         for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options)
             if (family.variants[options].valid) action(Rule{family, k, options});
     }

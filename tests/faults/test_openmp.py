@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from interpreters import output, skip_what_llvms_openmp_does
-from openmp import needs_openmp
+from openmp import CPUS, needs_openmp
 
 import instep
 from instep.machine.threads import available_cpus
+
+LIBRARY = instep.config()["openmp"]["library"]
 
 STEPS = """
     import hashlib
@@ -58,6 +60,62 @@ def test_variables_of_the_environment(variables: dict[str, str]) -> None:
     """
     )
     assert 1 <= int(output(code, **variables)) <= available_cpus()
+
+
+# What makes regions smaller than they ask to be, and threads for a program that sets none.
+LIMITS = [
+    ({"OMP_THREAD_LIMIT": "1"}, 1),
+    ({"OMP_MAX_ACTIVE_LEVELS": "0"}, 1),
+    (
+        {"OMP_DYNAMIC": "true"},
+        CPUS,
+    ),  # passed over: the load of the last minutes is the program's own
+    ({"OMP_NUM_THREADS": "2,3", "OMP_DYNAMIC": "true"}, min(2, CPUS)),
+    ({"INSTEP_NUM_THREADS": "3"}, 3),
+    ({"INSTEP_NUM_THREADS": "3", "OMP_THREAD_LIMIT": "2"}, 2),
+    ({"INSTEP_NUM_THREADS": "3", "OMP_MAX_ACTIVE_LEVELS": "0"}, 1),
+]
+
+
+@needs_openmp
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("variables", "threads"), LIMITS, ids=str)
+def test_the_number_says_what_a_step_gets(variables: dict[str, str], threads: int) -> None:
+    code = """
+        import os
+        import numpy as np
+        import instep
+        def threads():
+            return len(os.listdir("/proc/self/task"))
+        instep._core.testing.set_least_work(1)
+        before, says = threads(), instep.get_num_threads()
+        instep.Adam(np.zeros(3_000_000, "f4")).step(np.ones(3_000_000, "f4"))
+        print(says, threads() - before + 1, instep.config()["threads"]["used"])
+    """
+    assert output(code, **variables) == f"{threads} {threads} {threads}"
+
+
+@needs_openmp
+@pytest.mark.skipif("gomp" not in LIBRARY, reason="asks GNU's runtime for a region")
+def test_a_step_inside_a_parallel_region() -> None:
+    """Of the same runtime: each thread steps alone, and the number says so."""
+    code = f"""
+        import ctypes
+        import numpy as np
+        import instep
+        instep._core.testing.set_least_work(1)
+        said = []
+        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        def region(_):
+            instep.Adam(np.zeros(100_000, "f4")).step(np.ones(100_000, "f4"))
+            said.append(instep.get_num_threads())
+        gomp = ctypes.CDLL({LIBRARY!r})
+        instep.set_num_threads(2)
+        gomp.omp_set_max_active_levels(3)
+        gomp.GOMP_parallel(region, None, 2, 0)
+        print(said, instep.get_num_threads(), instep._core.testing.counters()["parallel_regions"])
+    """
+    assert output(code) == "[1, 1] 2 0"
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ OPEN = {
 }
 IMPORT_BY_NAME = {
     "__init__.py": "its own table of what a step does without",
-    "schedules/__init__.py": "its own table of schedules",
+    "schedules/names.py": "its own table of schedules",
     "commands/cli.py": "its own table of commands",
     "checkpoint/format.py": "safetensors and what belongs to it",
     "commands/demo/extras.py": "the packages that the demonstration needs",
@@ -66,9 +66,7 @@ def imported(node: ast.AST) -> set[str]:
 
 
 def test_the_sources_are_all_there() -> None:
-    assert {"checkpoint/loading.py", "optimizers/state.py", "schedules/serialisation.py"} <= set(
-        PYTHON
-    )
+    assert {"checkpoint/loading.py", "optimizers/state.py", "schedules/reading.py"} <= set(PYTHON)
     assert {"cpp/python/module.cpp", "cpp/python/arrays.cpp"} <= set(CPP)
 
 

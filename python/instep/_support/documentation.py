@@ -38,7 +38,8 @@ def without_quotes(what: Decorated) -> Decorated:
 
     Of annotations that are not evaluated they show strings, up to Python 3.13 with the quotes.
     """
-    for function in vars(what).values() if isinstance(what, type) else [what]:
+    for found in vars(what).values() if isinstance(what, type) else [what]:
+        function = found.__func__ if isinstance(found, staticmethod) else found
         if inspect.isfunction(function):
             types = function.__annotations__
             for name, annotation in types.items():

@@ -24,8 +24,11 @@ def kind(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Show a value, or name its kind where its text is long or has several lines."""
-    text = repr(value)
+    """Show a value, or name its kind where its text is long, has several lines or can't be had."""
+    try:
+        text = repr(value)
+    except Exception:  # of a class of the caller's, or RecursionError for lists in lists in lists
+        return kind(value)
     return text if len(text) <= _LONGEST and text.isprintable() else kind(value)
 
 

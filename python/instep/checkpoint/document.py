@@ -1,6 +1,5 @@
 """The document of a checkpoint: what of an optimizer, a scaler and the caller's extra is JSON."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from instep._support.wording import kind
-from instep.checkpoint.format import parse
+from instep.checkpoint.format import as_text, parse
 from instep.optimizers import state
 from instep.optimizers.loss_scaler import LossScaler
 
@@ -48,7 +47,7 @@ def as_json(extra: Any) -> Any:
     """Return extra as it will come back."""
     too_deep = f"it is nested too deeply; at most {_DEEPEST} levels are wanted"
     try:
-        found = parse(json.dumps(extra, allow_nan=False, default=_python_number))
+        found = parse(as_text(extra, default=_python_number))
     except TypeError as error:
         raise TypeError(f"extra can't be written as JSON: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -82,10 +81,7 @@ def _python_number(value: Any) -> Any:
 
 def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the optimizer's state without its arrays; raise unless the document is of this schema."""
-    if document.get("schema") != SCHEMA:
-        raise ValueError(
-            f"the checkpoint has schema {document.get('schema')!r}; {SCHEMA} is wanted"
-        )
+    state.require_schema("the checkpoint", document.get("schema"), SCHEMA)
     state.require_keys("the checkpoint", document, _DOCUMENT)
     stored = _with_infinity(document["optimizer"])
     wanted = tuple(key for key in state.KEYS if key not in _ARRAYS)

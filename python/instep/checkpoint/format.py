@@ -21,18 +21,23 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from instep import _core
 from instep._support.bfloat16 import bfloat16
 from instep._support.wording import difference, kind, shown
 from instep.optimizers.containers import Array
 
-__all__ = ["CheckpointError", "File", "decode", "one_line", "opened", "parse", "write"]
+__all__ = ["CheckpointError", "File", "as_text", "decode", "one_line", "opened", "parse", "write"]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
+_LONGEST_HEADER = 100_000_000  # which is safetensors' own limit: it refuses what is longer
+_MOST_VALUES = 2**21  # of a header or a document, keys included: an array has 20 to 30
+_PIECE = 2**20  # bytes of a header that are looked at at once
 _LONGEST_LINE = 400
 _ON_WINDOWS = os.name == "nt"
 _OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in what safetensors raises
@@ -55,7 +60,7 @@ def write(
 
     Copies those arrays that are not C-contiguous, and all if somebody changes one meanwhile: the
     checksums come first in the file, and have to be of what follows. Raises OSError, and ValueError
-    if the document is too long.
+    if the document is too long or has too many values.
     """
     # asarray rather than ascontiguousarray, which gives scalars a dimension
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -107,8 +112,8 @@ def opened(path: str) -> Iterator[File]:
     try:
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             raise CheckpointError("this is not a file; a checkpoint is wanted")
-        with open(path, "rb"):  # safetensors doesn't say why a file can't be opened
-            pass
+        with open(path, "rb") as raw:  # safetensors doesn't say why a file can't be opened
+            _require_few(_values_in_header(raw), "the header")
         try:
             file = safetensors.safe_open(path, framework="np", backend="pread")
         except safetensors.SafetensorError as error:
@@ -137,8 +142,24 @@ def decode(text: str, who: str) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Return what strict JSON says: no key twice, no NaN, no infinity. Raises ValueError."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+    """Return what strict JSON says: no key twice, no NaN, no infinity. Raises ValueError.
+
+    Python reads and writes decimals in the rounding mode of the program, and with it other numbers.
+    """
+    return _core.in_default_environment(
+        partial(
+            json.loads,
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_finite,
+            parse_float=_finite,
+        )
+    )
+
+
+def as_text(value: Any, **options: Any) -> str:
+    """Return strict JSON for a value. Raises ValueError, TypeError or RecursionError."""
+    return _core.in_default_environment(partial(json.dumps, value, allow_nan=False, **options))
 
 
 def one_line(text: str) -> str:
@@ -166,7 +187,7 @@ def _save(
         name: {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": checksums[name]}
         for name, array in arrays.items()
     }
-    text = json.dumps({**document, "tensors": table}, allow_nan=False, separators=(",", ":"))
+    text = as_text({**document, "tensors": table}, separators=(",", ":"))
     metadata = {_DOCUMENT: text, _CHECKSUM: _sha256(text)}
     try:
         _safetensors(".numpy").save_file(arrays, path, metadata)
@@ -174,6 +195,29 @@ def _save(
         raise _os_error(error, path) or ValueError(
             f"extra and the names of the parameters can't be written: {error}"
         ) from None
+    with open(path, "rb") as raw:
+        _require_few(_values_in_header(raw), "extra, with the names of the parameters,")
+
+
+def _values_in_header(file: BinaryIO) -> int:
+    """Return about how many values a file's header has; 0 for one that safetensors refuses unread."""
+    left, values = int.from_bytes(file.read(8), "little"), 0
+    while 0 < left <= _LONGEST_HEADER and (piece := file.read(min(left, _PIECE))):
+        values += sum(piece.count(sign) for sign in (b",", b":", b"[", b"{"))
+        left -= len(piece)
+    return values
+
+
+def _require_few(values: int, who: str) -> None:
+    """Raise ValueError for more values than there is memory promised for.
+
+    Read by Python one takes up to 120 bytes, and twice that where it is looked through for infinities.
+    """
+    if values > _MOST_VALUES:
+        raise ValueError(
+            f"{who} has {values} values; at most {_MOST_VALUES} are wanted (keep large lists in a "
+            "file of their own)"
+        )
 
 
 def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
@@ -210,6 +254,7 @@ def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
     if _sha256(text) != checksum:
         raise CheckpointError("the metadata differ from their checksum; the file is damaged")
+    _require_few(sum(map(text.count, ",:[{")), "the document")  # which the header may have escaped
     document = decode(text, "the metadata")
     if not isinstance(document.get("tensors"), dict):
         raise CheckpointError("the metadata have no table of tensors")
@@ -228,7 +273,7 @@ def _stand_in(file: Any, name: str, listed: Any) -> Array:
     dtype, shape = entry.get_dtype(), entry.get_shape()
     if dtype not in _NAMES or _NAMES[dtype] != listed["dtype"]:
         raise CheckpointError(f"{who} has dtype {dtype}; {shown(listed['dtype'])} is wanted")
-    if shape != listed["shape"]:
+    if shape != listed["shape"] or not all(type(n) is int for n in listed["shape"]):
         raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
     if dtype == "BF16":
         bfloat16("a checkpoint with bfloat16")  # or NumPy would not know the name

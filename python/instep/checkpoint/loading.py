@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from instep._support.wording import kind
 from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
 from instep.checkpoint.format import opened
 from instep.optimizers import Optimizer, state
@@ -84,22 +85,22 @@ def _take_arrays(
     stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
 ) -> dict[str, Array]:
     """Put the arrays into the optimizer's state, as state_dict has them; return the weights."""
-    kinds: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
+    by_kind: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, array in arrays.items():
-        kind, _, name = full_name.partition("/")
-        if kind == "state":
+        what, _, name = full_name.partition("/")
+        if what == "state":
             key, _, name = name.partition("/")
             states.setdefault(name, {})[key] = array
-        elif kind in kinds:
-            kinds[kind][name] = array
+        elif what in by_kind:
+            by_kind[what][name] = array
         else:
             raise ValueError(
                 f"the tensor {full_name!r} is unknown; weights, states, averages and accumulated "
                 "gradients are wanted"
             )
-    weights = kinds.pop("weights")
-    stored.update(state=states, **kinds)
+    weights = by_kind.pop("weights")
+    stored.update(state=states, **by_kind)
     return weights
 
 
@@ -135,5 +136,5 @@ def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
         )
     if scaler is not None:
         if not isinstance(stored, Mapping):
-            raise TypeError(f"the loss scaler is {stored!r}; a dict is wanted")
+            raise TypeError(f"the loss scaler is {kind(stored)}; a dict is wanted")
         LossScaler().load_state_dict(stored)  # one to try it on

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from instep import _core
 from instep._support.wording import listed
-from instep.interop.torch_state import Entry, flag, number, params_of, parts
+from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
 from instep.optimizers.current import GroupValues
 from instep.optimizers.require import require_optimizer
@@ -15,13 +16,13 @@ from instep.optimizers.state import take_over
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
 # For each rule, hyperparameters that both sides have by the same name.
-_SHARED = {
+_COMMON = {
     "SGD": ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
     "RMSprop": ("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "maximize"),
     "Adam": ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize"),
 }
-_SHARED["Momentum"] = _SHARED["SGD"]
-_SHARED["AdamW"] = _SHARED["Adam"]
+_COMMON["Momentum"] = _COMMON["SGD"]
+_COMMON["AdamW"] = _COMMON["Adam"]
 
 # What torch's groups say besides, at their defaults; torch takes missing ones from the optimizer it loads into.
 _TORCHS_OWN: dict[str, dict[str, Any]] = {
@@ -58,7 +59,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     -------
     dict
         ``state`` (number of the parameter -> its states and step) and ``param_groups``, as torch
-        has them.
+        has them; with ``param_names`` where all parameters came in dicts. (torch keeps these, and
+        loads by the parameters' order.)
 
     Raises
     ------
@@ -78,25 +80,29 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer).__name__
-    shared = _shared_names(rule)
+    common = _common_names(rule)
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
             raise ValueError("gradients have been accumulated and not been used; step first")
         steps, states = optimizer._plan.steps, optimizer.state
+        named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none
         groups: list[dict[str, Any]] = []
         state: dict[int, dict[str, Any]] = {}
         index = 0
         for group in optimizer.param_groups:
             _require_torchs(rule, group)
             numbers = range(index, index + len(group.names))
-            values = {name: _now(group[name], optimizer.step_count) for name in shared}
+            values = {name: _now(group[name], optimizer.step_count) for name in common}
             decoupled = {"decoupled_weight_decay": rule == "AdamW"} if "betas" in values else {}
-            groups.append({**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers)})
+            names = {"param_names": list(group.names)} if named else {}
+            groups.append(
+                {**values, **_TORCHS_OWN[rule], **decoupled, "params": list(numbers), **names}
+            )
             for param, name in zip(numbers, group.names, strict=True):
                 if not steps[param]:
                     continue  # torch has no state of a parameter before its first step
                 state[param] = {key: _torchs(array) for key, array in states[name].items()}
-                if _counts_steps(shared):
+                if _counts_steps(common):
                     state[param]["step"] = float(steps[param])
                 elif not states[name]:
                     state[param]["momentum_buffer"] = None
@@ -108,10 +114,13 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     """Go on in the optimizer from what ``torch.optim``'s ``state_dict()`` returned.
 
     The optimizer must have been made of the rule of the same name for as many parameters of the
-    same shapes, in the same order and groups, and with options (such as ``amsgrad``) that keep the
-    same states. Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters
-    are taken over but for those that are schedules here. The step count becomes the largest among
-    the parameters (SGD in torch counts none: it stays).
+    same shapes, in the same groups, and with options (such as ``amsgrad``) that keep the same states.
+    In a group whose parameters have names on both sides (here they came in a dict, torch's group has
+    ``param_names``) they go by these, in any order; otherwise they go by their order.
+
+    Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are taken over
+    but for those that are schedules here. The step count becomes the largest among the parameters
+    (SGD in torch counts none: it stays). States that are narrower here are rounded to nearest.
 
     Parameters
     ----------
@@ -123,7 +132,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     Raises
     ------
     TypeError, ValueError
-        If anything doesn't fit; nothing has changed then.
+        If anything doesn't fit, names and numbers beyond a narrower state included; nothing has
+        changed then.
     RuntimeError
         Inside ``averaged()``.
 
@@ -140,7 +150,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     (0.5, 0.75, array([1., 2.]))
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
-    shared = _shared_names(type(optimizer).__name__)
+    common = _common_names(type(optimizer).__name__)
     groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
@@ -154,7 +164,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                 f"'state' of torch's state has entries for {listed(unknown)}, and the groups' "
                 f"parameters are {listed(known)}"
             )
-        counts_steps = _counts_steps(shared)
+        counts_steps = _counts_steps(common)
         arrays, steps = {}, {}
         for name, states in optimizer.state.items():
             entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
@@ -183,38 +193,40 @@ def _read_groups(
         who = f"group {k} of torch's state"
         _require_torchs(rule, mine)
         _require_rule(rule, who, theirs)
-        numbers.update(zip(mine.names, params_of(who, theirs, len(mine.names)), strict=True))
+        numbers.update(params_by_name(who, theirs, mine.names, named=_is_named(mine)))
         taken = {
             name: (flag if isinstance(mine[name], bool) else number)(
                 f"{name} of {who}", theirs[name]
             )
-            for name in _shared_names(rule)
+            for name in _common_names(rule)
             if name in theirs and not _scheduled(mine[name])
         }
         settings.append(mine._checked_values({**mine._settings, **taken}))
     return settings, numbers
 
 
-def _shared_names(rule: str) -> tuple[str, ...]:
-    if rule not in _SHARED:
-        raise ValueError(f"there is no rule {rule!r} in torch; one of {sorted(_SHARED)} is wanted")
-    return _SHARED[rule]
+def _common_names(rule: str) -> tuple[str, ...]:
+    if rule not in _COMMON:
+        raise ValueError(f"there is no rule {rule!r} in torch; one of {sorted(_COMMON)} is wanted")
+    return _COMMON[rule]
 
 
-def _counts_steps(shared: tuple[str, ...]) -> bool:
-    return "betas" in shared or "alpha" in shared  # torch's SGD counts none
+def _counts_steps(common: tuple[str, ...]) -> bool:
+    return "betas" in common or "alpha" in common  # torch's SGD counts none
 
 
 def _require_rule(rule: str, who: str, group: Mapping[str, Any]) -> None:
     """Raise where a group of torch's says that it is of another rule."""
-    others = {name for names in _SHARED.values() for name in names} - set(_shared_names(rule))
-    own = {"momentum", "betas", "alpha"} & set(_shared_names(rule)) & set(group)
+    others = {name for names in _COMMON.values() for name in names} - set(_common_names(rule))
+    own = {"momentum", "betas", "alpha"} & set(_common_names(rule)) & set(group)
     if not own and (strange := sorted(others & set(group))):
         raise ValueError(
             f"{who} has {listed(strange)}, which torch's {rule} hasn't: of which rule is it?"
         )
-    decoupled = group.get("decoupled_weight_decay")  # newer torch says so
-    if isinstance(decoupled, bool) and decoupled != (rule == "AdamW"):
+    if group.get("decoupled_weight_decay") is None:
+        return
+    decoupled = flag(f"decoupled_weight_decay of {who}", group["decoupled_weight_decay"])
+    if decoupled != (rule == "AdamW"):  # newer torch says so
         other = "AdamW" if decoupled else "Adam"
         raise ValueError(
             f"{who} is of torch's {other} by decoupled_weight_decay; {rule}'s is wanted"
@@ -237,7 +249,12 @@ def _torchs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _now(value: Any, step: int) -> Any:
     if isinstance(value, tuple):
         return tuple(_now(part, step) for part in value)
-    return value(step) if callable(value) else value
+    return _core.in_default_environment(value, step) if callable(value) else value
+
+
+def _is_named(group: Mapping[str, Any]) -> bool:
+    """Tell whether a group's parameters came with names: those of a sequence are their places."""
+    return isinstance(group["params"], Mapping)
 
 
 def _scheduled(value: Any) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from instep import _core
 from instep._support.wording import difference, kind, listed, shown
 from instep.optimizers.state import require_unmasked
 
-__all__ = ["Entry", "flag", "number", "params_of", "parts"]
+__all__ = ["Entry", "flag", "number", "params_by_name", "parts"]
 
 _MOMENTUM = "momentum_buffer"
 
@@ -37,10 +38,42 @@ def parts(state_dict: Any) -> tuple[Sequence[Mapping[str, Any]], Mapping[Any, An
     for k, group in enumerate(groups):
         if not isinstance(group, Mapping):
             raise TypeError(f"group {k} of torch's state is {kind(group)}; a dict is wanted")
+    for param in state:
+        _require_number_of_param("a key of 'state' of torch's state", param)
     return groups, state
 
 
-def params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
+def params_by_name(
+    who: str, group: Mapping[str, Any], names: Sequence[str], *, named: bool
+) -> dict[str, Any]:
+    """Return the numbers of a group's parameters by the names they have here.
+
+    They go by ``param_names``, which torch has from 2.6 on of an optimizer made with names, where
+    these are `named` here, too, and otherwise by their order.
+    """
+    params = _params_of(who, group, len(names))
+    theirs = group.get("param_names")
+    if theirs is None:
+        return dict(zip(names, params, strict=True))
+    if not isinstance(theirs, (list, tuple)) or not all(isinstance(name, str) for name in theirs):
+        raise TypeError(f"'param_names' of {who} is {kind(theirs)}; a list of str is wanted")
+    if len(theirs) != len(params) or len(set(theirs)) < len(theirs):
+        raise ValueError(
+            f"'param_names' of {who} has {len(set(theirs))} names for {len(params)} parameters; "
+            "one for each is wanted"
+        )
+    if not named:
+        return dict(zip(names, params, strict=True))
+    if set(theirs) != set(names):
+        raise ValueError(
+            f"{who} is of other parameters by its 'param_names'; {difference(theirs, names)} "
+            "(without 'param_names' they go by their order)"
+        )
+    numbers = dict(zip(theirs, params, strict=True))
+    return {name: numbers[name] for name in names}
+
+
+def _params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
     """Return the numbers of a group's parameters, so many."""
     params = group.get("params")
     if not isinstance(params, (list, tuple)):
@@ -48,9 +81,14 @@ def params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
     if len(params) != wanted:
         raise ValueError(f"{who} has {len(params)} parameters; {wanted} are wanted")
     for param in params:
-        if isinstance(param, bool) or not isinstance(param, (int, str)):
-            raise TypeError(f"a parameter of {who} is {kind(param)}; its number is wanted")
+        _require_number_of_param(f"a parameter of {who}", param)
     return params
+
+
+def _require_number_of_param(who: str, param: object) -> None:
+    """Raise TypeError for True and 1.0, which equal 1, as for whatever else torch doesn't write."""
+    if isinstance(param, bool) or not isinstance(param, (int, str)):
+        raise TypeError(f"{who} is {kind(param)}; its number is wanted")
 
 
 def number(who: str, value: Any) -> Any:
@@ -69,9 +107,12 @@ def flag(who: str, value: Any) -> bool:
 
 def _scalar(who: str, value: Any) -> float:
     try:
-        if isinstance(value, (str, bytes)):
+        if isinstance(value, (list, tuple)):
             raise TypeError
-        return float(_detached(value))
+        found = np.asarray(_detached(value))
+        if found.dtype.kind not in "fiu" or found.size != 1:  # no text, and neither True nor False
+            raise TypeError
+        return float(found.item())
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{who} is {shown(value)}; a number is wanted") from None
 
@@ -136,7 +177,10 @@ class Entry:
         return int(step)
 
     def array(self, key: str, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return a state as an array like the one that is wanted; zeros where there is none."""
+        """Return a state as an array like the one that is wanted; zeros where there is none.
+
+        Rounded to nearest where that is narrower; raise ValueError for numbers beyond it.
+        """
         found = self._found.get(key)
         if found is None:
             return np.zeros_like(wanted)
@@ -150,4 +194,12 @@ class Entry:
             raise ValueError(f"{who} has shape {array.shape}; {wanted.shape} is wanted")
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise TypeError(f"{who} has dtype {array.dtype}; real numbers are wanted")
-        return array.astype(wanted.dtype)
+        with np.errstate(all="ignore"):
+            rounded: np.ndarray[Any, Any] = _core.in_default_environment(array.astype, wanted.dtype)
+        overflown = ~np.isfinite(rounded)
+        if np.isfinite(array[overflown]).any():
+            raise ValueError(
+                f"{who} has numbers beyond {wanted.dtype}, in which this optimizer keeps its "
+                "states; smaller ones, or a wider state_dtype, are wanted"
+            )
+        return rounded

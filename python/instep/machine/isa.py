@@ -49,7 +49,8 @@ def set_isa(name: str) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"name is {kind(name)}; a str, one of {isa_levels()}, is wanted")
-    _core.set_level(name)
+    # Printable, or the core could not be told: the environment's bytes may be no text.
+    _core.set_level(name.encode("utf-8", "backslashreplace").decode())
 
 
 def start() -> None:
@@ -57,6 +58,6 @@ def start() -> None:
     if not name:  # empty is as good as not set, as shells have it
         return
     try:
-        _core.set_level(name)
+        set_isa(name)
     except ValueError as error:
         raise ValueError(f"the environment variable INSTEP_ISA: {error}") from None

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,11 +19,13 @@ def _cpu_quota(root: str = "/") -> float:
     """CPUs that this process's cgroup grants (version 2 or 1), infinity without a limit."""
     quota = math.inf
     try:
-        lines = _read(root, "proc/self/cgroup").splitlines()
+        lines = _read(root, "proc/self/cgroup").split("\n")
     except OSError:
         return quota
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not path:  # the end, or nothing that Linux writes
+            continue
         if controllers == "":
             mount, read = "sys/fs/cgroup", _quota_v2
         elif "cpu" in controllers.split(","):
@@ -36,15 +40,15 @@ def _cpu_quota(root: str = "/") -> float:
 
 
 def _read(*path: str) -> str:
-    with open(os.path.join(*path), encoding="utf-8") as file:
-        return file.read()
+    with open(os.path.join(*path), "rb") as file:
+        return os.fsdecode(file.read())  # a group's name is a file's: bytes of any kind
 
 
 def _quota_v2(folder: str) -> float:
     try:
         granted, period = _read(folder, "cpu.max").split()
         return math.inf if granted == "max" else int(granted) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
+    except (OSError, ValueError, ArithmeticError):
         return math.inf
 
 
@@ -52,7 +56,7 @@ def _quota_v1(folder: str) -> float:
     try:
         granted, period = (int(_read(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
         return math.inf if granted <= 0 else granted / period
-    except (OSError, ValueError, ZeroDivisionError):
+    except (OSError, ValueError, ArithmeticError):
         return math.inf
 
 
@@ -77,13 +81,14 @@ def _threads_from_environment() -> int | None:
     text = os.environ.get("INSTEP_NUM_THREADS")
     if not text:  # empty is as good as not set, as shells have it
         return None
-    try:
-        return _checked(int(text), "INSTEP_NUM_THREADS")
-    except ValueError:
+    # Stricter than int, which takes "1_0", and digits of every script.
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
+    if not 1 <= number <= _MOST_THREADS:
         raise ValueError(
-            f"the environment variable INSTEP_NUM_THREADS is {text!r}; "
+            f"the environment variable INSTEP_NUM_THREADS is {reprlib.repr(text)}; "
             f"a whole number from 1 to {_MOST_THREADS} is wanted"
-        ) from None
+        )
+    return number
 
 
 def start() -> None:
@@ -103,8 +108,8 @@ def set_num_threads(n: int | None) -> None:
     ----------
     n : int or None
         From 1 to 1024. None goes back to the default: the environment's ``INSTEP_NUM_THREADS`` or,
-        without it, the least of ``OMP_NUM_THREADS``, the CPUs of the process's affinity and the
-        quota of its cgroup.
+        without it, the least of ``OMP_NUM_THREADS``, the CPUs of the calling thread's affinity (as
+        instep was imported and now) and the quota of the process's cgroup.
 
     Raises
     ------
@@ -114,21 +119,21 @@ def set_num_threads(n: int | None) -> None:
     Examples
     --------
     >>> import instep
-    >>> instep.set_num_threads(2)
+    >>> instep.set_num_threads(1)
     >>> instep.get_num_threads()
-    2
+    1
     >>> instep.set_num_threads(None)
     """
     _core.set_threads(_own_default if n is None else _checked(n, "n"))
 
 
 def get_num_threads() -> int:
-    """Return the number of threads that a long step uses.
+    """Return the number of threads that a long step on this thread uses.
 
-    By default the least of ``OMP_NUM_THREADS`` (and limits set by threadpoolctl), the CPUs of the
-    process's affinity and the quota of its cgroup; or the environment's ``INSTEP_NUM_THREADS``; or
-    what `set_num_threads` said last. In a forked child 1, whatever is set: it steps on the calling
-    thread.
+    What `set_num_threads` said last or, by default, what its documentation says; limits set by
+    threadpoolctl hold, too. It is no more than the OpenMP runtime grants (``OMP_THREAD_LIMIT``).
+    It is 1, whatever is set, where steps stay on the calling thread: in a build without OpenMP, in
+    a forked child, inside a parallel region of the same runtime.
 
     Examples
     --------

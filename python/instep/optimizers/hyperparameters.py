@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
-import numpy as np
-
+from instep._support.reals import is_real
 from instep._support.wording import kind, shown
 
 __all__ = [
@@ -78,14 +78,11 @@ class Interval:
 
 def as_float(value: object, interval: Interval, who: str) -> float:
     """Return value as a float in the interval, or raise in the name of who."""
-    if (
-        isinstance(value, (bool, str, bytes, complex, np.complexfloating))
-        or not hasattr(value, "__float__")
-        or getattr(value, "ndim", 0) != 0
-    ):
+    if not is_real(value):
         raise TypeError(f"{who} is {shown(value)}; {interval} is wanted")
+    number_like: Any = value
     try:
-        number = float(value)
+        number = float(number_like)
     except TypeError:
         raise TypeError(f"{who} is {shown(value)}; {interval} is wanted") from None
     except OverflowError:
@@ -115,13 +112,19 @@ def value_at(name: str, schedule: Callable[[int], float], interval: Interval, st
     try:
         value = schedule(step)
     except Exception as error:
-        # add_note, which Python 3.10 lacks: pytest and IPython show its notes there, too.
-        note = f"raised by the schedule of {name} at step {step}"
-        vars(error).setdefault("__notes__", []).append(note)
+        with suppress(Exception):  # what has no room for a note comes through all the same
+            _add_note(error, f"raised by the schedule of {name} at step {step}")
         raise
     if type(value) is float and value in interval:
         return value
     return as_float(value, interval, f"the schedule of {name} at step {step}")
+
+
+def _add_note(error: Exception, note: str) -> None:
+    """As ``error.add_note``, which Python 3.10 lacks: pytest and IPython show the notes there, too."""
+    notes = vars(error).setdefault("__notes__", [])
+    if isinstance(notes, list):  # as it is but where a program has set it to something else
+        notes.append(note)
 
 
 class Hyperparameter(ABC, Generic[Value]):

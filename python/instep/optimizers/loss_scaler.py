@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
 from instep._support import documentation
+from instep._support.rounding import rounded
 from instep._support.wording import difference, kind, shown
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["LossScaler"]
 
 # Gradients that are NaN at any scale must not drive it to zero, nor zero ones to infinity.
-_SCALE = Interval(2.0**-24, 2.0**100)
+_LEAST, _LARGEST = 2.0**-24, 2.0**100
+_SCALE = Interval(_LEAST, _LARGEST)
+_GROWTH = Interval(1.0, low_open=True)
+_BACKOFF = Interval(0.0, 1.0, low_open=True, high_open=True)
+
+# What a state of an earlier version has; the rest was fixed then, at what are the defaults now.
+_FIRST_KEYS = ("scale", "growth_interval", "good_steps")
+_KEYS = (*_FIRST_KEYS, "growth_factor", "backoff_factor", "min_scale", "max_scale", "pending")
 
 
 @documentation.without_quotes
@@ -28,15 +38,27 @@ class LossScaler:
     """A factor for the loss that keeps small float16 gradients from vanishing.
 
     Multiply the loss, or the gradient that goes back from it, by `scale`; `step` divides the
-    gradients by it inside the sweep. When a gradient is not finite the step is skipped and the scale
-    halved; after 2,000 good steps in a row it is doubled.
+    gradients by it inside the sweep, and leaves out a step with a gradient that isn't finite. Then,
+    once for each loss, the scale moves::
+
+        scale = max(scale * backoff_factor, min_scale)    a gradient was not finite
+        scale = min(scale * growth_factor, max_scale)     the growth_interval-th good loss in a row
+
+    each product rounded once to float64: with factors that are powers of two, as by default, scales
+    are the first one times exact powers of two, but for the limits.
 
     Parameters
     ----------
     scale : float
-        To begin with; from 2^-24 to 2^100, which it never leaves.
+        To begin with; from `min_scale` to `max_scale`.
     growth_interval : int
-        Good steps in a row after which the scale is doubled; at least 1.
+        Good losses in a row after which the scale grows; at least 1.
+    growth_factor : float
+        Greater than 1.
+    backoff_factor : float
+        In (0, 1).
+    min_scale, max_scale : float
+        Limits that the scale never leaves, themselves from 2^-24 to 2^100.
 
     Raises
     ------
@@ -45,7 +67,8 @@ class LossScaler:
 
     References
     ----------
-    P. Micikevicius et al., "Mixed precision training", ICLR 2018.
+    P. Micikevicius et al., "Mixed precision training", ICLR 2018. The protocol for several
+    optimizers is that of ``torch.amp.GradScaler``.
 
     Examples
     --------
@@ -70,78 +93,248 @@ class LossScaler:
     True
     >>> w
     array([-3., -5.], dtype=float32)
+
+    With two optimizers for one loss the scale moves when both have been stepped:
+
+    >>> v = np.zeros(1, np.float32)
+    >>> other = instep.Adam(v, lr=0.5, nonfinite="skip")
+    >>> scaler.step(optimizer, np.array([np.inf, 0.0]), update=False)
+    False
+    >>> scaler.step(other, scaler.scale * np.ones(1), update=False)
+    True
+    >>> scaler.scale
+    2.0
+    >>> scaler.update()
+    >>> scaler.scale
+    1.0
     """
 
     # So that scaler.factor = 2, which would set nothing, is an error.
-    __slots__ = ("__weakref__", "_good_steps", "_growth_interval", "_scale")
+    __slots__ = (
+        "__weakref__",
+        "_backoff_factor",
+        "_good_steps",
+        "_growth_factor",
+        "_growth_interval",
+        "_max_scale",
+        "_min_scale",
+        "_pending",
+        "_scale",
+        "_stepped",
+    )
 
-    def __init__(self, scale: float = 2.0**16, *, growth_interval: int = 2000) -> None:
-        self._scale = as_float(scale, _SCALE, "scale")
-        self._growth_interval = _whole("growth_interval", growth_interval, 1)
-        self._good_steps = 0
+    _scale: float
+    _min_scale: float
+    _max_scale: float
+    _growth_factor: float
+    _backoff_factor: float
+    _growth_interval: int
+    _good_steps: int
+    _pending: bool | None  # whether the steps since the last update were taken
+    _stepped: WeakSet[Optimizer]  # since then
+
+    def __init__(
+        self,
+        scale: float = 2.0**16,
+        *,
+        growth_interval: int = 2000,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        min_scale: float = _LEAST,
+        max_scale: float = _LARGEST,
+    ) -> None:
+        self._stepped = WeakSet()
+        self._set(
+            {
+                "scale": scale,
+                "growth_interval": growth_interval,
+                "good_steps": 0,
+                "growth_factor": growth_factor,
+                "backoff_factor": backoff_factor,
+                "min_scale": min_scale,
+                "max_scale": max_scale,
+                "pending": None,
+            }
+        )
 
     @property
     def scale(self) -> float:
         """What to multiply the loss by now."""
         return self._scale
 
-    def step(self, optimizer: Optimizer, grads: Gradients | Accumulated = GRADIENTS) -> bool:
+    def step(
+        self,
+        optimizer: Optimizer,
+        grads: Gradients | Accumulated = GRADIENTS,
+        *,
+        update: bool = True,
+    ) -> bool:
         """Take a step with gradients of the scaled loss; return whether it was taken, not skipped.
 
         As `Optimizer.step`, with what `Optimizer.accumulate` has added up, or with that alone; it
-        has to be scaled, too. `scale` changes in here only, so all micro-batches have the same.
+        has to be scaled, too. `scale` moves in here and in `update` only, so all micro-batches have
+        the same. A step without any gradient says nothing of the scale, and isn't counted.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            Made with ``nonfinite="skip"``.
+        grads : array, list, tuple or dict
+            As for `Optimizer.step`.
+        update : bool
+            Call `update` after the step. Where one loss is for several optimizers, pass False and
+            call `update` after the last of them: otherwise the first would move the scale that the
+            gradients of the next have.
 
         Raises
         ------
         TypeError
-            If the first argument is no optimizer.
+            If the first argument is no optimizer, or `update` neither True nor False.
         ValueError
             If the optimizer was not made with ``nonfinite="skip"``; and what its step raises.
+        RuntimeError
+            If this optimizer has been stepped since the last update: its gradients are of another
+            loss, whose scale should have moved before.
         """
         require_optimizer(optimizer, "scaler.step(optimizer, grads)")
+        if not isinstance(update, bool):
+            raise TypeError(f"update is {shown(update)}; True or False is wanted")
         if optimizer.nonfinite != "skip":
             raise ValueError(
                 f"the optimizer has nonfinite={optimizer.nonfinite!r}; 'skip' is wanted, or a step "
                 "with an infinite gradient would be taken"
             )
+        if optimizer in self._stepped:
+            raise RuntimeError(
+                "this optimizer has been stepped since the last update; call update() once for "
+                "each loss, after the steps of all its optimizers"
+            )
+        counts = grads is GRADIENTS or _has_any(grads) or bool(optimizer.accumulated)
         skipped = optimizer.skipped_steps
-        optimizer.step(grads, grad_scale=1.0 / self._scale)
-        if optimizer.skipped_steps != skipped:
-            self._scale = max(self._scale / 2, _SCALE.low)
+        optimizer.step(grads, grad_scale=rounded(operator.truediv, 1.0, self._scale))
+        taken = optimizer.skipped_steps == skipped
+        if counts:
+            self._pending = taken and self._pending is not False
+            self._stepped.add(optimizer)
+        if update:
+            self.update()
+        return taken
+
+    def update(self) -> None:
+        """Move the scale by what the steps since the last update have found, together.
+
+        If any of them was skipped the scale is backed off; otherwise they count as one good loss.
+        Without a step, or where none had a gradient, nothing changes.
+        """
+        self._stepped.clear()
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if not pending:
+            self._scale = max(
+                rounded(operator.mul, self._scale, self._backoff_factor), self._min_scale
+            )
             self._good_steps = 0
-            return False
+            return
         self._good_steps += 1
-        if self._good_steps == self._growth_interval:
-            self._scale = min(self._scale * 2, _SCALE.high)
+        if self._good_steps >= self._growth_interval:
+            self._scale = min(
+                rounded(operator.mul, self._scale, self._growth_factor), self._max_scale
+            )
             self._good_steps = 0
-        return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return scale, growth_interval and good_steps, as JSON could hold them."""
+        """Return the arguments with the present scale, and what was counted, as JSON could hold them.
+
+        Returns
+        -------
+        dict
+            ``scale``, ``growth_interval``, ``good_steps`` (losses since the scale last moved),
+            ``growth_factor``, ``backoff_factor``, ``min_scale``, ``max_scale``, and ``pending``:
+            whether all steps since the last update were taken, None where none counts.
+        """
         return {
             "scale": self._scale,
             "growth_interval": self._growth_interval,
             "good_steps": self._good_steps,
+            "growth_factor": self._growth_factor,
+            "backoff_factor": self._backoff_factor,
+            "min_scale": self._min_scale,
+            "max_scale": self._max_scale,
+            "pending": self._pending,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned. Raises ValueError or TypeError, changing nothing."""
+        """Go on from what `state_dict` returned, also in an earlier version.
+
+        Of that, which had the first three keys alone, all else becomes what it was then: the
+        default. With more good steps than ``growth_interval`` the scale grows at the next one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a key is missing or unknown, or a value of the wrong type or out of its range;
+            nothing has changed then.
+        """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"the state is {kind(state_dict)}; a dict is wanted")
-        if set(state_dict) != set(self.state_dict()):
+        if set(state_dict) == set(_FIRST_KEYS):
+            state_dict = {**LossScaler().state_dict(), **state_dict}
+        if set(state_dict) != set(_KEYS):
             raise ValueError(
-                f"the keys of the state are not those wanted; {difference(state_dict, self.state_dict())}"
+                f"the keys of the state are not those wanted; {difference(state_dict, _KEYS)}"
             )
-        scale = as_float(state_dict["scale"], _SCALE, "scale")
+        self._set(state_dict)
+        self._stepped.clear()
+
+    def _set(self, state_dict: Mapping[str, Any]) -> None:
+        """Check all values of a state, and then take them over."""
+        least, largest = (as_float(state_dict[k], _SCALE, k) for k in ("min_scale", "max_scale"))
+        if least > largest:
+            raise ValueError(f"min_scale is {least!r}, above max_scale, which is {largest!r}")
+        scale = as_float(state_dict["scale"], Interval(least, largest), "scale")
         interval = _whole("growth_interval", state_dict["growth_interval"], 1)
         good_steps = _whole("good_steps", state_dict["good_steps"], 0)
-        self._scale, self._growth_interval, self._good_steps = scale, interval, good_steps
+        growth = as_float(state_dict["growth_factor"], _GROWTH, "growth_factor")
+        backoff = as_float(state_dict["backoff_factor"], _BACKOFF, "backoff_factor")
+        pending = state_dict["pending"]
+        if pending is not None and not isinstance(pending, bool):
+            raise TypeError(f"pending is {shown(pending)}; True, False or None is wanted")
+        self._scale, self._min_scale, self._max_scale = scale, least, largest
+        self._growth_interval, self._good_steps = interval, good_steps
+        self._growth_factor, self._backoff_factor = growth, backoff
+        self._pending = pending
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the state; which optimizers were stepped since the update isn't kept."""
+        return type(self), (), self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.load_state_dict(state)
 
     def __repr__(self) -> str:
-        return f"LossScaler(scale={self._scale!r}, growth_interval={self._growth_interval!r})"
+        others = {
+            "growth_factor": (self._growth_factor, 2.0),
+            "backoff_factor": (self._backoff_factor, 0.5),
+            "min_scale": (self._min_scale, _LEAST),
+            "max_scale": (self._max_scale, _LARGEST),
+        }
+        more = "".join(f", {k}={now!r}" for k, (now, usual) in others.items() if now != usual)
+        return f"LossScaler(scale={self._scale!r}, growth_interval={self._growth_interval!r}{more})"
+
+
+def _has_any(grads: Any) -> bool:
+    """Tell whether there is a gradient among the entries of a container."""
+    if isinstance(grads, Mapping):
+        grads = list(grads.values())
+    return any(map(_has_any, grads)) if isinstance(grads, (list, tuple)) else grads is not None
 
 
 def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{name} is {shown(value)}; a whole number of at least {least} is wanted")
+    if not least <= value <= 2**53:
+        raise ValueError(
+            f"{name} is {shown(value)}; a whole number of at least {least} and at most 2^53 is wanted"
+        )
     return int(value)

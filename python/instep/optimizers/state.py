@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep._support.wording import difference, kind, listed
+from instep._support.wording import difference, kind, listed, shown
 from instep.schedules.loading import Loading
-from instep.schedules.serialisation import restored, shared, to_dict
+from instep.schedules.reading import restored
+from instep.schedules.writing import places_by_number, to_dict
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
@@ -44,7 +45,7 @@ def state_dict(optimizer: Bound) -> dict[str, Any]:
 def numbers(optimizer: Bound) -> dict[str, Any]:
     """Return what `state_dict` does, without the arrays."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
-    several = shared([optimizer.clip_norm, optimizer.ema_decay, *settings])
+    several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
     return {
         "schema": SCHEMA,
         "rule": type(optimizer).__name__,
@@ -93,11 +94,10 @@ def checked(
     Raises TypeError or ValueError. Weights, where given, have been checked.
     """
     require_keys("the state", state, KEYS)
-    if state["schema"] != SCHEMA:
-        raise ValueError(f"the state has schema {state['schema']!r}; {SCHEMA} is wanted")
+    require_schema("the state", state["schema"], SCHEMA)
     if state["rule"] != type(optimizer).__name__:
         raise ValueError(
-            f"the state is of rule {state['rule']!r}; {type(optimizer).__name__!r} is wanted"
+            f"the state is of rule {shown(state['rule'])}; {type(optimizer).__name__!r} is wanted"
         )
     loading = Loading()
     _checked_hyperparameters(optimizer, state, loading.note)
@@ -146,12 +146,13 @@ def refuse_averages(optimizer: Bound, what: str) -> None:
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
     names = tuple(optimizer._params)
+    states = optimizer.state  # made anew whenever it is asked for
     require_keys("steps", state["steps"], names)
     require_keys("state", state["state"], names)
     require_keys("averages", state["averages"], tuple(optimizer.averages))
     for name in names:
         _count(f"steps[{name!r}]", state["steps"][name])
-        mine, theirs = optimizer.state[name], state["state"][name]
+        mine, theirs = states[name], state["state"][name]
         require_keys(f"state[{name!r}]", theirs, tuple(mine))
         for key, array in mine.items():
             require_like(f"state {key!r} of {name!r}", theirs[key], array)
@@ -232,9 +233,17 @@ def require_unmasked(who: str, found: Any) -> None:
         raise TypeError(f"{who} is {kind(found)}; a plain NumPy array is wanted")
 
 
+def require_schema(who: str, found: Any, wanted: int) -> None:
+    """Raise ValueError unless this is the version, an int: True and 1.0 equal 1, too."""
+    if type(found) is not int or found != wanted:
+        raise ValueError(f"{who} has schema {shown(found)}; {wanted} is wanted")
+
+
 def _count(who: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
-        raise ValueError(f"{who} is {value!r}; a count of steps, an int of Python's, is wanted")
+        raise ValueError(
+            f"{who} is {shown(value)}; a count of steps, an int of Python's, is wanted"
+        )
     return value
 
 
@@ -250,7 +259,7 @@ def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
     if isinstance(value, list):
         parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
         return tuple(
-            _decoded(f"{who}[{k}]", part, own, choose)
+            part if isinstance(part, list) else _decoded(f"{who}[{k}]", part, own, choose)
             for k, (part, own) in enumerate(zip(value, parts, strict=True))
         )
     if not isinstance(value, Mapping):

@@ -12,12 +12,13 @@ other callable of the step.
 (0.0, 0.0005, 0.001, 0.0)
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from instep.schedules.names import MODULE_OF_CLASS, load
+
 if TYPE_CHECKING:
-    from instep.schedules.base import Schedule, StepFunction
-    from instep.schedules.composition import Product, Sequential, Warmup
+    from instep.schedules.base import Product, Schedule, StepFunction
+    from instep.schedules.composition import Sequential, Warmup
     from instep.schedules.constants import Constant, PiecewiseConstant
     from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
     from instep.schedules.decays import (
@@ -28,25 +29,14 @@ if TYPE_CHECKING:
     )
     from instep.schedules.plateau import ReduceOnPlateau
     from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
-    from instep.schedules.serialisation import from_dict
+    from instep.schedules.reading import from_dict
 
-# The schedules by module: what `from_dict` may make.
-_CLASSES = {
-    "composition": ("Product", "Sequential", "Warmup"),
-    "constants": ("Constant", "PiecewiseConstant"),
-    "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
-    "decays": ("ExponentialDecay", "InverseSqrtDecay", "InverseTimeDecay", "SqrtDecay"),
-    "plateau": ("ReduceOnPlateau",),
-    "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
-}
-_MODULE_OF_CLASS = {name: module for module, names in _CLASSES.items() for name in names}
-# Which module has what is imported on first use: making all these dataclasses would double the time that
-# ``import instep`` takes.
+# The module of every public name.
 _MODULE_OF = {
-    **_MODULE_OF_CLASS,
+    **MODULE_OF_CLASS,
     "Schedule": "base",
     "StepFunction": "base",
-    "from_dict": "serialisation",
+    "from_dict": "reading",
 }
 
 if not TYPE_CHECKING:  # for which every name would be there
@@ -54,7 +44,7 @@ if not TYPE_CHECKING:  # for which every name would be there
     def __getattr__(name: str) -> object:
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'instep.schedules' has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"instep.schedules.{_MODULE_OF[name]}"), name)
+        value = load(name, _MODULE_OF[name])
         globals()[name] = value  # from now on found without this function
         return value
 

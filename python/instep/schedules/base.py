@@ -1,24 +1,24 @@
-"""What all schedules share: evaluation, `*`, comparison, text, dictionary and plot."""
+"""What all schedules have: evaluation, `*` and the `Product` it makes, comparison, text, dictionary and plot."""
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 
 from instep._support import documentation
-from instep.schedules.checks import found, positive_count
-from instep.schedules.serialisation import to_dict
+from instep._support.rounding import rounded
+from instep.schedules.checks import found, number, positive_count, step_function
+from instep.schedules.writing import DEEPEST, constructor_fields, levels, to_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-
-    from instep.schedules.composition import Product
 
 StepFunction: TypeAlias = Callable[[float], float]
 """A schedule, or any other callable from the number of completed steps to a number."""
@@ -37,6 +37,10 @@ class Schedule(ABC):
     Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: comparison, hash and text are
     written here once, and need not be generated for every class.
 
+    Schedules may hold schedules, 50 levels deep at most: comparing, copying and storing them, too,
+    call themselves for each level. A ``__post_init__`` of your own calls ``super().__post_init__()``,
+    which raises ValueError beyond that.
+
     Examples
     --------
     >>> from dataclasses import dataclass
@@ -54,11 +58,24 @@ class Schedule(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._stored_as = None
         if cls.__module__.startswith("instep.schedules."):
             cls.__module__ = "instep.schedules"  # the public path, which pickles name
+            cls._stored_as = cls.__name__
 
+    # The name that `from_dict` knows, None for a class of the user's.
+    _stored_as: ClassVar[str | None] = None
     # Makes NumPy's numbers leave `number * schedule` to __rmul__.
     __array_ufunc__: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        """Refuse schedules nested too deeply."""
+        if levels(self) > DEEPEST:
+            raise ValueError(
+                f"{type(self).__name__}: schedules are nested more than {DEEPEST} levels deep; "
+                f"at most {DEEPEST} are wanted (numbers multiply without a new level, and one "
+                "Sequential takes any number of schedules)"
+            )
 
     @abstractmethod
     def _value(self, t: float) -> float:
@@ -112,25 +129,34 @@ class Schedule(ABC):
             steps.shape
         )
 
-    def __mul__(self, other: float | StepFunction) -> Product:
+    def __mul__(self, other: float | StepFunction) -> Schedule:
         """Return the schedule ``self(t) * other``, or ``self(t) * other(t)``."""
-        return _product(self, other) if callable(other) else self.__rmul__(other)
+        return Product(self, other) if callable(other) else self.__rmul__(other)
 
-    def __rmul__(self, other: float | StepFunction) -> Product:
+    def __rmul__(self, other: float | StepFunction) -> Schedule:
         """Return the schedule ``other * self(t)``, or ``other(t) * self(t)``."""
-        return _product(other, self) if _is_factor(other) else NotImplemented
+        if callable(other):
+            return Product(other, self)
+        return self._times(number("Product: factor", other)) if _is_real(other) else NotImplemented
 
-    def __truediv__(self, other: float) -> Product:
+    def __truediv__(self, other: float) -> Schedule:
         """Return the schedule ``self * (1 / other)``; for powers of 2 that divides to the bit."""
-        divisor: object = other
-        if isinstance(divisor, bool) or not isinstance(divisor, Real):
+        if isinstance(other, bool) or not _is_real(other):
             return NotImplemented
-        return self * (1 / float(divisor))
+        return self * rounded(operator.truediv, 1.0, float(other))
+
+    def _times(self, factor: float) -> Schedule:
+        """Return the schedule times a number that has been checked."""
+        return Product(factor, self)
+
+    def _takes_numbers_up(self) -> bool:
+        """Tell whether `_times` makes something else than a `Product` of the number and this."""
+        return False
 
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule."""
-        arguments = (f"{f.name}={getattr(self, f.name)!r}" for f in _arguments(self))
-        return f"{type(self).__qualname__}({', '.join(arguments)})"
+        texts = (f"{f.name}={getattr(self, f.name)!r}" for f in constructor_fields(self))
+        return f"{type(self).__qualname__}({', '.join(texts)})"
 
     def __eq__(self, other: object) -> bool:
         """Tell whether `other` is of the same class with equal fields."""
@@ -140,7 +166,7 @@ class Schedule(ABC):
 
     def __hash__(self) -> int:
         """Hash the class and the arguments."""
-        return hash((type(self), *(getattr(self, f.name) for f in _arguments(self))))
+        return hash((type(self), *(getattr(self, f.name) for f in constructor_fields(self))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary of JSON's types from which `from_dict` makes an equal schedule.
@@ -195,25 +221,80 @@ class Schedule(ABC):
         """Pass fields through their checks and keep what these return."""
         for name, check in checks.items():
             self._keep(name, check(f"{type(self).__name__}: {name}", getattr(self, name)))
+        Schedule.__post_init__(self)
 
     def _keep(self, name: str, value: object) -> None:
         """Set a field in spite of `frozen`: a checked argument, or a state."""
         object.__setattr__(self, name, value)
 
 
-def _arguments(schedule: Schedule) -> list[Field[Any]]:
-    """Return the fields that the constructor takes."""
-    return [field for field in fields(schedule) if field.init]
+@documentation.without_quotes
+@dataclass(frozen=True, eq=False, repr=False)
+class Product(Schedule):
+    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
+
+    Of numbers `*` makes one: ``a * (b * f)`` is ``(a * b) * f`` and ``a * Constant(b)`` is
+    ``Constant(a * b)``, a * b rounded once to float64. So ``optimizer.lr *= 0.9`` may stand in a loop.
+
+    Parameters
+    ----------
+    factor : float or callable of the step
+        A number, a schedule or another callable.
+    schedule : schedule or callable of the step
+        The other factor.
+
+    Raises
+    ------
+    TypeError
+        If `factor` is neither a number nor a callable, or `schedule` not a callable.
+    ValueError
+        If the number, or the product of numbers, isn't finite, or if schedules are nested more than
+        50 levels deep.
+
+    Examples
+    --------
+    >>> from instep.schedules import Linear
+    >>> half = Linear(0.2, 0.4, steps=10) * 0.5
+    >>> half
+    0.5 * Linear(init=0.2, end=0.4, steps=10)
+    >>> half(10)
+    0.2
+    >>> half / 4
+    0.125 * Linear(init=0.2, end=0.4, steps=10)
+    """
+
+    factor: float | StepFunction
+    schedule: StepFunction
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            factor=step_function if callable(self.factor) else number, schedule=step_function
+        )
+
+    def _value(self, t: float) -> float:
+        factor = self.factor
+        return float(factor(t) if callable(factor) else factor) * float(self.schedule(t))
+
+    def _times(self, factor: float) -> Schedule:
+        if callable(self.factor):
+            return Product(factor, self)
+        return Product(rounded(operator.mul, factor, self.factor), self.schedule)
+
+    def __repr__(self) -> str:
+        """Return the product as it is written with ``*``, where that makes this one."""
+        inner = self.schedule
+        if callable(self.factor) or (isinstance(inner, Schedule) and not inner._takes_numbers_up()):
+            grouped = f"({inner!r})" if isinstance(inner, Product) else f"{inner!r}"
+            return f"{self.factor!r} * {grouped}"
+        return super().__repr__()
+
+    def _takes_numbers_up(self) -> bool:
+        return not callable(self.factor)
 
 
-def _is_factor(value: object) -> bool:
-    return isinstance(value, Real) or callable(value)
-
-
-def _product(factor: float | StepFunction, schedule: StepFunction) -> Product:
-    from instep.schedules.composition import Product  # noqa: PLC0415 (it imports this module)
-
-    return Product(factor, schedule)
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real)
 
 
 Schedule.__module__ = "instep.schedules"  # as of the schedules derived from it

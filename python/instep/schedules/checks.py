@@ -13,6 +13,8 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
+from instep._support.reals import is_real
+
 LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 
 NumberCheck = Callable[[str, Any], float]
@@ -28,7 +30,7 @@ def found(value: object) -> str:
 
 def number(name: str, value: Any) -> float:
     """Accept any finite real number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not isinstance(value, Real) or not is_real(value):
         raise TypeError(f"{name} must be a number, got {found(value)}")
     try:
         result = float(value)
@@ -65,7 +67,7 @@ proper_fraction = _number_where("a number > 0 and < 1", lambda x: 0 < x < 1)
 def _count_from(least: int) -> CountCheck:
     def check(name: str, value: Any) -> int:
         try:
-            if isinstance(value, bool):
+            if hasattr(value, "__float__") and not is_real(value):  # True, a span of time
                 raise TypeError
             result = operator.index(value)
         except TypeError:

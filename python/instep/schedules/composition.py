@@ -35,7 +35,8 @@ class Warmup(Schedule):
     Raises
     ------
     ValueError
-        If `steps` is negative or `init` not finite.
+        If `steps` is negative or `init` not finite, or if schedules are nested more than 50 levels
+        deep.
     TypeError
         If `schedule` isn't callable, `steps` not an int or `init` not a number.
 
@@ -83,7 +84,8 @@ class Sequential(Schedule):
     Raises
     ------
     ValueError
-        If the lengths don't match or the boundaries don't increase.
+        If the lengths don't match or the boundaries don't increase, or if schedules are nested more
+        than 50 levels deep.
     TypeError
         If an argument isn't a sequence, a schedule not callable or a boundary not an int.
 
@@ -111,52 +113,3 @@ class Sequential(Schedule):
         k = bisect_right(self.boundaries, t)
         start = self.boundaries[k - 1] if k else 0
         return float(self.schedules[k](t - start))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Product(Schedule):
-    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
-
-    Parameters
-    ----------
-    factor : float or callable of the step
-        A number, a schedule or another callable.
-    schedule : schedule or callable of the step
-        The other factor.
-
-    Raises
-    ------
-    TypeError
-        If `factor` is neither a number nor a callable, or `schedule` not a callable.
-    ValueError
-        If the number isn't finite.
-
-    Examples
-    --------
-    >>> from instep.schedules import Linear
-    >>> half = Linear(0.2, 0.4, steps=10) * 0.5
-    >>> half
-    0.5 * Linear(init=0.2, end=0.4, steps=10)
-    >>> half(10)
-    0.2
-    >>> half / 4
-    0.25 * (0.5 * Linear(init=0.2, end=0.4, steps=10))
-    """
-
-    factor: float | StepFunction
-    schedule: StepFunction
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._check(
-            factor=step_function if callable(self.factor) else number, schedule=step_function
-        )
-
-    def _value(self, t: float) -> float:
-        factor = self.factor
-        return float(factor(t) if callable(factor) else factor) * float(self.schedule(t))
-
-    def __repr__(self) -> str:
-        """Return the product as it is written with ``*``."""
-        grouped = isinstance(self.schedule, Product)
-        return f"{self.factor!r} * " + (f"({self.schedule!r})" if grouped else f"{self.schedule!r}")

@@ -1,9 +1,11 @@
 """Schedules that keep a value until they change it at once."""
 
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instep._support.rounding import rounded
 from instep.schedules.base import Schedule
 from instep.schedules.checks import boundaries, number, numbers, one_more
 
@@ -43,6 +45,12 @@ class Constant(Schedule):
 
     def _value(self, t: float) -> float:
         return self.value
+
+    def _times(self, factor: float) -> Schedule:
+        return Constant(rounded(operator.mul, factor, self.value))
+
+    def _takes_numbers_up(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from instep._support import documentation
+from instep._support.reals import is_real
 from instep.schedules.base import Schedule
 from instep.schedules.checks import (
     count,
@@ -116,6 +115,13 @@ class ReduceOnPlateau(Schedule):
         """Hash the class alone: loading may change the arguments."""
         return hash(type(self))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles and copies hold: arguments and state in plain types."""
+        return {**vars(self), "_progress": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _progress=_Progress(**state["_progress"]))
+
     def _value(self, t: float) -> float:
         reduced: float = self.init * self.factor**self._progress.reductions
         return max(reduced, self.end)
@@ -134,7 +140,7 @@ class ReduceOnPlateau(Schedule):
             If it doesn't convert to a float.
         """
         try:
-            if isinstance(metric, (bool, np.bool_, str, bytes)) or np.ndim(metric):
+            if not is_real(metric):
                 raise TypeError
             value = float(metric)
         except TypeError:

@@ -1,0 +1,80 @@
+// The rule for one element of all its arrays.
+#pragma once
+
+#include "kernels/gradient_terms.hpp"
+#include "kernels/inlining.hpp"
+#include "kernels/traits.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// Element i of state K; a stand-in where this variant of the rule does without it.
+template <class Rule, std::size_t K, class T, class S>
+INSTEP_INLINE T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
+    if constexpr (has_state<Rule, K>)
+        return static_cast<T>(S::load(values[i]));
+    else
+        return T{};
+}
+
+template <class Rule, std::size_t K, class S, class T>
+INSTEP_INLINE void store_state([[maybe_unused]] typename S::Stored* values, [[maybe_unused]] std::int64_t i,
+                               [[maybe_unused]] T value) {
+    if constexpr (has_state<Rule, K>) values[i] = S::store(value);
+}
+
+// The rule's arithmetic; it leaves alone the states that this variant does without.
+template <class Rule, class T, std::size_t... Slot>
+INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T* states,
+                         std::index_sequence<Slot...> /* slots */) {
+    rule(param, grad, states[Slot]...);
+}
+
+// What a loop needs of the settings, as numbers of its own: of those in memory a compiler had to believe that a store
+// changes them.
+template <class Rule>
+INSTEP_INLINE Rule rule_of(const Settings& settings) {
+    Rule rule;
+    memcpy(static_cast<void*>(&rule), settings.scalars, sizeof rule);
+    return rule;
+}
+
+template <class T>
+INSTEP_INLINE T scale_of(const Settings& settings) {
+    if constexpr (sizeof(T) == sizeof(float))
+        return settings.single_scale;
+    else
+        return settings.terms.scale;
+}
+
+template <class T, unsigned Extras>
+struct Around {
+    T scale;
+    T l2_factor;
+    T average_rate;
+
+    INSTEP_INLINE explicit Around(const Settings& settings)
+        : scale(scale_of<T>(settings)),
+          l2_factor((Extras & with_l2) != 0 ? static_cast<T>(settings.terms.l2_factor) : T{}),
+          average_rate((Extras & with_average) != 0 ? static_cast<T>(settings.average_rate) : T{}) {}
+};
+
+// The rule for element i, parameter and gradient stored in format W and states in format S. The gradient is multiplied
+// by scale always: 1 changes no bit of a number.
+template <class Rule, class T, class W, class S, unsigned Extras, std::size_t... K>
+INSTEP_INLINE void update_element(const Rule& rule, const Around<T, Extras>& around, std::int64_t i,
+                                  typename W::Stored* p, const typename W::Stored* g, [[maybe_unused]] T* average,
+                                  typename S::Stored* const (&states)[max_states],
+                                  std::index_sequence<K...> /* places */) {
+    T param = static_cast<T>(W::load(p[i]));
+    T grad = static_cast<T>(W::load(g[i])) * around.scale;
+    if constexpr ((Extras & with_l2) != 0) grad = add_l2(grad, around.l2_factor, param);
+    T values[max_states] = {load_state<Rule, K, T, S>(states[K], i)...};
+    apply(rule, param, grad, values, Slots<Rule>{});
+    p[i] = W::store(param);
+    (store_state<Rule, K, S>(states[K], i, values[K]), ...);
+    if constexpr ((Extras & with_average) != 0) average[i] = follow(average[i], around.average_rate, param);
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

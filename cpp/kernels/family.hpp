@@ -1,0 +1,91 @@
+// Makes the table of a rule: each choice of its options, and the loops that it has.
+#pragma once
+
+#include "kernels/loop.hpp"
+#include "kernels/sixteens.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+template <class Rule>
+void prepare(const double* hyperparameters, std::int64_t t, unsigned options, void* scalars) {
+    static_assert(sizeof(Rule) <= max_scalar_bytes);
+    const Rule rule = Rule::prepare(hyperparameters, t, options);
+    memcpy(scalars, static_cast<const void*>(&rule), sizeof rule);
+}
+
+template <class Rule, class W, class S>
+constexpr Loop loop_for_bfloat16() {
+#if defined(INSTEP_HAS_SIXTEENS)
+    return UpdateBySixteens<Rule, W, S>::run;
+#else
+    return Update<Rule, float, W, S, 0>::run;
+#endif
+}
+
+template <class Rule, class T>
+constexpr Loops make_loops() {
+    using F = Native<T>;
+    Loops loops{};
+    Loop(&native)[extra_count] = loops.by[static_cast<int>(Storage::native)];
+    native[0] = Update<Rule, T, F, F, 0>::run;
+    if constexpr (is_hot<Rule>) {
+        native[with_l2] = Update<Rule, T, F, F, with_l2>::run;
+        native[with_average] = Update<Rule, T, F, F, with_average>::run;
+        native[with_l2 | with_average] = Update<Rule, T, F, F, with_l2 | with_average>::run;
+        if constexpr (sizeof(T) == sizeof(float)) {
+            loops.by[static_cast<int>(Storage::bfloat16)][0] = loop_for_bfloat16<Rule, BFloat16, BFloat16>();
+            if constexpr (has_any_state<Rule>(StatePlaces{})) {
+                loops.by[static_cast<int>(Storage::bfloat16_states)][0] = loop_for_bfloat16<Rule, Float32, BFloat16>();
+                loops.by[static_cast<int>(Storage::bfloat16_weights)][0] = loop_for_bfloat16<Rule, BFloat16, Float32>();
+            }
+        }
+    }
+    return loops;
+}
+
+template <class Rule, class T>
+constexpr Loops loops_of = make_loops<Rule, T>();
+
+// What the options that change scalars only leave of a choice of options has loops and scalars of its own.
+template <template <class, unsigned> class Rule, unsigned Options>
+constexpr Variant make_variant() {
+    using Chosen = Rule<float, Options>;
+    constexpr unsigned looping = Options & ~scalar_options<Chosen>;
+    using Single = Rule<float, looping>;
+    using Double = Rule<double, looping>;
+    Variant variant{};
+    variant.valid = is_valid<Chosen>;
+    variant.state_count = States<Single>::count;
+    for (int k = 0; k < variant.state_count; ++k) variant.states[k] = States<Single>::at(k);
+    if constexpr (is_valid<Chosen>) {
+        variant.prepare[static_cast<int>(Compute::float32)] = prepare<Single>;
+        variant.prepare[static_cast<int>(Compute::float64)] = prepare<Double>;
+        variant.loops[static_cast<int>(Compute::float32)] = &loops_of<Single, float>;
+        variant.loops[static_cast<int>(Compute::float64)] = &loops_of<Double, double>;
+    }
+    return variant;
+}
+
+template <template <class, unsigned> class Rule, class Choices>
+struct Variants;
+
+template <template <class, unsigned> class Rule, std::size_t... Options>
+struct Variants<Rule, std::index_sequence<Options...>> {
+    static constexpr Variant table[] = {make_variant<Rule, Options>()...};
+};
+
+template <template <class, unsigned> class Rule>
+constexpr RuleFamily make_family() {
+    using Any = Rule<float, 0>;
+    constexpr int option_count = OptionsOf<Any>::count;
+    return {Any::name,
+            Hyperparameters<Any>::count,
+            Hyperparameters<Any>::names,
+            option_count,
+            OptionsOf<Any>::names,
+            Variants<Rule, std::make_index_sequence<(std::size_t{1} << option_count)>>::table};
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

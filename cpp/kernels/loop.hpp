@@ -1,0 +1,89 @@
+// The one loop: a rule over elements that lie side by side, each array read once and written once. (sixteens.hpp has it
+// in another form.)
+#pragma once
+
+#include "kernels/element.hpp"
+#include "kernels/formats.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// Elements of type T that fill a vector of this level.
+template <class T>
+constexpr std::int64_t lanes() {
+#if defined(__AVX512F__)
+    constexpr std::int64_t bytes = 64;
+#elif defined(__AVX__)
+    constexpr std::int64_t bytes = 32;
+#else
+    constexpr std::int64_t bytes = 16;
+#endif
+    return bytes / static_cast<std::int64_t>(sizeof(T));
+}
+
+// Calls element(i) for the last elements of count, fewer than 2 * Lanes: in vectors half as long as a whole one, a
+// quarter, down to 16 bytes. Compilers by themselves leave up to half a vector to be done one by one: of 1,000 tensors
+// of 100 a tenth of the step (many in bench/call.py).
+template <class T, std::int64_t Lanes, class Element>
+INSTEP_INLINE void remainder(std::int64_t begin, std::int64_t count, const Element& element) {
+    if constexpr (Lanes >= 16 / sizeof(T)) {
+        if ((count & Lanes) != 0) {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 1  // or two elements of a short rule become two copies before they could become a vector
+#endif
+            for (std::int64_t k = 0; k < Lanes; ++k) element(begin + k);
+            begin += Lanes;
+        }
+        remainder<T, Lanes / 2>(begin, count, element);
+    } else {
+        const std::int64_t rest = count & (2 * Lanes - 1);
+        for (std::int64_t k = 0; k < rest; ++k) element(begin + k);
+    }
+}
+
+// The loop of a rule that computes in T, with parameter and gradient stored in format W, states in format S, and what
+// is done beside the rule: one function each, which tools/check_levels.py looks at in the disassembly.
+template <class Rule, class T, class W, class S, unsigned Extras, class Places = StatePlaces>
+struct Update;
+
+template <class Rule, class T, class W, class S, unsigned Extras, std::size_t... K>
+struct Update<Rule, T, W, S, Extras, std::index_sequence<K...>> {
+    using Weight = typename W::Stored;
+    using State = typename S::Stored;
+
+    struct Element {
+        const Rule& rule;
+        const Around<T, Extras>& around;
+        Weight* p;
+        const Weight* g;
+        T* average;
+        State* states[max_states];
+
+        INSTEP_INLINE void operator()(std::int64_t i) const {
+            update_element<Rule, T, W, S, Extras>(rule, around, i, p, g, average, states, StatePlaces{});
+        }
+    };
+
+    static void run(const Settings& settings, std::int64_t count, void* __restrict param, const void* __restrict grad,
+                    void* __restrict average, typename OfState<K>::Array __restrict... states) {
+        const Rule rule = rule_of<Rule>(settings);
+        const Around<T, Extras> around(settings);
+        const Element element{rule,
+                              around,
+                              static_cast<Weight*>(param),
+                              static_cast<const Weight*>(grad),
+                              static_cast<T*>(average),
+                              {static_cast<State*>(states)...}};
+        // Only where nothing is converted, or the module would be a tenth larger.
+        constexpr bool in_steps = sizeof(Weight) == sizeof(T) && sizeof(State) == sizeof(T);
+        const std::int64_t whole = in_steps ? count & -lanes<T>() : count;
+#if defined(__clang__)
+#pragma clang loop interleave(disable)  // or up to three vectors would be left to be done one by one
+#endif
+        for (std::int64_t i = 0; i < whole; ++i) element(i);
+        if constexpr (in_steps) remainder<T, lanes<T>() / 2>(whole, count, element);
+    }
+};
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,42 @@
+// Runs: what a stretch of elements of a strided view is made of.
+#pragma once
+
+#include "kernels/interface.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// Calls action(byte offset, elements done so far, elements in this run) for each run along the innermost axis that
+// elements [begin, begin + count) of the view are made of.
+template <class Action>
+inline void for_each_run(const View& view, std::int64_t begin, std::int64_t count, Action action) {
+    constexpr int max_dimensions = 64;  // NumPy's own limit
+    std::int64_t index[max_dimensions];
+    std::int64_t offset = 0;
+    std::int64_t rest = begin;
+    for (int axis = view.ndim - 1; axis >= 0; --axis) {
+        index[axis] = rest % view.shape[axis];
+        rest /= view.shape[axis];
+        offset += index[axis] * view.strides[axis];
+    }
+    const int inner = view.ndim - 1;
+    std::int64_t done = 0;
+    while (done < count) {
+        const std::int64_t room = view.shape[inner] - index[inner];
+        const std::int64_t run = room < count - done ? room : count - done;
+        action(offset, done, run);
+        done += run;
+        if (done == count) return;
+        offset -= index[inner] * view.strides[inner];  // the run ended at the end of the axis
+        index[inner] = 0;
+        for (int axis = inner - 1; axis >= 0; --axis) {
+            offset += view.strides[axis];
+            if (++index[axis] < view.shape[axis]) break;
+            offset -= view.shape[axis] * view.strides[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

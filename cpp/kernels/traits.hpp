@@ -1,0 +1,76 @@
+// What a rule says of itself (rules/rule.hpp). What it leaves out it does without.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/interface.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+template <class Rule, class = void>
+struct Hyperparameters {
+    static constexpr int count = 0;
+    static constexpr const char* const* names = nullptr;
+};
+template <class Rule>
+struct Hyperparameters<Rule, std::void_t<decltype(Rule::hyperparameters)>> {
+    static constexpr int count = sizeof(Rule::hyperparameters) / sizeof(const char*);
+    static constexpr const char* const* names = Rule::hyperparameters;
+    static_assert(count <= max_hyperparameters);
+};
+
+template <class Rule, class = void>
+struct OptionsOf {
+    static constexpr int count = 0;
+    static constexpr const char* const* names = nullptr;
+};
+template <class Rule>
+struct OptionsOf<Rule, std::void_t<decltype(Rule::options)>> {
+    static constexpr int count = sizeof(Rule::options) / sizeof(const char*);
+    static constexpr const char* const* names = Rule::options;
+};
+
+template <class Rule, class = void>
+struct States {
+    static constexpr int count = 0;
+    static constexpr StateName at(int /* k */) { return {}; }
+};
+template <class Rule>
+struct States<Rule, std::void_t<decltype(Rule::states)>> {
+    static constexpr int count = sizeof(Rule::states) / sizeof(StateName);
+    static constexpr StateName at(int k) { return k < count ? Rule::states[k] : StateName{}; }
+    static_assert(count <= max_states);
+};
+
+// The places of what operator() takes after parameter and gradient.
+template <class Rule>
+using Slots = std::make_index_sequence<std::size_t{States<Rule>::count}>;
+
+template <class Rule, std::size_t K>
+constexpr bool has_state = States<Rule>::at(static_cast<int>(K)).used;
+
+template <class Rule, std::size_t... K>
+constexpr bool has_any_state(std::index_sequence<K...> /* places */) {
+    return (has_state<Rule, K> || ...);
+}
+
+template <class Rule, class = void>
+constexpr bool is_valid = true;
+template <class Rule>
+constexpr bool is_valid<Rule, std::void_t<decltype(Rule::valid)>> = Rule::valid;
+
+template <class Rule, class = void>
+constexpr bool is_hot = false;
+template <class Rule>
+constexpr bool is_hot<Rule, std::void_t<decltype(Rule::hot)>> = Rule::hot;
+
+template <class Rule, class = void>
+constexpr unsigned scalar_options = 0;
+template <class Rule>
+constexpr unsigned scalar_options<Rule, std::void_t<decltype(Rule::scalar_options)>> = Rule::scalar_options;
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

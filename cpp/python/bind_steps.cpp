@@ -1,0 +1,128 @@
+#include "python/bind_steps.hpp"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "python/garbage.hpp"
+#include "python/steps.hpp"
+
+namespace instep {
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace {
+
+// The lock for a call; gradients and memory are let go at its end.
+class Call {
+public:
+    explicit Call(Steps& steps) : steps_(steps), guard_(steps.lock()) {}
+    ~Call() { steps_.let_go(); }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+    Call(Call&&) = delete;
+    Call& operator=(Call&&) = delete;
+
+private:
+    Steps& steps_;
+    StepLock::Guard guard_;
+};
+
+void check_place(const Steps& steps, std::size_t place) {
+    if (place >= steps.count())
+        throw py::index_error("place " + std::to_string(place) + " is none of the " + std::to_string(steps.count()) +
+                              " places; append makes more");
+}
+
+void collect(Steps& steps, const py::sequence& gradients) {
+    if (gradients.size() != steps.count())
+        throw py::value_error("there are " + std::to_string(gradients.size()) + " gradients; one for each of " +
+                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+    steps.gradients().clear();
+    for (const py::handle gradient : gradients)
+        steps.gradients().push_back(py::reinterpret_borrow<py::object>(gradient));
+}
+
+void step(Steps& steps, const py::object& gradients, const py::sequence& settings, const py::sequence& extras,
+          double grad_scale) {
+    const Call call(steps);
+    steps.hyperparameters().take(settings, extras);
+    if (gradients.is_none()) return steps.step_accumulated(grad_scale);
+    collect(steps, gradients.cast<py::sequence>());
+    steps.step(grad_scale);
+}
+
+void bind(Steps& steps, std::size_t place, const std::string& name, int group, const py::object& parameter,
+          const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
+    check_place(steps, place);
+    if (group < 0 || static_cast<std::size_t>(group) >= steps.hyperparameters().groups.size())
+        throw py::index_error("group " + std::to_string(group) + " is none of the " +
+                              std::to_string(steps.hyperparameters().groups.size()) + " groups; add_group makes more");
+    if (t < 0) throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted");
+    Binding binding;
+    binding.name = name;
+    binding.group = group;
+    binding.parameter = parameter;
+    binding.states = states;
+    binding.average = average;
+    binding.copy = copy;
+    binding.steps = t;
+    steps.bind(place, binding);
+}
+
+}  // namespace
+
+void bind_steps(py::module_& m) {
+    py::class_<Steps>(m, "Steps", py::is_final(), py::custom_type_setup(traversed<Steps>),
+                      "Places that are bound to arrays, and steps over them; made by make_steps.")
+        .def("add_group", &Steps::add_group, "rule"_a, "options"_a, "Returns the number of a new group.")
+        .def("set_group", &Steps::set_group, "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
+        .def("append", &Steps::append, "count"_a, "Makes more places, empty ones.")
+        .def("__len__", &Steps::count)
+        .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,
+             "Binds a place, whatever it was bound to.")
+        .def(
+            "unbind",
+            [](Steps& steps, std::size_t place) {
+                check_place(steps, place);
+                steps.unbind(place);
+            },
+            "place"_a, "Empties a place.")
+        .def(
+            "is_bound",
+            [](const Steps& steps, std::size_t place) {
+                check_place(steps, place);
+                return steps.bound(place).is_bound;
+            },
+            "place"_a, "Whether a place is bound.")
+        .def(
+            "t",
+            [](const Steps& steps, std::size_t place) {
+                check_place(steps, place);
+                return steps.stepper().steps(place);
+            },
+            "place"_a, "Completed steps of a place.")
+        .def("step", &step, "gradients"_a, "settings"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
+        .def(
+            "accumulate",
+            [](Steps& steps, const py::sequence& gradients) {
+                const Call call(steps);
+                collect(steps, gradients);
+                steps.accumulate();
+            },
+            "gradients"_a, "Adds gradients for the next step.")
+        .def(
+            "discard_accumulated",
+            [](Steps& steps) {
+                const Call call(steps);
+                steps.stepper().clear_pending();
+            },
+            "Forgets what was accumulated.")
+        .def_property_readonly("step_count", &Steps::step_count, "Completed steps.")
+        .def_property_readonly("skipped_steps", &Steps::skipped_steps, "Steps that changed nothing.")
+        .def_property_readonly("grad_norm", &Steps::grad_norm, "Norm in the last step, None without one.");
+    m.def("make_steps", [] { return std::make_unique<Steps>(true); }, "Steps without a place.");
+}
+
+}  // namespace instep

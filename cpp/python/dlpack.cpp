@@ -1,0 +1,99 @@
+#include "python/dlpack.hpp"
+
+#include <cstddef>
+#include <string>
+#include <unordered_map>
+
+namespace instep {
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr std::uint32_t major_version = 1;
+constexpr std::int32_t cpu = 1;
+constexpr const char* capsule_name = "dlpack_exchange_api";
+
+// The layout of DLPack's structures, version 1, of which nothing before `look` is used.
+struct Tensor {
+    void* data;
+    struct {
+        std::int32_t type, id;
+    } device;
+    std::int32_t ndim;
+    struct {
+        std::uint8_t code, bits;
+        std::uint16_t lanes;
+    } type;
+    std::int64_t* shape;
+    std::int64_t* strides;  // in elements
+    std::uint64_t byte_offset;
+};
+
+struct Table {
+    struct Header {
+        std::uint32_t major, minor;
+        Header* older;
+    } header;
+    void* allocate;
+    void* from_object;
+    void* to_object;
+    int (*look)(void* object, Tensor* tensor);  // may be null
+};
+
+// The table of version 1, which a later one leads to.
+const Table* table_of(PyTypeObject* type) {
+    const auto found = py::reinterpret_steal<py::object>(
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__"));
+    if (!found || PyCapsule_IsValid(found.ptr(), capsule_name) == 0) {
+        PyErr_Clear();
+        return nullptr;
+    }
+    auto* header = static_cast<Table::Header*>(PyCapsule_GetPointer(found.ptr(), capsule_name));
+    while (header != nullptr && header->major != major_version) header = header->older;
+    const auto* table = reinterpret_cast<const Table*>(header);
+    return table == nullptr || table->look == nullptr ? nullptr : table;
+}
+
+// By type; types are kept alive, as the table says nothing of another that is made at its address.
+const Table* known_table_of(PyObject* object) {
+    static auto* tables = new std::unordered_map<PyTypeObject*, const Table*>();
+    PyTypeObject* const type = Py_TYPE(object);
+    const auto found = tables->find(type);
+    if (found != tables->end()) return found->second;
+    const Table* const table = table_of(type);
+    if (table == nullptr) return nullptr;  // not noted: a process may make any number of types
+    Py_INCREF(type);
+    tables->emplace(type, table);
+    return table;
+}
+
+}  // namespace
+
+bool is_tensor(PyObject* object) { return known_table_of(object) != nullptr; }
+
+TensorFields look_at_tensor(PyObject* object) {
+    Tensor tensor{};
+    if (known_table_of(object)->look(object, &tensor) != 0) {
+        if (PyErr_Occurred() == nullptr) PyErr_SetString(PyExc_ValueError, "the tensor can't be looked at");
+        throw py::error_already_set();
+    }
+    TensorFields fields;
+    if (tensor.ndim > static_cast<std::int32_t>(fields.strides.size()))
+        throw py::value_error("a tensor has " + std::to_string(tensor.ndim) + " axes; at most 64 are wanted");
+    fields.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    fields.ndim = tensor.ndim;
+    fields.shape = tensor.shape;
+    fields.type_code = tensor.type.code;
+    fields.bits = tensor.type.lanes == 1 ? tensor.type.bits : std::uint8_t{0};
+    fields.on_cpu = tensor.device.type == cpu;
+    std::int64_t stride = tensor.type.bits / 8;
+    for (int axis = fields.ndim; axis-- > 0;) {
+        const auto k = static_cast<std::size_t>(axis);
+        fields.strides[k] = tensor.strides != nullptr ? tensor.strides[axis] * (tensor.type.bits / 8) : stride;
+        stride *= tensor.shape[axis];
+    }
+    return fields;
+}
+
+}  // namespace instep

@@ -1,0 +1,10 @@
+#include "rules/adam.hpp"
+
+#include "kernels/family.hpp"
+
+namespace instep::INSTEP_LEVEL::rules {
+
+extern const RuleFamily adam;
+constexpr RuleFamily adam = make_family<Adam>();
+
+}  // namespace instep::INSTEP_LEVEL::rules

@@ -1,0 +1,10 @@
+#include "rules/rmsprop.hpp"
+
+#include "kernels/family.hpp"
+
+namespace instep::INSTEP_LEVEL::rules {
+
+extern const RuleFamily rmsprop;
+constexpr RuleFamily rmsprop = make_family<RMSprop>();
+
+}  // namespace instep::INSTEP_LEVEL::rules

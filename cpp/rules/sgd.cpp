@@ -1,0 +1,10 @@
+#include "rules/sgd.hpp"
+
+#include "kernels/family.hpp"
+
+namespace instep::INSTEP_LEVEL::rules {
+
+extern const RuleFamily sgd;
+constexpr RuleFamily sgd = make_family<SGD>();
+
+}  // namespace instep::INSTEP_LEVEL::rules

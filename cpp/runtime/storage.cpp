@@ -1,0 +1,64 @@
+#include "runtime/storage.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include "runtime/tensor_view.hpp"
+
+namespace instep {
+
+namespace {
+
+bool lies_in(const Operand& operand, Format format) { return operand.view == nullptr && operand.format == format; }
+
+// Of states that a loop goes over where they lie.
+std::int64_t state_bytes(const Arrangement& arrangement) {
+    switch (arrangement.storage) {
+        case Storage::bfloat16_states: return item_size(Format::bfloat16);
+        case Storage::bfloat16_weights: return item_size(Format::float32);
+        default: return item_size(arrangement.weights);
+    }
+}
+
+bool states_lie_in(const Operands& operands, Format format) {
+    return std::all_of(std::begin(operands.states), std::end(operands.states),
+                       [format](const Operand& state) { return state.data == nullptr || lies_in(state, format); });
+}
+
+Storage storage_of(const Operands& operands, Format native) {
+    // Copies are rounded from blocks.
+    if (operands.copy.data != nullptr || operands.param.view != nullptr) return Storage::other;
+    if (operands.param.format == native) {
+        if (states_lie_in(operands, native)) return Storage::native;
+        return native == Format::float32 && states_lie_in(operands, Format::bfloat16) ? Storage::bfloat16_states
+                                                                                      : Storage::other;
+    }
+    if (operands.param.format != Format::bfloat16) return Storage::other;
+    if (states_lie_in(operands, Format::bfloat16)) return Storage::bfloat16;
+    return states_lie_in(operands, native) ? Storage::bfloat16_weights : Storage::other;
+}
+
+}  // namespace
+
+Arrangement Arrangement::of(const Operands& operands, Compute compute) {
+    const Format native = compute == Compute::float64 ? Format::float64 : Format::float32;
+    return {storage_of(operands, native), operands.average.data != nullptr, operands.param.format};
+}
+
+void choose_loops(Settings& settings, const Loops& loops, const Arrangement& arrangement) {
+    const GradientTerms& terms = settings.terms;
+    const unsigned average = arrangement.averaged ? with_average : 0;
+    const unsigned l2 = terms.l2 ? with_l2 : 0;
+    // A loop can scale the gradient, and add L2 where that is the last term.
+    const bool other_terms = terms.clipped || terms.negated || terms.l1;
+    const bool in_place = arrangement.storage != Storage::other && !other_terms;
+    const std::int64_t weight_bytes = item_size(arrangement.weights);
+    settings.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
+                         arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
+    const auto& native = loops.by[static_cast<int>(Storage::native)];
+    settings.extras = (terms.l1 ? 0 : l2) | average;
+    if (native[settings.extras] == nullptr) settings.extras = 0;
+    settings.in_blocks = native[settings.extras];
+}
+
+}  // namespace instep

@@ -1,0 +1,262 @@
+"""`instep.Steps`: places over arrays that somebody else keeps."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from reference import assert_same_bits
+
+import instep
+
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+
+def adam_place(steps: instep.Steps, place: int, w: Any, t: int = 0) -> dict[str, np.ndarray]:
+    wide = np.float64 if w.dtype == np.float64 else np.float32
+    states = {name: np.zeros(w.shape, wide) for name in ("exp_avg", "exp_avg_sq")}
+    steps.bind(place, w, states=states, t=t)
+    return states
+
+
+def some(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def test_the_bits_are_those_of_an_optimizer() -> None:
+    rng = np.random.default_rng(0)
+    ours = [some(rng, 300, 7), some(rng, 5).astype("f4"), some(rng, 2).astype(ml_dtypes.bfloat16)]
+    theirs = [w.copy() for w in ours]
+    optimizer = instep.Adam(theirs, lr=0.1, clip_norm=1.0, weight_decay=0.01)
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append(3)
+    states = [adam_place(steps, i, w) for i, w in enumerate(ours)]
+    for k in range(5):
+        grads: list[Any] = [some(rng, *w.shape) for w in ours]
+        if k == 2:
+            grads[1] = None
+        optimizer.step(grads)
+        steps.step(grads, [{**ADAM, "weight_decay": 0.01}], clip_norm=1.0)
+        assert steps.grad_norm == optimizer.grad_norm
+    for i, w in enumerate(ours):
+        assert_same_bits(w, theirs[i], str(i))
+        for name, state in states[i].items():
+            assert_same_bits(state, optimizer.state[str(i)][name], name)
+    assert [steps.t(i) for i in range(3)] == [5, 4, 5]
+    assert steps.step_count == 5
+
+
+def test_the_history_of_binding_changes_no_bits() -> None:
+    """The norm goes by place: bound late, again, or beside empty ones, its order stays."""
+    rng = np.random.default_rng(1)
+    start = [some(rng, 20_000) for _ in range(3)]
+    grads = [[some(rng, 20_000) for _ in range(3)] for _ in range(3)]
+
+    def run(order: list[int], spare: int) -> tuple[list[np.ndarray], float | None]:
+        steps = instep.Steps()
+        steps.add_group("sgd")
+        steps.append(2 * spare + 3)
+        weights = [w.copy() for w in start]
+        for i in order:
+            steps.bind(spare + i, np.zeros(3))
+            steps.bind(spare + i, weights[i])
+        empty = [None] * spare
+        for given in grads:
+            numbers = [{"lr": 0.1, "momentum": 0.0, "dampening": 0.0}]
+            steps.step([*empty, *given, *empty], numbers, clip_norm=0.5)
+        return weights, steps.grad_norm
+
+    wanted, norm = run([0, 1, 2], 0)
+    for order, spare in (([2, 0, 1], 0), ([1, 2, 0], 4)):
+        found, other_norm = run(order, spare)
+        assert other_norm == norm
+        for mine, theirs in zip(found, wanted, strict=True):
+            assert_same_bits(mine, theirs, str(order))
+
+
+def test_a_place_goes_on_where_it_left_off() -> None:
+    w = np.ones(4)
+    optimizer = instep.Adam(w.copy(), lr=0.1)
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append()
+    states = adam_place(steps, 0, w)
+    for _ in range(2):
+        steps.step([np.ones(4)], [ADAM])
+    t = steps.t(0)
+    steps.unbind(0)
+    assert not steps.is_bound(0)
+    assert steps.t(0) == 0
+    moved = w.copy()
+    steps.bind(0, moved, states=states, t=t)
+    steps.step([np.ones(4)], [ADAM])
+    for _ in range(3):
+        optimizer.step(np.ones(4))
+    assert_same_bits(moved, optimizer.params["0"], "moved")
+
+
+def test_groups_have_rules_of_their_own() -> None:
+    steps = instep.Steps()
+    adam, sgd = steps.add_group("adam"), steps.add_group("sgd", ["momentum"])
+    steps.append(2)
+    a, b = np.ones(2), np.ones(2)
+    adam_place(steps, 0, a)
+    steps.bind(1, b, group=sgd, states={"momentum_buffer": np.zeros(2)})
+    steps.step([np.ones(2)] * 2, [ADAM, {"lr": 0.5, "momentum": 0.9, "dampening": 0.0}])
+    assert b.tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match=f"group {sgd} has places that are bound"):
+        steps.set_group(sgd, "sgd")
+    steps.unbind(1)
+    steps.set_group(sgd, "sgd")
+    steps.bind(1, b, group=sgd)
+    steps.step([None, np.ones(2)], [ADAM, {"lr": 0.5, "momentum": 0.0, "dampening": 0.0}])
+    assert b.tolist() == [0.0, 0.0]
+    assert adam == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: s.bind(1, np.ones(2)), IndexError, "place 1 is none of the 1 places"),
+        (lambda s: s.bind(0, np.ones(2), group=1), IndexError, "group 1 is none of the 1"),
+        (lambda s: s.bind(0, np.ones(2)), ValueError, "state 'exp_avg' of '0' is missing"),
+        (lambda s: s.bind(0, [1.0]), TypeError, "parameter '0' is a list"),
+        (lambda s: s.bind(0, np.ones(2), t=-1), ValueError, "t is -1"),
+        (lambda s: s.step([], [ADAM]), ValueError, "there are 0 gradients; one for each of 1"),
+        (lambda s: s.step([np.ones(2)], []), ValueError, "numbers has 0 entries"),
+        (lambda s: s.step([np.ones(2)], [{"lr": 1.0}]), ValueError, "missing: 'beta1'"),
+        (lambda s: s.step([np.ones(2)], [{**ADAM, "rho": 1.0}]), ValueError, "unknown: 'rho'"),
+        (lambda s: s.step([np.ones(3)], [ADAM]), ValueError, "gradient of '0' has shape"),
+        (lambda s: s.step([np.ones(2)], [ADAM], nonfinite="x"), ValueError, "nonfinite is 'x'"),
+        (lambda s: s.unbind(7), IndexError, "place 7 is none"),
+    ],
+)
+def test_refusals(call: Any, error: type[Exception], message: str) -> None:
+    w = np.ones(2)
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append()
+    adam_place(steps, 0, w)
+    with pytest.raises(error, match=message):
+        call(steps)
+    assert w.tolist() == [1.0, 1.0]
+    assert (steps.step_count, steps.t(0)) == (0, 0)
+    steps.step([np.ones(2)], [ADAM])
+    assert steps.t(0) == 1
+
+
+def test_a_gradient_for_an_empty_place() -> None:
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append(2)
+    adam_place(steps, 0, np.ones(2))
+    with pytest.raises(ValueError, match="a gradient for place 1, which is empty"):
+        steps.step([np.ones(2)] * 2, [ADAM])
+
+
+def test_arrays_that_share_memory_are_found_by_the_next_step() -> None:
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append(2)
+    w = np.ones(6)
+    steps.bind(0, w[:4])
+    steps.bind(1, w[3:])
+    numbers = [{"lr": 1.0, "momentum": 0.0, "dampening": 0.0}]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shares memory with parameter"):
+            steps.step([np.ones(4), np.ones(3)], numbers)
+    steps.bind(1, w[4:])
+    steps.step([np.ones(4), np.ones(2)], numbers)
+    assert w.tolist() == [0.0] * 6
+
+
+def test_memory_stays_for_as_long_as_it_is_bound() -> None:
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    w = np.ones(3)
+    gone = weakref.ref(w)
+    steps.bind(0, w)
+    del w
+    gc.collect()
+    assert gone() is not None
+    steps.unbind(0)
+    steps.step([None], [{"lr": 1.0, "momentum": 0.0, "dampening": 0.0}])  # lets go of the rest
+    gc.collect()
+    assert gone() is None
+
+
+class TestTensors:
+    """Of PyTorch, through DLPack's table."""
+
+    torch: Any = None
+
+    @pytest.fixture(autouse=True)
+    def _torch(self) -> None:
+        self.torch = pytest.importorskip("torch")
+        if not hasattr(self.torch.Tensor, "__dlpack_c_exchange_api__"):
+            pytest.skip("this PyTorch has no table of DLPack's")
+
+    @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+    def test_the_bits_are_those_of_arrays(self, dtype: str) -> None:
+        torch = self.torch
+        rng = np.random.default_rng(2)
+        wide = torch.float64 if dtype == "float64" else torch.float32
+        start = torch.from_numpy(some(rng, 6, 5)).to(getattr(torch, dtype))
+        p = torch.nn.Parameter(start.clone().t())  # strided
+        m, v = (torch.zeros(5, 6, dtype=wide) for _ in range(2))
+        steps = instep.Steps()
+        steps.add_group("adam")
+        steps.append()
+        steps.bind(0, p, states={"exp_avg": m, "exp_avg_sq": v})
+        here = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+        w = start.to(torch.float64).numpy().astype(here).T.copy()
+        optimizer = instep.Adam(w, lr=0.1)
+        for _ in range(3):
+            g = some(rng, 5, 6)
+            steps.step([torch.from_numpy(g)], [ADAM])
+            optimizer.step(g)
+        found = p.detach().to(torch.float64).numpy()
+        assert np.array_equal(found, w.astype(np.float64))
+        assert_same_bits(m.numpy(), optimizer.state["0"]["exp_avg"], "exp_avg")
+
+    def test_other_memory_under_a_bound_tensor_is_refused(self) -> None:
+        torch = self.torch
+        steps = instep.Steps()
+        steps.add_group("sgd")
+        steps.append()
+        p = torch.nn.Parameter(torch.ones(4))
+        steps.bind(0, p)
+        numbers = [{"lr": 1.0, "momentum": 0.0, "dampening": 0.0}]
+        steps.step([torch.ones(4)], numbers)
+        p.data = torch.ones(4)
+        with pytest.raises(ValueError, match="'0' has been given other memory"):
+            steps.step([torch.ones(4)], numbers)
+        steps.bind(0, p)
+        steps.step([torch.ones(4)], numbers)
+        assert p.tolist() == [0.0] * 4
+
+    @pytest.mark.parametrize("kind", ["int64", "complex64", "meta", "sparse"])
+    def test_what_is_no_place_for_numbers(self, kind: str) -> None:
+        torch = self.torch
+        tensor = {
+            "int64": lambda: torch.ones(3, dtype=torch.int64),
+            "complex64": lambda: torch.ones(3, dtype=torch.complex64),
+            "meta": lambda: torch.ones(3, device="meta"),
+            "sparse": lambda: torch.ones(3).to_sparse(),
+        }[kind]()
+        steps = instep.Steps()
+        steps.add_group("sgd")
+        steps.append()
+        with pytest.raises((TypeError, ValueError, RuntimeError, BufferError, NotImplementedError)):
+            steps.bind(0, tensor)
+        assert not steps.is_bound(0)
+
+    def test_an_optimizer_takes_none(self) -> None:
+        with pytest.raises(TypeError, match="parameter '0' is a Tensor; a NumPy array is wanted"):
+            instep.SGD([self.torch.ones(3)])  # type: ignore[list-item]
