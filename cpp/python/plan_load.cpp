@@ -20,7 +20,7 @@ public:
     // NumPy's own array, whatever its subclass says of itself.
     void ask(const std::string& who, py::handle array, std::size_t place, Wanted into) {
         require_unmasked(array.ptr(), who);
-        asked_.push_back({who, as_plain_array(array), place, into});
+        asked_.push_back({who, as_plain_array(array), place, std::move(into)});
     }
 
     // Each of the operand's shape and format.
