@@ -38,15 +38,15 @@ def measure(size: int, seconds: float) -> dict[str, float]:
         a.T @ (a @ b)
         step(grad)
 
-    before = _core.least_work()
-    _core.set_least_work(1)  # as many threads as are allowed, whatever the size
+    before = _core.testing.least_work()
+    _core.testing.set_least_work(1)  # as many threads as are allowed, whatever the size
     try:
         times = turns.take_turns(
             {str(threads): lambda threads=threads: turn(threads, iteration) for threads in (1, 2)},
             seconds,
         )
     finally:
-        _core.set_least_work(before)
+        _core.testing.set_least_work(before)
     one, two = times["1"], times["2"]
     return {
         "1 thread": statistics.median(one),

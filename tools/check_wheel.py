@@ -121,7 +121,7 @@ def check_content(wheel: Path, names: list[str], metadata: str) -> list[str]:
     print(f"{wheel.name}: {size:,} bytes, {len(names)} files")
     if size >= MOST_BYTES:
         findings.append(f"{wheel.name}: {size:,} bytes; fewer than {MOST_BYTES:,} are wanted")
-    for wanted in ("instep/py.typed", "instep/_core.pyi"):
+    for wanted in ("instep/py.typed", "instep/_core/__init__.pyi"):
         if wanted not in names:
             findings.append(f"{wheel.name}: {wanted} is missing")
     pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")

@@ -35,7 +35,7 @@ def main() -> None:
             wanted -= np.float32(0.1) * g
             assert w.tobytes() == wanted.tobytes(), f"{level}, {threads} threads: other bits"
     config = instep.config()
-    regions = _core.counters()["parallel_regions"]
+    regions = _core.testing.counters()["parallel_regions"]
     assert regions > 0 or not config["openmp"]["version"], "no step went parallel"
     print(f"instep {versions.pop()}, Python {sys.version.split()[0]}, NumPy {np.__version__}")
     print(f"from {instep.__file__}")

@@ -71,10 +71,10 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
         throw py::type_error(who + has_dtype + text_of(dtype) +
                              ", byte-swapped; one in the machine's byte order is wanted "
                              "(array.astype(array.dtype.newbyteorder('=')))");
-    // Only bfloat16's shared object joins: others are made anew all the time, by unpickling an array for one.
+    // Only bfloat16's shared object joins, whichever the array has: unpickling an array makes another one.
     const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
                                      [format](const KnownDtype& known) { return known.format == format; });
-    if (is_new) known_dtypes().push_back({dtype.inc_ref().ptr(), format});
+    if (is_new) known_dtypes().push_back({py::dtype(dtype.num()).release().ptr(), format});
     return format;
 }
 
@@ -94,7 +94,7 @@ const char* format_name(Format format) {
 py::dtype dtype_of(Format format) {
     for (const KnownDtype& known : known_dtypes())
         if (known.format == format) return py::reinterpret_borrow<py::dtype>(known.descr);
-    return py::dtype(py::module_::import("ml_dtypes").attr("bfloat16"));
+    return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
 }
 
 Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, " is "); }
@@ -112,6 +112,11 @@ std::string text_of_shape(const std::int64_t* shape, int ndim) {
 }
 
 std::string gradient_of(const std::string& name) { return "gradient of '" + name + "'"; }
+
+std::string state_of(const std::string& name, const std::string& state) {
+    std::string text = "state '";
+    return text.append(state).append("' of '").append(name).append("'");
+}
 
 // An update of a masked array's data would pass over its mask.
 void require_unmasked(PyObject* array, const std::string& who) {

@@ -100,5 +100,6 @@ bool is_known_dtype(PyObject* descr);
 bool same_dtype(PyObject* a, PyObject* b);
 
 std::string gradient_of(const std::string& name);
+std::string state_of(const std::string& name, const std::string& state);
 
 }  // namespace instep

@@ -1,6 +1,7 @@
 #include "python/dlpack.hpp"
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <unordered_map>
 
@@ -57,7 +58,7 @@ const Table* table_of(PyTypeObject* type) {
 
 // By type; types are kept alive, as the table says nothing of another that is made at its address.
 const Table* known_table_of(PyObject* object) {
-    static auto* tables = new std::unordered_map<PyTypeObject*, const Table*>();
+    static auto* const tables = std::make_unique<std::unordered_map<PyTypeObject*, const Table*>>().release();
     PyTypeObject* const type = Py_TYPE(object);
     const auto found = tables->find(type);
     if (found != tables->end()) return found->second;

@@ -42,8 +42,6 @@ const Variant& variant_of(const Group& group) {
     return current_level().families[group.family]->variants[group.options];
 }
 
-Hyperparameters::Hyperparameters() : clip_norm(std::nan("")), average_rate(0), not_finite(NotFinite::propagate) {}
-
 void Hyperparameters::take(const py::sequence& settings, const py::sequence& extras) {
     const FloatEnvironment environment;
     Hyperparameters parsed = *this;

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -16,11 +17,10 @@ enum class NotFinite { propagate, skip, raise };
 
 struct Hyperparameters {
     std::vector<Group> groups;
-    double clip_norm;  // NaN: none
-    double average_rate;
-    NotFinite not_finite;
+    double clip_norm = std::numeric_limits<double>::quiet_NaN();  // none
+    double average_rate = 0;
+    NotFinite not_finite = NotFinite::propagate;
 
-    Hyperparameters();
     // settings: for each group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize. extras:
     // a sequence of clip_norm, decay of the averages, and what to do about gradients that are not finite.
     void take(const py::sequence& settings, const py::sequence& extras);

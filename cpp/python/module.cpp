@@ -9,10 +9,9 @@
 #include "python/bind_steps.hpp"
 #include "python/garbage.hpp"
 #include "python/introspection.hpp"
-#include "python/measurement.hpp"
 #include "python/plan.hpp"
+#include "python/testing.hpp"
 #include "runtime/float_environment.hpp"
-#include "runtime/pace.hpp"
 #include "runtime/team.hpp"
 
 namespace py = pybind11;
@@ -29,7 +28,7 @@ public:
         if (!plan_) return;
         const py::error_scope before;
         try {
-            hide();
+            plan_.cast<instep::Plan&>().hide_averages(this, false);
         } catch (const std::exception& error) {
             PyErr_SetString(PyExc_ValueError, error.what());
             PyErr_WriteUnraisable(nullptr);
@@ -73,8 +72,9 @@ PYBIND11_MODULE(_core, m) {
         .def_property_readonly("shows_averages", &instep::Plan::shows_averages, "Steps are refused.")
         .def("refresh_copies", &instep::Plan::refresh_copies, "Rounds the parameters into their copies.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
-        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "is_new"_a = false,
-             "Goes on from these counts and, for each parameter, its own and its arrays.")
+        .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "now"_a = py::none(),
+             "is_new"_a = false,
+             "Goes on from these counts, for each parameter its own and its arrays, and these hyperparameters.")
         .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("averages", &instep::Plan::averages, "Parameter name -> moving average.")
@@ -85,12 +85,12 @@ PYBIND11_MODULE(_core, m) {
 
     m.def(
         "make_plan",
-        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged,
-           std::shared_ptr<instep::Version> version, bool take_read_only) {
-            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged, std::move(version),
+        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
+           bool take_read_only) {
+            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged, std::move(current),
                                                   take_read_only);
         },
-        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "version"_a, "take_read_only"_a = false,
+        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "current"_a, "take_read_only"_a = false,
         "Binds parameters and makes their states.");
     py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
                                py::custom_type_setup(instep::forbid_new),
@@ -98,32 +98,11 @@ PYBIND11_MODULE(_core, m) {
         .def_buffer([](instep::Memory& memory) {
             return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
         });
-    py::class_<instep::Version, std::shared_ptr<instep::Version>>(m, "Version", py::is_final(),
-                                                                  "Of an optimizer's hyperparameters.")
-        .def(py::init<>())
-        .def("raise_", &instep::Version::raise, "To be called before and after they change.");
     py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(),
                               py::custom_type_setup(instep::traversed<AveragedBlock>),
                               "The averages in the parameters' place, while it lasts.")
         .def("__enter__", &AveragedBlock::show)
         .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
-    py::class_<instep::Pace>(m, "Pace", py::is_final(), py::custom_type_setup(instep::forbid_new),
-                             "How many threads a step takes, found out by trying. For tests.")
-        .def("choose", &instep::Pace::choose, "most"_a, "work"_a, "Threads for the next step.")
-        .def("took", &instep::Pace::took, "nanoseconds"_a, "What it took.")
-        .def_property_readonly("timed", &instep::Pace::timed, "Whether the next step is to be timed.");
-    m.def("make_pace", [] { return instep::Pace(); });
-
-    py::class_<instep::MemoryTraffic>(m, "MemoryTraffic", py::is_final(), py::custom_type_setup(instep::forbid_new),
-                                      "What a step reads and writes, without its arithmetic. For measurements.")
-        .def("move", &instep::MemoryTraffic::move, "threads"_a, "chunk"_a, "gradients"_a = py::none(), "flip"_a = 0,
-             "Goes through all arrays once, and leaves them as they were but for the bits of flip.");
-    m.def(
-        "make_memory_traffic",
-        [](const py::list& pieces, std::vector<std::pair<int, int>> passes, bool copied) {
-            return instep::MemoryTraffic(pieces, std::move(passes), copied);
-        },
-        "pieces"_a, "passes"_a, "copied"_a = false, "Checks the arrays of pieces, and keeps them.");
 
     m.def(
         "in_default_environment",
@@ -140,8 +119,6 @@ PYBIND11_MODULE(_core, m) {
     m.def("level", &instep::level_name, "The level in use.");
     m.def("level_target", &instep::level_target, "What the compiler said it compiled that level for.");
     m.def("set_level", &instep::set_level_by_name, "name"_a, "Use this level from now on.");
-    m.def("x86_64_level", &instep::x86_64_level_of, "leaf1_ecx"_a, "leaf7_ebx"_a, "extended1_ecx"_a, "xcr0"_a,
-          "Level (1 to 4) of a CPU that gives these CPUID and XCR0 words.");
 
     m.def("start_openmp", &instep::team::start_runtime,
           "Has the OpenMP runtime read the environment and the affinity.");
@@ -150,15 +127,14 @@ PYBIND11_MODULE(_core, m) {
     m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
     m.def("threads", &instep::team::threads, "Most threads that a step uses.");
     m.def("threads_for", &instep::team::threads_for, "work"_a, "Threads that a step of so much work (bytes) uses.");
-    m.def("least_work", &instep::team::least_work, "Work that makes a thread worth waking.");
-    m.def("set_least_work", &instep::team::set_least_work, "work"_a, "For tests and measurements.");
     m.def("set_idle_threads_spin", &instep::team::set_idle_threads_spin, "spin"_a,
           "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
     m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
-    m.def("counters", &instep::counters, "What has happened so far, for tests.");
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::bind_steps(m);
+    auto testing = m.def_submodule("testing", "What nothing but tests and measurements uses.");
+    instep::define_testing(testing);
 
     instep::start();
 }

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -41,9 +42,9 @@ std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
 
 }  // namespace
 
-Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged,
-           std::shared_ptr<Version> version, bool take_read_only)
-    : version_(std::move(version)) {
+Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
+           bool take_read_only)
+    : current_(std::move(current)) {
     std::vector<Container> containers;
     std::vector<Binding> bindings;
     for (const py::handle item : groups) {
@@ -121,13 +122,15 @@ void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& stat
 }
 
 void Plan::settle(py::handle optimizer) {
-    const std::uint64_t version = version_->number();  // a change from here on is a later one
-    if (taken_ == version && steps_.step_count() < ask_from_) return;
+    static PyObject* const name = PyUnicode_InternFromString("now");
+    auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(current_.ptr(), name));
+    if (!now) throw py::error_already_set();
+    if (now.is(taken_) && steps_.step_count() < ask_from_) return;
     const FloatEnvironment environment;  // schedules compute, too
     const auto result = optimizer.attr("_hyperparameters_at")(steps_.step_count()).cast<py::tuple>();
     steps_.hyperparameters().take(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
     ask_from_ = result[2].cast<std::int64_t>();
-    taken_ = version;
+    taken_ = std::move(now);  // what took its place meanwhile is for the next step
 }
 
 void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
@@ -206,14 +209,21 @@ void Plan::show_averages(const void* block) {
     averages_.show(block);
 }
 
-void Plan::hide_averages(const void* block) {
-    if (!shows_averages() || (block != nullptr && averages_.shown_by() != block)) return;
-    if (steps_.lock().is_mine()) {
+void Plan::hide_averages(const void* block, bool wait) {
+    const auto shows_them = [&] { return shows_averages() && (block == nullptr || averages_.shown_by() == block); };
+    if (!shows_them()) return;
+    if (steps_.lock().is_mine() || (!wait && steps_.lock().is_taken())) {
         hide_later_ = true;
         return;
     }
-    const StepLock::Guard guard(steps_.lock());
-    averages_.hide();
+    std::optional<Hold> hold;
+    try {
+        hold.emplace(*this);
+    } catch (const std::runtime_error&) {  // another thread has the lock and waits for this one
+        hide_later_ = true;
+        throw;
+    }
+    if (shows_them()) averages_.hide();  // still: others may have hidden them meanwhile
 }
 
 void Plan::hide_late() noexcept {
@@ -226,6 +236,12 @@ void Plan::hide_late() noexcept {
         PyErr_SetString(PyExc_ValueError, error.what());
         PyErr_WriteUnraisable(nullptr);
     }
+}
+
+int Plan::traverse(visitproc visit, void* arg) const {
+    Py_VISIT(current_.ptr());
+    Py_VISIT(taken_.ptr());
+    return steps_.traverse(visit, arg);
 }
 
 }  // namespace instep

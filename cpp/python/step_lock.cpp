@@ -1,5 +1,6 @@
 #include "python/step_lock.hpp"
 
+#include <memory>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -12,8 +13,9 @@ namespace {
 
 // Which lock each waiting thread waits for. Read and changed with the GIL held, and never empty for long: the object
 // stays to the end of the process, when threads may still wait.
-std::unordered_map<std::thread::id, const StepLock*>& waiting() {
-    static auto* threads = new std::unordered_map<std::thread::id, const StepLock*>();
+using WaitingThreads = std::unordered_map<std::thread::id, const StepLock*>;
+WaitingThreads& waiting() {
+    static auto* const threads = std::make_unique<WaitingThreads>().release();
     return *threads;
 }
 

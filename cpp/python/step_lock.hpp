@@ -26,8 +26,10 @@ public:
         StepLock& lock_;
     };
 
-    // Whether this very thread holds it.
+    // Whether this very thread holds it, and whether any does. Read with the GIL held: a thread may hold it already and
+    // wait for that to say so.
     bool is_mine() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
+    bool is_taken() const { return owner_.load(std::memory_order_relaxed) != std::thread::id{}; }
 
 private:
     // Whether the thread that holds it waits for a lock that this thread holds, or for one whose holder does, and so

@@ -115,7 +115,7 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
         tensor.operands.states[k].format = compute;
         if (!variant.states[k].used) continue;
         const py::str name(variant.states[k].name);
-        const std::string who = "state '" + std::string(name) + "' of '" + bound.name + "'";
+        const std::string who = state_of(bound.name, variant.states[k].name);
         if (!binding.states.contains(name)) throw py::value_error(who + " is missing; an array is wanted");
         const py::object array = binding.states[name];
         tensor.operands.states[k] = bind_one(array, who);
@@ -152,23 +152,43 @@ std::string Steps::name_of(std::size_t id) const {
         case copy: return "the copy" + of;
         case average: return "the average" + of;
         case accumulated_sum: return "the accumulated gradient" + of;
-        default:
-            return std::string("state '") + variant_of(group_of(id / kinds)).states[kind - first_state].name + "'" + of;
+        default: return state_of(bound.name, variant_of(group_of(id / kinds)).states[kind - first_state].name);
     }
 }
 
-// Notes an array of a place; what the caller may do something to is looked at in every step.
-void Steps::hold(std::size_t place, Kind kind, const py::object& array, bool may_change) {
-    const Look look(array.ptr(), name_of(place * kinds + kind), takes_tensors_);
+template <class Action>
+void Steps::for_each_array(std::size_t place, Action action) const {
+    const Bound& bound = bound_[place];
+    const std::size_t id = place * kinds;
+    action(id + parameter, bound.parameter);
+    if (!bound.copy.is_none()) action(id + copy, bound.copy);
+    const Variant& variant = variant_of(group_of(place));
+    for (std::size_t k = 0; k < static_cast<std::size_t>(variant.state_count); ++k)
+        if (variant.states[k].used) action(id + first_state + k, py::object(bound.states[variant.states[k].name]));
+    if (!bound.average.is_none()) action(id + average, bound.average);
+    if (!bound.accumulated.is_none()) action(id + accumulated_sum, bound.accumulated);
+}
+
+// Notes an array; what the caller may do something to is looked at in every step.
+void Steps::hold(std::size_t id, const py::handle& array) {
+    const Look look(array.ptr(), name_of(id), takes_tensors_);
     const TensorView& view = look.view();
-    occupied_.add(view, place * kinds + kind);
-    if (!may_change) return;
-    held_.push_back({array.ptr(), look.descr(), view.data, view.ndim, extents_.size(), place * kinds + kind,
-                     view.format, !view.writeable});
+    occupied_.add(view, id);
+    if (id % kinds != parameter && id % kinds != copy) return;
+    held_.push_back(
+        {array.ptr(), look.descr(), view.data, view.ndim, extents_.size(), id, view.format, !view.writeable});
     extents_.insert(extents_.end(), view.shape, view.shape + view.ndim);
     extents_.insert(extents_.end(), view.strides, view.strides + view.ndim);
     descrs_.push_back(py::reinterpret_borrow<py::object>(look.descr()));
     if (look.descr() != nullptr) weak_.push_back(py::weakref(array));
+}
+
+void Steps::compare_with_others(std::size_t id, const py::handle& array) const {
+    const Look look(array.ptr(), name_of(id), takes_tensors_);
+    const std::size_t other = occupied_.find(look.view(), id);
+    if (other == OccupiedMemory::none) return;
+    throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
+                          "; arrays that don't overlap are wanted, or an element would be written twice");
 }
 
 void Steps::arrange() {
@@ -180,40 +200,15 @@ void Steps::arrange() {
     occupied_.clear();
     known_.assign(bound_.size(), {});
     for (std::size_t i = 0; i < bound_.size(); ++i) {
-        const Bound& bound = bound_[i];
-        if (!bound.is_bound) continue;
-        Known& known = known_[i];
-        known.param = held_.size();
-        hold(i, parameter, bound.parameter, true);
-        known.strides = extents_.size();
-        extents_.resize(extents_.size() + bound.shape.size());
-        if (!bound.copy.is_none()) hold(i, copy, bound.copy, true);
-        std::size_t kind = first_state;
-        const Variant& variant = variant_of(group_of(i));
-        for (int k = 0; k < variant.state_count; ++k, ++kind)
-            if (variant.states[k].used) hold(i, static_cast<Kind>(kind), bound.states[variant.states[k].name], false);
-        if (!bound.average.is_none()) hold(i, average, bound.average, false);
-        if (!bound.accumulated.is_none()) hold(i, accumulated_sum, bound.accumulated, false);
+        if (!bound_[i].is_bound) continue;
+        known_[i].param = held_.size();
+        for_each_array(i, [this](std::size_t id, const py::handle& array) { hold(id, array); });
+        known_[i].strides = extents_.size();
+        extents_.resize(extents_.size() + bound_[i].shape.size());
     }
-    for (const std::size_t place : changed_) {
-        const Bound& bound = bound_[place];
-        if (!bound.is_bound) continue;
-        const auto compare = [&](Kind kind, const py::handle& array) {
-            const std::size_t id = place * kinds + kind;
-            const Look look(array.ptr(), name_of(id), takes_tensors_);
-            const std::size_t other = occupied_.find(look.view(), id);
-            if (other == OccupiedMemory::none) return;
-            throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
-                                  "; arrays that don't overlap are wanted, or an element would be written twice");
-        };
-        compare(parameter, bound.parameter);
-        if (!bound.copy.is_none()) compare(copy, bound.copy);
-        if (!bound.average.is_none()) compare(average, bound.average);
-        std::size_t kind = first_state;
-        const Variant& variant = variant_of(group_of(place));
-        for (int k = 0; k < variant.state_count; ++k, ++kind)
-            if (variant.states[k].used) compare(static_cast<Kind>(kind), bound.states[variant.states[k].name]);
-    }
+    for (const std::size_t place : changed_)
+        if (bound_[place].is_bound)
+            for_each_array(place, [this](std::size_t id, const py::handle& array) { compare_with_others(id, array); });
     changed_.clear();
     gradients_.reserve(bound_.size());
     arranged_ = true;
@@ -262,7 +257,7 @@ void Steps::require_writeable() const {
                     who + " has been made read-only; it must be writeable, for what is loaded is written there");
         };
         for (const auto& state : bound.states)
-            require(state.second, "state '" + py::cast<std::string>(state.first) + "' of '" + bound.name + "'");
+            require(state.second, state_of(bound.name, py::cast<std::string>(state.first)));
         if (!bound.average.is_none()) require(bound.average, "the average of '" + bound.name + "'");
         if (!bound.accumulated.is_none())
             require(bound.accumulated, "the accumulated gradient of '" + bound.name + "'");

@@ -124,18 +124,16 @@ private:
     };
     enum class Use { step, step_accumulated, accumulate };
     // Arrays by number: which of a place's it is.
-    enum Kind : std::size_t {
-        parameter,
-        copy,
-        average,
-        accumulated_sum,
-        first_state,
-        kinds = first_state + max_states
-    };
+    static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
+    static constexpr std::size_t kinds = first_state + max_states;
 
     // steps.cpp: places
     void bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const;
-    void hold(std::size_t place, Kind kind, const py::object& array, bool may_change);
+    // Calls action(id, array) for each array of a place, its parameter first.
+    template <class Action>
+    void for_each_array(std::size_t place, Action action) const;
+    void hold(std::size_t id, const py::handle& array);
+    void compare_with_others(std::size_t id, const py::handle& array) const;
     std::string name_of(std::size_t id) const;
 
     // steps_checks.cpp: the checks of a step
@@ -147,7 +145,7 @@ private:
     bool bind_known(std::size_t i);
     void bind_given(std::size_t i);
     void bind_accumulated(std::size_t i, bool given, Use use);
-    void take_scalar(py::object& gradient) const;
+    static void take_scalar(py::object& gradient);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
 

@@ -221,7 +221,7 @@ void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
 }
 
 // A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
-void Steps::take_scalar(py::object& gradient) const {
+void Steps::take_scalar(py::object& gradient) {
     const py::module_ numpy = py::module_::import("numpy");
     if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;
     gradient = numpy.attr("asarray")(gradient);

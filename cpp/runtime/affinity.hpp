@@ -22,6 +22,8 @@ public:
     ~KeptAffinity();
     KeptAffinity(const KeptAffinity&) = delete;
     KeptAffinity& operator=(const KeptAffinity&) = delete;
+    KeptAffinity(KeptAffinity&&) = delete;
+    KeptAffinity& operator=(KeptAffinity&&) = delete;
 
 private:
 #if defined(__linux__)

@@ -14,10 +14,11 @@ namespace {
 // Where the next elements of an operand lie, and how many of them lie at even distances.
 class Runs {
 public:
-    Runs(const Operand& operand, std::int64_t count) : data_(operand.data), view_(operand.view) {
-        stride_ = view_ == nullptr ? item_size(operand.format) : view_->strides[view_->ndim - 1];
-        left_ = view_ == nullptr ? count : view_->shape[view_->ndim - 1];
-    }
+    Runs(const Operand& operand, std::int64_t count)
+        : data_(operand.data),
+          view_(operand.view),
+          stride_(view_ == nullptr ? item_size(operand.format) : view_->strides[view_->ndim - 1]),
+          left_(view_ == nullptr ? count : view_->shape[view_->ndim - 1]) {}
 
     char* data() const { return data_; }
     std::int64_t stride() const { return stride_; }

@@ -14,6 +14,8 @@ Axes logical_order(int ndim) {
 
 Axes memory_order(const Extents& shape, const Extents& strides) {
     Axes order = logical_order(static_cast<int>(shape.size()));
+    // Without elements strides say nothing, and may be any numbers.
+    if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return order;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
         const auto i = static_cast<std::size_t>(a);
         const auto j = static_cast<std::size_t>(b);
@@ -45,9 +47,14 @@ void StridedLayout::assign(const std::int64_t* shape, const std::int64_t* stride
     strides_.clear();
     for (const int axis : order) {
         const std::int64_t length = shape[axis];
-        const std::int64_t stride = strides[axis];
         if (length == 1) continue;
-        if (!shape_.empty() && strides_.back() == stride * length) {
+        if (length == 0) {
+            shape_.assign(1, 0);
+            strides_.assign(1, 0);
+            break;
+        }
+        const std::int64_t stride = strides[axis];
+        if (!shape_.empty() && strides_.back() / length == stride && strides_.back() % length == 0) {
             shape_.back() *= length;
             strides_.back() = stride;
         } else {

@@ -13,8 +13,8 @@ namespace instep {
 
 namespace {
 
-// Half of what fits: the reach of two arrays together must not overflow.
-constexpr std::int64_t farthest = std::int64_t{1} << 61;
+// No process of any system has more addresses than that; and what two arrays reach together must not overflow.
+constexpr std::int64_t farthest = std::int64_t{1} << 57;
 // NumPy's own limit on axes, of two arrays, and their items' bytes.
 constexpr std::size_t most_terms = 2 * 64 + 1;
 constexpr std::int64_t most_work = 1'000'000;
@@ -39,8 +39,8 @@ public:
     }
 
     bool reaches(std::int64_t wanted) {
-        const auto end = terms_.begin() + static_cast<std::ptrdiff_t>(count_);
-        std::sort(terms_.begin(), end, [](const Term& a, const Term& b) { return a.coefficient > b.coefficient; });
+        std::sort(terms_.begin(), terms_.begin() + static_cast<std::ptrdiff_t>(count_),
+                  [](const Term& a, const Term& b) { return a.coefficient > b.coefficient; });
         std::int64_t divisor = 0;
         std::int64_t reach = 0;
         for (std::size_t k = count_; k-- > 0;) {
@@ -112,13 +112,18 @@ private:
     std::int64_t left_ = 0;
 };
 
+// Strides of an array without elements, and of an axis of one, say nothing and may be any number.
+bool is_empty(const TensorView& view) {
+    return std::find(view.shape, view.shape + view.ndim, 0) != view.shape + view.ndim;
+}
+
 }  // namespace
 
 ByteRange byte_range(const TensorView& view) {
+    if (is_empty(view)) return {view.data, view.data};
     std::int64_t low = 0;
     std::int64_t high = item_size(view.format);
     for (int axis = 0; axis < view.ndim; ++axis) {
-        if (view.shape[axis] == 0) return {view.data, view.data};
         const std::int64_t reach = (view.shape[axis] - 1) * view.strides[axis];
         (reach < 0 ? low : high) += reach;
     }
@@ -126,11 +131,11 @@ ByteRange byte_range(const TensorView& view) {
 }
 
 bool is_within_memory(const TensorView& view) {
+    if (is_empty(view)) return true;
     std::int64_t left = farthest;
     for (int axis = 0; axis < view.ndim; ++axis) {
         const std::int64_t length = view.shape[axis];
         const std::int64_t stride = view.strides[axis];
-        if (length == 0) return true;
         if (length == 1) continue;
         if (stride < -farthest || stride > farthest || std::llabs(stride) > left / (length - 1)) return false;
         left -= (length - 1) * std::llabs(stride);
@@ -147,17 +152,18 @@ bool share_memory(const TensorView& a, const TensorView& b) {
     BoundedSum sum;
     for (const TensorView* view : {&a, &b})
         for (int axis = 0; axis < view->ndim; ++axis)
-            sum.add(std::llabs(view->strides[axis]), view->strides[axis] == 0 ? 0 : view->shape[axis] - 1);
+            if (view->shape[axis] > 1 && view->strides[axis] != 0)
+                sum.add(std::llabs(view->strides[axis]), view->shape[axis] - 1);
     sum.add(1, item_size(a.format) - 1 + item_size(b.format) - 1);
     return sum.reaches(address_of(range_b.high) - 1 - address_of(range_a.low));
 }
 
 bool overlaps_itself(const TensorView& view) {
+    if (is_empty(view)) return false;
     const std::int64_t item = item_size(view.format);
     std::array<std::pair<std::int64_t, std::int64_t>, 64> axes;  // stride and length
     std::size_t count = 0;
     for (int axis = 0; axis < view.ndim; ++axis) {
-        if (view.shape[axis] == 0) return false;
         if (view.shape[axis] > 1) axes[count++] = {std::llabs(view.strides[axis]), view.shape[axis]};
     }
     std::sort(axes.begin(), axes.begin() + static_cast<std::ptrdiff_t>(count));
@@ -191,6 +197,7 @@ std::int64_t overlap_work() { return work_done.load(std::memory_order_relaxed); 
 OccupiedMemory::Entry OccupiedMemory::entry_of(const TensorView& view) {
     Entry entry{};
     entry.range = byte_range(view);
+    if (entry.range.empty()) return entry;
     for (int axis = 0; axis < view.ndim; ++axis)
         if (view.shape[axis] > 1) entry.period = std::gcd(entry.period, view.strides[axis]);
     entry.item = item_size(view.format);

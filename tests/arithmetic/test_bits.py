@@ -81,12 +81,12 @@ def test_every_thread_count(variant: Variant, dtype: Any, threads: int) -> None:
     start, grads, reference = expected(variant, tuple(LARGE_SIZES), dtype, dtype)
     params = {name: p.copy() for name, p in start.items()}
     optimizer = variant.make(params)
-    regions = _core.counters()["parallel_regions"]
+    regions = _core.testing.counters()["parallel_regions"]
     for grad in grads:
         optimizer.step(grad)
     assert_follows(optimizer, params, reference)
     if instep.config()["openmp"]["version"]:
-        taken = _core.counters()["parallel_regions"] - regions
+        taken = _core.testing.counters()["parallel_regions"] - regions
         assert taken == (STEPS if threads > 1 else 0), "one parallel region a step"
 
 

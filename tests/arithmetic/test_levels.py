@@ -23,7 +23,7 @@ V4 = {**V3, "leaf7_ebx": 0xD003_0128, "xcr0": 0xE7}
 
 
 def level_of(words: dict[str, int]) -> int:
-    return _core.x86_64_level(**words)
+    return _core.testing.x86_64_level(**words)
 
 
 def test_levels_by_cpu_words() -> None:

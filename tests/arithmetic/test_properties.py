@@ -19,7 +19,7 @@ levels = st.sampled_from(instep.isa_levels())
 
 @given(setup=setups(), data=st.data())
 def test_steps(setup: Setup, data: Any) -> None:
-    _core.set_least_work(1)  # parallel from one chunk a thread on
+    _core.testing.set_least_work(1)  # parallel from one chunk a thread on
     twins = Twins(setup)
     twins.check()
     for _ in range(data.draw(st.integers(1, 4))):

@@ -286,7 +286,7 @@ def test_the_same_dtype_from_another_object_is_known() -> None:
 
 
 def test_counters_are_python_numbers() -> None:
-    assert set(_core.counters()) == {"parallel_regions"}
+    assert set(_core.testing.counters()) == {"parallel_regions"}
 
 
 def test_large_states_begin_elsewhere_in_their_pages() -> None:

@@ -258,7 +258,7 @@ def test_peers_take_the_same_step(package: str) -> None:
 def test_the_limit_of_the_same_arrays_goes_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Through all of them, states as an optimizer lays them, and changes none."""
     peers = importlib.import_module("peers")
-    core = importlib.import_module("instep._core")
+    core = importlib.import_module("instep._core.testing")
     made = []
     through = core.make_memory_traffic
 

@@ -43,7 +43,7 @@ def test_the_limit_reads_all_and_writes_some(sizes: list[int], threads: int, fli
             ]
             rooms = [[within(values) for values in piece] for piece in before]
             pieces = [[array for array, _ in piece] for piece in rooms]
-            traffic = _core.make_memory_traffic(pieces, [(read, written)])
+            traffic = _core.testing.make_memory_traffic(pieces, [(read, written)])
             seen = traffic.move(threads, 4096, flip=flip)
             kept = [values for piece in before for values in piece[written:]]
             assert seen == reduce(xor, (int(np.bitwise_xor.reduce(values)) for values in kept), 0)
@@ -65,7 +65,9 @@ def test_the_limit_writes_a_copy(counts: list[int], threads: int, written: int) 
         [*(array.copy() for array in arrays), copy]
         for arrays, (copy, _) in zip(before, copies, strict=True)
     ]
-    _core.make_memory_traffic(pieces, [(4, written)], copied=True).move(threads, 4096, flip=1)
+    _core.testing.make_memory_traffic(pieces, [(4, written)], copied=True).move(
+        threads, 4096, flip=1
+    )
     for arrays, piece, (copy, room) in zip(before, pieces, copies, strict=True):
         assert not copy.any()
         assert untouched(room)
@@ -105,11 +107,11 @@ def test_the_limit_refuses(
 ) -> None:
     good = [np.zeros(8) for _ in arrays]
     with pytest.raises(error, match=complaint):
-        _core.make_memory_traffic([good, arrays], [(1, 0), (len(arrays), written)])
+        _core.testing.make_memory_traffic([good, arrays], [(1, 0), (len(arrays), written)])
 
 
 def test_the_limit_takes_arrays_that_touch() -> None:
-    traffic = _core.make_memory_traffic([[APART[8:], APART[:8]]], [(2, 1)])
+    traffic = _core.testing.make_memory_traffic([[APART[8:], APART[:8]]], [(2, 1)])
     assert traffic.move(1, 4096) == 0
 
 
@@ -123,12 +125,12 @@ def test_the_limit_takes_arrays_that_touch() -> None:
 )
 def test_the_limit_refuses_a_piece(piece: Any, error: type[Exception], complaint: str) -> None:
     with pytest.raises(error, match=complaint):
-        _core.make_memory_traffic([piece], [(2, 0)])
+        _core.testing.make_memory_traffic([piece], [(2, 0)])
 
 
 def test_the_limit_refuses_no_passes() -> None:
     with pytest.raises(ValueError, match="there are no passes; at least one is wanted"):
-        _core.make_memory_traffic([], [])
+        _core.testing.make_memory_traffic([], [])
 
 
 @pytest.mark.parametrize(
@@ -142,16 +144,16 @@ def test_the_limit_refuses_no_passes() -> None:
 def test_the_limit_refuses_a_copy(copy: Any, error: type[Exception], complaint: str) -> None:
     arrays = [np.zeros(16), np.zeros(16)]
     with pytest.raises(error, match=complaint):
-        _core.make_memory_traffic([[*arrays, copy]], [(2, 1)], copied=True)
+        _core.testing.make_memory_traffic([[*arrays, copy]], [(2, 1)], copied=True)
     with pytest.raises(ValueError, match="the copy of piece 0 shares memory with another one"):
-        _core.make_memory_traffic([[*arrays, arrays[1][:8]]], [(2, 1)], copied=True)
+        _core.testing.make_memory_traffic([[*arrays, arrays[1][:8]]], [(2, 1)], copied=True)
     with pytest.raises(ValueError, match="piece 0 has 2 arrays; 3 are wanted"):
-        _core.make_memory_traffic([arrays], [(2, 1)], copied=True)
+        _core.testing.make_memory_traffic([arrays], [(2, 1)], copied=True)
 
 
 @pytest.mark.parametrize(("threads", "chunk"), [(0, 64), (-1, 64), (1, 0)])
 def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> None:
-    traffic = _core.make_memory_traffic([[np.zeros(8)]], [(1, 0)])
+    traffic = _core.testing.make_memory_traffic([[np.zeros(8)]], [(1, 0)])
     with pytest.raises(ValueError, match="at least 1 is wanted"):
         traffic.move(threads, chunk)
 
@@ -161,7 +163,7 @@ def test_a_pass_reads_the_last_streams_besides_what_it_writes() -> None:
     values = np.arange(1, 41, dtype=np.uint64)
     piece = [np.full(40, k, np.uint64) for k in (64, 65, 66)] + [values, np.ones(20, np.uint64)]
     seen = {
-        passes: _core.make_memory_traffic([list(piece[:4])], list(passes)).move(1, 64)
+        passes: _core.testing.make_memory_traffic([list(piece[:4])], list(passes)).move(1, 64)
         for passes in [((1, 0), (4, 4)), ((1, 0), (4, 3)), ((2, 1), (4, 4)), ((2, 0), (4, 4))]
     }
     last = int(np.bitwise_xor.reduce(values))
@@ -169,7 +171,7 @@ def test_a_pass_reads_the_last_streams_besides_what_it_writes() -> None:
     # Forty equal words come to nothing.
     assert list(seen.values()) == [last, 2 * last, last, last]
     values[0] += 1
-    traffic = _core.make_memory_traffic([piece], [(4, 4), (1, 0)], copied=True)
+    traffic = _core.testing.make_memory_traffic([piece], [(4, 4), (1, 0)], copied=True)
     assert traffic.move(1, 64, flip=1) == int(np.bitwise_xor.reduce(values) & np.uint64(255))
     assert not piece[4].any()
     assert piece[0][0] == 64 ^ 0x0101010101010101
@@ -177,7 +179,7 @@ def test_a_pass_reads_the_last_streams_besides_what_it_writes() -> None:
 
 def test_gradients_stand_for_the_last_stream_and_are_not_kept() -> None:
     pieces = [[np.zeros(n, np.uint8) for _ in range(3)] for n in (8, 100)]
-    traffic = _core.make_memory_traffic(pieces, [(1, 0), (3, 2)])
+    traffic = _core.testing.make_memory_traffic(pieces, [(1, 0), (3, 2)])
     assert traffic.move(2, 64) == 0
     gradients = [np.full(8, 0, np.uint8), np.full(100, 0, np.uint8)]
     gradients[0][7], gradients[1][99] = 3, 4
@@ -202,7 +204,7 @@ def test_gradients_stand_for_the_last_stream_and_are_not_kept() -> None:
 def test_the_limit_refuses_gradients(
     gradients: Any, error: type[Exception], complaint: str
 ) -> None:
-    traffic = _core.make_memory_traffic([[APART[:8], np.zeros(8)]], [(2, 1)])
+    traffic = _core.testing.make_memory_traffic([[APART[:8], np.zeros(8)]], [(2, 1)])
     with pytest.raises(error, match=complaint):
         traffic.move(1, 64, gradients)
 
@@ -210,14 +212,14 @@ def test_the_limit_refuses_gradients(
 def test_the_limit_refuses_a_gradient_in_the_copy() -> None:
     room = np.zeros(20)
     piece = [np.zeros(16), np.zeros(16), room[:8]]
-    traffic = _core.make_memory_traffic([piece], [(2, 1)], copied=True)
+    traffic = _core.testing.make_memory_traffic([piece], [(2, 1)], copied=True)
     with pytest.raises(ValueError, match="the gradient of piece 0 shares memory with another one"):
         traffic.move(1, 64, [room[4:]])
 
 
 def test_the_limit_refuses_read_only_gradients_where_they_are_written() -> None:
     for written, refused in ((0, False), (1, True)):
-        traffic = _core.make_memory_traffic([[np.zeros(8)]], [(1, written)])
+        traffic = _core.testing.make_memory_traffic([[np.zeros(8)]], [(1, written)])
         if refused:
             with pytest.raises(ValueError, match="the gradient of piece 0 is read-only"):
                 traffic.move(1, 64, [read_only()])
@@ -237,8 +239,8 @@ def test_the_limit_hands_passes_and_pieces_over(monkeypatch: pytest.MonkeyPatch)
         asked.append((passes, copied))
         return through(pieces, passes, copied)
 
-    through = _core.make_memory_traffic
-    monkeypatch.setattr(limit._core, "make_memory_traffic", make)
+    through = _core.testing.make_memory_traffic
+    monkeypatch.setattr(limit._core.testing, "make_memory_traffic", make)
     plain, copying = [(1, 0), (4, 3)], [(1, 0), (5, 4)]
     limit.MemoryLimit(plain, [limit.stream_arrays(plain, 1000)], threads=2)()
     piece = limit.stream_arrays(copying, 1000, copied=True)

@@ -28,11 +28,13 @@ Extents strides_of(Layout layout, const Extents& shape, std::int64_t item_size) 
 Array::Array(Format format, Extents shape, Extents strides, std::int64_t offset)
     : format_(format), shape_(std::move(shape)), strides_(std::move(strides)) {
     const std::int64_t item_size = encoding(format).size();
-    const ByteRange range = byte_range(shape_.data(), strides_.data(), static_cast<int>(shape_.size()), item_size);
-    bytes_ = offset * item_size + range.high - range.low;
+    char anywhere = 0;
+    const TensorView view{&anywhere, static_cast<int>(shape_.size()), shape_.data(), strides_.data(), format, true};
+    const ByteRange range = byte_range(view);
+    bytes_ = offset * item_size + (range.high - range.low);
     memory_.reset(static_cast<unsigned char*>(::operator new(static_cast<std::size_t>(bytes_), line)));
     std::memset(memory_.get(), untouched, static_cast<std::size_t>(bytes_));
-    first_ = memory_.get() + offset * item_size - range.low;
+    first_ = memory_.get() + offset * item_size - (range.low - view.data);
     std::int64_t size = 1;
     for (const std::int64_t length : shape_) size *= length;
     elements_.assign(static_cast<std::size_t>(size), first_);

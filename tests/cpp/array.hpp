@@ -8,6 +8,7 @@
 
 #include "bits.hpp"
 #include "runtime/layout.hpp"
+#include "runtime/tensor_view.hpp"
 
 namespace instep::digests {
 

@@ -294,7 +294,7 @@ GROWTH = """
     guarded = instep.SGD(params, nonfinite="raise")
     large = instep.Adam(np.zeros(40_000, "f4"), clip_norm=1.0)
     gradient = np.ones(40_000, "f4")
-    _core.set_least_work(1 << 16)
+    _core.testing.set_least_work(1 << 16)
 
     def refused():
         try:

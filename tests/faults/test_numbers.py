@@ -111,7 +111,7 @@ TEAM = """
         together.wait()
         seen[library.omp_get_thread_num()] = mxcsr() & FTZ_AND_DAZ
 
-    _core.set_least_work(1)
+    _core.testing.set_least_work(1)
     instep.set_num_threads(2)
     rng = np.random.default_rng(0)
     w = np.where(rng.random(200_000) < 0.5, 1e-41, 1.0).astype("f4")
@@ -123,7 +123,7 @@ TEAM = """
             optimizer.step(g)
         assert mxcsr() & FTZ_AND_DAZ == FTZ_AND_DAZ
         library.GOMP_parallel(look, None, 2, 0)
-    assert _core.counters()["parallel_regions"] > 0
+    assert _core.testing.counters()["parallel_regions"] > 0
     assert seen == {0: FTZ_AND_DAZ, 1: FTZ_AND_DAZ}, seen
     for k in range(3):
         reference.step({"0": g})

@@ -87,7 +87,7 @@ def test_the_number_says_what_a_step_gets(variables: dict[str, str], threads: in
         import instep
         def threads():
             return len(os.listdir("/proc/self/task"))
-        instep._core.set_least_work(1)
+        instep._core.testing.set_least_work(1)
         before, says = threads(), instep.get_num_threads()
         instep.Adam(np.zeros(3_000_000, "f4")).step(np.ones(3_000_000, "f4"))
         print(says, threads() - before + 1, instep.config()["threads"]["used"])
@@ -103,7 +103,7 @@ def test_a_step_inside_a_parallel_region() -> None:
         import ctypes
         import numpy as np
         import instep
-        instep._core.set_least_work(1)
+        instep._core.testing.set_least_work(1)
         said = []
         @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         def region(_):
@@ -113,7 +113,7 @@ def test_a_step_inside_a_parallel_region() -> None:
         instep.set_num_threads(2)
         gomp.omp_set_max_active_levels(3)
         gomp.GOMP_parallel(region, None, 2, 0)
-        print(said, instep.get_num_threads(), instep._core.counters()["parallel_regions"])
+        print(said, instep.get_num_threads(), instep._core.testing.counters()["parallel_regions"])
     """
     assert output(code) == "[1, 1] 2 0"
 

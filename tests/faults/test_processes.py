@@ -24,7 +24,7 @@ STEPS = """
     import instep
     from instep import _core
 
-    _core.set_least_work(1)
+    _core.testing.set_least_work(1)
     instep.set_num_threads(2)
 
     def grad(k):
@@ -35,10 +35,10 @@ STEPS = """
 
     def stepped(optimizer):
         '''Digest of the weights, whether this process was forked, its threads, its parallel regions.'''
-        before = _core.counters()["parallel_regions"]
+        before = _core.testing.counters()["parallel_regions"]
         for k in range(3):
             optimizer.step(grad(k))
-        regions = _core.counters()["parallel_regions"] - before
+        regions = _core.testing.counters()["parallel_regions"] - before
         digest = hashlib.sha256(optimizer.params["0"].tobytes()).hexdigest()
         return digest, _core.forked(), instep.get_num_threads(), regions
 """
@@ -159,7 +159,7 @@ FOR_EVER = "def steps():\n    while True:\n        optimizer.step(g)\n"
 DAEMON = FOR_EVER + "threading.Thread(target=steps, daemon=True).start()\ntime.sleep(0.05)\n"
 SHORT = "optimizer = instep.Adam(np.zeros(9))\ng = np.ones(9)\n"
 TEAM = (
-    "_core.set_least_work(1)\ninstep.set_num_threads(2)\n"
+    "_core.testing.set_least_work(1)\ninstep.set_num_threads(2)\n"
     'optimizer = instep.Adam(np.zeros(200_000, "f4"), ema_decay=0.5)\ng = np.ones(200_000, "f4")\n'
     "optimizer.step(g)\n"
 )

@@ -10,7 +10,7 @@ import pytest
 from interpreters import UNMEASURED, output
 
 import instep
-from instep.optimizers.groups import ParamGroup
+from instep.optimizers.current import GroupValues
 
 needs_timers = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="no interval timers on this system"
@@ -170,7 +170,7 @@ def test_what_was_set_before_an_interrupted_step_holds_for_the_next(
     optimizer.step(np.ones(1))
     optimizer.lr = 0.5
     with monkeypatch.context() as patch:
-        patch.setattr(ParamGroup, "_values_at", ctrl_c)
+        patch.setattr(GroupValues, "at", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             optimizer.step(np.ones(1))
     assert (w[0], optimizer.step_count) == (-1.0, 1)

@@ -172,11 +172,36 @@ def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
     return pairwise_tree(np.add.accumulate(x, axis=0)[-1])  # accumulate is sequential
 
 
-def norm(gradients: Iterable[np.ndarray]) -> float:
-    """Of all gradients (in their T) together; no chunk spans two of them."""
+def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
+    """The norm of all gradients (in their T) together, as root * 2**exponent; the exponent is nearly always 0.
+
+    No chunk spans two gradients. Where squares of finite gradients overflow or vanish, the gradients are scaled by a
+    power of two that brings the largest below 1.
+    """
     flat = [g.ravel(order="C") for g in gradients]
-    sums = [sum_of_squares(g[i : i + CHUNK]) for g in flat for i in range(0, len(g), CHUNK)]
-    return math.sqrt(pairwise_tree(np.concatenate(sums))[0]) if sums else 0.0
+    chunks = [g[i : i + CHUNK] for g in flat for i in range(0, len(g), CHUNK)]
+    if not chunks:
+        return 0.0, 0
+    total = pairwise_tree(np.concatenate([sum_of_squares(chunk) for chunk in chunks]))[0]
+    largest = max(float(np.max(np.abs(chunk), initial=0)) for chunk in chunks)
+    if not math.isfinite(largest) or largest == 0 or 2.0**-960 <= total < math.inf:
+        return math.sqrt(total), 0
+    exponent = math.frexp(largest)[1]
+    scaled = [np.ldexp(chunk.astype(np.float64), -exponent) for chunk in chunks]
+    total = pairwise_tree(np.concatenate([sum_of_squares(chunk) for chunk in scaled]))[0]
+    return math.sqrt(total), exponent
+
+
+@np.errstate(all="ignore")
+def norm(gradients: Iterable[np.ndarray]) -> float:
+    """Of all gradients (in their T) together."""
+    root, exponent = root_and_exponent(gradients)
+    return ldexp(root, exponent)
+
+
+def ldexp(x: float, exponent: int) -> float:
+    """x * 2**exponent, rounded once; infinite where that is too large."""
+    return float(np.ldexp(x, exponent))
 
 
 def at(value: Any, step: int) -> Any:
@@ -287,9 +312,11 @@ class Reference:
         limit = at(self.clip_norm, self.step_count)
         self.grad_norm = None
         if limit or guarded:
-            self.grad_norm = grad_scale * norm(present.values())
-        if limit and self.grad_norm > limit:
-            return grad_scale * (limit / self.grad_norm)
+            root, exponent = root_and_exponent(present.values())
+            root = grad_scale * root
+            self.grad_norm = ldexp(root, exponent)
+            if limit and self.grad_norm > limit:
+                return grad_scale * ldexp(limit / root, -exponent)
         return None if grad_scale == 1 else grad_scale
 
     def _update(self, name: str, grad: Any, h: SimpleNamespace, scale: float | None) -> None:

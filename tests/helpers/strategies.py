@@ -39,16 +39,21 @@ def special(dtype: np.dtype) -> np.ndarray:
     return np.concatenate([some, -some])
 
 
+far_out = st.sampled_from([-1073, -1060, -700, -490, -470, 505, 515, 700, 1020])
+
+
 @st.composite
 def values(draw: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Ordinary numbers, special ones, any bits at all, or some of each."""
+    """Ordinary numbers, special ones, any bits at all, or some of each; or all so far out that squares are lost."""
     rng = np.random.default_rng(draw(seeds))
-    kinds = draw(st.sampled_from(["ordinary", "special", "bits", "mixed"]))
+    kinds = draw(st.sampled_from(["ordinary", "special", "bits", "mixed", "far out"]))
     drawn = numbers(rng, shape, dtype)
     with np.errstate(all="ignore"):
         if kinds in ("special", "mixed"):
             odd = rng.choice(special(dtype), shape)
             drawn = odd if kinds == "special" else np.where(rng.random(shape) < 0.9, drawn, odd)
+        if kinds == "far out":
+            drawn = np.asarray(np.ldexp(drawn.astype("f8"), draw(far_out))).astype(dtype)
     if kinds == "bits":
         drawn = rng.integers(0, 256, (*shape, dtype.itemsize), np.uint8).view(dtype)[..., 0]
     return np.asarray(drawn, dtype)

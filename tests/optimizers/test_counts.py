@@ -156,7 +156,7 @@ def test_one_parallel_region_a_step(extras: dict[str, Any], nonfinite: Any) -> N
     instep.set_num_threads(2)
     params = [np.ones(50_000, "f4"), np.ones((200, 300)), np.ones(3)]
     optimizer = instep.AdamW(params, nonfinite=nonfinite, **extras)
-    before = _core.counters()["parallel_regions"]
+    before = _core.testing.counters()["parallel_regions"]
     for _ in range(10):
         optimizer.step([np.ones_like(param) for param in params])
-    assert _core.counters()["parallel_regions"] - before == 10
+    assert _core.testing.counters()["parallel_regions"] - before == 10

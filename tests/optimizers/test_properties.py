@@ -71,7 +71,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(level=st.sampled_from(instep.isa_levels()), threads=st.sampled_from(THREADS))
     def use(self, level: str, threads: int) -> None:
-        _core.set_least_work(1)  # parallel from one chunk a thread on
+        _core.testing.set_least_work(1)  # parallel from one chunk a thread on
         instep.set_isa(level)
         instep.set_num_threads(threads)
 

@@ -230,6 +230,6 @@ def test_one_region_a_step_with_everything_on(eager_threads: None) -> None:
     instep.set_num_threads(2)
     rng, first = start()
     optimizer = instep.Adam(first, clip_norm=1.0, nonfinite="skip", ema_decay=0.5)
-    before = _core.counters()["parallel_regions"]
+    before = _core.testing.counters()["parallel_regions"]
     optimizer.step(gradients(rng))
-    assert _core.counters()["parallel_regions"] == before + 1
+    assert _core.testing.counters()["parallel_regions"] == before + 1

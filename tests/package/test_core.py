@@ -15,7 +15,7 @@ W = np.zeros(2)
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
     group = (rule, options, "sequence", (), ("w",), (W,), (None,))
-    return _core.make_plan([group], False, None, False, _core.Version())
+    return _core.make_plan([group], False, None, False, SimpleNamespace(now=None))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from interpreters import UNMEASURED, output
 
 import instep
@@ -62,15 +64,24 @@ def test_names_are_those_promised() -> None:
 def test_typed() -> None:
     folder = Path(instep.__file__).parent
     assert (folder / "py.typed").exists()
-    assert (folder / "_core.pyi").exists()
+    assert (folder / "_core" / "__init__.pyi").exists()
+    assert (folder / "_core" / "testing.pyi").exists()
 
 
-def test_the_stub_names_what_the_core_has() -> None:
-    stub = (Path(instep.__file__).parent / "_core.pyi").read_text(encoding="utf-8")
-    names = {name for name in dir(_core) if not name.startswith("__")}
-    classes = {name for name in names if isinstance(getattr(_core, name), type)}
-    assert set(re.findall(r"^def (\w+)", stub, re.M)) == names - classes
-    assert set(re.findall(r"^class ((?!_)\w+)", stub, re.M)) == classes
+@pytest.mark.parametrize("module", [_core, _core.testing])
+def test_the_stub_names_what_the_core_has(module: ModuleType) -> None:
+    name = "testing" if module is _core.testing else "__init__"
+    stub = Path(instep.__file__).with_name("_core") / f"{name}.pyi"
+    text = stub.read_text(encoding="utf-8")
+    names = {name for name in dir(module) if not name.startswith("__")} - {"testing"}
+    classes = {name for name in names if isinstance(getattr(module, name), type)}
+    assert set(re.findall(r"^def (\w+)", text, re.M)) == names - classes
+    assert set(re.findall(r"^class ((?!_)\w+)", text, re.M)) == classes
+
+
+def test_the_stub_has_the_methods_of_a_plan() -> None:
+    stub = Path(instep.__file__).with_name("_core") / "__init__.pyi"
+    text = stub.read_text(encoding="utf-8")
     methods = {name for name in dir(_core.Plan) if not name.startswith(("__", "_pybind11_"))}
-    inside = stub[stub.index("class Plan") :]
+    inside = text[text.index("class Plan") :]
     assert set(re.findall(r"^    def ((?!__)\w+)", inside, re.M)) == methods

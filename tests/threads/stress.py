@@ -139,7 +139,7 @@ def main() -> int:
     if arguments.race:
         race(until)
         return 0
-    _core.set_least_work(1)
+    _core.testing.set_least_work(1)
     shared, failed = optimizers(), []
     workers = [
         threading.Thread(target=work, args=(shared, k, until, failed)) for k in range(WORKERS)
@@ -149,7 +149,8 @@ def main() -> int:
     for worker in workers:
         worker.join()
     print(
-        f"{_core.counters()['parallel_regions']} parallel regions, {sum(o.step_count for o in shared)} shared steps"
+        f"{_core.testing.counters()['parallel_regions']} parallel regions, "
+        f"{sum(o.step_count for o in shared)} shared steps"
     )
     return 1 if failed else 0
 

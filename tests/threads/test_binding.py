@@ -49,7 +49,7 @@ STEPS = """
     before = os.sched_getaffinity(0)
     import instep
     assert os.sched_getaffinity(0) == before, "after import"
-    instep._core.set_least_work(1)
+    instep._core.testing.set_least_work(1)
 
     def threads():
         return len(os.listdir("/proc/self/task"))

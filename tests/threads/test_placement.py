@@ -47,7 +47,7 @@ TEAM = textwrap.dedent("""
             os.sched_yield()
         os._exit(0)
     instep.set_num_threads(2)
-    _core.set_least_work(1)
+    _core.testing.set_least_work(1)
     params, gradient = np.ones(SIZE, np.float32), np.ones(SIZE, np.float32)
     step = instep.Adam(params).step
     before = threads()

@@ -28,9 +28,9 @@ WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 def test_small_steps_stay_on_the_calling_thread() -> None:
     optimizer = instep.Adam(np.zeros(80_000, "f4"))
-    before = _core.counters()["parallel_regions"]
+    before = _core.testing.counters()["parallel_regions"]
     optimizer.step(np.ones(80_000, "f4"))
-    assert _core.counters()["parallel_regions"] == before
+    assert _core.testing.counters()["parallel_regions"] == before
 
 
 @needs_openmp
@@ -38,14 +38,14 @@ def test_absent_gradients_are_no_work() -> None:
     instep.set_num_threads(2)
     params = [np.zeros(3_000_000, "f4"), np.zeros(10, "f4")]
     optimizer = instep.SGD(params)
-    before = _core.counters()["parallel_regions"]
+    before = _core.testing.counters()["parallel_regions"]
     optimizer.step([None, np.ones(10, "f4")])
-    assert _core.counters()["parallel_regions"] == before
+    assert _core.testing.counters()["parallel_regions"] == before
     optimizer.step([np.ones(3_000_000, "f4"), None])
-    assert _core.counters()["parallel_regions"] == before + 1
+    assert _core.testing.counters()["parallel_regions"] == before + 1
     for _ in range(5):  # nor does what earlier steps had add up
         optimizer.step([None, np.ones(10, "f4")])
-    assert _core.counters()["parallel_regions"] == before + 1
+    assert _core.testing.counters()["parallel_regions"] == before + 1
 
 
 PROBE = """
@@ -117,7 +117,7 @@ def test_idle_threads_use_no_time() -> None:
         instep.set_num_threads(2)
         optimizer = instep.Adam(np.zeros(2_000_000, "f4"))
         optimizer.step(np.ones(2_000_000, "f4"))
-        assert instep._core.counters()["parallel_regions"] == 1
+        assert instep._core.testing.counters()["parallel_regions"] == 1
         before = time.process_time()
         time.sleep(0.5)
         print(time.process_time() - before)
@@ -222,7 +222,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 FORK = """
     import os, sys, numpy as np, instep
     from instep import _core
-    _core.set_least_work(1)
+    _core.testing.set_least_work(1)
     instep.set_num_threads(2)
     rng = np.random.default_rng(0)
     p = rng.standard_normal(200_000).astype("f4")
@@ -230,10 +230,10 @@ FORK = """
     optimizer = instep.Adam(p, clip_norm=1.0)
     optimizer.step(grads[0])
     child = os.fork()
-    before = _core.counters()["parallel_regions"]
+    before = _core.testing.counters()["parallel_regions"]
     for grad in grads[1:]:
         optimizer.step(grad)
-    regions = _core.counters()["parallel_regions"] - before
+    regions = _core.testing.counters()["parallel_regions"] - before
     if child == 0:
         assert instep.get_num_threads() == 1
         print("child", regions, instep.config()["threads"]["forked"], hash(p.tobytes()), flush=True)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from instep._support.wording import kind
 from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
 from instep.checkpoint.format import opened
@@ -64,6 +66,7 @@ def load(
     : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
     """
     require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
+    optimizer._warn_of_replaced()
     path = path_text(path)
     require_scaler(scaler)
     with opened(path) as file:
@@ -121,7 +124,7 @@ def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
     state.require_keys("weights", weights, tuple(params))
     for name, param in params.items():
         state.require_like(f"the stored parameter {name!r}", weights[name], param)
-        if not param.flags.writeable:
+        if not np.asarray(param).flags.writeable:
             raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
 
 

@@ -74,6 +74,7 @@ def save(
     ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
     """
     require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
+    optimizer._warn_of_replaced()
     path = path_text(path)
     require_scaler(scaler)
     extra = as_json(extra)

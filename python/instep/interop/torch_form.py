@@ -9,6 +9,7 @@ from instep import _core, rules
 from instep._support.wording import listed
 from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
+from instep.optimizers.current import GroupValues
 from instep.optimizers.require import require_optimizer
 from instep.optimizers.rule import InTorch
 from instep.optimizers.state import take_over
@@ -147,20 +148,20 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
 
         whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
         count = max(steps.values()) if counts_steps else optimizer.step_count
-        hyperparameters = (optimizer.clip_norm, optimizer.ema_decay, settings)
-        take_over(optimizer, hyperparameters, (count, optimizer.skipped_steps), whole)
+        values = optimizer._checked_values(settings, optimizer.clip_norm, optimizer.ema_decay)
+        take_over(optimizer, values, (count, optimizer.skipped_steps), whole)
 
 
 def _read_groups(
     optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[GroupValues], dict[str, Any]]:
     """Return settings by group, and torch's numbers of the parameters by name."""
     rule = type(optimizer)
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(
             f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
         )
-    settings: list[dict[str, Any]] = []
+    settings: list[GroupValues] = []
     numbers: dict[str, Any] = {}
     for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"group {k} of torch's state"
@@ -174,7 +175,7 @@ def _read_groups(
             for name in _in_torch(rule).hyperparameters
             if name in theirs and not _scheduled(mine[name])
         }
-        settings.append(mine._checked_settings({**mine._settings, **taken}))
+        settings.append(mine._checked_values({**mine._settings, **taken}))
     return settings, numbers
 
 

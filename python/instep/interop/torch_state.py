@@ -12,6 +12,7 @@ import numpy as np
 
 from instep import _core
 from instep._support.wording import difference, kind, listed, shown
+from instep.optimizers.state import require_unmasked
 
 __all__ = ["Entry", "flag", "number", "params_by_name", "parts"]
 
@@ -184,6 +185,7 @@ class Entry:
         if found is None:
             return np.zeros_like(wanted)
         who = f"torch's {key} of '{self._name}'"
+        require_unmasked(who, found)
         try:
             array = np.asarray(_detached(found))
         except (TypeError, ValueError, RuntimeError) as error:

@@ -291,10 +291,11 @@ class Optimizer(Bound):
         >>> w
         array([4.])
         """
-        if self._ema_decay is None:
+        if self.ema_decay is None:
             raise ValueError(
                 "there are no averages; ema_decay is wanted when the optimizer is made"
             )
+        self._warn_of_replaced()
         return self._plan.averaged()
 
     def end_averaged(self) -> None:
@@ -330,6 +331,7 @@ class Optimizer(Bound):
             ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
             array), ``averages`` and ``accumulated`` (parameter -> array).
         """
+        self._warn_of_replaced()
         with self._plan:
             return state.state_dict(self)
 
@@ -361,6 +363,7 @@ class Optimizer(Bound):
         >>> second.step_count, second.lr
         (1, 0.1)
         """
+        self._warn_of_replaced()
         with self._plan:
             state.load_state_dict(self, state_dict)
 

@@ -25,6 +25,7 @@ class Bound(Settings):
     """Settings of groups whose parameters the core has been given, with their states."""
 
     __slots__ = (
+        "_averages",
         "_copies",
         "_grouped",
         "_look_at",
@@ -33,6 +34,7 @@ class Bound(Settings):
         "_plan",
         "_state_dtype",
         "_states",
+        "_warned",
     )
 
     def _bind(
@@ -62,32 +64,39 @@ class Bound(Settings):
             ],
             grouped,
             state_dtype,
-            self._ema_decay is not None,
-            self._version,
+            self.ema_decay is not None,
+            self._current,
             take_read_only,
         )
-        self._params = dict(
+        # The arrays stay the same for as long as the optimizer is there.
+        self._params: Mapping[str, Array] = View(
             pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
         )
-        self._states: Mapping[str, Mapping[str, Array]] | None = None
-        self._look_at: int | None = 0  # completed steps
+        self._states = View({name: View(states) for name, states in self._plan.states.items()})
+        self._averages = View(self._plan.averages)
+        self._warned = False
+        self._look_at = 0  # completed steps
 
     def _hyperparameters_at(
         self, step: int
     ) -> tuple[list[list[float]], tuple[float, float, int], int]:
-        if self._look_at is not None and step >= self._look_at:
-            self._look_at = max(1_000, 10 * step)
+        if step >= self._look_at:
+            self._look_at = max(256, 2 * step)
             self._warn_of_replaced(stacklevel=4)
         return super()._hyperparameters_at(step)
 
-    def _warn_of_replaced(self, stacklevel: int) -> None:
-        """Warn, once, if the caller's container has other arrays than those that are stepped."""
-        if self._look_at is None:
+    def _warn_of_replaced(self, stacklevel: int = 3) -> None:
+        """Warn, once, if the caller's container has other arrays than those that are stepped.
+
+        Looked at wherever arrays are read or written as a whole, and by steps 0, 256, 512, 1024 and so
+        on: a step over many small arrays would feel it.
+        """
+        if self._warned:
             return
         for group in self._named:
             if (name := replaced(group)) is None:
                 continue
-            self._look_at = None
+            self._warned = True
             warnings.warn(
                 f"{name!r} in the container that the parameters came in is another array than the "
                 "one that the optimizer steps: it was put there later, or model and optimizer were "
@@ -106,7 +115,7 @@ class Bound(Settings):
     @property
     def params(self) -> Mapping[str, Array]:
         """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
-        return View(self._params)
+        return self._params
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Array]]:
@@ -115,8 +124,6 @@ class Bound(Settings):
         They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
         it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
         """
-        if self._states is None:  # the arrays stay the same for as long as the optimizer is there
-            self._states = View({name: View(states) for name, states in self._plan.states.items()})
         return self._states
 
     @property
@@ -137,7 +144,7 @@ class Bound(Settings):
     @property
     def averages(self) -> Mapping[str, Array]:
         """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
-        return View(self._plan.averages)
+        return self._averages
 
     @property
     def accumulated(self) -> Mapping[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,7 +25,9 @@ __all__ = [
     "Params",
     "match_copies",
     "name_parameters",
+    "packed",
     "replaced",
+    "unpacked",
 ]
 
 # One kind of sequence in each union: type checkers then read a list display in the light of it.
@@ -60,6 +63,50 @@ class NamedParameters(NamedTuple):
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
     settings: dict[str, Any]  # what the group says besides its parameters
+
+
+def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `unpacked` makes the group of again, for pickles and copies.
+
+    Each array stands there once: joblib writes one anew for each time. Where the caller's container
+    holds just the arrays that are stepped they are left to it, so that a model stored beside its
+    optimizer has the optimizer's arrays again, by joblib too.
+    """
+    given: Any = group.given
+    kinds = {dict: "mapping", list: "sequence", tuple: "sequence", np.ndarray: "array"}
+    if kinds.get(type(given)) == group.kind:
+        held = tuple(given.values()) if isinstance(given, dict) else given
+        names = tuple(given) if isinstance(given, dict) else group.names
+        held = (held,) if group.kind == "array" else tuple(held)
+        same = len(held) == len(group.arrays) and all(map(is_, held, group.arrays))
+        # No plain array leads back to an optimizer, which would ask a container for what is to come.
+        whole = same and names == group.names and all(type(a) is np.ndarray for a in held)
+    else:
+        whole = False
+    return {
+        "given": given,
+        "kind": group.kind,
+        "names": group.names,
+        "arrays": None if whole else group.arrays,
+        "is_tuple": isinstance(group.container, tuple),
+        "settings": dict(settings),
+    }
+
+
+def unpacked(parts: Mapping[str, Any]) -> NamedParameters:
+    """Return the group that `packed` was given."""
+    given, form, names, arrays = (parts[name] for name in ("given", "kind", "names", "arrays"))
+    if arrays is None:
+        held = given.values() if form == "mapping" else (given,) if form == "array" else given
+        arrays = tuple(held)
+    own: Any
+    if form == "mapping":
+        own = dict(zip(names, arrays, strict=True))
+    elif form == "array":
+        (own,) = arrays
+    else:
+        own = tuple(arrays) if parts["is_tuple"] else list(arrays)
+    return NamedParameters(given, own, form, names, tuple(arrays), parts["settings"])
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
@@ -139,6 +186,7 @@ def replaced(group: NamedParameters) -> str | None:
 
 def _same_memory(a: Array, b: Array) -> bool:
     """Tell whether two arrays are views of the very same elements."""
+    a, b = np.asarray(a), np.asarray(b)  # whatever a subclass says of itself
     first, second = (x.__array_interface__["data"][0] for x in (a, b))
     return (first, a.shape, a.strides) == (second, b.shape, b.strides)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from instep.optimizers.containers import NamedParameters
+from instep.optimizers.containers import packed, unpacked
 from instep.optimizers.settings import Settings
 from instep.optimizers.state import refuse_averages
 
@@ -20,19 +20,19 @@ ARRAYS = ("state", "averages", "accumulated")
 def taken_apart(optimizer: Bound) -> dict[str, Any]:
     """Return what `put_together` makes an equal optimizer from; the lock is held.
 
-    The arrays are those in use. What the caller's containers hold goes along as they are, beside the
-    arrays that are stepped: the two are told apart by the optimizer that is made of them.
+    The arrays are those in use. The caller's containers go along as they are: whether they hold these
+    arrays is looked at by the optimizer that is made of the parts.
     """
     refuse_averages(optimizer, "copy")
     return {
         "groups": [
-            {**named._asdict(), "settings": dict(group._settings)}
+            packed(named, group._settings)
             for named, group in zip(optimizer._named, optimizer.param_groups, strict=True)
         ],
         "grouped": optimizer._grouped,
-        "clip_norm": optimizer._clip_norm,
+        "clip_norm": optimizer.clip_norm,
         "nonfinite": optimizer._nonfinite,
-        "ema_decay": optimizer._ema_decay,
+        "ema_decay": optimizer.ema_decay,
         "copies": list(optimizer._copies),
         "state_dtype": optimizer._state_dtype,
         "counts": (optimizer.step_count, optimizer.skipped_steps),
@@ -50,7 +50,7 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
     Arrays of the caller's that are read-only are held as they came (those of a memory map, or of a
     process that shares them), and refused by the first step.
     """
-    groups = [NamedParameters(**group) for group in parts["groups"]]
+    groups = [unpacked(group) for group in parts["groups"]]
     Settings.__init__(
         optimizer, groups, {}, parts["clip_norm"], parts["nonfinite"], parts["ema_decay"]
     )

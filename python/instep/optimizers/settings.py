@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instep import _core
 from instep._support.wording import shown
 from instep.optimizers.containers import NamedParameters
-from instep.optimizers.groups import ParamGroup
+from instep.optimizers.current import Current, GroupValues, Values
+from instep.optimizers.groups import ParamGroup, group_values
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
@@ -32,13 +32,7 @@ class Settings(Rule):
     """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
 
     # So that optimizer.rate = 0.1, which would set nothing, is an error.
-    __slots__ = (
-        "_clip_norm",
-        "_ema_decay",
-        "_nonfinite",
-        "_param_groups",
-        "_version",
-    )
+    __slots__ = ("_current", "_nonfinite", "_param_groups")
 
     lr = Numeric(Interval())
     weight_decay = Numeric(Interval())
@@ -54,39 +48,42 @@ class Settings(Rule):
         nonfinite: str,
         ema_decay: Number | None,
     ) -> None:
-        self._clip_norm = self._checked_clip_norm(clip_norm)
-        self._ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
+        clip_norm = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
+        ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
         self._nonfinite = _checked_nonfinite(nonfinite)
-        self._version = _core.Version()
-        self._param_groups = [
-            ParamGroup(type(self), named, {**settings, **named.settings}, self._version)
-            for named in groups
-        ]
+        rule = type(self)
+        values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
+        self._current = Current(Values(values, clip_norm, ema_decay))
+        self._param_groups = tuple(
+            ParamGroup(rule, named, self._current, k) for k, named in enumerate(groups)
+        )
 
     # ---- reading and setting -------------------------------------------------------------------
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
         """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""
-        return tuple(self._param_groups)
+        return self._param_groups
 
     @property
     def clip_norm(self) -> Number | None:
         """The limit that the norm of all gradients together is scaled down to; None for no limit."""
-        return self._clip_norm
+        return self._current.now.clip_norm
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        self._replace(clip_norm=self._checked_clip_norm(value))
+        checked = check_number_or_none("clip_norm", value, _CLIP_NORM)
+        self._current.change(lambda now: now._replace(clip_norm=checked))
 
     @property
     def ema_decay(self) -> Number | None:
         """The share of the moving averages that a step keeps; None where there are none."""
-        return self._ema_decay
+        return self._current.now.ema_decay
 
     @ema_decay.setter
     def ema_decay(self, value: Number | None) -> None:
-        self._replace(ema_decay=self._checked_ema_decay(value))
+        checked = self._checked_ema_decay(value)
+        self._current.change(lambda now: now._replace(ema_decay=checked))
 
     @property
     def nonfinite(self) -> str:
@@ -107,8 +104,8 @@ class Settings(Rule):
     def _extras_in_use(self) -> dict[str, Any]:
         """What all groups share, where it isn't the default; for `repr`."""
         extras = {
-            "clip_norm": self._clip_norm,
-            "ema_decay": self._ema_decay,
+            "clip_norm": self.clip_norm,
+            "ema_decay": self.ema_decay,
             "nonfinite": None if self._nonfinite == _NONFINITE[0] else self._nonfinite,
         }
         return {name: value for name, value in extras.items() if value is not None}
@@ -120,55 +117,47 @@ class Settings(Rule):
     ) -> tuple[list[list[float]], tuple[float, float, int], int]:
         """Return the numbers of a step, for groups and for all, and when the core is to ask again.
 
-        It asks after every change anyway, and of schedules at each step.
+        It asks after every change anyway, of schedules at each step, and without any now and then.
         """
-        clip_norm = _number_at("clip_norm", self._clip_norm, _CLIP_NORM, step)
-        ema_decay = _number_at("ema_decay", self._ema_decay, _EMA_DECAY, step)
-        return (
-            [group._values_at(step) for group in self.param_groups],
-            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
-            step + 1 if self._scheduled() else max(1_000, 10 * step),
+        now = self._current.now
+        clip_norm = _number_at("clip_norm", now.clip_norm, _CLIP_NORM, step)
+        ema_decay = _number_at("ema_decay", now.ema_decay, _EMA_DECAY, step)
+        scheduled = (
+            callable(now.clip_norm)
+            or callable(now.ema_decay)
+            or any(group.schedules for group in now.groups)
         )
-
-    @staticmethod
-    def _checked_clip_norm(value: Any) -> Number | None:
-        return check_number_or_none("clip_norm", value, _CLIP_NORM)
+        return (
+            [group.at(step) for group in now.groups],
+            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+            step + 1 if scheduled else max(256, 2 * step),
+        )
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
         """Check a value that is to replace the present one."""
         checked = check_number_or_none("ema_decay", value, _EMA_DECAY)
-        if (checked is None) != (self._ema_decay is None):
+        if (checked is None) != (self.ema_decay is None):
             raise ValueError(
-                f"ema_decay can't go from {self._ema_decay!r} to {value!r}: whether there are "
+                f"ema_decay can't go from {self.ema_decay!r} to {value!r}: whether there are "
                 "averages is fixed when the optimizer is made"
             )
         return checked
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, or, where one refuses it, in none."""
-        self._replace(groups=[group._checked_change(name, value) for group in self._param_groups])
 
-    def _replace(self, *, groups: Sequence[dict[str, Any]] | None = None, **values: Any) -> None:
-        """Put in place what has been checked: the settings of all groups, clip_norm, ema_decay.
+        def changed(now: Values) -> Values:
+            pairs = zip(self._param_groups, now.groups, strict=True)
+            return now._replace(groups=tuple(g._changed(old, name, value) for g, old in pairs))
 
-        The version goes up before and after. The core compares it, under its lock, with the version
-        whose numbers it has: whatever a step reads in between, the next one reads again.
-        """
-        self._version.raise_()
-        try:
-            for group, settings in zip(self._param_groups, groups or (), strict=groups is not None):
-                group._replace(settings)
-            for name, value in values.items():
-                setattr(self, f"_{name}", value)
-        finally:
-            self._version.raise_()
+        self._current.change(changed)
 
-    def _scheduled(self) -> bool:
-        return (
-            callable(self._clip_norm)
-            or callable(self._ema_decay)
-            or any(group._schedules for group in self._param_groups)
-        )
+    def _checked_values(
+        self, groups: Sequence[GroupValues], clip_norm: Any, ema_decay: Any
+    ) -> Values:
+        """Check what is to replace all hyperparameters; that of the groups has been checked."""
+        checked = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
+        return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay))
 
 
 def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:

@@ -14,6 +14,7 @@ from instep.schedules.writing import places_by_number, to_dict
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
+    from instep.optimizers.current import GroupValues, Values
     from instep.schedules.loading import Choose
 
 __all__ = ["SCHEMA", "load_state_dict", "state_dict"]
@@ -116,28 +117,12 @@ def checked(
 
 def take_over(
     optimizer: Bound,
-    hyperparameters: tuple[Any, Any, list[dict[str, Any]]],
+    hyperparameters: Values,
     counts: tuple[int, int],
     state: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Go on from what has been checked; the lock is held.
-
-    The hyperparameters are clip_norm, ema_decay and the settings of each group.
-    """
-    restore(optimizer, *counts, state, weights)  # first: it can still raise, the rest can't
-    clip_norm, ema_decay, settings = hyperparameters
-    optimizer._replace(groups=settings, clip_norm=clip_norm, ema_decay=ema_decay)
-
-
-def restore(
-    optimizer: Bound,
-    step_count: int,
-    skipped_steps: int,
-    state: Mapping[str, Any],
-    weights: Mapping[str, Any] | None = None,
-) -> None:
-    """Take over counts and arrays that have been checked, in one call."""
+    """Go on from what has been checked, in one call; the lock is held."""
     averages, accumulated, weights = state["averages"], state["accumulated"], weights or {}
     parameters = [
         (
@@ -149,7 +134,7 @@ def restore(
         )
         for name in optimizer._params
     ]
-    optimizer._plan.restore(step_count, skipped_steps, parameters)
+    optimizer._plan.restore(*counts, parameters, hyperparameters)
 
 
 def refuse_averages(optimizer: Bound, what: str) -> None:
@@ -178,15 +163,14 @@ def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     for name, array in state["accumulated"].items():
         if name not in optimizer._params:
             raise ValueError(f"accumulated has {listed([name])}; names of parameters are wanted")
-        param = optimizer._params[name]
+        param = np.asarray(optimizer._params[name])
         wide = np.float64 if param.dtype == np.float64 else np.float32
-        require_like(f"the accumulated gradient of {name!r}", array, np.empty(param.shape, wide))
+        like = np.broadcast_to(np.zeros((), wide), param.shape)
+        require_like(f"the accumulated gradient of {name!r}", array, like)
 
 
-def _checked_hyperparameters(
-    optimizer: Bound, state: Mapping[str, Any], choose: Choose
-) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """Return clip_norm, ema_decay and the settings of each group."""
+def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose: Choose) -> Values:
+    """Return all hyperparameters."""
     clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
     ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
     if (ema_decay is None) != (optimizer.ema_decay is None):
@@ -194,14 +178,11 @@ def _checked_hyperparameters(
         raise ValueError(
             f"the state has {found}ema_decay; {wanted} is wanted, as the optimizer was made"
         )
-    return (
-        optimizer._checked_clip_norm(clip_norm),
-        optimizer._checked_ema_decay(ema_decay),
-        _checked_groups(optimizer, state["param_groups"], choose),
-    )
+    groups = _checked_groups(optimizer, state["param_groups"], choose)
+    return optimizer._checked_values(groups, clip_norm, ema_decay)
 
 
-def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[dict[str, Any]]:
+def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[GroupValues]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         size = f" of {len(groups)}" if isinstance(groups, list) else ""
         raise ValueError(
@@ -222,7 +203,7 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[dict[
             name: _decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
             for name, mine in group._settings.items()
         }
-        checked.append(group._checked_settings(settings))
+        checked.append(group._checked_values(settings))
     return checked
 
 
@@ -234,8 +215,11 @@ def require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
 
 
 def require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
+    """Raise unless found is an array of that shape and dtype, whatever a subclass says of itself."""
     if not isinstance(found, np.ndarray):
         raise TypeError(f"{who} is {kind(found)}; a NumPy array is wanted")
+    require_unmasked(who, found)
+    found, wanted = np.asarray(found), np.asarray(wanted)
     if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
         raise ValueError(
             f"{who} has shape {found.shape} and dtype {found.dtype}; "
@@ -247,6 +231,12 @@ def require_schema(who: str, found: Any, wanted: int) -> None:
     """Raise ValueError unless this is the version, an int: True and 1.0 equal 1, too."""
     if type(found) is not int or found != wanted:
         raise ValueError(f"{who} has schema {shown(found)}; {wanted} is wanted")
+
+
+def require_unmasked(who: str, found: Any) -> None:
+    """Raise TypeError for a masked array, of which the data alone would be taken."""
+    if type(found) is not np.ndarray and isinstance(found, np.ndarray) and hasattr(found, "mask"):
+        raise TypeError(f"{who} is {kind(found)}; a plain NumPy array is wanted")
 
 
 def _count(who: str, value: Any) -> int:

@@ -68,7 +68,7 @@ class MemoryLimit:
         *,
         copied: bool = False,
     ) -> None:
-        move = _core.make_memory_traffic(pieces, passes, copied).move
+        move = _core.testing.make_memory_traffic(pieces, passes, copied).move
         stream_bytes = max(1, sum(piece[0].nbytes for piece in pieces))
         shares = {(1, stream_bytes)}
         if threads > 1:

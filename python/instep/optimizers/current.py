@@ -1,0 +1,58 @@
+"""The hyperparameters in force: one object, replaced as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from instep.optimizers.hyperparameters import value_at
+
+if TYPE_CHECKING:
+    from instep.optimizers.hyperparameters import Interval, Number
+
+__all__ = ["Current", "GroupValues", "Values"]
+
+
+class GroupValues(NamedTuple):
+    """The hyperparameters of one group, also sorted into constants and schedules, once for all steps."""
+
+    settings: Mapping[str, Any]
+    constants: list[float]  # in the core's order, 0 where there is a schedule
+    schedules: list[tuple[int, str, Callable[[int], float], Interval]]  # the first is the place
+
+    def at(self, step: int) -> list[float]:
+        """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
+        values = self.constants.copy()
+        for place, name, schedule, interval in self.schedules:
+            values[place] = value_at(name, schedule, interval, step)
+        return values
+
+
+class Values(NamedTuple):
+    """All hyperparameters of an optimizer that can change."""
+
+    groups: tuple[GroupValues, ...]
+    clip_norm: Number | None
+    ema_decay: Number | None
+
+
+class Current:
+    """Holds the `Values` in force, for an optimizer, its groups and the core.
+
+    Putting others there is one store: a Ctrl-C, or a step of another thread, comes before it or after
+    it. The core asks for the numbers anew where it finds other values here than at its last step.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self, now: Values) -> None:
+        self.now = now
+
+    def change(self, changed: Callable[[Values], Values]) -> None:
+        """Put the values in place that are made of the present ones; raise what making them raises."""
+        while True:  # until no other thread has put others there meanwhile
+            before = self.now
+            after = changed(before)
+            if self.now is before:
+                self.now = after
+                return
