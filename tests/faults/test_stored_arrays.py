@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import numbers
+from predicting import predicted
 
 import instep
 from instep import checkpoint, schedules
@@ -76,14 +77,6 @@ def test_a_new_optimizer_still_refuses_read_only_arrays() -> None:
     w.setflags(write=False)
     with pytest.raises(ValueError, match="parameter '0' is read-only; a writeable array"):
         instep.SGD(w)
-
-
-def predicted(optimizer: Any) -> tuple[float, str]:
-    try:
-        optimizer.step({"w": np.ones(SIZE)})
-    except ValueError as error:
-        return float(optimizer.params["w"].sum()), str(error)
-    return float(optimizer.params["w"].sum()), ""
 
 
 def test_joblib_sends_large_models_to_other_processes() -> None:
