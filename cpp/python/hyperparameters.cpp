@@ -38,6 +38,11 @@ Group make_group(const std::string& rule, const py::sequence& options) {
     return group;
 }
 
+py::object in_default_environment(const py::object& function, const py::args& arguments) {
+    const FloatEnvironment environment;
+    return function(*arguments);
+}
+
 const Variant& variant_of(const Group& group) {
     return current_level().families[group.family]->variants[group.options];
 }

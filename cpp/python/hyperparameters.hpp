@@ -29,6 +29,9 @@ struct Hyperparameters {
 // A group of this rule and these options, its numbers still unknown. Throws ValueError where there is no such thing.
 Group make_group(const std::string& rule, const py::sequence& options);
 
+// Calls a function of Python's with the floating-point environment of a step, and returns what it does.
+py::object in_default_environment(const py::object& function, const py::args& arguments);
+
 // The variant that a group's tensors are stepped by.
 const Variant& variant_of(const Group& group);
 

@@ -8,10 +8,10 @@
 
 #include "python/bind_steps.hpp"
 #include "python/garbage.hpp"
+#include "python/hyperparameters.hpp"
 #include "python/introspection.hpp"
 #include "python/plan.hpp"
 #include "python/testing.hpp"
-#include "runtime/float_environment.hpp"
 #include "runtime/team.hpp"
 
 namespace py = pybind11;
@@ -104,13 +104,8 @@ PYBIND11_MODULE(_core, m) {
         .def("__enter__", &AveragedBlock::show)
         .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
 
-    m.def(
-        "in_default_environment",
-        [](const py::object& function, const py::args& arguments) {
-            const instep::FloatEnvironment environment;
-            return py::object(function(*arguments));
-        },
-        "function"_a, "Calls the function with the floating-point environment of a step, and returns what it does.");
+    m.def("in_default_environment", &instep::in_default_environment, "function"_a,
+          "Calls the function with the floating-point environment of a step, and returns what it does.");
 
     m.def("rules", &instep::rules, "Rule name -> its hyperparameters, options and states.");
 
