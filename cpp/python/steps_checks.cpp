@@ -45,7 +45,7 @@ void Steps::accumulate() { take(Use::accumulate, 1.0); }
 
 void Steps::take(Use use, double grad_scale) {
     // Before any address is taken down, for it may run code that moves other gradients.
-    for (std::size_t i = 0; i < bound_.size(); ++i)
+    for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
             if (bound_[i].is_bound && bound_[i].shape.empty()) take_scalar(gradients_[i]);
@@ -100,8 +100,8 @@ void Steps::check_unchanged() const {
 
 void Steps::check(Use use) {
     for (const Held& held : held_) check_unchanged(held);
-    for (std::size_t i = 0; i < bound_.size(); ++i)
-        if (bound_[i].is_bound)
+    for (std::size_t i = 0; i < gradients_.size(); ++i)
+        if (stepper_.is_bound(i))  // asked there, where a flag a place lies side by side
             bind_gradient(i, use);
         else if (!gradients_[i].is_none())
             throw py::value_error("there is a gradient for place " + std::to_string(i) +
