@@ -1,7 +1,6 @@
 #include "python/steps.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
 #include "runtime/levels.hpp"

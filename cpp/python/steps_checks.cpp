@@ -1,6 +1,5 @@
 // A step of the places: every check of the gradients, before anything changes, and then the step itself.
 #include <algorithm>
-#include <stdexcept>
 
 #include "python/gil.hpp"
 #include "python/steps.hpp"
