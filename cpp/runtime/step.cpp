@@ -180,11 +180,9 @@ std::ptrdiff_t Stepper::take(int most_threads) {
         return !stopped_;
     });
     if (!stopped_) return -1;
-    const std::ptrdiff_t found = find_not_finite();
-    if (found >= 0 && extras_.guarded) return found;
-    if (found < 0 && needs_scaling_) conclude_scaled(most_threads);
-    apply(most_threads);
-    return -1;
+    const std::ptrdiff_t found = look_closer(most_threads);
+    if (found < 0) apply(most_threads);
+    return found;
 }
 
 const std::vector<double>& Stepper::measure(int threads) {
@@ -281,18 +279,25 @@ double Stepper::total(std::vector<double>& sums) const {
     return pairwise_sum(sums, count);
 }
 
-void Stepper::conclude(std::vector<double>& sums) {
+bool Stepper::conclude(std::vector<double>& sums) {
+    const FloatEnvironment environment;
     constexpr double vanishing = 0x1p-960;
     const double sum = total(sums);
     norm_ = extras_.grad_scale * std::sqrt(sum);
     if (norm_ > extras_.clip_norm) set_scale(extras_.grad_scale * (extras_.clip_norm / norm_));
     // Of finite gradients only those in float64 have squares that overflow, or vanish.
     needs_scaling_ = wide_ && (std::isinf(sum) || sum < vanishing);
-    stopped_ = needs_scaling_ || (extras_.guarded && !std::isfinite(norm_));
+    return !needs_scaling_ && (!extras_.guarded || std::isfinite(norm_));
+}
+
+std::ptrdiff_t Stepper::look_closer(int threads) {
+    const std::ptrdiff_t found = find_not_finite();
+    if (found < 0 && needs_scaling_) measure_scaled(threads);
+    return extras_.guarded ? found : -1;
 }
 
 // The norm once more, of gradients that are all finite, scaled such that the largest is between 1/2 and 1.
-void Stepper::conclude_scaled(int threads) {
+void Stepper::measure_scaled(int threads) {
     run(threads, {{&Stepper::find_largest, nullptr}});
     double most = 0;
     for (std::size_t k = 0; k < segments_.size(); ++k)

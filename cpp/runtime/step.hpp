@@ -98,10 +98,13 @@ public:
     // nothing and returns the first tensor concerned, otherwise -1. It may run without the GIL, count_step after it
     // not: counts are read by whoever holds that.
     std::ptrdiff_t take(int most_threads);
-    // The same in parts, for whoever has sums of others to add: the sums of squares by segment, ...
+    // The same in parts, for whoever has sums of others to add, where extras.needs_norm(): the sums of squares by
+    // segment, ...
     const std::vector<double>& measure(int threads);
-    // ... what follows from all sums, in the places' order, ...
-    void conclude(std::vector<double>& sums);
+    // ... what follows from all sums, in the places' order, and whether the sweep may come next, ...
+    bool conclude(std::vector<double>& sums);
+    // ... if not, what these sums don't tell: what take returns, and where that is -1 a norm that can be used, ...
+    std::ptrdiff_t look_closer(int threads);
     // ... and the sweep.
     void apply(int threads);
     // Counts the step that was taken for each parameter; what was accumulated is used up.
@@ -171,10 +174,10 @@ private:
     void find_largest(std::size_t first, std::size_t last);
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
-    void conclude_here() { conclude(sums_); }
+    void conclude_here() { stopped_ = !conclude(sums_); }
 
     double total(std::vector<double>& sums) const;
-    void conclude_scaled(int threads);
+    void measure_scaled(int threads);
     std::ptrdiff_t find_not_finite() const;
 
     std::vector<std::unique_ptr<Tensor>> tensors_;  // by place
@@ -197,7 +200,7 @@ private:
     Extras extras_{};
     bool wide_ = false;  // some gradient is in float64, whose squares may overflow
     double norm_ = 0;
-    bool stopped_ = false;  // before the sweep
+    bool stopped_ = false;  // between two passes
     bool needs_scaling_ = false;
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment

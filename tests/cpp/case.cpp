@@ -194,9 +194,20 @@ private:
         const Extras extras{settings_.clip_norm, settings_.scale, 1.0 - settings_.average.value_or(1.0),
                             settings_.guarded};
         stepper_->prepare(manner_.level, {group}, extras);
-        const bool taken = stepper_->take(manner_.threads) < 0;
+        const bool in_parts = manner_.in_parts && extras.needs_norm();
+        const bool taken = (in_parts ? take_in_parts() : stepper_->take(manner_.threads)) < 0;
         taken ? stepper_->count_step() : stepper_->clear_pending();
         return taken;
+    }
+
+    std::ptrdiff_t take_in_parts() {
+        std::vector<double> sums = stepper_->measure(manner_.threads);
+        if (!stepper_->conclude(sums)) {
+            const std::ptrdiff_t found = stepper_->look_closer(manner_.threads);
+            if (found >= 0) return found;
+        }
+        stepper_->apply(manner_.threads);
+        return -1;
     }
 
     void digest_norm() {

@@ -23,7 +23,8 @@ struct Rule {
 struct Manner {
     const Level& level;
     int threads;
-    bool dense;  // all arrays in C order without gaps; otherwise every layout beside every other
+    bool dense;     // all arrays in C order without gaps; otherwise every layout beside every other
+    bool in_parts;  // the sums of squares, what follows from them and the sweep called one by one, where there are such
 };
 
 // The digest of all arrays after the case's steps, and of each step's norm. Throws std::runtime_error where anything

@@ -3,7 +3,8 @@
 //
 //     digests FILE [--threads N | --each]
 //
-// At every level this CPU has, on 1 to 4 threads or on so many, with dense arrays and with arrays of every layout.
+// At every level this CPU has, on 1 to 4 threads or on so many, with dense arrays and with arrays of every layout, each
+// step as one call and in parts.
 // --each prints the digest of each case instead, for `python tests/helpers/digests.py --each` to be compared with.
 #include <exception>
 #include <iomanip>
@@ -65,8 +66,9 @@ int compare(const Table& table, const Manner& manner) {
     if (seen.size() != table.digests.size())
         throw std::runtime_error("the table has digests of rules that are not here");
     std::cout << manner.level.name << ", threads: " << manner.threads << ", "
-              << (manner.dense ? "dense" : "every layout") << ": " << static_cast<int>(seen.size()) - wrong << " of "
-              << seen.size() << " digests as the reference has them\n"
+              << (manner.dense ? "dense" : "every layout") << (manner.in_parts ? ", in parts" : "") << ": "
+              << static_cast<int>(seen.size()) - wrong << " of " << seen.size()
+              << " digests as the reference has them\n"
               << std::flush;
     return wrong;
 }
@@ -74,8 +76,9 @@ int compare(const Table& table, const Manner& manner) {
 int compare_all(const Table& table, const std::vector<int>& thread_counts) {
     int wrong = 0;
     for (const Level* level : usable_levels()) {
-        wrong += compare(table, {*level, thread_counts.front(), true});
-        for (const int threads : thread_counts) wrong += compare(table, {*level, threads, false});
+        wrong += compare(table, {*level, thread_counts.front(), true, false});
+        for (const int threads : thread_counts) wrong += compare(table, {*level, threads, false, false});
+        wrong += compare(table, {*level, thread_counts.back(), false, true});
     }
     return wrong == 0 ? 0 : 1;
 }
@@ -90,7 +93,7 @@ int main_of(const std::vector<std::string>& arguments) {
     if (usable_levels().empty()) throw std::runtime_error("no level of this build runs on this machine");
     if (threads_given) return compare_all(table, {std::stoi(arguments[2])});
     if (option.empty()) return compare_all(table, {1, 2, 3, 4});
-    print_each(table, {*usable_levels().front(), 1, true});
+    print_each(table, {*usable_levels().front(), 1, true, false});
     return 0;
 }
 
