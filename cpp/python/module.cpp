@@ -79,6 +79,8 @@ PYBIND11_MODULE(_core, m) {
         .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("averages", &instep::Plan::averages, "Parameter name -> moving average.")
         .def_property_readonly("accumulated", &instep::Plan::accumulated, "Parameter name -> pending sum.")
+        .def_property_readonly("pending_changes", &instep::Plan::pending_changes,
+                               "Another number whenever accumulated may have other names.")
         .def_property_readonly("grad_norm", &instep::Plan::grad_norm, "Norm in the last step, None without one.")
         .def_property_readonly("steps", &instep::Plan::steps, "Completed steps of each parameter.")
         .def_property_readonly("states", &instep::Plan::states, "Parameter name -> state name -> array.");

@@ -42,6 +42,7 @@ public:
     py::dict states() const;
     py::dict averages() const;
     py::dict accumulated() const;
+    std::int64_t pending_changes() const { return steps_.stepper().pending_changes(); }
     std::int64_t looked_up() const { return steps_.stepper().looked_up(); }
 
     // Keeps steps on other threads waiting; for reading or writing arrays between.

@@ -97,6 +97,7 @@ bool Stepper::any_pending() const {
 
 void Stepper::clear_pending() {
     for (Turn& turn : turns_) turn.pending = false;
+    ++pending_changes_;
 }
 
 std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
@@ -197,6 +198,7 @@ void Stepper::count_step() {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
     }
+    ++pending_changes_;
 }
 
 void Stepper::set_scale(double scale) {
@@ -218,6 +220,7 @@ void Stepper::accumulate(const Level& level, int most_threads) {
 
 void Stepper::count_accumulation() {
     for (Turn& turn : turns_) turn.pending = turn.pending || turn.present;
+    ++pending_changes_;
 }
 
 void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into) {

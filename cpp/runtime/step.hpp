@@ -78,8 +78,13 @@ public:
     void set_steps(std::size_t i, std::int64_t steps) { turns_[i].steps = steps; }
     // Whether the tensor has accumulated gradients that the next step takes.
     bool pending(std::size_t i) const { return turns_[i].pending; }
-    void set_pending(std::size_t i, bool pending) { turns_[i].pending = pending; }
+    void set_pending(std::size_t i, bool pending) {
+        turns_[i].pending = pending;
+        ++pending_changes_;
+    }
     bool any_pending() const;
+    // Another number whenever other tensors may have accumulated gradients.
+    std::int64_t pending_changes() const { return pending_changes_; }
     void clear_pending();
     // Whether there is a gradient for the tensor in the step that is being prepared.
     void set_present(std::size_t i, bool present) {
@@ -205,6 +210,7 @@ private:
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment
     std::int64_t looked_up_ = 0;
+    std::int64_t pending_changes_ = 0;
 };
 
 }  // namespace instep

@@ -83,6 +83,7 @@ def each_by_name(count: int, folder: Path) -> Callable[[], Any]:
         for name in optimizer.params:
             assert optimizer.params[name] is optimizer.param_groups[0]["params"][name]
             assert optimizer.state[name]["exp_avg"].size == optimizer.averages[name].size
+            assert optimizer.accumulated[name].size == 3
 
     return look
 
@@ -104,8 +105,29 @@ def test_what_is_shown_is_made_once() -> None:
     assert optimizer.state is optimizer.state
     assert optimizer.params is optimizer.params
     assert optimizer.averages is optimizer.averages
+    assert optimizer.accumulated is optimizer.accumulated
     assert optimizer.state["p1"] is optimizer.state["p1"]
     state = optimizer.state
     optimizer.load_state_dict(optimizer.state_dict())
     assert optimizer.state is state
     assert optimizer.state["p1"]["exp_avg"] is state["p1"]["exp_avg"]
+
+
+def test_what_has_been_accumulated_is_shown_as_of_now() -> None:
+    optimizer = instep.Adam(params_of(3))
+    seen = [optimizer.accumulated]
+    grads = {name: np.ones(3) for name in optimizer.params}
+    for change in (
+        lambda: optimizer.accumulate({"p0": None, "p1": np.ones(3), "p2": None}),
+        lambda: optimizer.accumulate(grads),
+        lambda: optimizer.load_state_dict(instep.Adam(params_of(3)).state_dict()),
+        lambda: optimizer.accumulate(grads),
+        optimizer.step,
+        lambda: optimizer.accumulate({"p2": None, "p0": np.ones(3), "p1": None}),
+        optimizer.discard_accumulated,
+    ):
+        change()
+        seen.append(optimizer.accumulated)
+    names = [sorted(shown) for shown in seen]
+    every = sorted(grads)
+    assert names == [[], ["p1"], every, [], every, [], ["p0"], []]

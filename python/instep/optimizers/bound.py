@@ -25,6 +25,7 @@ class Bound(Settings):
     """Settings of groups whose parameters the core has been given, with their states."""
 
     __slots__ = (
+        "_accumulated",
         "_averages",
         "_copies",
         "_grouped",
@@ -74,6 +75,7 @@ class Bound(Settings):
         )
         self._states = View({name: View(states) for name, states in self._plan.states.items()})
         self._averages = View(self._plan.averages)
+        self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False
         self._look_at = 0  # completed steps
 
@@ -149,7 +151,12 @@ class Bound(Settings):
     @property
     def accumulated(self) -> Mapping[str, Array]:
         """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
-        return View(self._plan.accumulated)
+        changes = self._plan.pending_changes
+        as_of, view = self._accumulated
+        if as_of != changes:
+            view = View(self._plan.accumulated)
+            self._accumulated = changes, view
+        return view
 
     def _extras_in_use(self) -> dict[str, Any]:
         more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
