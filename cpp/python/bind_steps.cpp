@@ -53,12 +53,17 @@ void step(Steps& steps, const py::object& gradients, const py::sequence& setting
     steps.step(grad_scale);
 }
 
+void check_group(Steps& steps, int group) {
+    const std::size_t count = steps.hyperparameters().groups.size();
+    if (group < 0 || static_cast<std::size_t>(group) >= count)
+        throw py::index_error("group " + std::to_string(group) + " is none of the " + std::to_string(count) +
+                              " groups; add_group makes more");
+}
+
 void bind(Steps& steps, std::size_t place, const std::string& name, int group, const py::object& parameter,
           const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
     check_place(steps, place);
-    if (group < 0 || static_cast<std::size_t>(group) >= steps.hyperparameters().groups.size())
-        throw py::index_error("group " + std::to_string(group) + " is none of the " +
-                              std::to_string(steps.hyperparameters().groups.size()) + " groups; add_group makes more");
+    check_group(steps, group);
     if (t < 0) throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted");
     Binding binding;
     binding.name = name;
@@ -77,7 +82,13 @@ void bind_steps(py::module_& m) {
     py::class_<Steps>(m, "Steps", py::is_final(), py::custom_type_setup(traversed<Steps>),
                       "Places that are bound to arrays, and steps over them; made by make_steps.")
         .def("add_group", &Steps::add_group, "rule"_a, "options"_a, "Returns the number of a new group.")
-        .def("set_group", &Steps::set_group, "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
+        .def(
+            "set_group",
+            [](Steps& steps, int group, const std::string& rule, const py::sequence& options) {
+                check_group(steps, group);
+                steps.set_group(group, rule, options);
+            },
+            "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
         .def("append", &Steps::append, "count"_a, "Makes more places, empty ones.")
         .def("__len__", &Steps::count)
         .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,

@@ -25,6 +25,20 @@ unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
     return bits;
 }
 
+// The choices of options that go together, for an error: "no option", "momentum", "momentum and nesterov".
+std::string variants_of(const RuleFamily& family) {
+    std::string all;
+    for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
+        if (!family.variants[options].valid) continue;
+        std::string names;
+        for (int k = 0; k < family.option_count; ++k)
+            if ((options >> static_cast<unsigned>(k) & 1U) != 0)
+                names += (names.empty() ? "" : " and ") + std::string(family.options[k]);
+        all += (all.empty() ? "" : ", ") + (names.empty() ? "no option" : names);
+    }
+    return all;
+}
+
 }  // namespace
 
 Group make_group(const std::string& rule, const py::sequence& options) {
@@ -34,7 +48,8 @@ Group make_group(const std::string& rule, const py::sequence& options) {
     const RuleFamily& family = *current_level().families[group.family];
     group.options = option_bits(family, options);
     if (!family.variants[group.options].valid)
-        throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options");
+        throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options; it has " +
+                              variants_of(family));
     return group;
 }
 

@@ -22,6 +22,13 @@ Operand operand_of(const TensorView& view, const Axes& order, const Extents& den
     return operand;
 }
 
+std::string names_of(const py::dict& states) {
+    std::string names;
+    for (const auto& item : states)
+        names += (names.empty() ? "'" : ", '") + py::cast<std::string>(py::str(item.first)) + "'";
+    return names.empty() ? "none" : names;
+}
+
 }  // namespace
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
@@ -115,11 +122,18 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
         if (!variant.states[k].used) continue;
         const py::str name(variant.states[k].name);
         const std::string who = state_of(bound.name, variant.states[k].name);
-        if (!binding.states.contains(name)) throw py::value_error(who + " is missing; an array is wanted");
+        if (!binding.states.contains(name))
+            throw py::value_error(who + " is missing; an array is wanted, among states that are " +
+                                  names_of(binding.states));
         const py::object array = binding.states[name];
         tensor.operands.states[k] = bind_one(array, who);
         bound.states[name] = array;
     }
+    for (const auto& item : py::dict(binding.states))
+        if (!bound.states.contains(item.first))
+            throw py::value_error(state_of(bound.name, py::cast<std::string>(py::str(item.first))) +
+                                  " is none of the rule's with the group's options; those that it has are wanted: " +
+                                  names_of(bound.states));
     tensor.operands.average.format = compute;
     if (binding.average.is_none()) return;
     tensor.operands.average = bind_one(binding.average, "the average of '" + bound.name + "'");

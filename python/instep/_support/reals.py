@@ -1,8 +1,11 @@
-"""What is a real number, among all that ``float`` takes for one."""
+"""What is a real number, or a whole one, among all that ``float`` and ``int`` take for one."""
 
 from __future__ import annotations
 
-__all__ = ["is_real"]
+import operator
+from typing import Any
+
+__all__ = ["is_real", "whole"]
 
 # Kinds of NumPy's dtypes: bool, complex, text, bytes, times, objects.
 _NO_REALS = frozenset("bcUSmMO")
@@ -16,3 +19,13 @@ def is_real(value: object) -> bool:
         and getattr(value, "ndim", 0) == 0
         and getattr(getattr(value, "dtype", None), "kind", "f") not in _NO_REALS
     )
+
+
+def whole(value: Any) -> int | None:
+    """Return the int that a value is; None for True, 1.0, a span of time and whatever is no int."""
+    if hasattr(value, "__float__") and not is_real(value):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

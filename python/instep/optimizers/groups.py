@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "group_values"]
+__all__ = ["ParamGroup", "group_values", "hyperparameter_of"]
 
 
 class ParamGroup(MutableMapping[str, Any]):
@@ -152,11 +152,17 @@ def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[s
 def _named_value(
     rule: type[Rule], settings: Mapping[str, Any], name: str
 ) -> tuple[str, Any, Interval]:
-    if name[-1].isdigit() and name not in settings:  # beta1 is betas[0]
-        pair, index = name[:-1] + "s", int(name[-1]) - 1
-        value, name = settings[pair][index], f"{pair}[{index}]"
-    else:
-        pair, value = name, settings[name]
-    kind = rule._hyperparameters[pair]
-    assert isinstance(kind, InInterval)  # for it is a number in the core
-    return name, value, kind.interval
+    whose, hyperparameter = hyperparameter_of(rule, name)
+    if whose == name:
+        return name, settings[name], hyperparameter.interval
+    index = int(name[-1]) - 1
+    return f"{whose}[{index}]", settings[whose][index], hyperparameter.interval
+
+
+def hyperparameter_of(rule: type[Rule], name: str) -> tuple[str, InInterval[Any]]:
+    """Return the hyperparameter that a number of the core's is, or is one of: of beta1 betas."""
+    known = rule._hyperparameters
+    whose = name if name in known else name[:-1] + "s"
+    hyperparameter = known[whose]
+    assert isinstance(hyperparameter, InInterval)  # for it is a number in the core
+    return whose, hyperparameter

@@ -6,10 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "Flag",
@@ -145,7 +148,7 @@ class Hyperparameter(ABC, Generic[Value]):
         self.__doc__ = f"{name} of all groups, to read and set."
 
     @overload
-    def __get__(self, optimizer: None, owner: type) -> Hyperparameter[Value]: ...
+    def __get__(self, optimizer: None, owner: type) -> Self: ...
 
     @overload
     def __get__(self, optimizer: HasGroups, owner: type) -> Value: ...

@@ -27,6 +27,7 @@ class Rule:
 
     __slots__ = ()
 
+    _by_name: ClassVar[dict[str, type[Rule]]] = {}  # the first class of each of the core's rules
     _rule: ClassVar[str] = ""
     _torch: ClassVar[InTorch | None]  # each class says its own; None: torch has no such rule
     _decoupled_decay: ClassVar[bool] = (

@@ -21,11 +21,12 @@ from instep.optimizers.hyperparameters import (
 )
 from instep.optimizers.rule import Rule
 
-__all__ = ["Settings"]
+__all__ = ["CLIP_NORM", "EMA_DECAY", "GRAD_SCALE", "NONFINITE", "Settings", "checked_nonfinite"]
 
-_CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
-_EMA_DECAY = Interval(0.0, 1.0, high_open=True)
-_NONFINITE = ("propagate", "skip", "raise")
+CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
+EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+GRAD_SCALE = Interval(0.0, low_open=True)
+NONFINITE = ("propagate", "skip", "raise")
 
 
 class Settings(Rule):
@@ -48,9 +49,9 @@ class Settings(Rule):
         nonfinite: str,
         ema_decay: Number | None,
     ) -> None:
-        clip_norm = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
-        ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
-        self._nonfinite = _checked_nonfinite(nonfinite)
+        clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
+        ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
+        self._nonfinite = checked_nonfinite(nonfinite)
         rule = type(self)
         values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
         self._current = Current(Values(values, clip_norm, ema_decay))
@@ -72,7 +73,7 @@ class Settings(Rule):
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        checked = check_number_or_none("clip_norm", value, _CLIP_NORM)
+        checked = check_number_or_none("clip_norm", value, CLIP_NORM)
         self._current.change(lambda now: now._replace(clip_norm=checked))
 
     @property
@@ -106,7 +107,7 @@ class Settings(Rule):
         extras = {
             "clip_norm": self.clip_norm,
             "ema_decay": self.ema_decay,
-            "nonfinite": None if self._nonfinite == _NONFINITE[0] else self._nonfinite,
+            "nonfinite": None if self._nonfinite == NONFINITE[0] else self._nonfinite,
         }
         return {name: value for name, value in extras.items() if value is not None}
 
@@ -120,8 +121,8 @@ class Settings(Rule):
         It asks after every change anyway, of schedules at each step, and without any now and then.
         """
         now = self._current.now
-        clip_norm = _number_at("clip_norm", now.clip_norm, _CLIP_NORM, step)
-        ema_decay = _number_at("ema_decay", now.ema_decay, _EMA_DECAY, step)
+        clip_norm = _number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
+        ema_decay = _number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
         scheduled = (
             callable(now.clip_norm)
             or callable(now.ema_decay)
@@ -129,13 +130,13 @@ class Settings(Rule):
         )
         return (
             [group.at(step) for group in now.groups],
-            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+            (clip_norm, ema_decay, NONFINITE.index(self._nonfinite)),
             step + 1 if scheduled else max(256, 2 * step),
         )
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
         """Check a value that is to replace the present one."""
-        checked = check_number_or_none("ema_decay", value, _EMA_DECAY)
+        checked = check_number_or_none("ema_decay", value, EMA_DECAY)
         if (checked is None) != (self.ema_decay is None):
             raise ValueError(
                 f"ema_decay can't go from {self.ema_decay!r} to {value!r}: whether there are "
@@ -156,7 +157,7 @@ class Settings(Rule):
         self, groups: Sequence[GroupValues], clip_norm: Any, ema_decay: Any
     ) -> Values:
         """Check what is to replace all hyperparameters; that of the groups has been checked."""
-        checked = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
+        checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay))
 
 
@@ -167,7 +168,8 @@ def _number_at(name: str, value: Number | None, interval: Interval, step: int) -
     return math.nan if value is None else value
 
 
-def _checked_nonfinite(value: object) -> str:
-    if value not in _NONFINITE:
-        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(_NONFINITE)} is wanted")
+def checked_nonfinite(value: object) -> str:
+    """Return what is to happen where a gradient is not finite, or raise."""
+    if value not in NONFINITE:
+        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
     return str(value)

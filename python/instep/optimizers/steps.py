@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from instep import _core
 from instep._support import documentation
-from instep._support.wording import difference, shown
+from instep._support.reals import whole
+from instep._support.wording import kind, shown
+from instep.optimizers.hyperparameters import as_float
+from instep.optimizers.settings import (
+    CLIP_NORM,
+    EMA_DECAY,
+    GRAD_SCALE,
+    NONFINITE,
+    checked_nonfinite,
+)
+from instep.optimizers.steps_numbers import GroupNumbers, chosen
 
 __all__ = ["Steps"]
-
-_TERMS = {"clip_value": math.inf, "weight_decay": 0.0, "l1": 0.0, "maximize": False}
-_NONFINITE = ("propagate", "skip", "raise")
 
 
 @documentation.without_quotes
@@ -52,11 +59,12 @@ class Steps:
 
     """
 
-    __slots__ = ("__weakref__", "_groups", "_steps")
+    __slots__ = ("__weakref__", "_averaged", "_groups", "_steps")
 
     def __init__(self) -> None:
         self._steps = _core.make_steps()
-        self._groups: list[tuple[tuple[str, ...], bool]] = []  # names of numbers, decoupled decay
+        self._groups: list[GroupNumbers] = []
+        self._averaged: set[int] = set()  # places that have an average
 
     @staticmethod
     def rules() -> dict[str, dict[str, tuple[str, ...]]]:
@@ -75,12 +83,12 @@ class Steps:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If there is no such rule or option, or if the options don't go together.
         """
-        options = tuple(options)
+        rule, options = chosen(rule, options)
         group = self._steps.add_group(rule, options)
-        self._groups.append(_numbers_of(rule, options))
+        self._groups.append(GroupNumbers(rule, options))
         return group
 
     def set_group(self, group: int, rule: str, options: Iterable[str] = ()) -> None:
@@ -88,16 +96,17 @@ class Steps:
 
         Raises
         ------
-        ValueError
-            As `add_group`, and if a place of the group is bound.
+        TypeError, ValueError, IndexError
+            As `add_group`, and if there is no such group or a place of it is bound.
         """
-        options = tuple(options)
+        group = _number("group", group)
+        rule, options = chosen(rule, options)
         self._steps.set_group(group, rule, options)
-        self._groups[group] = _numbers_of(rule, options)
+        self._groups[group] = GroupNumbers(rule, options)
 
     def append(self, count: int = 1) -> None:
         """Make more places, empty ones, after those that are there."""
-        self._steps.append(count)
+        self._steps.append(_number("count", count))
 
     def __len__(self) -> int:
         """Return the number of places."""
@@ -144,21 +153,27 @@ class Steps:
             If an array can't be used as it is, a state is missing, or there is no such place or
             group. The place is as it was then. Arrays that share memory are found by the next step.
         """
-        self._steps.bind(
-            place, str(place) if name is None else name, group, parameter, dict(states or {}), average, copy, t
-        )  # fmt: skip
+        place, group, t = _number("place", place), _number("group", group), _number("t", t)
+        if states is not None and not isinstance(states, Mapping):
+            raise TypeError(f"states is {kind(states)}; a dict, state's name -> array, is wanted")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name is {kind(name)}; a str is wanted")
+        who = str(place) if name is None else name
+        self._steps.bind(place, who, group, parameter, dict(states or {}), average, copy, t)
+        (self._averaged.discard if average is None else self._averaged.add)(place)
 
     def unbind(self, place: int) -> None:
         """Empty a place, and let go of its arrays."""
-        self._steps.unbind(place)
+        self._steps.unbind(_number("place", place))
+        self._averaged.discard(place)
 
     def is_bound(self, place: int) -> bool:
         """Tell whether a place is bound."""
-        return self._steps.is_bound(place)
+        return self._steps.is_bound(_number("place", place))
 
     def t(self, place: int) -> int:
         """Return how many steps the parameter at a place has had; 0 where the place is empty."""
-        return self._steps.t(place)
+        return self._steps.t(_number("place", place))
 
     def step(
         self,
@@ -167,7 +182,7 @@ class Steps:
         *,
         clip_norm: float | None = None,
         grad_scale: float = 1.0,
-        ema_decay: float = 0.0,
+        ema_decay: float | None = None,
         nonfinite: str = "propagate",
     ) -> None:
         """Take one step over the places that are given a gradient.
@@ -179,11 +194,14 @@ class Steps:
             steps with what has been accumulated.
         numbers : sequence of dict
             For each group the hyperparameters of its rule, as `rules` names them, and of
-            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` those that are wanted.
+            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` those that are wanted. Each may
+            be what the optimizers take, but for a schedule. One that has the name of an option which
+            is off is 0.
         clip_norm, grad_scale, nonfinite
             As for `Optimizer`.
-        ema_decay : float
-            For the places that have an average.
+        ema_decay : float, optional
+            At least 0 and below 1: the share of the averages that the step keeps. Wanted where a
+            place has one.
 
         Raises
         ------
@@ -197,16 +215,19 @@ class Steps:
             raise ValueError(
                 f"numbers has {len(numbers)} entries; one for each of {len(self._groups)} groups is wanted"
             )
-        if nonfinite not in _NONFINITE:
+        settings = [group.in_order(k, numbers[k]) for k, group in enumerate(self._groups)]
+        limit = math.nan if clip_norm is None else as_float(clip_norm, CLIP_NORM, "clip_norm")
+        if ema_decay is not None:
+            ema_decay = as_float(ema_decay, EMA_DECAY, "ema_decay")
+        elif self._averaged:
             raise ValueError(
-                f"nonfinite is {shown(nonfinite)}; one of {', '.join(_NONFINITE)} is wanted"
+                f"ema_decay is None, but place {min(self._averaged)} has an average; "
+                f"{EMA_DECAY} is wanted, the share of it that the step keeps"
             )
-        settings = [
-            _in_order(k, names, numbers[k], decoupled=decoupled)
-            for k, (names, decoupled) in enumerate(self._groups)
-        ]
-        limit = math.nan if clip_norm is None else clip_norm
-        extras = (limit, ema_decay, _NONFINITE.index(nonfinite))
+        else:
+            ema_decay = 0.0
+        grad_scale = as_float(grad_scale, GRAD_SCALE, "grad_scale")
+        extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
         self._steps.step(gradients, settings, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
@@ -232,24 +253,18 @@ class Steps:
         """Norm of the gradients of the last step, before clipping; None where none was wanted."""
         return self._steps.grad_norm
 
-
-def _numbers_of(rule: str, options: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-    return _core.rules()[rule]["hyperparameters"], "decoupled_decay" in options
-
-
-def _in_order(
-    group: int, names: tuple[str, ...], numbers: Mapping[str, float], *, decoupled: bool
-) -> list[float]:
-    """Return a group's numbers as the core takes them."""
-    needed = [name for name in names if name not in _TERMS]
-    given = set(numbers)
-    if not given.issuperset(needed) or given.difference(names, _TERMS):
-        wanted = (*needed, *(name for name in (*names, *_TERMS) if name in given - set(needed)))
-        raise ValueError(
-            f"the numbers of group {group} are not those of its rule; {difference(numbers, wanted)}"
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "Steps can't be copied or pickled, as its arrays are somebody else's; "
+            "make a new one, and bind its places"
         )
-    found = [float(numbers.get(name, 0.0)) for name in names]
-    terms = {name: float(numbers.get(name, off)) for name, off in _TERMS.items()}
-    if decoupled:  # the rule's own, none of the gradient's
-        terms["weight_decay"] = 0.0
-    return [*found, *terms.values()]
+
+
+def _number(name: str, value: object) -> int:
+    """Return a number of a place or the like, or a count, as an int."""
+    number = whole(value)
+    if number is None:
+        raise TypeError(f"{name} is {shown(value)}; an int of at least 0 is wanted")
+    if not 0 <= number <= 2**53:
+        raise ValueError(f"{name} is {shown(number)}; an int from 0 to 2**53 is wanted")
+    return number

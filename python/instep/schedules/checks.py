@@ -6,14 +6,13 @@ value) with one line: which argument, what is wanted, what was found.
 """
 
 import math
-import operator
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Sized
 from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from instep._support.reals import is_real
+from instep._support.reals import is_real, whole
 
 LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 
@@ -66,12 +65,9 @@ proper_fraction = _number_where("a number > 0 and < 1", lambda x: 0 < x < 1)
 
 def _count_from(least: int) -> CountCheck:
     def check(name: str, value: Any) -> int:
-        try:
-            if hasattr(value, "__float__") and not is_real(value):  # True, a span of time
-                raise TypeError
-            result = operator.index(value)
-        except TypeError:
-            raise TypeError(f"{name} must be an int, got {found(value)}") from None
+        result = whole(value)
+        if result is None:
+            raise TypeError(f"{name} must be an int, got {found(value)}")
         if not least <= result <= LARGEST_COUNT:
             raise ValueError(
                 f"{name} must be an int >= {least} and <= 2**53, got {reprlib.repr(result)}"
