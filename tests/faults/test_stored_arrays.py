@@ -128,7 +128,7 @@ LOOKS: dict[str, Callable[[Any, Path], Any]] = {
     "checkpoint.save": save,
     "checkpoint.load": load,
     "averaged": lambda o, _: o.averaged().__enter__(),
-    "300 steps": lambda o, _: [step(o) for _ in range(300)],
+    "a few steps": lambda o, _: [step(o) for _ in range(5)],
 }
 
 

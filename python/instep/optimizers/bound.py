@@ -83,15 +83,15 @@ class Bound(Settings):
         self, step: int
     ) -> tuple[list[list[float]], tuple[float, float, int], int]:
         if step >= self._look_at:
-            self._look_at = max(256, 2 * step)
+            self._look_at = 2 * step + 1
             self._warn_of_replaced(stacklevel=4)
         return super()._hyperparameters_at(step)
 
     def _warn_of_replaced(self, stacklevel: int = 3) -> None:
         """Warn, once, if the caller's container has other arrays than those that are stepped.
 
-        Looked at wherever arrays are read or written as a whole, and by steps 0, 256, 512, 1024 and so
-        on: a step over many small arrays would feel it.
+        Looked at wherever arrays are read or written as a whole, and by steps 0, 1, 3, 7, 15 and so on:
+        a step over many small arrays would feel it.
         """
         if self._warned:
             return

@@ -131,7 +131,7 @@ class Settings(Rule):
         return (
             [group.at(step) for group in now.groups],
             (clip_norm, ema_decay, NONFINITE.index(self._nonfinite)),
-            step + 1 if scheduled else max(256, 2 * step),
+            step + 1 if scheduled else 2 * step + 1,
         )
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
