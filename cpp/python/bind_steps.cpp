@@ -1,5 +1,6 @@
 #include "python/bind_steps.hpp"
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,19 +30,25 @@ private:
     StepLock::Guard guard_;
 };
 
-void check_place(const Steps& steps, std::size_t place) {
-    if (place >= steps.count())
+std::size_t checked_place(const Steps& steps, std::int64_t place) {
+    if (place < 0 || static_cast<std::size_t>(place) >= steps.count())
         throw py::index_error("place " + std::to_string(place) + " is none of the " + std::to_string(steps.count()) +
                               " places; append makes more");
+    return static_cast<std::size_t>(place);
 }
 
-void collect(Steps& steps, const py::sequence& gradients) {
-    if (gradients.size() != steps.count())
-        throw py::value_error("there are " + std::to_string(gradients.size()) + " gradients; one for each of " +
-                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+void collect(Steps& steps, const py::sequence& sequence) {
     steps.gradients().clear();
-    for (const py::handle gradient : gradients)
-        steps.gradients().push_back(py::reinterpret_borrow<py::object>(gradient));
+    // A list or tuple from here on, whose length is what it holds, whatever a class of the caller's says of itself.
+    const auto gradients =
+        py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "the gradients can't be gone through"));
+    if (!gradients) throw py::error_already_set();
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+    if (count != steps.count())
+        throw py::value_error("there are " + std::to_string(count) + " gradients; one for each of " +
+                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+    PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
+    for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
 }
 
 void step(Steps& steps, const py::object& gradients, const py::sequence& settings, const py::sequence& extras,
@@ -53,9 +60,9 @@ void step(Steps& steps, const py::object& gradients, const py::sequence& setting
     steps.step(grad_scale);
 }
 
-void bind(Steps& steps, std::size_t place, const std::string& name, int group, const py::object& parameter,
+void bind(Steps& steps, std::int64_t place, const std::string& name, int group, const py::object& parameter,
           const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
-    check_place(steps, place);
+    const std::size_t checked = checked_place(steps, place);
     if (group < 0 || static_cast<std::size_t>(group) >= steps.hyperparameters().groups.size())
         throw py::index_error("group " + std::to_string(group) + " is none of the " +
                               std::to_string(steps.hyperparameters().groups.size()) + " groups; add_group makes more");
@@ -68,7 +75,7 @@ void bind(Steps& steps, std::size_t place, const std::string& name, int group, c
     binding.average = average;
     binding.copy = copy;
     binding.steps = t;
-    steps.bind(place, binding);
+    steps.bind(checked, binding);
 }
 
 }  // namespace
@@ -78,30 +85,27 @@ void bind_steps(py::module_& m) {
                       "Places that are bound to arrays, and steps over them; made by make_steps.")
         .def("add_group", &Steps::add_group, "rule"_a, "options"_a, "Returns the number of a new group.")
         .def("set_group", &Steps::set_group, "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
-        .def("append", &Steps::append, "count"_a, "Makes more places, empty ones.")
+        .def(
+            "append",
+            [](Steps& steps, std::int64_t count) {
+                if (count < 0)
+                    throw py::value_error("count is " + std::to_string(count) + "; a number of places is wanted");
+                steps.append(static_cast<std::size_t>(count));
+            },
+            "count"_a, "Makes more places, empty ones.")
         .def("__len__", &Steps::count)
         .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,
              "Binds a place, whatever it was bound to.")
         .def(
-            "unbind",
-            [](Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                steps.unbind(place);
-            },
-            "place"_a, "Empties a place.")
+            "unbind", [](Steps& steps, std::int64_t place) { steps.unbind(checked_place(steps, place)); }, "place"_a,
+            "Empties a place.")
         .def(
             "is_bound",
-            [](const Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                return steps.bound(place).is_bound;
-            },
+            [](const Steps& steps, std::int64_t place) { return steps.bound(checked_place(steps, place)).is_bound; },
             "place"_a, "Whether a place is bound.")
         .def(
             "t",
-            [](const Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                return steps.stepper().steps(place);
-            },
+            [](const Steps& steps, std::int64_t place) { return steps.stepper().steps(checked_place(steps, place)); },
             "place"_a, "Completed steps of a place.")
         .def("step", &step, "gradients"_a, "settings"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
         .def(

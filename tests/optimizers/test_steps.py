@@ -119,6 +119,16 @@ def test_groups_have_rules_of_their_own() -> None:
     assert adam == 0
 
 
+class Longer(list[Any]):
+    """Holds more than it says."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        return iter([None, None, None])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -134,6 +144,11 @@ def test_groups_have_rules_of_their_own() -> None:
         (lambda s: s.step([np.ones(3)], [ADAM]), ValueError, "gradient of '0' has shape"),
         (lambda s: s.step([np.ones(2)], [ADAM], nonfinite="x"), ValueError, "nonfinite is 'x'"),
         (lambda s: s.unbind(7), IndexError, "place 7 is none"),
+        (lambda s: s.t(-1), IndexError, "place -1 is none of the 1 places"),
+        (lambda s: s.bind(-1, np.ones(2)), IndexError, "place -1 is none"),
+        (lambda s: s.append(-1), ValueError, "count is -1"),
+        (lambda s: s.append(2**63 - 1), ValueError, "fewer are wanted"),
+        (lambda s: s.step(Longer([None]), [ADAM]), ValueError, "there are 3 gradients"),
     ],
 )
 def test_refusals(call: Any, error: type[Exception], message: str) -> None:
@@ -173,6 +188,40 @@ def test_arrays_that_share_memory_are_found_by_the_next_step() -> None:
     steps.bind(1, w[4:])
     steps.step([np.ones(4), np.ones(2)], numbers)
     assert w.tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("when", ["before the first step", "before another place is bound"])
+@pytest.mark.parametrize("kind", ["parameter", "exp_avg", "average", "copy"])
+def test_an_array_that_is_given_other_memory_is_refused(kind: str, when: str) -> None:
+    """The old memory is gone: the step must neither read nor write it."""
+    arrays = {
+        "parameter": np.ones(500),
+        "exp_avg": np.zeros(500),
+        "exp_avg_sq": np.zeros(500),
+        "average": np.ones(500),
+        "copy": np.ones(500, "f4"),
+    }
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append(2)
+    steps.bind(
+        0,
+        arrays["parameter"],
+        states={name: arrays[name] for name in ("exp_avg", "exp_avg_sq")},
+        average=arrays["average"],
+        copy=arrays["copy"],
+    )
+    if when == "before another place is bound":
+        steps.step([np.ones(500), None], [ADAM])
+    moved = arrays[kind]
+    moved.__setstate__((1, (1,), moved.dtype, False, bytes(moved.itemsize)))
+    if when == "before another place is bound":
+        adam_place(steps, 1, np.ones(3))
+    before = {name: array.copy() for name, array in arrays.items()}
+    with pytest.raises(ValueError, match="of '0' has been reshaped or moved|parameter '0' has been"):
+        steps.step([np.ones(500), None], [ADAM])
+    for name, array in arrays.items():
+        assert_same_bits(array, before[name], name)
 
 
 def test_memory_stays_for_as_long_as_it_is_bound() -> None:

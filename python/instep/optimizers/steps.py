@@ -117,6 +117,8 @@ class Steps:
     ) -> None:
         """Bind a place to a parameter and its states, whatever it was bound to before.
 
+        Gradients that were accumulated for the place are forgotten.
+
         Parameters
         ----------
         place : int
