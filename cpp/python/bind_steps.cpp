@@ -51,10 +51,10 @@ void collect(Steps& steps, const py::sequence& sequence) {
     for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
 }
 
-void step(Steps& steps, const py::object& gradients, const py::sequence& settings, const py::sequence& extras,
+void step(Steps& steps, const py::object& gradients, const py::sequence& numbers, const py::sequence& extras,
           double grad_scale) {
     const Call call(steps);
-    steps.hyperparameters().take(settings, extras);
+    steps.hyperparameters().take(numbers, extras);
     if (gradients.is_none()) return steps.step_accumulated(grad_scale);
     collect(steps, gradients.cast<py::sequence>());
     steps.step(grad_scale);
@@ -107,7 +107,7 @@ void bind_steps(py::module_& m) {
             "t",
             [](const Steps& steps, std::int64_t place) { return steps.stepper().steps(checked_place(steps, place)); },
             "place"_a, "Completed steps of a place.")
-        .def("step", &step, "gradients"_a, "settings"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
+        .def("step", &step, "gradients"_a, "numbers"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
         .def(
             "accumulate",
             [](Steps& steps, const py::sequence& gradients) {

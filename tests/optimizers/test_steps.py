@@ -218,7 +218,7 @@ def test_an_array_that_is_given_other_memory_is_refused(kind: str, when: str) ->
     if when == "before another place is bound":
         adam_place(steps, 1, np.ones(3))
     before = {name: array.copy() for name, array in arrays.items()}
-    with pytest.raises(ValueError, match="of '0' has been reshaped or moved|parameter '0' has been"):
+    with pytest.raises(ValueError, match="'0' has been reshaped or moved in memory"):
         steps.step([np.ones(500), None], [ADAM])
     for name, array in arrays.items():
         assert_same_bits(array, before[name], name)

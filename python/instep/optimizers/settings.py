@@ -21,11 +21,12 @@ from instep.optimizers.hyperparameters import (
 )
 from instep.optimizers.rule import Rule
 
-__all__ = ["Settings"]
+__all__ = ["NONFINITE", "Settings", "checked_nonfinite"]
 
 _CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
 _EMA_DECAY = Interval(0.0, 1.0, high_open=True)
-_NONFINITE = ("propagate", "skip", "raise")
+#: What may be done about gradients that are infinite or NaN, in the core's order.
+NONFINITE = ("propagate", "skip", "raise")
 
 
 class Settings(Rule):
@@ -50,7 +51,7 @@ class Settings(Rule):
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
-        self._nonfinite = _checked_nonfinite(nonfinite)
+        self._nonfinite = checked_nonfinite(nonfinite)
         rule = type(self)
         values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
         self._current = Current(Values(values, clip_norm, ema_decay))
@@ -93,12 +94,12 @@ class Settings(Rule):
     def __repr__(self) -> str:
         groups = self.param_groups
         values = {name: [group[name] for group in groups] for name in groups[0]._settings}
-        shown = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
-        shown.update(self._extras_in_use())
-        shown["parameters"] = sum(len(group.names) for group in groups)
+        told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+        told.update(self._extras_in_use())
+        told["parameters"] = sum(len(group.names) for group in groups)
         if len(groups) > 1:
-            shown["groups"] = len(groups)
-        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+            told["groups"] = len(groups)
+        text = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"{type(self).__name__}({text})"
 
     def _extras_in_use(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class Settings(Rule):
         extras = {
             "clip_norm": self.clip_norm,
             "ema_decay": self.ema_decay,
-            "nonfinite": None if self._nonfinite == _NONFINITE[0] else self._nonfinite,
+            "nonfinite": None if self._nonfinite == NONFINITE[0] else self._nonfinite,
         }
         return {name: value for name, value in extras.items() if value is not None}
 
@@ -129,7 +130,7 @@ class Settings(Rule):
         )
         return (
             [group.at(step) for group in now.groups],
-            (clip_norm, ema_decay, _NONFINITE.index(self._nonfinite)),
+            (clip_norm, ema_decay, NONFINITE.index(self._nonfinite)),
             step + 1 if scheduled else max(256, 2 * step),
         )
 
@@ -167,7 +168,8 @@ def _number_at(name: str, value: Number | None, interval: Interval, step: int) -
     return math.nan if value is None else value
 
 
-def _checked_nonfinite(value: object) -> str:
-    if value not in _NONFINITE:
-        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(_NONFINITE)} is wanted")
+def checked_nonfinite(value: object) -> str:
+    """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
+    if value not in NONFINITE:
+        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
     return str(value)
