@@ -8,31 +8,32 @@ from typing import Any
 
 from instep import _core
 from instep._support import documentation
-from instep._support.wording import difference, shown
+from instep._support.wording import difference
+from instep.optimizers.settings import NONFINITE, checked_nonfinite
 
 __all__ = ["Steps"]
 
 _TERMS = {"clip_value": math.inf, "weight_decay": 0.0, "l1": 0.0, "maximize": False}
-_NONFINITE = ("propagate", "skip", "raise")
 
 
 @documentation.without_quotes
 class Steps:
     """Places that are bound to arrays, and steps over those that are given a gradient.
 
-    An `Optimizer` makes its states, keeps its parameters for good and looks after hyperparameters
+    An `Optimizer` makes its states, keeps its parameters for good, and looks after hyperparameters
     and files. A host that has states, parameters and hyperparameters of its own needs less: it binds
-    places to them, as many as it likes and again whenever it replaces one, and says the numbers of
-    each step. The arithmetic, the checks and the promises are those of `Optimizer`; a call that
-    raises has changed nothing.
+    places to its arrays, binds a place again whenever it replaces an array, and gives the numbers of
+    each step. The arithmetic is that of `Optimizer`, and so are the checks of arrays and gradients;
+    a call that raises has changed nothing.
 
-    Places are numbered from 0. The norm of the gradients is added up in their order, and a place
-    that is empty or has no gradient leaves no gap in it: it makes no difference when a place was
-    bound, or what was bound there before.
+    Places are numbered from 0. The norm of the gradients is added up in the order of the places, and
+    a place that is empty or has no gradient leaves no gap in this order: it makes no difference when
+    a place was bound, or what was bound there before.
 
     Arrays are NumPy's, or tensors in the CPU's memory whose type has DLPack's table of C functions
-    (``__dlpack_c_exchange_api__``; those of PyTorch 2.13 do). Their memory is used as it is, and
-    kept for as long as they are bound.
+    (``__dlpack_c_exchange_api__``; PyTorch 2.13's tensors have it). The step works in their memory.
+    An array or tensor is kept for as long as it is bound; one that has been given other memory,
+    another shape or another dtype since then is refused by the next step.
 
     See Also
     --------
@@ -71,7 +72,14 @@ class Steps:
         return _core.rules()
 
     def add_group(self, rule: str, options: Iterable[str] = ()) -> int:
-        """Return the number of a new group: a rule, and which of its options are on.
+        """Make a group, and return its number.
+
+        Parameters
+        ----------
+        rule : str
+            The rule's name in `rules`.
+        options : iterable of str
+            Those of the rule's options that are on.
 
         Raises
         ------
@@ -86,17 +94,32 @@ class Steps:
     def set_group(self, group: int, rule: str, options: Iterable[str] = ()) -> None:
         """Give a group another rule or other options. None of its places may be bound.
 
+        Parameters
+        ----------
+        group : int
+            Its number.
+        rule, options
+            As for `add_group`.
+
         Raises
         ------
         ValueError
             As `add_group`, and if a place of the group is bound.
+        IndexError
+            If there is no such group.
         """
         options = tuple(options)
         self._steps.set_group(group, rule, options)
         self._groups[group] = _numbers_of(rule, options)
 
     def append(self, count: int = 1) -> None:
-        """Make more places, empty ones, after those that are there."""
+        """Make more places, empty ones, after those that are there.
+
+        Raises
+        ------
+        ValueError
+            If `count` is negative, or larger than any memory.
+        """
         self._steps.append(count)
 
     def __len__(self) -> int:
@@ -126,19 +149,20 @@ class Steps:
         parameter : array
             Writeable, of float64, float32, float16 or bfloat16, of any shape and strides.
         group : int
-            Whose rule and numbers it goes by.
+            The group whose rule and numbers the place is stepped by.
         states : dict, optional
-            State's name -> array of the parameter's shape: those that the rule has with the group's
-            options. In float64 for float64 parameters, in float32 for the others, or narrower. They
-            start at zero, as the rule has it.
+            Name of the state -> writeable array of the parameter's shape, for each state that the
+            rule has with the group's options. Its dtype is float64 for float64 parameters, float32
+            for the others, or a narrower one. A new state is zero.
         average : array, optional
-            For the exponential moving average: float64 or float32, like the states.
+            Holds the exponential moving average, in float64 for float64 parameters and in float32
+            for the others.
         copy : array, optional
-            Narrower than the parameter; each step rounds the parameter into it.
+            Of a narrower dtype than the parameter; each step rounds the parameter into it.
         t : int
-            Steps that the parameter has had.
+            How many steps the parameter has had; at least 0.
         name : str, optional
-            What errors call it; its number by default.
+            What errors call the parameter; the place's number by default.
 
         Raises
         ------
@@ -151,15 +175,27 @@ class Steps:
         )  # fmt: skip
 
     def unbind(self, place: int) -> None:
-        """Empty a place, and let go of its arrays."""
+        """Empty a place, and let go of its arrays and of what was accumulated for it.
+
+        Raises
+        ------
+        IndexError
+            If there is no such place.
+        """
         self._steps.unbind(place)
 
     def is_bound(self, place: int) -> bool:
-        """Tell whether a place is bound."""
+        """Tell whether a place is bound; raise IndexError if there is no such place."""
         return self._steps.is_bound(place)
 
     def t(self, place: int) -> int:
-        """Return how many steps the parameter at a place has had; 0 where the place is empty."""
+        """Return how many steps the parameter at a place has had; 0 if the place is empty.
+
+        Raises
+        ------
+        IndexError
+            If there is no such place.
+        """
         return self._steps.t(place)
 
     def step(
@@ -177,13 +213,14 @@ class Steps:
         Parameters
         ----------
         gradients : sequence of array or None
-            One for each place; None for no gradient, and for each place that is empty. None alone
-            steps with what has been accumulated.
+            One for each place; None for no gradient, and for each place that is empty. If
+            `gradients` is None, the step uses what has been accumulated.
         numbers : sequence of dict
-            For each group the hyperparameters of its rule, as `rules` names them, and of
-            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` those that are wanted.
+            For each group the hyperparameters of its rule, as `rules` names them, and those of
+            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` that are wanted. Whether a
+            number is in the range that `Optimizer` asks for is left to the caller.
         clip_norm, grad_scale, nonfinite
-            As for `Optimizer`.
+            As for `Optimizer` and its ``step``.
         ema_decay : float
             For the places that have an average.
 
@@ -199,20 +236,27 @@ class Steps:
             raise ValueError(
                 f"numbers has {len(numbers)} entries; one for each of {len(self._groups)} groups is wanted"
             )
-        if nonfinite not in _NONFINITE:
-            raise ValueError(
-                f"nonfinite is {shown(nonfinite)}; one of {', '.join(_NONFINITE)} is wanted"
-            )
-        settings = [
+        in_order = [
             _in_order(k, names, numbers[k], decoupled=decoupled)
             for k, (names, decoupled) in enumerate(self._groups)
         ]
         limit = math.nan if clip_norm is None else clip_norm
-        extras = (limit, ema_decay, _NONFINITE.index(nonfinite))
-        self._steps.step(gradients, settings, extras, grad_scale)
+        extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
+        self._steps.step(gradients, in_order, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
-        """Add gradients to those that the next step takes; one for each place, or None."""
+        """Add gradients to those that the next step takes.
+
+        Parameters
+        ----------
+        gradients : sequence of array or None
+            As for `step`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; nothing has been added then.
+        """
         self._steps.accumulate(gradients)
 
     def discard_accumulated(self) -> None:
@@ -231,7 +275,7 @@ class Steps:
 
     @property
     def grad_norm(self) -> float | None:
-        """Norm of the gradients of the last step, before clipping; None where none was wanted."""
+        """Euclidean norm of the last step's gradients, before clipping; None if none was computed."""
         return self._steps.grad_norm
 
 
