@@ -21,14 +21,13 @@ from instep.optimizers.containers import (
     match_copies,
     name_parameters,
 )
-from instep.optimizers.hyperparameters import Hyperparameter, Interval, Number, as_float
+from instep.optimizers.hyperparameters import Hyperparameter, Number, as_float
+from instep.optimizers.settings import GRAD_SCALE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["Optimizer", "Shared"]
-
-_GRAD_SCALE = Interval(0.0, low_open=True)
 
 
 class Shared(TypedDict, total=False):
@@ -201,7 +200,7 @@ class Optimizer(Bound):
         >>> params
         {'w': array([0.5, 0. ]), 'b': array([1.])}
         """
-        scale = 1.0 if grad_scale is None else as_float(grad_scale, _GRAD_SCALE, "grad_scale")
+        scale = 1.0 if grad_scale is None else as_float(grad_scale, GRAD_SCALE, "grad_scale")
         if grads is GRADIENTS:
             self._plan.step_accumulated(self, scale)
         else:

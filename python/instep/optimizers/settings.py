@@ -21,10 +21,18 @@ from instep.optimizers.hyperparameters import (
 )
 from instep.optimizers.rule import Rule
 
-__all__ = ["NONFINITE", "Settings", "checked_nonfinite"]
+__all__ = [
+    "CLIP_NORM",
+    "EMA_DECAY",
+    "GRAD_SCALE",
+    "NONFINITE",
+    "Settings",
+    "checked_nonfinite",
+]
 
-_CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
-_EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
+EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+GRAD_SCALE = Interval(0.0, low_open=True)
 #: What may be done about gradients that are infinite or NaN, in the core's order.
 NONFINITE = ("propagate", "skip", "raise")
 
@@ -49,8 +57,8 @@ class Settings(Rule):
         nonfinite: str,
         ema_decay: Number | None,
     ) -> None:
-        clip_norm = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
-        ema_decay = check_number_or_none("ema_decay", ema_decay, _EMA_DECAY)
+        clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
+        ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
         self._nonfinite = checked_nonfinite(nonfinite)
         rule = type(self)
         values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
@@ -73,7 +81,7 @@ class Settings(Rule):
 
     @clip_norm.setter
     def clip_norm(self, value: Number | None) -> None:
-        checked = check_number_or_none("clip_norm", value, _CLIP_NORM)
+        checked = check_number_or_none("clip_norm", value, CLIP_NORM)
         self._current.change(lambda now: now._replace(clip_norm=checked))
 
     @property
@@ -121,8 +129,8 @@ class Settings(Rule):
         It asks after every change anyway, of schedules at each step, and without any now and then.
         """
         now = self._current.now
-        clip_norm = _number_at("clip_norm", now.clip_norm, _CLIP_NORM, step)
-        ema_decay = _number_at("ema_decay", now.ema_decay, _EMA_DECAY, step)
+        clip_norm = _number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
+        ema_decay = _number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
         scheduled = (
             callable(now.clip_norm)
             or callable(now.ema_decay)
@@ -136,7 +144,7 @@ class Settings(Rule):
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
         """Check a value that is to replace the present one."""
-        checked = check_number_or_none("ema_decay", value, _EMA_DECAY)
+        checked = check_number_or_none("ema_decay", value, EMA_DECAY)
         if (checked is None) != (self.ema_decay is None):
             raise ValueError(
                 f"ema_decay can't go from {self.ema_decay!r} to {value!r}: whether there are "
@@ -157,7 +165,7 @@ class Settings(Rule):
         self, groups: Sequence[GroupValues], clip_norm: Any, ema_decay: Any
     ) -> Values:
         """Check what is to replace all hyperparameters; that of the groups has been checked."""
-        checked = check_number_or_none("clip_norm", clip_norm, _CLIP_NORM)
+        checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay))
 
 

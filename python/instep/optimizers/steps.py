@@ -9,7 +9,14 @@ from typing import Any
 from instep import _core
 from instep._support import documentation
 from instep._support.wording import difference
-from instep.optimizers.settings import NONFINITE, checked_nonfinite
+from instep.optimizers.hyperparameters import as_float
+from instep.optimizers.settings import (
+    CLIP_NORM,
+    EMA_DECAY,
+    GRAD_SCALE,
+    NONFINITE,
+    checked_nonfinite,
+)
 
 __all__ = ["Steps"]
 
@@ -240,9 +247,13 @@ class Steps:
             _in_order(k, names, numbers[k], decoupled=decoupled)
             for k, (names, decoupled) in enumerate(self._groups)
         ]
-        limit = math.nan if clip_norm is None else clip_norm
-        extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
-        self._steps.step(gradients, in_order, extras, grad_scale)
+        extras = (
+            math.nan if clip_norm is None else as_float(clip_norm, CLIP_NORM, "clip_norm"),
+            as_float(ema_decay, EMA_DECAY, "ema_decay"),
+            NONFINITE.index(checked_nonfinite(nonfinite)),
+        )
+        scale = as_float(grad_scale, GRAD_SCALE, "grad_scale")
+        self._steps.step(gradients, in_order, extras, scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
         """Add gradients to those that the next step takes.
