@@ -59,7 +59,7 @@ struct Operands {
     Operand copy;         // the parameter once more, rounded to another format
 };
 
-// ---- the loops of a rule
+// ---- the loops of a rule ----------------------------------------------------------------------------------------
 
 struct Recipe;
 
@@ -156,8 +156,8 @@ struct Level {
     const RuleFamily* const* families;  // alike at every level
     // Applies a rule to elements [begin, begin + count).
     void (*sweep[compute_count])(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count);
-    // All over elements [begin, begin + count), the gradient rounded to the compute type and, where there is one, added
-    // to what was accumulated before.
+    // All of the following go over elements [begin, begin + count) of the gradient, rounded to the compute type and,
+    // where there is one, added to what was accumulated before.
     // Sums of squares in double, one a chunk: `begin` is a chunk's first element.
     void (*sums_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                            std::int64_t count, double* sums);

@@ -68,7 +68,7 @@ py::dtype dtype_of(Format format);
 Format format_of_dtype(const py::dtype& dtype, const std::string& who);
 // Its type with an article, for errors: "a list", "an int", "None".
 std::string kind_of(py::handle object);
-// "a, b and 3 more", for errors.
+// A shape as Python writes it, for errors.
 std::string text_of_shape(const std::int64_t* shape, int ndim);
 
 enum class ReadOnly : bool { refused, taken };

@@ -1,6 +1,7 @@
 #include "python/averages.hpp"
 
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "runtime/copying.hpp"
@@ -53,17 +54,18 @@ void Averages::hide() {
     memory_.clear();
     shown_by_ = nullptr;  // first, so that whatever happens the optimizer can be used again
     Stepper& stepper = steps_.stepper();
-    std::size_t lost = steps_.count();
+    std::string lost;
     for (const SetAside& item : aside) {
         const Tensor& tensor = stepper.tensor(item.place);
-        if (steps_.has_its_memory(item.place))
+        if (steps_.has_its_memory(item.place, item.operand))
             copy_elements(item.saved, tensor.operands.*item.operand, tensor.size);
         else
-            lost = item.place;
+            lost = (item.operand == &Operands::copy ? "the copy of '" : "parameter '") + steps_.bound(item.place).name +
+                   "'";
     }
-    if (lost != steps_.count())
-        throw py::value_error("parameter '" + steps_.bound(lost).name +
-                              "' has been resized or moved in memory inside averaged(); it must stay where it is, or "
+    if (!lost.empty())
+        throw py::value_error(lost +
+                              " has been resized or moved in memory inside averaged(); it must stay where it is, or "
                               "its weights can't be put back");
 }
 

@@ -1,5 +1,6 @@
 #include "python/bind_steps.hpp"
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,25 +30,31 @@ private:
     StepLock::Guard guard_;
 };
 
-void check_place(const Steps& steps, std::size_t place) {
-    if (place >= steps.count())
+std::size_t checked_place(const Steps& steps, std::int64_t place) {
+    if (place < 0 || static_cast<std::size_t>(place) >= steps.count())
         throw py::index_error("place " + std::to_string(place) + " is none of the " + std::to_string(steps.count()) +
                               " places; append makes more");
+    return static_cast<std::size_t>(place);
 }
 
-void collect(Steps& steps, const py::sequence& gradients) {
-    if (gradients.size() != steps.count())
-        throw py::value_error("there are " + std::to_string(gradients.size()) + " gradients; one for each of " +
-                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+void collect(Steps& steps, const py::sequence& sequence) {
     steps.gradients().clear();
-    for (const py::handle gradient : gradients)
-        steps.gradients().push_back(py::reinterpret_borrow<py::object>(gradient));
+    // A list or tuple from here on, whose length is what it holds, whatever a class of the caller's says of itself.
+    const auto gradients =
+        py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "the gradients can't be gone through"));
+    if (!gradients) throw py::error_already_set();
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+    if (count != steps.count())
+        throw py::value_error("there are " + std::to_string(count) + " gradients; one for each of " +
+                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+    PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
+    for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
 }
 
-void step(Steps& steps, const py::object& gradients, const py::sequence& settings, const py::sequence& extras,
+void step(Steps& steps, const py::object& gradients, const py::sequence& numbers, const py::sequence& extras,
           double grad_scale) {
     const Call call(steps);
-    steps.hyperparameters().take(settings, extras);
+    steps.hyperparameters().take(numbers, extras);
     if (gradients.is_none()) return steps.step_accumulated(grad_scale);
     collect(steps, gradients.cast<py::sequence>());
     steps.step(grad_scale);
@@ -60,9 +67,9 @@ void check_group(Steps& steps, int group) {
                               " groups; add_group makes more");
 }
 
-void bind(Steps& steps, std::size_t place, const std::string& name, int group, const py::object& parameter,
+void bind(Steps& steps, std::int64_t place, const std::string& name, int group, const py::object& parameter,
           const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
-    check_place(steps, place);
+    const std::size_t checked = checked_place(steps, place);
     check_group(steps, group);
     if (t < 0) throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted");
     Binding binding;
@@ -73,7 +80,7 @@ void bind(Steps& steps, std::size_t place, const std::string& name, int group, c
     binding.average = average;
     binding.copy = copy;
     binding.steps = t;
-    steps.bind(place, binding);
+    steps.bind(checked, binding);
 }
 
 }  // namespace
@@ -89,32 +96,29 @@ void bind_steps(py::module_& m) {
                 steps.set_group(group, rule, options);
             },
             "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
-        .def("append", &Steps::append, "count"_a, "Makes more places, empty ones.")
+        .def(
+            "append",
+            [](Steps& steps, std::int64_t count) {
+                if (count < 0)
+                    throw py::value_error("count is " + std::to_string(count) + "; a number of places is wanted");
+                steps.append(static_cast<std::size_t>(count));
+            },
+            "count"_a, "Makes more places, empty ones.")
         .def("__len__", &Steps::count)
         .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,
              "Binds a place, whatever it was bound to.")
         .def(
-            "unbind",
-            [](Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                steps.unbind(place);
-            },
-            "place"_a, "Empties a place.")
+            "unbind", [](Steps& steps, std::int64_t place) { steps.unbind(checked_place(steps, place)); }, "place"_a,
+            "Empties a place.")
         .def(
             "is_bound",
-            [](const Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                return steps.bound(place).is_bound;
-            },
+            [](const Steps& steps, std::int64_t place) { return steps.bound(checked_place(steps, place)).is_bound; },
             "place"_a, "Whether a place is bound.")
         .def(
             "t",
-            [](const Steps& steps, std::size_t place) {
-                check_place(steps, place);
-                return steps.stepper().steps(place);
-            },
+            [](const Steps& steps, std::int64_t place) { return steps.stepper().steps(checked_place(steps, place)); },
             "place"_a, "Completed steps of a place.")
-        .def("step", &step, "gradients"_a, "settings"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
+        .def("step", &step, "gradients"_a, "numbers"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
         .def(
             "accumulate",
             [](Steps& steps, const py::sequence& gradients) {

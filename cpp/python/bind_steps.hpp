@@ -1,4 +1,4 @@
-// The class _core.Steps: names and docstrings.
+// The class _core.Steps: names, docstrings, and checks of places and counts.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -62,18 +62,18 @@ const Variant& variant_of(const Group& group) {
     return current_level().families[group.family]->variants[group.options];
 }
 
-void Hyperparameters::take(const py::sequence& settings, const py::sequence& extras) {
+void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extras) {
     const FloatEnvironment environment;
     Hyperparameters parsed = *this;
     parsed.clip_norm = extras[0].cast<double>();
     parsed.average_rate = 1.0 - extras[1].cast<double>();
     parsed.not_finite = static_cast<NotFinite>(extras[2].cast<int>());
-    if (settings.size() != groups.size()) throw py::value_error("settings: one sequence a group is wanted");
+    if (numbers.size() != groups.size()) throw py::value_error("numbers: one sequence a group is wanted");
     for (std::size_t k = 0; k < groups.size(); ++k) {
         Group& group = parsed.groups[k];
-        const auto values = settings[k].cast<py::sequence>();
+        const auto values = numbers[k].cast<py::sequence>();
         const auto count = static_cast<std::size_t>(current_level().families[group.family]->hyperparameter_count);
-        if (values.size() != count + term_count) throw py::value_error("settings: wrong number of values for a group");
+        if (values.size() != count + term_count) throw py::value_error("numbers: wrong number of values for a group");
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
         const auto clip_value = values[count].cast<double>();
         const auto l2 = values[count + 1].cast<double>();

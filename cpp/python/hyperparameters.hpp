@@ -21,9 +21,9 @@ struct Hyperparameters {
     double average_rate = 0;
     NotFinite not_finite = NotFinite::propagate;
 
-    // settings: for each group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize. extras:
+    // numbers: for each group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize. extras:
     // a sequence of clip_norm, decay of the averages, and what to do about gradients that are not finite.
-    void take(const py::sequence& settings, const py::sequence& extras);
+    void take(const py::sequence& numbers, const py::sequence& extras);
 };
 
 // A group of this rule and these options, its numbers still unknown. Throws ValueError where there is no such thing.

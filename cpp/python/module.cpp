@@ -17,38 +17,6 @@
 namespace py = pybind11;
 using namespace pybind11::literals;
 
-namespace {
-
-// A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
-// runs; one that is let go of unfinished hides them, too.
-class AveragedBlock {
-public:
-    explicit AveragedBlock(py::object plan) : plan_(std::move(plan)) {}
-    ~AveragedBlock() {
-        if (!plan_) return;
-        const py::error_scope before;
-        try {
-            plan_.cast<instep::Plan&>().hide_averages(this, false);
-        } catch (const std::exception& error) {
-            PyErr_SetString(PyExc_ValueError, error.what());
-            PyErr_WriteUnraisable(nullptr);
-        }
-    }
-    AveragedBlock(const AveragedBlock&) = delete;
-    AveragedBlock& operator=(const AveragedBlock&) = delete;
-    AveragedBlock(AveragedBlock&&) = delete;
-    AveragedBlock& operator=(AveragedBlock&&) = delete;
-
-    void show() { plan_.cast<instep::Plan&>().show_averages(this); }
-    void hide() { plan_.cast<instep::Plan&>().hide_averages(this); }
-    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
-
-private:
-    py::object plan_;
-};
-
-}  // namespace
-
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = INSTEP_VERSION;
     m.doc() = "The compiled core of instep. Private: use the package instep.";
@@ -64,7 +32,7 @@ PYBIND11_MODULE(_core, m) {
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
         .def(
-            "averaged", [](const py::object& plan) { return std::make_unique<AveragedBlock>(plan); },
+            "averaged", [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(plan); },
             "A block that puts the averages in the parameters' place.")
         .def(
             "end_averaged", [](instep::Plan& plan) { plan.hide_averages(nullptr); },
@@ -100,11 +68,11 @@ PYBIND11_MODULE(_core, m) {
         .def_buffer([](instep::Memory& memory) {
             return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
         });
-    py::class_<AveragedBlock>(m, "AveragedBlock", py::is_final(),
-                              py::custom_type_setup(instep::traversed<AveragedBlock>),
-                              "The averages in the parameters' place, while it lasts.")
-        .def("__enter__", &AveragedBlock::show)
-        .def("__exit__", [](AveragedBlock& block, const py::args&) { block.hide(); });
+    py::class_<instep::AveragedBlock>(m, "AveragedBlock", py::is_final(),
+                                      py::custom_type_setup(instep::traversed<instep::AveragedBlock>),
+                                      "The averages in the parameters' place, while it lasts.")
+        .def("__enter__", &instep::AveragedBlock::show)
+        .def("__exit__", [](instep::AveragedBlock& block, const py::args&) { block.hide(); });
 
     m.def("in_default_environment", &instep::in_default_environment, "function"_a,
           "Calls the function with the floating-point environment of a step, and returns what it does.");

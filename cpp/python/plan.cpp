@@ -40,6 +40,18 @@ std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
     return arrays;
 }
 
+// Does what nobody is there to catch an error of: the error is printed.
+template <class Action>
+void unraisable(Action action) {
+    const py::error_scope before;  // of the call that ends here
+    try {
+        action();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+        PyErr_WriteUnraisable(nullptr);
+    }
+}
+
 }  // namespace
 
 Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
@@ -135,8 +147,7 @@ void Plan::settle(py::handle optimizer) {
 
 void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
     const Hold hold(*this);
-    if (shows_averages())
-        throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
+    refuse_averages("step");
     settle(optimizer);
     collector_->collect(gradients, steps_.gradients());
     steps_.step(grad_scale);
@@ -144,8 +155,7 @@ void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
 
 void Plan::step_accumulated(py::handle optimizer, double grad_scale) {
     const Hold hold(*this);
-    if (shows_averages())
-        throw std::runtime_error("inside averaged() the parameters are averages; step after the block");
+    refuse_averages("step");
     settle(optimizer);
     steps_.step_accumulated(grad_scale);
 }
@@ -229,19 +239,23 @@ void Plan::hide_averages(const void* block, bool wait) {
 void Plan::hide_late() noexcept {
     if (!hide_later_) return;
     hide_later_ = false;
-    const py::error_scope before;  // of the call that ends here
-    try {
-        averages_.hide();
-    } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_ValueError, error.what());
-        PyErr_WriteUnraisable(nullptr);
-    }
+    unraisable([this] { averages_.hide(); });
+}
+
+void Plan::refuse_averages(const char* what) const {
+    if (shows_averages())
+        throw std::runtime_error(std::string("inside averaged() the parameters are averages; ") + what +
+                                 " after the block");
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {
     Py_VISIT(current_.ptr());
     Py_VISIT(taken_.ptr());
     return steps_.traverse(visit, arg);
+}
+
+AveragedBlock::~AveragedBlock() {
+    if (plan_) unraisable([this] { plan_.cast<Plan&>().hide_averages(this, false); });
 }
 
 }  // namespace instep

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "python/averages.hpp"
@@ -27,7 +28,7 @@ public:
          bool take_read_only);
 
     // Where `now` is another object than at the last step, or the step has come that was named then, the optimizer is
-    // asked by `_hyperparameters_at(completed steps)`. That returns (settings, extras, step): see
+    // asked by `_hyperparameters_at(completed steps)`. That returns (numbers, extras, step): see
     // Hyperparameters::take, and from how many completed steps on it has to be asked again, though `now` is the same.
     void step(py::handle gradients, py::handle optimizer, double grad_scale);
     // A step with the accumulated gradients alone.
@@ -99,6 +100,7 @@ private:
     using Wanted = std::function<Operand&(Tensor&)>;
     class Load;
 
+    void refuse_averages(const char* what) const;
     void bind_all(const std::vector<Binding>& bindings, const py::object& state_dtype, bool averaged);
     void settle(py::handle optimizer);
     void hide_late() noexcept;
@@ -111,6 +113,25 @@ private:
     std::int64_t ask_from_ = 0;      // completed steps
     bool hide_later_ = false;
     std::unique_ptr<Hold> held_;  // between acquire and release
+};
+
+// A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
+// runs; one that is let go of unfinished hides them, too.
+class AveragedBlock {
+public:
+    explicit AveragedBlock(py::object plan) : plan_(std::move(plan)) {}
+    ~AveragedBlock();
+    AveragedBlock(const AveragedBlock&) = delete;
+    AveragedBlock& operator=(const AveragedBlock&) = delete;
+    AveragedBlock(AveragedBlock&&) = delete;
+    AveragedBlock& operator=(AveragedBlock&&) = delete;
+
+    void show() { plan_.cast<Plan&>().show_averages(this); }
+    void hide() { plan_.cast<Plan&>().hide_averages(this); }
+    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
+
+private:
+    py::object plan_;
 };
 
 }  // namespace instep

@@ -2,7 +2,6 @@
 //
 // Whatever changes several arrays is one call from Python: a Ctrl-C comes before it or after it, never half-way.
 #include <functional>
-#include <stdexcept>
 #include <utility>
 
 #include "python/plan.hpp"
@@ -76,8 +75,7 @@ private:
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
                    const py::object& now, bool is_new) {
-    if (shows_averages())
-        throw std::runtime_error("inside averaged() the parameters are averages; load after the block");
+    refuse_averages("load");
     const std::size_t count = steps_.count();
     if (parameters.size() != count) throw py::value_error("parameters: one entry a parameter is wanted");
     Stepper& stepper = steps_.stepper();

@@ -13,14 +13,15 @@ namespace instep {
 
 namespace py = pybind11;
 
-// Memory of zeros for new arrays, one after the other, each on a cache line's boundary: side by side, those of many
-// small parameters make one long stream, on large pages where the system has some. Arrays that a step goes through
-// together are of rooms at places of their own, counted from 1: the caller's arrays are at 0.
-//
-// What the arrays have for a base is no array: nothing that is done to one of them frees the memory or moves it.
+// What arrays of a Room have for a base: no array, so that nothing that is done to one of them frees the memory or
+// moves it.
 struct Memory {
     py::array bytes;
 };
+
+// Memory of zeros for new arrays, one after the other, each on a cache line's boundary: side by side, those of many
+// small parameters make one long stream, on large pages where the system has some. Arrays that a step goes through
+// together are of rooms at places of their own in their pages, counted from 1: the caller's arrays are at 0.
 class Room {
 public:
     Room(std::int64_t bytes, int place);
@@ -29,8 +30,6 @@ public:
     static std::int64_t rounded(std::int64_t bytes) { return (bytes + line - 1) / line * line; }
     // The next array: of that shape, laid out without gaps in the given order.
     py::array take(const Extents& shape, const Axes& order, Format format);
-    // To be held by whoever keeps addresses of the arrays.
-    const py::object& memory() const { return memory_; }
 
 private:
     static constexpr std::int64_t line = 64;

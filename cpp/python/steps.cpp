@@ -49,12 +49,27 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
 
 void Steps::append(std::size_t count) {
     const StepLock::Guard guard(lock_);
+    if (count > bound_.max_size() - bound_.size())
+        throw py::value_error(std::to_string(count) + " more places are asked for; fewer are wanted");
+    stepper_.append(count);  // first: where memory runs out, places that are only there do no harm
     bound_.resize(bound_.size() + count);
-    stepper_.append(count);
     arranged_ = false;
 }
 
+void Steps::Bound::see(std::size_t kind, const py::object& array, const Look& look) {
+    const TensorView& view = look.view();
+    arrays.push_back({array.ptr(),
+                      py::reinterpret_borrow<py::object>(look.descr()),
+                      view.data,
+                      {view.strides, view.strides + view.ndim},
+                      view.format,
+                      kind,
+                      !view.writeable});
+    memory.push_back(owner_of(array));
+}
+
 void Steps::bind(std::size_t place, const Binding& binding) {
+    const StepLock::Guard guard(lock_);  // a subclass may run code of its own
     const std::string who = "parameter '" + binding.name + "'";
     require_unmasked(binding.parameter.ptr(), who);
     const Look look(binding.parameter.ptr(), who, takes_tensors_);
@@ -69,7 +84,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     bound.order = memory_order(bound.shape, {view.strides, view.strides + view.ndim});
     bound.dense = dense_strides(bound.shape, bound.order, 1);
     bound.logical_dense = dense_strides(bound.shape, logical_order(view.ndim), 1);
-    bound.memory.push_back(owner_of(binding.parameter));
+    bound.see(parameter, binding.parameter, look);
 
     auto tensor = std::make_unique<Tensor>();
     tensor->size = view.size();
@@ -84,18 +99,18 @@ void Steps::bind(std::size_t place, const Binding& binding) {
         const std::string whose = "the copy of '" + binding.name + "'";
         require_unmasked(binding.copy.ptr(), whose);
         const Look copied(binding.copy.ptr(), whose, takes_tensors_);
-        require_copy(copied.view(), whose, view, binding.read_only);
+        require_copy(copied.view(), whose, bound.view_of(bound.arrays.front()), binding.read_only);
         tensor->operands.copy = operand_of(copied.view(), bound.order, bound.dense, *tensor);
         bound.copy = binding.copy;
-        bound.memory.push_back(owner_of(binding.copy));
+        bound.see(copy, binding.copy, copied);
         streams += 1;
     }
     tensor->work = tensor->size * streams * item_size(compute_format(tensor->compute));
 
-    const StepLock::Guard guard(lock_);
-    bound_.at(place) = std::move(bound);
+    Bound& target = bound_.at(place);
+    changed_.push_back(place);  // what can fail comes before what changes the place
+    target = std::move(bound);
     stepper_.bind(place, std::move(tensor), binding.steps);
-    changed_.push_back(place);
     arranged_ = false;
 }
 
@@ -103,7 +118,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
 void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const {
     const auto ndim = static_cast<int>(bound.shape.size());
     const Format compute = compute_format(tensor.compute);
-    const auto bind_one = [&](const py::object& array, const std::string& who) {
+    const auto bind_one = [&](std::size_t kind, const py::object& array, const std::string& who) {
         require_unmasked(array.ptr(), who);
         const Look look(array.ptr(), who, takes_tensors_);
         const TensorView& view = look.view();
@@ -113,7 +128,7 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
             throw py::value_error(who + " has dtype " + format_name(view.format) + ", which is wider than " +
                                   format_name(compute) + ", in which its parameter is computed; that or a narrower " +
                                   "one is wanted");
-        bound.memory.push_back(owner_of(array));
+        bound.see(kind, array, look);
         return operand_of(view, bound.order, bound.dense, tensor);
     };
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
@@ -126,7 +141,7 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
             throw py::value_error(who + " is missing; an array is wanted, among states that are " +
                                   names_of(binding.states));
         const py::object array = binding.states[name];
-        tensor.operands.states[k] = bind_one(array, who);
+        tensor.operands.states[k] = bind_one(first_state + static_cast<std::size_t>(k), array, who);
         bound.states[name] = array;
     }
     for (const auto& item : py::dict(binding.states))
@@ -136,7 +151,7 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
                                   names_of(bound.states));
     tensor.operands.average.format = compute;
     if (binding.average.is_none()) return;
-    tensor.operands.average = bind_one(binding.average, "the average of '" + bound.name + "'");
+    tensor.operands.average = bind_one(average, binding.average, "the average of '" + bound.name + "'");
     if (tensor.operands.average.format != compute)
         throw py::value_error("the average of '" + bound.name + "' has dtype " +
                               format_name(tensor.operands.average.format) + "; " + format_name(compute) +
@@ -169,36 +184,21 @@ std::string Steps::name_of(std::size_t id) const {
     }
 }
 
-template <class Action>
-void Steps::for_each_array(std::size_t place, Action action) const {
+void Steps::hold(std::size_t place, const Bound::Seen& seen) {
     const Bound& bound = bound_[place];
-    const std::size_t id = place * kinds;
-    action(id + parameter, bound.parameter);
-    if (!bound.copy.is_none()) action(id + copy, bound.copy);
-    const Variant& variant = variant_of(group_of(place));
-    for (std::size_t k = 0; k < static_cast<std::size_t>(variant.state_count); ++k)
-        if (variant.states[k].used) action(id + first_state + k, py::object(bound.states[variant.states[k].name]));
-    if (!bound.average.is_none()) action(id + average, bound.average);
-    if (!bound.accumulated.is_none()) action(id + accumulated_sum, bound.accumulated);
+    const std::size_t id = place * kinds + seen.kind;
+    occupied_.add(bound.view_of(seen), id);
+    if (!is_checked(seen.kind)) return;
+    held_.push_back({seen.array, seen.descr.ptr(), seen.data, static_cast<int>(bound.shape.size()), extents_.size(), id,
+                     seen.format, seen.came_read_only});
+    extents_.insert(extents_.end(), bound.shape.begin(), bound.shape.end());
+    extents_.insert(extents_.end(), seen.strides.begin(), seen.strides.end());
+    if (seen.descr) weak_.push_back(py::weakref(py::handle(seen.array)));
 }
 
-// Notes an array; what the caller may do something to is looked at in every step.
-void Steps::hold(std::size_t id, const py::handle& array) {
-    const Look look(array.ptr(), name_of(id), takes_tensors_);
-    const TensorView& view = look.view();
-    occupied_.add(view, id);
-    if (id % kinds != parameter && id % kinds != copy) return;
-    held_.push_back(
-        {array.ptr(), look.descr(), view.data, view.ndim, extents_.size(), id, view.format, !view.writeable});
-    extents_.insert(extents_.end(), view.shape, view.shape + view.ndim);
-    extents_.insert(extents_.end(), view.strides, view.strides + view.ndim);
-    descrs_.push_back(py::reinterpret_borrow<py::object>(look.descr()));
-    if (look.descr() != nullptr) weak_.push_back(py::weakref(array));
-}
-
-void Steps::compare_with_others(std::size_t id, const py::handle& array) const {
-    const Look look(array.ptr(), name_of(id), takes_tensors_);
-    const std::size_t other = occupied_.find(look.view(), id);
+void Steps::compare_with_others(std::size_t place, const Bound::Seen& seen) const {
+    const std::size_t id = place * kinds + seen.kind;
+    const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
     throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
                           "; arrays that don't overlap are wanted, or an element would be written twice");
@@ -207,7 +207,6 @@ void Steps::compare_with_others(std::size_t id, const py::handle& array) const {
 void Steps::arrange() {
     if (arranged_) return;
     held_.clear();
-    descrs_.clear();
     weak_.clear();
     extents_.clear();
     occupied_.clear();
@@ -215,13 +214,13 @@ void Steps::arrange() {
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         if (!bound_[i].is_bound) continue;
         known_[i].param = held_.size();
-        for_each_array(i, [this](std::size_t id, const py::handle& array) { hold(id, array); });
+        for (const Bound::Seen& seen : bound_[i].arrays) hold(i, seen);
         known_[i].strides = extents_.size();
         extents_.resize(extents_.size() + bound_[i].shape.size());
     }
     for (const std::size_t place : changed_)
         if (bound_[place].is_bound)
-            for_each_array(place, [this](std::size_t id, const py::handle& array) { compare_with_others(id, array); });
+            for (const Bound::Seen& seen : bound_[place].arrays) compare_with_others(place, seen);
     changed_.clear();
     gradients_.reserve(bound_.size());
     arranged_ = true;
@@ -243,21 +242,22 @@ void Steps::make_accumulated() {
         Tensor& tensor = stepper_.tensor(i);
         const Format format = compute_format(tensor.compute);
         const py::array array = room.take(bound.shape, bound.order, format);
-        const TensorView view = ArrayFields(array.ptr()).view(format);
+        const Look look(array.ptr(), "the accumulated gradient");
+        const TensorView& view = look.view();
         tensor.accumulated = operand_of(view, bound.order, bound.dense, tensor);
         tensor.logical_order_of_accumulated = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
         bound.accumulated = array;
-        bound.memory.push_back(room.memory());
+        bound.see(accumulated_sum, array, look);
     }
     arranged_ = false;  // what was free memory may now be one of these arrays'
 }
 
-bool Steps::has_its_memory(std::size_t place) const {
-    const Held& held = held_[known_[place].param];
-    std::int64_t bytes = item_size(held.format);
-    for (int axis = 0; axis < held.ndim; ++axis) bytes *= shape_of(held)[axis];
-    return held.descr != nullptr && ArrayFields(held.array).data == held.data &&
-           py::reinterpret_borrow<py::array>(held.array).nbytes() == bytes;
+bool Steps::has_its_memory(std::size_t place, Operand Operands::* operand) const {
+    const Tensor& tensor = stepper_.tensor(place);
+    const Operand& found = tensor.operands.*operand;
+    const py::object& array = operand == &Operands::copy ? bound_[place].copy : bound_[place].parameter;
+    return ArrayFields(array.ptr()).data == found.data &&
+           py::reinterpret_borrow<py::array>(array).nbytes() == tensor.size * item_size(found.format);
 }
 
 void Steps::require_writeable() const {

@@ -29,9 +29,9 @@ struct Binding {
     ReadOnly read_only = ReadOnly::refused;  // arrays of the caller's may become writeable later
 };
 
-// Makes no arrays, keeps the ones it is given and their memory, and checks an array when it is bound and whether it
-// still is what it was at each step. Arrays are compared with each other in the first step after a change: nothing but
-// the places that have changed is looked at again.
+// Makes no arrays, keeps the ones it is given and their memory, looks at an array once, when it is bound, and checks at
+// each step that those of the caller's are still what they were then. Which of them share memory is found in the first
+// step after a change: the arrays of places that have changed are compared with all others.
 class Steps {
 public:
     explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
@@ -72,6 +72,16 @@ public:
 
     // What Python holds of a place.
     struct Bound {
+        // An array as it was when it was bound, and must stay.
+        struct Seen {
+            PyObject* array;   // kept alive by the fields below
+            py::object descr;  // null of a tensor
+            char* data;
+            Extents strides;
+            Format format;
+            std::size_t kind;
+            bool came_read_only;
+        };
         bool is_bound = false;
         std::string name;
         int group = 0;
@@ -84,7 +94,14 @@ public:
         py::object average = py::none();
         py::object copy = py::none();
         py::object accumulated = py::none();
+        std::vector<Seen> arrays;        // all of the above, the parameter first
         std::vector<py::object> memory;  // what the arrays' memory lives by
+
+        void see(std::size_t kind, const py::object& array, const Look& look);
+        TensorView view_of(const Seen& seen) const {
+            const auto ndim = static_cast<int>(shape.size());
+            return {seen.data, ndim, shape.data(), seen.strides.data(), seen.format, !seen.came_read_only};
+        }
     };
     const Bound& bound(std::size_t place) const { return bound_[place]; }
     const Group& group_of(std::size_t place) const {
@@ -93,8 +110,9 @@ public:
     // Throws unless what was bound is still what it was.
     void check_unchanged() const;
     void require_writeable() const;
-    // Whether the memory of a place's parameter and copy is still theirs, whatever has become of the arrays' shapes.
-    bool has_its_memory(std::size_t place) const;
+    // Whether the memory of a place's parameter, or of its copy, is still the array's, whatever has become of its
+    // shape.
+    bool has_its_memory(std::size_t place, Operand Operands::* operand) const;
     // Whether a view meets memory of any array here.
     bool meets_memory(const TensorView& view) const { return !occupied_.is_free(byte_range(view)); }
 
@@ -103,8 +121,8 @@ public:
 private:
     // An array that must stay where and what it was.
     struct Held {
-        PyObject* array;  // kept alive by bound_
-        PyObject* descr;  // kept alive by descrs_; null of a tensor
+        PyObject* array;  // kept alive by bound_, as the next is
+        PyObject* descr;  // null of a tensor
         char* data;
         int ndim;
         std::size_t extents;  // its shape and then its strides, from here on in extents_
@@ -129,11 +147,12 @@ private:
 
     // steps.cpp: places
     void bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const;
-    // Calls action(id, array) for each array of a place, its parameter first.
-    template <class Action>
-    void for_each_array(std::size_t place, Action action) const;
-    void hold(std::size_t id, const py::handle& array);
-    void compare_with_others(std::size_t id, const py::handle& array) const;
+    // Whether every step checks that arrays of a kind are what they were: those that the caller may do something to.
+    bool is_checked(std::size_t kind) const {
+        return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
+    }
+    void hold(std::size_t place, const Bound::Seen& seen);
+    void compare_with_others(std::size_t place, const Bound::Seen& seen) const;
     std::string name_of(std::size_t id) const;
 
     // steps_checks.cpp: the checks of a step
@@ -165,9 +184,8 @@ private:
     bool arranged_ = true;
     std::vector<std::size_t> changed_;  // places whose arrays have not been compared with the others
     std::vector<Held> held_;
-    std::vector<py::object> descrs_;  // of each in held_
-    std::vector<py::object> weak_;    // NumPy refuses to resize an array that has a weak reference
-    std::vector<Known> known_;        // by place
+    std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference
+    std::vector<Known> known_;      // by place
     std::vector<std::int64_t> extents_;
     OccupiedMemory occupied_;
 

@@ -1,4 +1,4 @@
-// A step of the places: every check of the gradients, before anything changes, and then the step itself.
+// A step of the places: every check of the arrays and the gradients, before anything changes, and then the step itself.
 #include <algorithm>
 
 #include "python/gil.hpp"

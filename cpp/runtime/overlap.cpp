@@ -214,7 +214,6 @@ void OccupiedMemory::add(const TensorView& view, std::size_t id) {
     entry.extents = extents_.size();
     extents_.insert(extents_.end(), view.shape, view.shape + view.ndim);
     extents_.insert(extents_.end(), view.strides, view.strides + view.ndim);
-    if (!ready_ && entries_.capacity() == entries_.size()) entries_.reserve(2 * entries_.size());
     entries_.push_back(entry);
     ready_ = false;
 }

@@ -52,9 +52,10 @@ struct Extras {
     bool needs_norm() const { return guarded || clip_norm == clip_norm; }
 };
 
-// One of the sweeps over the gradients, or over everything, that a step is made of: what a thread does with a run of
-// segments, and what the last of them does when all are done. Passes go through the same units, in one parallel region.
 class Stepper;
+
+// One of the sweeps over the gradients, or over everything, that a step is made of: what a thread does with a run of
+// segments, and what the last thread does when all are done. Passes go through the same units, in one parallel region.
 struct Pass {
     void (Stepper::*work)(std::size_t first, std::size_t last);
     void (Stepper::*finish)();  // on one thread, the others wait; may end the step. Null: nothing follows

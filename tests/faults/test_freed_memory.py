@@ -225,6 +225,34 @@ def test_a_parameter_that_moves_another_as_the_optimizer_is_made() -> None:
     assert np.asarray(second).tolist() == [-1.0] * 5
 
 
+def test_a_parameter_that_is_given_other_memory_before_the_first_sum() -> None:
+    """The sum is room of its own, for which all arrays are laid out anew: not as they lie by then."""
+    w = np.ones(500)
+    optimizer = instep.SGD(w, lr=0.5)
+    optimizer.step(np.ones(500))
+    other_memory(w)
+    for call in (optimizer.accumulate, optimizer.step):
+        with pytest.raises(ValueError, match="parameter '0' has been reshaped or moved"):
+            call(np.ones(500))
+    assert not w.any()
+    assert optimizer.step_count == 1
+
+
+def test_a_copy_that_is_given_other_memory_while_it_shows_averages() -> None:
+    w, half = np.ones(500, "f4"), np.empty(500, "f2")
+    optimizer = instep.SGD(w, lr=0.5, ema_decay=0.5, copy_to=half)
+    optimizer.step(np.ones(500))
+
+    def move() -> None:
+        with optimizer.averaged():
+            other_memory(half)
+
+    with pytest.raises(ValueError, match="the copy of '0' has been resized or moved"):
+        move()
+    assert (w == 0.5).all()  # the weights are back
+    assert not half.any()
+
+
 def refuse(optimizer: Any, grads: Any) -> None:
     with pytest.raises((TypeError, ValueError, FloatingPointError, KeyError)):
         optimizer.step(grads)

@@ -61,7 +61,7 @@ class Steps:
     def step(
         self,
         gradients: Sequence[Any] | None,
-        settings: Sequence[Sequence[float]],
+        numbers: Sequence[Sequence[float]],
         extras: tuple[float, float, int],
         grad_scale: float,
     ) -> None: ...

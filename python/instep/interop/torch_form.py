@@ -130,7 +130,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     with optimizer._plan:  # no step on another thread meanwhile
         if optimizer.accumulated:
             raise ValueError("gradients have been accumulated and not been used; step first")
-        settings, numbers = _read_groups(optimizer, groups)
+        by_group, numbers = _read_groups(optimizer, groups)
         known = set(numbers.values())
         if len(known) < len(numbers):
             raise ValueError("the groups of torch's state have a parameter twice; one is wanted")
@@ -148,20 +148,20 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
 
         whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
         count = max(steps.values()) if counts_steps else optimizer.step_count
-        values = optimizer._checked_values(settings, optimizer.clip_norm, optimizer.ema_decay)
+        values = optimizer._checked_values(by_group, optimizer.clip_norm, optimizer.ema_decay)
         take_over(optimizer, values, (count, optimizer.skipped_steps), whole)
 
 
 def _read_groups(
     optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
 ) -> tuple[list[GroupValues], dict[str, Any]]:
-    """Return settings by group, and torch's numbers of the parameters by name."""
+    """Return hyperparameters by group, and torch's numbers of the parameters by name."""
     rule = type(optimizer)
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(
             f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
         )
-    settings: list[GroupValues] = []
+    by_group: list[GroupValues] = []
     numbers: dict[str, Any] = {}
     for k, (mine, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"group {k} of torch's state"
@@ -175,8 +175,8 @@ def _read_groups(
             for name in _in_torch(rule).hyperparameters
             if name in theirs and not _scheduled(mine[name])
         }
-        settings.append(mine._checked_values({**mine._settings, **taken}))
-    return settings, numbers
+        by_group.append(mine._checked_values({**mine._settings, **taken}))
+    return by_group, numbers
 
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:

@@ -29,13 +29,13 @@ _USERS_OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 @contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ[name] for name in settings if name in os.environ}
-    os.environ.update(settings)
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in settings:
+        for name in variables:
             del os.environ[name]
         os.environ.update(before)
 
@@ -88,8 +88,8 @@ def load() -> str:
         return "no threads: built without OpenMP"
     if chosen:
         spins = not _users_policy_sleeps(chosen)
-        settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        how = f"as the environment says ({settings})"
+        variables = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        how = f"as the environment says ({variables})"
     else:
         spins = before is not None and os.path.realpath(build["openmp_library"]) in before
         how = "asleep soon after a step"

@@ -48,17 +48,17 @@ class Optimizer(Bound):
     """Base of the optimizers; use one that has a rule, such as `SGD` or `Adam`.
 
     A subclass names its rule in the core, and its hyperparameters as attributes. The arguments that
-    every rule has are said here.
+    every rule has are described here.
 
     Parameters
     ----------
     params : array, list or tuple of arrays, dict name -> array, or list of group dicts
         Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
-        strides, changed in place. A group dict has such a container under "params" and may have any
-        of the hyperparameters below but those that are for all parameters together: clip_norm,
+        strides, changed in place. A group dict has such a container under "params", and may have any
+        of the hyperparameters below except those that are for all parameters together: clip_norm,
         nonfinite, ema_decay, copy_to and state_dtype.
     lr : float or callable
-        Learning rate, at least 0. As every number here it may be a callable from the number of
+        Learning rate, at least 0. Like every number here, it may be a callable from the number of
         completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
     weight_decay : float or callable
         L2 regularisation, at least 0; added to the gradient.
@@ -69,25 +69,25 @@ class Optimizer(Bound):
     maximize : bool
         Go up the gradient, not down.
     clip_norm : float, callable or None
-        The gradients of all parameters together are scaled down to this Euclidean norm where theirs
-        is larger; greater than 0. `grad_norm` has theirs.
+        If the Euclidean norm of all gradients together exceeds this, they are scaled down to it;
+        greater than 0. `grad_norm` holds the norm before scaling.
     nonfinite : {"propagate", "skip", "raise"}
-        Where a gradient is infinite or NaN, rounded to its parameter's arithmetic (1e39 is infinite
-        in float32): compute on ("propagate"), change nothing and count the step in `skipped_steps`
-        ("skip"; what was accumulated is dropped), or raise FloatingPointError, which changes
-        nothing either. The last two read the gradients once more.
+        What to do if a gradient, rounded to its parameter's arithmetic, is infinite or NaN (1e39 is
+        infinite in float32): compute on ("propagate"); change nothing and count the step in
+        `skipped_steps` ("skip"; what was accumulated is dropped); or change nothing and raise
+        FloatingPointError ("raise"). The last two read the gradients once more.
     ema_decay : float, callable or None
         Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
         e = e + (1 - ema_decay) * (p - e), in the same sweep and in the arithmetic's type (float64
         for float64 parameters, float32 for the others); see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
-        float64 parameters) that hold the parameters, rounded: written as the optimizer is made, by
-        each step in the same sweep and by loading. After a change of a parameter by hand the copy
-        is the old one until the next step, unless you let NumPy round: ``copy[...] = parameter``.
+        float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
+        made, by each step in the same sweep, and by loading. After you change a parameter by hand,
+        its copy has the old values until the next step or `refresh_copies`.
     state_dtype : dtype or None
-        How states are stored: float16 or bfloat16 (or "bfloat16", which imports ml_dtypes) halve
-        their memory and round them at every step; float32 does so for float64 parameters. None:
+        How states are stored. float16 or bfloat16 (or "bfloat16", which imports ml_dtypes) halve
+        their memory, and each step rounds them; for float64 parameters float32 does the same. None:
         float64 for float64 parameters, float32 for the others.
 
     Raises
@@ -166,9 +166,9 @@ class Optimizer(Bound):
             The gradients in the container the parameters came in (for groups: a list with an entry
             for each group). Each has its parameter's shape, any strides, and one of the dtypes
             float64, float32, float16 and bfloat16, whatever the parameter's. None leaves its
-            parameter, the parameter's state and its own step count alone; a step of nothing but
-            None counts in `step_count`. What `accumulate` has added up is added to the gradients;
-            without grads it is all there is.
+            parameter, the parameter's state and its own step count alone. A step in which every
+            gradient is None still counts in `step_count`. What `accumulate` has added up is added
+            to the gradients; without `grads` the step uses the accumulated gradients alone.
         grad_scale : float, optional
             The gradients are multiplied by this finite number greater than 0 inside the sweep: one
             over the scale of the loss, one over the number of accumulated micro-batches.
@@ -178,7 +178,7 @@ class Optimizer(Bound):
         TypeError, ValueError
             If a gradient can't be taken as it is: wrong container, count, keys, shape or dtype,
             misaligned or byte-swapped, or sharing memory with a parameter or a state; if a schedule
-            gives no such number as its hyperparameter wants; if a parameter has been reshaped,
+            gives a number that its hyperparameter doesn't allow; if a parameter has been reshaped,
             moved or made read-only. Nothing has changed then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN. Nothing has changed.
@@ -188,8 +188,9 @@ class Optimizer(Bound):
 
         Notes
         -----
-        Threads that step the same optimizer take turns. Long steps release the GIL. What a schedule
-        raises comes through as it is, with a note of whose schedule it was; nothing has changed then.
+        Threads that step the same optimizer take turns. Long steps release the GIL. An error that a
+        schedule raises comes through as it is, with a note that names the hyperparameter; nothing
+        has changed then.
 
         Examples
         --------
@@ -244,8 +245,8 @@ class Optimizer(Bound):
     def refresh_copies(self) -> None:
         """Round the parameters into the arrays of ``copy_to``, as each step does.
 
-        For after a change of parameters by hand. ``copy[...] = parameter`` would let NumPy round,
-        which rounds float64 twice on its way to bfloat16.
+        Call it after you have changed parameters by hand. ``copy[...] = parameter`` would let NumPy
+        round, which rounds float64 twice on its way to bfloat16.
 
         Raises
         ------
@@ -267,10 +268,10 @@ class Optimizer(Bound):
     def averaged(self) -> AbstractContextManager[None]:
         """Put the moving averages in the parameters' place for the length of a ``with`` block.
 
-        For evaluation: inside the block the parameters' arrays hold the averages, rounded to their
-        dtypes, and so do those of ``copy_to``. Afterwards they hold what they held before, to the
-        bit, also when the body raises, and when a generator that has such a block is abandoned.
-        `step` refuses to run inside. `end_averaged` is a way out without the block.
+        This is for evaluation. Inside the block the parameters' arrays hold the averages, rounded to
+        their dtypes, and so do the arrays of ``copy_to``. Afterwards they hold what they held before,
+        to the bit, also if the body raises, or if a generator that has such a block is abandoned.
+        `step` refuses to run inside. `end_averaged` ends the block from outside.
 
         Raises
         ------
@@ -301,8 +302,8 @@ class Optimizer(Bound):
     def end_averaged(self) -> None:
         """Put the weights back, if a block of `averaged` shows the averages, wherever that block is.
 
-        For a program that has lost hold of the block: a debugger, a notebook's cell that was broken
-        off. The block's own end does nothing then.
+        This is for a program that can't reach the block any more, such as a debugger or a notebook
+        whose cell was interrupted. The block's own end does nothing then.
 
         Examples
         --------

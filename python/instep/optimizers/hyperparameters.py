@@ -73,8 +73,8 @@ class Interval:
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            kind = "a finite number" if self.finite else "a number"
-            return f"{kind} {'greater than' if self.low_open else 'of at least'} {self.low:g}"
+            any_number = "a finite number" if self.finite else "a number"
+            return f"{any_number} {'greater than' if self.low_open else 'of at least'} {self.low:g}"
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
         return f"a number in {left}{self.low:g}, {self.high:g}{right}"
 

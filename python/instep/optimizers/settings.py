@@ -21,11 +21,19 @@ from instep.optimizers.hyperparameters import (
 )
 from instep.optimizers.rule import Rule
 
-__all__ = ["CLIP_NORM", "EMA_DECAY", "GRAD_SCALE", "NONFINITE", "Settings", "checked_nonfinite"]
+__all__ = [
+    "CLIP_NORM",
+    "EMA_DECAY",
+    "GRAD_SCALE",
+    "NONFINITE",
+    "Settings",
+    "checked_nonfinite",
+]
 
 CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
 EMA_DECAY = Interval(0.0, 1.0, high_open=True)
 GRAD_SCALE = Interval(0.0, low_open=True)
+#: What may be done about gradients that are infinite or NaN, in the core's order.
 NONFINITE = ("propagate", "skip", "raise")
 
 
@@ -94,12 +102,12 @@ class Settings(Rule):
     def __repr__(self) -> str:
         groups = self.param_groups
         values = {name: [group[name] for group in groups] for name in groups[0]._settings}
-        shown = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
-        shown.update(self._extras_in_use())
-        shown["parameters"] = sum(len(group.names) for group in groups)
+        told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+        told.update(self._extras_in_use())
+        told["parameters"] = sum(len(group.names) for group in groups)
         if len(groups) > 1:
-            shown["groups"] = len(groups)
-        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+            told["groups"] = len(groups)
+        text = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"{type(self).__name__}({text})"
 
     def _extras_in_use(self) -> dict[str, Any]:
@@ -169,7 +177,7 @@ def _number_at(name: str, value: Number | None, interval: Interval, step: int) -
 
 
 def checked_nonfinite(value: object) -> str:
-    """Return what is to happen where a gradient is not finite, or raise."""
+    """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
     if value not in NONFINITE:
         raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
     return str(value)

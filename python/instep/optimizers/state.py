@@ -146,7 +146,7 @@ def refuse_averages(optimizer: Bound, what: str) -> None:
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
     names = tuple(optimizer._params)
-    states = optimizer.state  # made anew whenever it is asked for
+    states = optimizer.state
     require_keys("steps", state["steps"], names)
     require_keys("state", state["state"], names)
     require_keys("averages", state["averages"], tuple(optimizer.averages))

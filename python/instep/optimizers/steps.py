@@ -27,19 +27,20 @@ __all__ = ["Steps"]
 class Steps:
     """Places that are bound to arrays, and steps over those that are given a gradient.
 
-    An `Optimizer` makes its states, keeps its parameters for good and looks after hyperparameters
+    An `Optimizer` makes its states, keeps its parameters for good, and looks after hyperparameters
     and files. A host that has states, parameters and hyperparameters of its own needs less: it binds
-    places to them, as many as it likes and again whenever it replaces one, and says the numbers of
-    each step. The arithmetic, the checks and the promises are those of `Optimizer`; a call that
-    raises has changed nothing.
+    places to its arrays, binds a place again whenever it replaces an array, and gives the numbers of
+    each step. The arithmetic is that of `Optimizer`, and so are the checks of arrays and gradients;
+    a call that raises has changed nothing.
 
-    Places are numbered from 0. The norm of the gradients is added up in their order, and a place
-    that is empty or has no gradient leaves no gap in it: it makes no difference when a place was
-    bound, or what was bound there before.
+    Places are numbered from 0. The norm of the gradients is added up in the order of the places, and
+    a place that is empty or has no gradient leaves no gap in this order: it makes no difference when
+    a place was bound, or what was bound there before.
 
     Arrays are NumPy's, or tensors in the CPU's memory whose type has DLPack's table of C functions
-    (``__dlpack_c_exchange_api__``; those of PyTorch 2.13 do). Their memory is used as it is, and
-    kept for as long as they are bound.
+    (``__dlpack_c_exchange_api__``; PyTorch 2.13's tensors have it). The step works in their memory.
+    An array or tensor is kept for as long as it is bound; one that has been given other memory,
+    another shape or another dtype since then is refused by the next step.
 
     See Also
     --------
@@ -79,7 +80,14 @@ class Steps:
         return _core.rules()
 
     def add_group(self, rule: str, options: Iterable[str] = ()) -> int:
-        """Return the number of a new group: a rule, and which of its options are on.
+        """Make a group, and return its number.
+
+        Parameters
+        ----------
+        rule : str
+            The rule's name in `rules`.
+        options : iterable of str
+            Those of the rule's options that are on.
 
         Raises
         ------
@@ -94,10 +102,19 @@ class Steps:
     def set_group(self, group: int, rule: str, options: Iterable[str] = ()) -> None:
         """Give a group another rule or other options. None of its places may be bound.
 
+        Parameters
+        ----------
+        group : int
+            Its number.
+        rule, options
+            As for `add_group`.
+
         Raises
         ------
-        TypeError, ValueError, IndexError
-            As `add_group`, and if there is no such group or a place of it is bound.
+        TypeError, ValueError
+            As `add_group`, and if a place of the group is bound.
+        IndexError
+            If there is no such group.
         """
         group = _number("group", group)
         rule, options = chosen(rule, options)
@@ -105,7 +122,13 @@ class Steps:
         self._groups[group] = GroupNumbers(rule, options)
 
     def append(self, count: int = 1) -> None:
-        """Make more places, empty ones, after those that are there."""
+        """Make more places, empty ones, after those that are there.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `count` is no int, negative, or larger than any memory.
+        """
         self._steps.append(_number("count", count))
 
     def __len__(self) -> int:
@@ -126,6 +149,8 @@ class Steps:
     ) -> None:
         """Bind a place to a parameter and its states, whatever it was bound to before.
 
+        Gradients that were accumulated for the place are forgotten.
+
         Parameters
         ----------
         place : int
@@ -133,19 +158,20 @@ class Steps:
         parameter : array
             Writeable, of float64, float32, float16 or bfloat16, of any shape and strides.
         group : int
-            Whose rule and numbers it goes by.
+            The group whose rule and numbers the place is stepped by.
         states : dict, optional
-            State's name -> array of the parameter's shape: those that the rule has with the group's
-            options. In float64 for float64 parameters, in float32 for the others, or narrower. They
-            start at zero, as the rule has it.
+            Name of the state -> writeable array of the parameter's shape, for each state that the
+            rule has with the group's options. Its dtype is float64 for float64 parameters, float32
+            for the others, or a narrower one. A new state is zero.
         average : array, optional
-            For the exponential moving average: float64 or float32, like the states.
+            Holds the exponential moving average, in float64 for float64 parameters and in float32
+            for the others.
         copy : array, optional
-            Narrower than the parameter; each step rounds the parameter into it.
+            Of a narrower dtype than the parameter; each step rounds the parameter into it.
         t : int
-            Steps that the parameter has had.
+            How many steps the parameter has had; at least 0.
         name : str, optional
-            What errors call it; its number by default.
+            What errors call the parameter; the place's number by default.
 
         Raises
         ------
@@ -163,16 +189,28 @@ class Steps:
         (self._averaged.discard if average is None else self._averaged.add)(place)
 
     def unbind(self, place: int) -> None:
-        """Empty a place, and let go of its arrays."""
+        """Empty a place, and let go of its arrays and of what was accumulated for it.
+
+        Raises
+        ------
+        IndexError
+            If there is no such place.
+        """
         self._steps.unbind(_number("place", place))
         self._averaged.discard(place)
 
     def is_bound(self, place: int) -> bool:
-        """Tell whether a place is bound."""
+        """Tell whether a place is bound; raise IndexError if there is no such place."""
         return self._steps.is_bound(_number("place", place))
 
     def t(self, place: int) -> int:
-        """Return how many steps the parameter at a place has had; 0 where the place is empty."""
+        """Return how many steps the parameter at a place has had; 0 if the place is empty.
+
+        Raises
+        ------
+        IndexError
+            If there is no such place.
+        """
         return self._steps.t(_number("place", place))
 
     def step(
@@ -190,15 +228,15 @@ class Steps:
         Parameters
         ----------
         gradients : sequence of array or None
-            One for each place; None for no gradient, and for each place that is empty. None alone
-            steps with what has been accumulated.
+            One for each place; None for no gradient, and for each place that is empty. If
+            `gradients` is None, the step uses what has been accumulated.
         numbers : sequence of dict
             For each group the hyperparameters of its rule, as `rules` names them, and of
             ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` those that are wanted. Each may
             be what the optimizers take, but for a schedule. One that has the name of an option which
             is off is 0.
         clip_norm, grad_scale, nonfinite
-            As for `Optimizer`.
+            As for `Optimizer` and its ``step``.
         ema_decay : float, optional
             At least 0 and below 1: the share of the averages that the step keeps. Wanted where a
             place has one.
@@ -231,7 +269,18 @@ class Steps:
         self._steps.step(gradients, settings, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
-        """Add gradients to those that the next step takes; one for each place, or None."""
+        """Add gradients to those that the next step takes.
+
+        Parameters
+        ----------
+        gradients : sequence of array or None
+            As for `step`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; nothing has been added then.
+        """
         self._steps.accumulate(gradients)
 
     def discard_accumulated(self) -> None:
@@ -250,7 +299,7 @@ class Steps:
 
     @property
     def grad_norm(self) -> float | None:
-        """Norm of the gradients of the last step, before clipping; None where none was wanted."""
+        """Euclidean norm of the last step's gradients, before clipping; None if none was computed."""
         return self._steps.grad_norm
 
     def __reduce__(self) -> NoReturn:
@@ -261,10 +310,10 @@ class Steps:
 
 
 def _number(name: str, value: object) -> int:
-    """Return a number of a place or the like, or a count, as an int."""
+    """Return a number of a place or the like, or a count, as an int; the core says which there are."""
     number = whole(value)
     if number is None:
         raise TypeError(f"{name} is {shown(value)}; an int of at least 0 is wanted")
-    if not 0 <= number <= 2**53:
+    if abs(number) > 2**53:
         raise ValueError(f"{name} is {shown(number)}; an int from 0 to 2**53 is wanted")
     return number

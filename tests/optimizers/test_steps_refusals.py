@@ -1,0 +1,157 @@
+"""What `instep.Steps` refuses: places, arrays and numbers that no step can be taken with."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hosts import ADAM, SGD, adam_place
+from reference import assert_same_bits
+
+import instep
+
+
+class Longer(list[Any]):
+    """Holds more than it says."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        return iter([None, None, None])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: s.bind(1, np.ones(2)), IndexError, "place 1 is none of the 1 places"),
+        (lambda s: s.bind(0, np.ones(2), group=1), IndexError, "group 1 is none of the 1"),
+        (lambda s: s.bind(0, np.ones(2)), ValueError, "state 'exp_avg' of '0' is missing"),
+        (lambda s: s.bind(0, [1.0]), TypeError, "parameter '0' is a list"),
+        (lambda s: s.bind(0, np.ones(2), t=-1), ValueError, "t is -1"),
+        (lambda s: s.step([], [ADAM]), ValueError, "there are 0 gradients; one for each of 1"),
+        (lambda s: s.step([np.ones(2)], []), ValueError, "numbers has 0 entries"),
+        (lambda s: s.step([np.ones(2)], [{"lr": 1.0}]), ValueError, "missing: 'beta1'"),
+        (lambda s: s.step([np.ones(2)], [{**ADAM, "rho": 1.0}]), ValueError, "unknown: 'rho'"),
+        (lambda s: s.step([np.ones(3)], [ADAM]), ValueError, "gradient of '0' has shape"),
+        (lambda s: s.step([np.ones(2)], [ADAM], nonfinite="x"), ValueError, "nonfinite is 'x'"),
+        (lambda s: s.step([np.ones(2)], [3]), TypeError, r"numbers\[0\] is an int; a dict"),
+        (lambda s: s.bind(True, np.ones(2)), TypeError, "place is True; an int"),
+        (lambda s: s.bind(0, np.ones(2), t=1.0), TypeError, "t is 1.0; an int"),
+        (lambda s: s.bind(0, np.ones(2), group="sgd"), TypeError, "group is 'sgd'"),
+        (lambda s: s.bind(0, np.ones(2), name=3), TypeError, "name is an int; a str"),
+        (lambda s: s.bind(0, np.ones(2), states=[]), TypeError, "states is a list; a dict"),
+        (
+            lambda s: s.bind(0, np.ones(2), states={"exp_avg": np.ones(2), "v": np.ones(2)}),
+            ValueError,
+            "'exp_avg_sq' of '0' is missing; .* states that are 'exp_avg', 'v'",
+        ),
+        (lambda s: s.append(1.0), TypeError, "count is 1.0"),
+        (lambda s: s.is_bound(1), IndexError, "place 1 is none"),
+        (lambda s: s.add_group("Adam"), ValueError, "rule is 'Adam'; one of .*adam"),
+        (lambda s: s.add_group(None), TypeError, "rule is None; the name of a rule"),
+        (lambda s: s.add_group("adam", "amsgrad"), TypeError, r"a list of names .* \['amsgrad'\]"),
+        (
+            lambda s: s.add_group("adam", ["x"]),
+            ValueError,
+            "options has 'x', which rule 'adam' hasn't",
+        ),
+        (
+            lambda s: s.add_group("sgd", ["nesterov"]),
+            ValueError,
+            "it has no option, momentum, momentum and nesterov",
+        ),
+        (lambda s: s.set_group(3, "sgd"), IndexError, "group 3 is none of the 1"),
+        (copy.copy, TypeError, "can't be copied or pickled"),
+        (pickle.dumps, TypeError, "can't be copied or pickled"),
+        (lambda s: s.step([np.ones(2)], [ADAM], clip_norm=-1.0), ValueError, "clip_norm is -1.0"),
+        (lambda s: s.step([np.ones(2)], [ADAM], clip_norm="x"), TypeError, "clip_norm is 'x'"),
+        (lambda s: s.step([np.ones(2)], [ADAM], grad_scale=0.0), ValueError, "grad_scale is 0.0"),
+        (lambda s: s.step([np.ones(2)], [ADAM], ema_decay=1.0), ValueError, "ema_decay is 1.0"),
+        (lambda s: s.unbind(7), IndexError, "place 7 is none"),
+        (lambda s: s.t(-1), IndexError, "place -1 is none of the 1 places"),
+        (lambda s: s.bind(-1, np.ones(2)), IndexError, "place -1 is none"),
+        (lambda s: s.append(-1), ValueError, "count is -1"),
+        (lambda s: s.append(2**63 - 1), ValueError, r"an int from 0 to 2\*\*53"),
+        (lambda s: s.step(Longer([None]), [ADAM]), ValueError, "there are 3 gradients"),
+    ],
+)
+def test_refusals(call: Any, error: type[Exception], message: str) -> None:
+    w = np.ones(2)
+    steps = instep.Steps()
+    steps.add_group("adam")
+    steps.append()
+    adam_place(steps, 0, w)
+    with pytest.raises(error, match=message):
+        call(steps)
+    assert w.tolist() == [1.0, 1.0]
+    assert (steps.step_count, steps.t(0)) == (0, 0)
+    steps.step([np.ones(2)], [ADAM])
+    assert steps.t(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "extras", "message"),
+    [
+        ({"lr": -1.0}, {}, "lr of group 0 is -1.0; a finite number of at least 0"),
+        ({"lr": np.nan}, {}, "lr of group 0 is nan"),
+        ({"lr": True}, {}, "lr of group 0 is True"),
+        ({"lr": "x"}, {}, "lr of group 0 is 'x'"),
+        ({"lr": None}, {}, "lr of group 0 is None"),
+        ({"lr": np.ones(2)}, {}, "lr of group 0 is array"),
+        ({"lr": lambda step: 1.0}, {}, "lr of group 0 is"),
+        ({"momentum": 0.5}, {}, "made without the option 'momentum', so 0 is wanted"),
+        ({"dampening": -1.0}, {}, "dampening of group 0 is -1.0"),
+        ({"clip_value": 0.0}, {}, "clip_value of group 0 is 0.0"),
+        ({"weight_decay": -1.0}, {}, "weight_decay of group 0 is -1.0"),
+        ({"l1": -1.0}, {}, "l1 of group 0 is -1.0"),
+        ({"maximize": 0.5}, {}, "maximize of group 0 is 0.5; True or False"),
+        ({}, {"clip_norm": -1.0}, "clip_norm is -1.0"),
+        ({}, {"clip_norm": np.nan}, "clip_norm is nan"),
+        ({}, {"clip_norm": "1"}, "clip_norm is '1'"),
+        ({}, {"grad_scale": 0.0}, "grad_scale is 0.0"),
+        ({}, {"grad_scale": True}, "grad_scale is True"),
+        ({}, {"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({}, {"ema_decay": None}, "ema_decay is None, but place 0 has an average"),
+    ],
+)
+def test_numbers_are_checked_as_an_optimizer_does(
+    numbers: dict[str, Any], extras: dict[str, Any], message: str
+) -> None:
+    w = np.zeros(2)
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    steps.bind(0, w, average=w.copy())
+    for _ in range(2):  # also after a step, whose numbers were good
+        before = w.copy()
+        with pytest.raises((TypeError, ValueError), match=message):
+            steps.step([np.ones(2)], [{**SGD, **numbers}], **{"ema_decay": 0.5, **extras})
+        assert_same_bits(w, before, "w")
+        steps.step([np.ones(2)], [dict(SGD)], ema_decay=0.5)
+
+
+def test_decoupled_decay_is_a_number_of_the_rule() -> None:
+    steps = instep.Steps()
+    steps.add_group("adam", ["decoupled_decay"])
+    steps.append()
+    w = np.ones(2)
+    adam_place(steps, 0, w)
+    with pytest.raises(ValueError, match="missing: 'weight_decay'"):
+        steps.step([np.ones(2)], [ADAM])
+    steps.step([np.ones(2)], [{**ADAM, "weight_decay": 0.5}])
+    optimizer = instep.AdamW(np.ones(2), lr=0.1, weight_decay=0.5)
+    optimizer.step(np.ones(2))
+    assert_same_bits(w, optimizer.params["0"], "w")
+
+
+def test_states_that_the_rule_has_not_are_refused() -> None:
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    with pytest.raises(ValueError, match=r"'momentum_buffer' of '0' is none of the rule's .* none"):
+        steps.bind(0, np.ones(2), states={"momentum_buffer": np.zeros(2)})
+    assert not steps.is_bound(0)
