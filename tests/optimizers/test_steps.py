@@ -120,6 +120,35 @@ def test_a_gradient_for_an_empty_place() -> None:
         steps.step([np.ones(2)] * 2, [ADAM])
 
 
+class Lengths:
+    """A sequence that makes its gradients as it is asked for them, and says these lengths in turn."""
+
+    def __init__(self, *lengths: int) -> None:
+        self.lengths = list(lengths)
+
+    def __len__(self) -> int:
+        return self.lengths.pop(0) if len(self.lengths) > 1 else self.lengths[0]
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return np.full(5, place + 1.0)
+
+
+@pytest.mark.parametrize("lengths", [(3,), (3, 0), (3, 1_000_000)])
+@pytest.mark.parametrize("accumulated", [False, True])
+def test_a_sequence_that_makes_its_gradients(lengths: tuple[int, ...], accumulated: bool) -> None:
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append(3)
+    weights = [np.zeros(5) for _ in range(3)]
+    for place, w in enumerate(weights):
+        steps.bind(place, w)
+    gradients: Any = Lengths(*lengths)
+    if accumulated:
+        steps.accumulate(gradients)
+    steps.step(None if accumulated else gradients, [SGD])
+    assert [w.tolist() for w in weights] == [[-1.0] * 5, [-2.0] * 5, [-3.0] * 5]
+
+
 def test_arrays_that_share_memory_are_found_by_the_next_step() -> None:
     steps = instep.Steps()
     steps.add_group("sgd")
