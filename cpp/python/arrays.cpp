@@ -167,14 +167,6 @@ void require_shape(const TensorView& view, const std::string& who, const std::in
                           text_of_shape(shape, ndim) + ", is wanted");
 }
 
-py::array as_plain_array(py::handle object) {
-    auto& api = py::detail::npy_api::get();
-    PyObject* made =
-        api.PyArray_FromAny_(object.ptr(), nullptr, 0, 0, py::detail::npy_api::NPY_ARRAY_ENSUREARRAY_, nullptr);
-    if (made == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::array>(made);
-}
-
 bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
 
 bool same_dtype(PyObject* a, PyObject* b) { return py::detail::npy_api::get().PyArray_EquivTypes_(a, b); }

@@ -90,9 +90,6 @@ void require_unmasked(PyObject* array, const std::string& who);
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
 inline bool is_plain_array(PyObject* object) { return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_; }
 
-// The same memory as an array of NumPy's own class, or whatever np.asarray makes of an object.
-py::array as_plain_array(py::handle object);
-
 // Whether a dtype object stays for the life of the process, so that its address tells what it is.
 bool is_known_dtype(PyObject* descr);
 

@@ -16,10 +16,10 @@ class Plan::Load {
 public:
     explicit Load(Steps& steps) : steps_(steps) {}
 
-    // NumPy's own array, whatever its subclass says of itself.
-    void ask(const std::string& who, py::handle array, std::size_t place, Wanted into) {
+    // The array itself, and no view of it: its fields say where it lies when it is looked at.
+    void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into) {
         require_unmasked(array.ptr(), who);
-        asked_.push_back({who, as_plain_array(array), place, std::move(into)});
+        asked_.push_back({who, array, place, std::move(into)});
     }
 
     // Each of the operand's shape and format.
@@ -53,7 +53,7 @@ public:
 private:
     struct Asked {
         std::string who;
-        py::array array;
+        py::object array;
         std::size_t place;
         Wanted into;
     };

@@ -193,6 +193,28 @@ def test_a_state_that_moves_another_while_it_is_loaded(method: str) -> None:
         assert_same_bits(states["momentum_buffer"], before[name])
 
 
+def test_a_state_of_a_subclass_is_moved_while_it_is_loaded() -> None:
+    """What it lies in when all have been asked for is read, and no memory that it has left."""
+    params = {"a": np.zeros(50_000), "b": np.zeros(5)}
+    optimizer = instep.Momentum(params)
+    state = optimizer.state_dict()
+    moved = Moving((50_000,), float)
+    moved[...] = 5.0
+    array = Moving((5,), float)
+    array[...] = 1.0
+    sixes = np.full(50_000, 6.0)
+
+    def act() -> None:
+        moved.__setstate__((1, moved.shape, moved.dtype, False, sixes.tobytes()))
+        scribbled(100_000)
+
+    array.act = act
+    state["state"]["a"]["momentum_buffer"] = moved
+    state["state"]["b"]["momentum_buffer"] = array
+    optimizer.load_state_dict(state)
+    assert (optimizer.state["a"]["momentum_buffer"] == 6.0).all()
+
+
 def test_a_dtype_that_moves_an_array_as_it_is_asked_its_name() -> None:
     """It is no number's, so the step is refused; nothing is asked before all is over."""
     moved = np.ones(50_000)
