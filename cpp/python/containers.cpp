@@ -35,8 +35,11 @@ private:
         if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing.add(key);
     }
     Names unknown;
-    for (const auto& item : py::reinterpret_borrow<py::dict>(gradients))
-        if (!keys.contains(item.first)) unknown.add(item.first);
+    // A list of its own: to hash a key, or to show it, may run code that takes it out of the dict.
+    const auto found = py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr()));
+    if (!found) throw py::error_already_set();
+    for (const py::handle key : found)
+        if (!keys.contains(key)) unknown.add(key);
     std::string text = container.called + " must have the parameters' keys";
     if (!missing.empty()) text += "; missing: " + missing.text() + " (None leaves a parameter alone)";
     if (!unknown.empty()) text += "; unknown: " + unknown.text();

@@ -209,3 +209,32 @@ def test_dtype_objects_of_gradients_are_not_kept() -> None:
     del dtype
     assert optimizer.params["0"].tolist() == [-50.0, -50.0]
     assert [sys.getrefcount(dtype) for dtype in dtypes] == before
+
+
+def test_keys_that_leave_the_dict_as_they_are_hashed() -> None:
+    """To say which keys are unknown runs their code."""
+    gradients: dict[Any, Any] = {}
+    gone: list[int] = []
+
+    class Leaving:
+        hashed = 0
+
+        def __hash__(self) -> int:
+            self.hashed += 1
+            if self.hashed > 1:
+                gradients.clear()
+            return hash("w")
+
+        def __eq__(self, other: object) -> bool:
+            return False
+
+        def __del__(self) -> None:
+            gone.append(self.hashed)
+
+    optimizer = instep.SGD({"w": np.ones(3)})
+    for _ in range(20):
+        gradients[Leaving()] = None
+        gradients["b"] = None
+        with pytest.raises(ValueError, match=r"missing: 'w'.*; unknown: <.*Leaving.*, 'b'"):
+            optimizer.step(gradients)
+    assert gone == [2] * 20
