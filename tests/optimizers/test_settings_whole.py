@@ -211,3 +211,24 @@ def test_changes_on_several_threads_are_all_made() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert not failed
+
+
+@pytest.mark.parametrize("one_group", [False, True])
+def test_a_number_that_sets_others_as_it_is_asked(one_group: bool) -> None:
+    """It is asked once, whatever has changed then, and all groups get the same."""
+    optimizer = made()
+    asked: list[int] = []
+
+    class Setting:
+        def __float__(self) -> float:
+            asked.append(1)
+            assert len(asked) < 10, "it never ends"
+            optimizer.l1 = 0.125 * len(asked)
+            return 0.5 * len(asked)
+
+    if one_group:
+        optimizer.param_groups[1]["lr"] = Setting()
+    else:
+        optimizer.lr = Setting()
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0 if one_group else 0.5, 0.5]
+    assert optimizer.l1 == 0.125

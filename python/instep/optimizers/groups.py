@@ -61,22 +61,29 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         k = self._index
+        taken = self._taken(name, value)
 
         def changed(now: Values) -> Values:
             return now._replace(
                 groups=(
                     *now.groups[:k],
-                    self._changed(now.groups[k], name, value),
+                    self._changed(now.groups[k], name, taken),
                     *now.groups[k + 1 :],
                 )
             )
 
         self._current.change(changed)
 
+    def _taken(self, name: str, value: Any) -> Any:
+        """Check a hyperparameter by itself, once for all, and return what is kept of it.
+
+        Its code, as it says what number it is, may set hyperparameters: it is not to be asked again
+        and again until nobody has.
+        """
+        return _checked(self._rule, name, value)
+
     def _changed(self, values: GroupValues, name: str, value: Any) -> GroupValues:
-        """Check a hyperparameter that is to replace one of these, and return all."""
-        # For its own message, before it is looked at with the others.
-        _checked(self._rule, name, value)
+        """Return all of these with what was taken of one."""
         return self._checked_values({**values.settings, name: value})
 
     def _checked_values(self, settings: Mapping[str, Any]) -> GroupValues:

@@ -154,10 +154,11 @@ class Settings(Rule):
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, or, where one refuses it, in none."""
+        taken = self._param_groups[0]._taken(name, value)
 
         def changed(now: Values) -> Values:
             pairs = zip(self._param_groups, now.groups, strict=True)
-            return now._replace(groups=tuple(g._changed(old, name, value) for g, old in pairs))
+            return now._replace(groups=tuple(g._changed(old, name, taken) for g, old in pairs))
 
         self._current.change(changed)
 
