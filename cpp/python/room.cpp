@@ -1,5 +1,9 @@
 #include "python/room.hpp"
 
+#include <map>
+#include <memory>
+#include <utility>
+
 #include "python/arrays.hpp"
 #include "runtime/tensor_view.hpp"
 
@@ -10,6 +14,14 @@ namespace {
 using py::detail::npy_api;
 
 int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
+
+// How many hold which memory of which array: steps of several optimizers may read one gradient at the same time. Read
+// and changed with the GIL held.
+using Holders = std::map<std::pair<PyObject*, char*>, std::size_t>;
+Holders& holders() {
+    static auto* const all = std::make_unique<Holders>().release();
+    return *all;
+}
 
 }  // namespace
 
@@ -52,8 +64,10 @@ void Pins::pin(const py::handle& array) {
     Pinned pinned{owner_of(array), nullptr};
     if (is_array(pinned.owner.ptr())) {
         int& flags = flags_of(pinned.owner);
-        if ((flags & npy_api::NPY_ARRAY_OWNDATA_) != 0) {
-            pinned.data = ArrayFields(pinned.owner.ptr()).data;
+        const std::pair memory(pinned.owner.ptr(), ArrayFields(pinned.owner.ptr()).data);
+        if ((flags & npy_api::NPY_ARRAY_OWNDATA_) != 0 || holders().count(memory) != 0) {
+            ++holders()[memory];
+            pinned.data = memory.second;
             flags &= ~npy_api::NPY_ARRAY_OWNDATA_;
         }
     }
@@ -61,11 +75,15 @@ void Pins::pin(const py::handle& array) {
 }
 
 void Pins::release() {
-    for (const Pinned& pinned : pinned_)
+    for (const Pinned& pinned : pinned_) {
+        if (pinned.data == nullptr) continue;
+        const auto held = holders().find({pinned.owner.ptr(), pinned.data});
+        if (--held->second != 0) continue;
+        holders().erase(held);
         // An array that was given other memory meanwhile: what was its own is lost, which is better than freed too
         // early.
-        if (pinned.data != nullptr && ArrayFields(pinned.owner.ptr()).data == pinned.data)
-            flags_of(pinned.owner) |= npy_api::NPY_ARRAY_OWNDATA_;
+        if (ArrayFields(pinned.owner.ptr()).data == pinned.data) flags_of(pinned.owner) |= npy_api::NPY_ARRAY_OWNDATA_;
+    }
     pinned_.clear();
 }
 

@@ -295,3 +295,34 @@ def test_fork_while_another_thread_steps() -> None:
     done = run(code, timeout=60, PYTHONWARNINGS="ignore::DeprecationWarning")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 1
+
+
+def test_a_gradient_of_two_steps_at_once_is_held_until_both_are_over() -> None:
+    """The first to end doesn't give the memory back that the other, which began later, still reads."""
+    size = 3_000_000
+    counted, given_back = 0, 0
+    for _ in range(20):
+        shared, other = np.ones(size, "f4"), np.ones(size, "f4")
+        first = instep.SGD(np.zeros(4 * size, "f4")[::4])
+        second = instep.Adam([np.zeros(4 * size, "f4")[::4] for _ in range(2)])  # takes longer
+        first.step(shared)
+        second.step([shared, other])
+        one = threading.Thread(target=first.step, args=[shared])
+        two = threading.Thread(target=second.step, args=[[shared, other]])
+        one.start()
+        while shared.flags.owndata and one.is_alive():
+            time.sleep(0)
+        two.start()
+        while other.flags.owndata and two.is_alive():
+            time.sleep(0)
+        both = (first.step_count, second.step_count) == (1, 1)
+        one.join()
+        owned = shared.flags.owndata
+        if both and second.step_count == 1:  # which goes on
+            counted += 1
+            given_back += owned
+        two.join()
+        assert shared.flags.owndata
+        if counted == 3:
+            break
+    assert given_back == 0
