@@ -39,16 +39,21 @@ std::size_t checked_place(const Steps& steps, std::int64_t place) {
 
 void collect(Steps& steps, const py::sequence& sequence) {
     steps.gradients().clear();
-    // A list or tuple from here on, whose length is what it holds, whatever a class of the caller's says of itself.
-    const auto gradients =
-        py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "the gradients can't be gone through"));
-    if (!gradients) throw py::error_already_set();
-    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+    // Of a list or tuple the length is what it holds, whatever a class of the caller's says of itself.
+    const bool is_stored = PyList_Check(sequence.ptr()) || PyTuple_Check(sequence.ptr());
+    const std::size_t count =
+        is_stored ? static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence.ptr())) : sequence.size();
     if (count != steps.count())
         throw py::value_error("there are " + std::to_string(count) + " gradients; one for each of " +
                               std::to_string(steps.count()) + " places is wanted (None for no gradient)");
-    PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
-    for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
+    if (is_stored) {  // none of its items runs code while they are taken
+        PyObject** items = PySequence_Fast_ITEMS(sequence.ptr());
+        for (std::size_t i = 0; i < count; ++i)
+            steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
+        return;
+    }
+    // By number, each held at once: a sequence may make them as it is asked, and may say another length then.
+    for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::object(sequence[i]));
 }
 
 void step(Steps& steps, const py::object& gradients, const py::sequence& numbers, const py::sequence& extras,
@@ -71,7 +76,9 @@ void bind(Steps& steps, std::int64_t place, const std::string& name, int group, 
           const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
     const std::size_t checked = checked_place(steps, place);
     check_group(steps, group);
-    if (t < 0) throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted");
+    constexpr std::int64_t most = std::int64_t{1} << 53;  // as a state_dict may have
+    if (t < 0 || t > most)
+        throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted, at most 2**53");
     Binding binding;
     binding.name = name;
     binding.group = group;
@@ -105,6 +112,8 @@ void bind_steps(py::module_& m) {
             },
             "count"_a, "Makes more places, empty ones.")
         .def("__len__", &Steps::count)
+        .def_property_readonly("rules_of_groups", &Steps::rules_of_groups, "For each group its rule and options.")
+        .def_property_readonly("averages", &Steps::averages, "How many places have an average.")
         .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,
              "Binds a place, whatever it was bound to.")
         .def(

@@ -33,7 +33,9 @@ std::string names_of(const py::dict& states) {
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
     const StepLock::Guard guard(lock_);
-    hyperparameters_.groups.push_back(make_group(rule, options));
+    std::vector<Group> groups = hyperparameters_.groups;
+    groups.push_back(make_group(rule, options));
+    replace_groups(std::move(groups));
     return static_cast<int>(hyperparameters_.groups.size()) - 1;
 }
 
@@ -44,7 +46,22 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
     if (in_use)
         throw py::value_error("group " + std::to_string(group) +
                               " has places that are bound; unbind these before it gets another rule");
-    hyperparameters_.groups.at(static_cast<std::size_t>(group)) = make_group(rule, options);
+    std::vector<Group> groups = hyperparameters_.groups;
+    groups.at(static_cast<std::size_t>(group)) = make_group(rule, options);
+    replace_groups(std::move(groups));
+}
+
+void Steps::replace_groups(std::vector<Group> groups) {
+    py::tuple names(groups.size());
+    for (std::size_t k = 0; k < groups.size(); ++k) {
+        const RuleFamily& family = *current_level().families[groups[k].family];
+        py::list options;
+        for (int i = 0; i < family.option_count; ++i)
+            if ((groups[k].options >> static_cast<unsigned>(i) & 1U) != 0) options.append(family.options[i]);
+        names[k] = py::make_tuple(family.name, py::tuple(options));
+    }
+    hyperparameters_.groups = std::move(groups);
+    rules_of_groups_ = std::move(names);
 }
 
 void Steps::append(std::size_t count) {
@@ -109,6 +126,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
 
     Bound& target = bound_.at(place);
     changed_.push_back(place);  // what can fail comes before what changes the place
+    averages_ += (binding.average.is_none() ? 0U : 1U) - (target.average.is_none() ? 0U : 1U);
     target = std::move(bound);
     stepper_.bind(place, std::move(tensor), binding.steps);
     arranged_ = false;
@@ -161,6 +179,7 @@ void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) co
 
 void Steps::unbind(std::size_t place) {
     const StepLock::Guard guard(lock_);
+    averages_ -= bound_.at(place).average.is_none() ? 0U : 1U;
     bound_.at(place) = {};
     stepper_.unbind(place);
     arranged_ = false;

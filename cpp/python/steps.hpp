@@ -39,6 +39,10 @@ public:
     int add_group(const std::string& rule, const py::sequence& options);
     // Another variant of the same or another rule, for a group none of whose places is bound.
     void set_group(int group, const std::string& rule, const py::sequence& options);
+    // For each group the name of its rule, and those of the options that are on.
+    const py::tuple& rules_of_groups() const { return rules_of_groups_; }
+    // How many places have an average.
+    std::size_t averages() const { return averages_; }
     std::size_t count() const { return bound_.size(); }
     void append(std::size_t count);
     void bind(std::size_t place, const Binding& binding);
@@ -145,7 +149,8 @@ private:
     static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
     static constexpr std::size_t kinds = first_state + max_states;
 
-    // steps.cpp: places
+    // steps.cpp: groups and places
+    void replace_groups(std::vector<Group> groups);
     void bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const;
     // Whether every step checks that arrays of a kind are what they were: those that the caller may do something to.
     bool is_checked(std::size_t kind) const {
@@ -175,6 +180,8 @@ private:
     std::vector<Bound> bound_;  // by place
     Stepper stepper_;
     Hyperparameters hyperparameters_;
+    py::tuple rules_of_groups_;
+    std::size_t averages_ = 0;
     StepLock lock_;
     std::int64_t step_count_ = 0;
     std::int64_t skipped_steps_ = 0;

@@ -232,3 +232,33 @@ def test_a_number_that_sets_others_as_it_is_asked(one_group: bool) -> None:
         optimizer.lr = Setting()
     assert [group["lr"] for group in optimizer.param_groups] == [1.0 if one_group else 0.5, 0.5]
     assert optimizer.l1 == 0.125
+
+
+def test_ctrl_c_at_any_bytecode_as_steps_has_groups_made() -> None:
+    """The numbers that a step wants are those of the rule that the group has."""
+    sgd = {"lr": 1.0, "momentum": 0.0, "dampening": 0.0}
+    adam = {"lr": 1.0, "beta1": 0.5, "beta2": 0.5, "eps": 1.0}
+    steps: Any = None
+
+    def make() -> None:
+        steps.add_group("adam")
+        steps.set_group(0, "sgd")
+
+    def takes(call: Callable[..., Any], *arguments: Any) -> bool:
+        try:
+            call(*arguments)
+        except (ValueError, IndexError):
+            return False
+        return True
+
+    seen = set()
+    for call in interrupted_at_each_point(make):
+        steps = instep.Steps()
+        call()
+        wanted = [takes(steps.step, [], numbers) for numbers in ([], [adam], [sgd])]
+        assert sum(wanted) == 1
+        steps.append()
+        has_no_states = takes(steps.bind, 0, np.zeros(1))
+        assert has_no_states == wanted[2]
+        seen.add(wanted.index(True))
+    assert seen == {0, 1, 2}

@@ -18,7 +18,7 @@ from instep.optimizers.settings import (
     NONFINITE,
     checked_nonfinite,
 )
-from instep.optimizers.steps_numbers import GroupNumbers, chosen
+from instep.optimizers.steps_numbers import Numbers, chosen
 
 __all__ = ["Steps"]
 
@@ -60,12 +60,11 @@ class Steps:
 
     """
 
-    __slots__ = ("__weakref__", "_averaged", "_groups", "_steps")
+    __slots__ = ("__weakref__", "_last", "_steps")
 
     def __init__(self) -> None:
         self._steps = _core.make_steps()
-        self._groups: list[GroupNumbers] = []
-        self._averaged: set[int] = set()  # places that have an average
+        self._last: Numbers | None = None  # which have been checked
 
     @staticmethod
     def rules() -> dict[str, dict[str, tuple[str, ...]]]:
@@ -95,9 +94,7 @@ class Steps:
             If there is no such rule or option, or if the options don't go together.
         """
         rule, options = chosen(rule, options)
-        group = self._steps.add_group(rule, options)
-        self._groups.append(GroupNumbers(rule, options))
-        return group
+        return self._steps.add_group(rule, options)
 
     def set_group(self, group: int, rule: str, options: Iterable[str] = ()) -> None:
         """Give a group another rule or other options. None of its places may be bound.
@@ -119,7 +116,6 @@ class Steps:
         group = _number("group", group)
         rule, options = chosen(rule, options)
         self._steps.set_group(group, rule, options)
-        self._groups[group] = GroupNumbers(rule, options)
 
     def append(self, count: int = 1) -> None:
         """Make more places, empty ones, after those that are there.
@@ -186,7 +182,6 @@ class Steps:
             raise TypeError(f"name is {kind(name)}; a str is wanted")
         who = str(place) if name is None else name
         self._steps.bind(place, who, group, parameter, dict(states or {}), average, copy, t)
-        (self._averaged.discard if average is None else self._averaged.add)(place)
 
     def unbind(self, place: int) -> None:
         """Empty a place, and let go of its arrays and of what was accumulated for it.
@@ -197,7 +192,6 @@ class Steps:
             If there is no such place.
         """
         self._steps.unbind(_number("place", place))
-        self._averaged.discard(place)
 
     def is_bound(self, place: int) -> bool:
         """Tell whether a place is bound; raise IndexError if there is no such place."""
@@ -249,24 +243,23 @@ class Steps:
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
         """
-        if len(numbers) != len(self._groups):
-            raise ValueError(
-                f"numbers has {len(numbers)} entries; one for each of {len(self._groups)} groups is wanted"
-            )
-        settings = [group.in_order(k, numbers[k]) for k, group in enumerate(self._groups)]
+        # Asked of the core: what is noted beside it may lag behind, by a Ctrl-C or another thread.
+        groups, last = self._steps.rules_of_groups, self._last
+        if last is None or not last.are_those_of(groups, numbers):
+            self._last = last = Numbers(groups, numbers)
         limit = math.nan if clip_norm is None else as_float(clip_norm, CLIP_NORM, "clip_norm")
         if ema_decay is not None:
             ema_decay = as_float(ema_decay, EMA_DECAY, "ema_decay")
-        elif self._averaged:
+        elif count := self._steps.averages:
             raise ValueError(
-                f"ema_decay is None, but place {min(self._averaged)} has an average; "
+                f"ema_decay is None, but places have an average ({count} of {len(self)}); "
                 f"{EMA_DECAY} is wanted, the share of it that the step keeps"
             )
         else:
             ema_decay = 0.0
         grad_scale = as_float(grad_scale, GRAD_SCALE, "grad_scale")
         extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
-        self._steps.step(gradients, settings, extras, grad_scale)
+        self._steps.step(_sequence(gradients), last.in_order, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
         """Add gradients to those that the next step takes.
@@ -281,7 +274,9 @@ class Steps:
         TypeError, ValueError
             As `step`; nothing has been added then.
         """
-        self._steps.accumulate(gradients)
+        if gradients is None:
+            raise TypeError("gradients is None; a list, an array or None for each place, is wanted")
+        self._steps.accumulate(_sequence(gradients))
 
     def discard_accumulated(self) -> None:
         """Forget what has been accumulated since the last step."""
@@ -307,6 +302,18 @@ class Steps:
             "Steps can't be copied or pickled, as its arrays are somebody else's; "
             "make a new one, and bind its places"
         )
+
+
+def _sequence(gradients: Any) -> Any:
+    """Return gradients that can be gone through by number."""
+    if gradients is None or isinstance(gradients, Sequence):
+        return gradients
+    by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
+    if by_number and not isinstance(gradients, Mapping):
+        return gradients
+    raise TypeError(
+        f"gradients is {kind(gradients)}; a list, an array or None for each place, is wanted"
+    )
 
 
 def _number(name: str, value: object) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from instep import _core
@@ -13,7 +14,7 @@ from instep.optimizers.hyperparameters import Interval, as_float
 from instep.optimizers.rule import Rule
 from instep.optimizers.settings import Settings
 
-__all__ = ["GroupNumbers", "chosen"]
+__all__ = ["Numbers", "chosen"]
 
 _OFF = {"clip_value": math.inf, "weight_decay": 0.0, "l1": 0.0, "maximize": False}
 _ANY = Interval(-math.inf)
@@ -54,32 +55,25 @@ class GroupNumbers:
         }
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
-        self._last: tuple[Mapping[str, Any], list[float]] | None = None
 
     def in_order(self, group: int, numbers: Mapping[str, Any]) -> list[float]:
-        """Return the numbers as the core takes them; those of the last step have been checked."""
-        last = self._last
-        if last is not None and _are_equal(last[0], numbers):
-            return last[1]
+        """Check a group's numbers, and return them as the core takes them."""
         if not isinstance(numbers, Mapping):
             raise TypeError(
                 f"numbers[{group}] is {kind(numbers)}; a dict, name -> number, is wanted"
             )
-        given = dict(numbers)
-        if not given.keys() >= set(self._needed) or given.keys() - set(self._names) - set(_OFF):
-            wanted = [*self._needed, *(n for n in given if n in self._names or n in _OFF)]
+        if not numbers.keys() >= set(self._needed) or set(numbers).difference(self._names, _OFF):
+            wanted = [*self._needed, *(n for n in numbers if n in self._names or n in _OFF)]
             raise ValueError(
                 f"numbers[{group}] are not those of the group's rule; "
-                f"{difference(given, dict.fromkeys(wanted))}"
+                f"{difference(numbers, dict.fromkeys(wanted))}"
             )
-        checked = {name: self._checked(group, name, value) for name, value in given.items()}
+        checked = {name: self._checked(group, name, value) for name, value in numbers.items()}
         found = [checked.get(name, 0.0) for name in self._names]
         terms = {name: checked.get(name, float(off)) for name, off in _OFF.items()}
         if self._decoupled:  # the rule's own, none of the gradient's
             terms["weight_decay"] = 0.0
-        in_order = [*found, *terms.values()]
-        self._last = given, in_order
-        return in_order
+        return [*found, *terms.values()]
 
     def _checked(self, group: int, name: str, value: Any) -> float:
         who = f"{name} of group {group}"
@@ -95,12 +89,47 @@ class GroupNumbers:
         return number + 0.0  # -0.0 is equal to 0.0, and is to be as good as that
 
 
+_numbers_of = functools.cache(GroupNumbers)
+
+
+class Numbers:
+    """The numbers of a step for all groups, in the core's order."""
+
+    __slots__ = ("_given", "_groups", "in_order")
+
+    def __init__(
+        self,
+        groups: tuple[tuple[str, tuple[str, ...]], ...],
+        numbers: Sequence[Mapping[str, Any]],
+    ) -> None:
+        if isinstance(numbers, (Mapping, str)) or not isinstance(numbers, Sequence):
+            raise TypeError(
+                f"numbers is {kind(numbers)}; a list with a dict for each group is wanted"
+            )
+        if len(numbers) != len(groups):
+            raise ValueError(
+                f"numbers has {len(numbers)} entries; one for each of {len(groups)} groups is wanted"
+            )
+        self._groups = groups
+        # Kept as they are now: the caller may go on with the same dicts.
+        self._given: list[Any] = [dict(one) if isinstance(one, dict) else one for one in numbers]
+        self.in_order = [
+            _numbers_of(rule, options).in_order(k, self._given[k])
+            for k, (rule, options) in enumerate(groups)
+        ]
+
+    def are_those_of(self, groups: object, numbers: Any) -> bool:
+        """Tell whether a step with these needs no check; 1.0 and True are not the same."""
+        try:
+            return groups is self._groups and (
+                len(self._given) == len(numbers) and all(map(_are_equal, self._given, numbers))
+            )
+        except Exception:  # of what is no list of dicts of numbers, such as arrays of several
+            return False
+
+
 def _are_equal(mine: Mapping[str, Any], theirs: Any) -> bool:
-    """Tell whether numbers are the same; 1.0 and True are not."""
-    try:
-        return bool(mine == theirs) and _types(mine) == _types(theirs)
-    except Exception:  # of what is no dict of numbers, such as arrays of several
-        return False
+    return bool(mine == theirs) and _types(mine) == _types(theirs)
 
 
 def _types(numbers: Mapping[str, Any]) -> list[type]:
