@@ -15,6 +15,7 @@ void Averages::show(const void* block) {
     steps_.check_unchanged();
     Stepper& stepper = steps_.stepper();
     // All memory first: what follows can't fail.
+    stepper.arrange();
     std::vector<SetAside> aside;
     std::size_t bytes = 0;
     const auto room_for = [&](std::size_t place, Operand Operands::* operand) {

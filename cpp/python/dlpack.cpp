@@ -1,5 +1,6 @@
 #include "python/dlpack.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -89,10 +90,11 @@ TensorFields look_at_tensor(PyObject* object) {
     fields.bits = tensor.type.lanes == 1 ? tensor.type.bits : std::uint8_t{0};
     fields.on_cpu = tensor.device.type == cpu;
     std::int64_t stride = tensor.type.bits / 8;
+    const bool is_empty = std::find(tensor.shape, tensor.shape + tensor.ndim, 0) != tensor.shape + tensor.ndim;
     for (int axis = fields.ndim; axis-- > 0;) {
         const auto k = static_cast<std::size_t>(axis);
         fields.strides[k] = tensor.strides != nullptr ? tensor.strides[axis] * (tensor.type.bits / 8) : stride;
-        stride *= tensor.shape[axis];
+        if (!is_empty) stride *= tensor.shape[axis];  // beside a 0 the others may be of any length
     }
     return fields;
 }

@@ -1,5 +1,6 @@
 #include "python/step_lock.hpp"
 
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <unordered_map>
@@ -16,6 +17,11 @@ namespace {
 using WaitingThreads = std::unordered_map<std::thread::id, const StepLock*>;
 WaitingThreads& waiting() {
     static auto* const threads = std::make_unique<WaitingThreads>().release();
+    static std::uint64_t generation = team::fork_generation();
+    if (generation != team::fork_generation()) {  // none of them is here, and their ids may be given again
+        threads->clear();
+        generation = team::fork_generation();
+    }
     return *threads;
 }
 

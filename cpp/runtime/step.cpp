@@ -65,7 +65,6 @@ std::unique_ptr<Tensor> Stepper::unbind(std::size_t place) {
     return std::move(tensors_[place]);
 }
 
-// Lays out chunks and units anew after places have been filled or emptied.
 void Stepper::arrange() {
     if (arranged_) return;
     std::int64_t elements = 0;

@@ -87,6 +87,8 @@ public:
     // Another number whenever other tensors may have accumulated gradients.
     std::int64_t pending_changes() const { return pending_changes_; }
     void clear_pending();
+    // Lays out chunks and units anew after places have been filled or emptied, where that has not been done yet.
+    void arrange();
     // Whether there is a gradient for the tensor in the step that is being prepared.
     void set_present(std::size_t i, bool present) {
         Turn& turn = turns_[i];
@@ -164,7 +166,6 @@ private:
     };
     static constexpr std::size_t most_passes = 4;
 
-    void arrange();
     std::uint32_t find_recipe(std::uint32_t kind, std::int64_t t);
     std::uint32_t make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
     template <class Action>

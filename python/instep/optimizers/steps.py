@@ -40,7 +40,8 @@ class Steps:
     Arrays are NumPy's, or tensors in the CPU's memory whose type has DLPack's table of C functions
     (``__dlpack_c_exchange_api__``; PyTorch 2.13's tensors have it). The step works in their memory.
     An array or tensor is kept for as long as it is bound; one that has been given other memory,
-    another shape or another dtype since then is refused by the next step.
+    another shape or another dtype since then is refused by the next step. A tensor of PyTorch's whose
+    negative bit is set (``tensor.is_neg()``) reads as what lies in memory: ``resolve_neg()`` it first.
 
     See Also
     --------
