@@ -25,7 +25,7 @@ public:
     // Each of the operand's shape and format.
     void look() {
         for (const Asked& asked : asked_) {
-            const Steps::Bound& bound = steps_.bound(asked.place);
+            const Steps::Place& bound = steps_.bound(asked.place);
             const Operand& into = asked.into(steps_.stepper().tensor(asked.place));
             const auto ndim = static_cast<int>(bound.shape.size());
             const Look seen(asked.array.ptr(), asked.who);
@@ -86,7 +86,7 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
         const auto entry = parameters[i].cast<py::tuple>();
         steps.push_back(entry[0].cast<std::int64_t>());
         pending.push_back(!entry[3].is_none());
-        const Steps::Bound& bound = steps_.bound(i);
+        const Steps::Place& bound = steps_.bound(i);
         const std::string of = " of '" + bound.name + "'";
         const Variant& variant = variant_of(steps_.group_of(i));
         for (int k = 0; k < variant.state_count; ++k)

@@ -42,7 +42,7 @@ int Steps::add_group(const std::string& rule, const py::sequence& options) {
 void Steps::set_group(int group, const std::string& rule, const py::sequence& options) {
     const StepLock::Guard guard(lock_);
     const bool in_use = std::any_of(bound_.begin(), bound_.end(),
-                                    [group](const Bound& bound) { return bound.is_bound && bound.group == group; });
+                                    [group](const Place& bound) { return bound.is_bound && bound.group == group; });
     if (in_use)
         throw py::value_error("group " + std::to_string(group) +
                               " has places that are bound; unbind these before it gets another rule");
@@ -73,7 +73,7 @@ void Steps::append(std::size_t count) {
     arranged_ = false;
 }
 
-void Steps::Bound::see(std::size_t kind, const py::object& array, const Look& look) {
+void Steps::Place::see(std::size_t kind, const py::object& array, const Look& look) {
     const TensorView& view = look.view();
     arrays.push_back({array.ptr(),
                       py::reinterpret_borrow<py::object>(look.descr()),
@@ -92,7 +92,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     const Look look(binding.parameter.ptr(), who, takes_tensors_);
     const TensorView& view = look.view();
     require_parameter(view, who, binding.read_only);
-    Bound bound;
+    Place bound;
     bound.is_bound = true;
     bound.name = binding.name;
     bound.group = binding.group;
@@ -124,7 +124,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     }
     tensor->work = tensor->size * streams * item_size(compute_format(tensor->compute));
 
-    Bound& target = bound_.at(place);
+    Place& target = bound_.at(place);
     changed_.push_back(place);  // what can fail comes before what changes the place
     averages_ += (binding.average.is_none() ? 0U : 1U) - (target.average.is_none() ? 0U : 1U);
     target = std::move(bound);
@@ -133,7 +133,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
 }
 
 // States and average, which have to be there, of the parameter's shape and of formats that hold them.
-void Steps::bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const {
+void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) const {
     const auto ndim = static_cast<int>(bound.shape.size());
     const Format compute = compute_format(tensor.compute);
     const auto bind_one = [&](std::size_t kind, const py::object& array, const std::string& who) {
@@ -192,7 +192,7 @@ void Steps::set_counts(std::int64_t step_count, std::int64_t skipped_steps) {
 
 // What the arrays of an id are called in errors.
 std::string Steps::name_of(std::size_t id) const {
-    const Bound& bound = bound_[id / kinds];
+    const Place& bound = bound_[id / kinds];
     const std::string of = " of '" + bound.name + "'";
     switch (const std::size_t kind = id % kinds; kind) {
         case parameter: return "parameter '" + bound.name + "'";
@@ -203,8 +203,8 @@ std::string Steps::name_of(std::size_t id) const {
     }
 }
 
-void Steps::hold(std::size_t place, const Bound::Seen& seen) {
-    const Bound& bound = bound_[place];
+void Steps::hold(std::size_t place, const Place::Seen& seen) {
+    const Place& bound = bound_[place];
     const std::size_t id = place * kinds + seen.kind;
     occupied_.add(bound.view_of(seen), id);
     if (!is_checked(seen.kind)) return;
@@ -215,7 +215,7 @@ void Steps::hold(std::size_t place, const Bound::Seen& seen) {
     if (seen.descr) weak_.push_back(py::weakref(py::handle(seen.array)));
 }
 
-void Steps::compare_with_others(std::size_t place, const Bound::Seen& seen) const {
+void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) const {
     const std::size_t id = place * kinds + seen.kind;
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
@@ -233,13 +233,13 @@ void Steps::arrange() {
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         if (!bound_[i].is_bound) continue;
         known_[i].param = held_.size();
-        for (const Bound::Seen& seen : bound_[i].arrays) hold(i, seen);
+        for (const Place::Seen& seen : bound_[i].arrays) hold(i, seen);
         known_[i].strides = extents_.size();
         extents_.resize(extents_.size() + bound_[i].shape.size());
     }
     for (const std::size_t place : changed_)
         if (bound_[place].is_bound)
-            for (const Bound::Seen& seen : bound_[place].arrays) compare_with_others(place, seen);
+            for (const Place::Seen& seen : bound_[place].arrays) compare_with_others(place, seen);
     changed_.clear();
     gradients_.reserve(bound_.size());
     arranged_ = true;
@@ -257,7 +257,7 @@ void Steps::make_accumulated() {
     if (places.empty()) return;
     Room room(bytes, 2 + max_states);
     for (const std::size_t i : places) {
-        Bound& bound = bound_[i];
+        Place& bound = bound_[i];
         Tensor& tensor = stepper_.tensor(i);
         const Format format = compute_format(tensor.compute);
         const py::array array = room.take(bound.shape, bound.order, format);
@@ -280,7 +280,7 @@ bool Steps::has_its_memory(std::size_t place, Operand Operands::* operand) const
 }
 
 void Steps::require_writeable() const {
-    for (const Bound& bound : bound_) {
+    for (const Place& bound : bound_) {
         if (!bound.is_bound) continue;
         const auto require = [&](const py::handle& array, const std::string& who) {
             const ArrayFields fields(array.ptr());
@@ -298,7 +298,7 @@ void Steps::require_writeable() const {
 
 // NOLINTNEXTLINE(readability-function-cognitive-complexity): the branches are those of Py_VISIT
 int Steps::traverse(visitproc visit, void* arg) const {
-    for (const Bound& bound : bound_) {
+    for (const Place& bound : bound_) {
         Py_VISIT(bound.parameter.ptr());
         Py_VISIT(bound.copy.ptr());
         Py_VISIT(bound.states.ptr());

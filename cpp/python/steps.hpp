@@ -75,7 +75,7 @@ public:
     const py::object& grad_norm() const { return grad_norm_; }
 
     // What Python holds of a place.
-    struct Bound {
+    struct Place {
         // An array as it was when it was bound, and must stay.
         struct Seen {
             PyObject* array;   // kept alive by the fields below
@@ -107,7 +107,7 @@ public:
             return {seen.data, ndim, shape.data(), seen.strides.data(), seen.format, !seen.came_read_only};
         }
     };
-    const Bound& bound(std::size_t place) const { return bound_[place]; }
+    const Place& bound(std::size_t place) const { return bound_[place]; }
     const Group& group_of(std::size_t place) const {
         return hyperparameters_.groups[static_cast<std::size_t>(bound_[place].group)];
     }
@@ -151,13 +151,13 @@ private:
 
     // steps.cpp: groups and places
     void replace_groups(std::vector<Group> groups);
-    void bind_states(Tensor& tensor, Bound& bound, const Binding& binding) const;
+    void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
     // Whether every step checks that arrays of a kind are what they were: those that the caller may do something to.
     bool is_checked(std::size_t kind) const {
         return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
     }
-    void hold(std::size_t place, const Bound::Seen& seen);
-    void compare_with_others(std::size_t place, const Bound::Seen& seen) const;
+    void hold(std::size_t place, const Place::Seen& seen);
+    void compare_with_others(std::size_t place, const Place::Seen& seen) const;
     std::string name_of(std::size_t id) const;
 
     // steps_checks.cpp: the checks of a step
@@ -177,7 +177,7 @@ private:
     void run_step(double grad_scale, bool release_gil);
 
     bool takes_tensors_;
-    std::vector<Bound> bound_;  // by place
+    std::vector<Place> bound_;  // by place
     Stepper stepper_;
     Hyperparameters hyperparameters_;
     py::tuple rules_of_groups_;

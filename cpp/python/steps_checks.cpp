@@ -169,7 +169,7 @@ bool Steps::bind_known(std::size_t i) {
 }
 
 void Steps::bind_given(std::size_t i) {
-    const Bound& bound = bound_[i];
+    const Place& bound = bound_[i];
     Tensor& tensor = stepper_.tensor(i);
     Known& known = known_[i];
     known.descr = nullptr;

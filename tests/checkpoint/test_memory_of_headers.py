@@ -28,7 +28,7 @@ TIMES, BESIDES = 8, 512 * 2**20  # what SECURITY.md says
 
 def test_the_promise_is_the_one_that_is_tested() -> None:
     text = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
-    assert f"{TIMES} times its header's, and {BESIDES // 2**20} MB" in text
+    assert f"{TIMES} times its header's size plus {BESIDES // 2**20} MB" in text
     assert "more than 2^21 values" in text
 
 

@@ -66,7 +66,9 @@ def imported(node: ast.AST) -> set[str]:
 
 
 def test_the_sources_are_all_there() -> None:
-    assert {"checkpoint/loading.py", "optimizers/state.py", "schedules/reading.py"} <= set(PYTHON)
+    assert {"checkpoint/loading.py", "optimizers/stored_state.py", "schedules/reading.py"} <= set(
+        PYTHON
+    )
     assert {"cpp/python/module.cpp", "cpp/python/arrays.cpp"} <= set(CPP)
 
 

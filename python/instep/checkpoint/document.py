@@ -9,7 +9,7 @@ import numpy as np
 
 from instep._support.wording import kind
 from instep.checkpoint.format import as_text, parse
-from instep.optimizers import state
+from instep.optimizers import stored_state
 from instep.optimizers.loss_scaler import LossScaler
 
 __all__ = [
@@ -81,11 +81,11 @@ def _python_number(value: Any) -> Any:
 
 def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the optimizer's state without its arrays; raise unless the document is of this schema."""
-    state.require_schema("the checkpoint", document.get("schema"), SCHEMA)
-    state.require_keys("the checkpoint", document, _DOCUMENT)
+    stored_state.require_schema("the checkpoint", document.get("schema"), SCHEMA)
+    stored_state.require_keys("the checkpoint", document, _DOCUMENT)
     stored = _with_infinity(document["optimizer"])
-    wanted = tuple(key for key in state.KEYS if key not in _ARRAYS)
-    state.require_keys("the optimizer's state", stored, wanted)
+    wanted = tuple(key for key in stored_state.KEYS if key not in _ARRAYS)
+    stored_state.require_keys("the optimizer's state", stored, wanted)
     return dict(stored)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from instep._support.wording import kind
 from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
 from instep.checkpoint.format import opened
-from instep.optimizers import Optimizer, state
+from instep.optimizers import Optimizer, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 from instep.optimizers.require import require_optimizer
@@ -111,19 +111,19 @@ def _checked(
     scaler: LossScaler | None,
 ) -> Callable[[], None]:
     """Check that all fits, and return what then changes the optimizer; the lock is held."""
-    state.refuse_averages(optimizer, "load")
+    stored_state.refuse_averages(optimizer, "load")
     stored = stored_optimizer(document)
     weights = _take_arrays(stored, arrays, optimizer)
     _check_weights(weights, optimizer)
     _check_scaler(document["scaler"], scaler)
-    return state.checked(optimizer, stored, weights)
+    return stored_state.checked(optimizer, stored, weights)
 
 
 def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
     params = optimizer.params
-    state.require_keys("weights", weights, tuple(params))
+    stored_state.require_keys("weights", weights, tuple(params))
     for name, param in params.items():
-        state.require_like(f"the stored parameter {name!r}", weights[name], param)
+        stored_state.require_like(f"the stored parameter {name!r}", weights[name], param)
         if not np.asarray(param).flags.writeable:
             raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
 

@@ -7,7 +7,7 @@ from typing import Any
 from instep.checkpoint.document import SCHEMA, as_json, path_text, require_scaler, without_infinity
 from instep.checkpoint.format import write
 from instep.checkpoint.whole_file import replace_file
-from instep.optimizers import Optimizer, state
+from instep.optimizers import Optimizer, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 from instep.optimizers.require import require_optimizer
@@ -81,10 +81,10 @@ def save(
 
     def write_all(place: Path) -> None:
         with optimizer._plan:
-            state.refuse_averages(optimizer, "save")
+            stored_state.refuse_averages(optimizer, "save")
             document = {
                 "schema": SCHEMA,
-                "optimizer": without_infinity(state.numbers(optimizer)),
+                "optimizer": without_infinity(stored_state.numbers(optimizer)),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "extra": extra,
             }

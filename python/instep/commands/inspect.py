@@ -33,13 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _readable(found: Mapping[str, Any]) -> dict[str, Any]:
     """What `inspect` returned, with a line of text for each value."""
-    shared = dict(found["hyperparameters"])
-    groups = shared.pop("param_groups")
+    in_common = dict(found["hyperparameters"])
+    groups = in_common.pop("param_groups")
     groups = groups if isinstance(groups, list) else [groups]
     tree = {
         **{key: found[key] for key in ("schema", "rule", "step_count", "skipped_steps")},
         "hyperparameters": {
-            **shared,
+            **in_common,
             **{f"param_groups[{k}]": group for k, group in enumerate(groups)},
         },
         "scaler": found["scaler"],

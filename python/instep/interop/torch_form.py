@@ -12,7 +12,7 @@ from instep.optimizers import Optimizer
 from instep.optimizers.current import GroupValues
 from instep.optimizers.require import require_optimizer
 from instep.optimizers.rule import InTorch
-from instep.optimizers.state import take_over
+from instep.optimizers.stored_state import take_over
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 

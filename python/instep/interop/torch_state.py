@@ -12,7 +12,7 @@ import numpy as np
 
 from instep import _core
 from instep._support.wording import difference, kind, listed, shown
-from instep.optimizers.state import require_unmasked
+from instep.optimizers.stored_state import require_unmasked
 
 __all__ = ["Entry", "flag", "number", "params_by_name", "parts"]
 

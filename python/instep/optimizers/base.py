@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers import copying, state
+from instep.optimizers import copying, stored_state
 from instep.optimizers.bound import Bound, check_state_dtype
 from instep.optimizers.containers import (
     GRADIENTS,
@@ -334,7 +334,7 @@ class Optimizer(Bound):
         """
         self._warn_of_replaced()
         with self._plan:
-            return state.state_dict(self)
+            return stored_state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, to the bit, once the parameters are the same.
@@ -366,7 +366,7 @@ class Optimizer(Bound):
         """
         self._warn_of_replaced()
         with self._plan:
-            state.load_state_dict(self, state_dict)
+            stored_state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy with states and parameters (which ``copy.copy`` alone shares).

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.optimizers.containers import packed, unpacked
 from instep.optimizers.settings import Settings
-from instep.optimizers.state import refuse_averages
+from instep.optimizers.stored_state import refuse_averages
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
