@@ -85,7 +85,8 @@ class Bound(Settings):
         if step >= self._look_at:
             self._look_at = 2 * step + 1
             self._warn_of_replaced(stacklevel=4)
-        return super()._hyperparameters_at(step)
+        groups, extras, ask_from = super()._hyperparameters_at(step)
+        return groups, extras, min(ask_from, self._look_at)
 
     def _warn_of_replaced(self, stacklevel: int = 3) -> None:
         """Warn, once, if the caller's container has other arrays than those that are stepped.

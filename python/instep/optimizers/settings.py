@@ -36,6 +36,8 @@ GRAD_SCALE = Interval(0.0, low_open=True)
 #: What may be done about gradients that are infinite or NaN, in the core's order.
 NONFINITE = ("propagate", "skip", "raise")
 
+_NEVER = 2**62  # steps
+
 
 class Settings(Rule):
     """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
@@ -124,9 +126,9 @@ class Settings(Rule):
     def _hyperparameters_at(
         self, step: int
     ) -> tuple[list[list[float]], tuple[float, float, int], int]:
-        """Return the numbers of a step, for groups and for all, and when the core is to ask again.
+        """Return the numbers of a step, for groups and for all, and from which step on the core asks again.
 
-        It asks after every change anyway, of schedules at each step, and without any now and then.
+        It asks after every change anyway; without schedules there is no other need.
         """
         now = self._current.now
         clip_norm = _number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
@@ -139,7 +141,7 @@ class Settings(Rule):
         return (
             [group.at(step) for group in now.groups],
             (clip_norm, ema_decay, NONFINITE.index(self._nonfinite)),
-            step + 1 if scheduled else 2 * step + 1,
+            step + 1 if scheduled else _NEVER,
         )
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
