@@ -27,10 +27,30 @@ private:
     std::string text_;
 };
 
-[[noreturn]] void refuse_keys(const Container& container, py::handle gradients) {
+// The way from a container's root to what is looked at, for errors.
+struct Path {
+    const Container& container;
+    const Path* above;
+    const Node* node;   // in which it is ...
+    std::size_t child;  // ... so far along
+
+    std::string text() const {
+        if (above == nullptr) return "";
+        const std::string rest = above->text();
+        const std::string own = node->kind == Node::Kind::mapping ? py::cast<std::string>(py::str(node->keys[child]))
+                                                                  : std::to_string(child);
+        return rest.empty() ? own : rest + "." + own;
+    }
+    std::string called() const {
+        const std::string path = text();
+        return container.called + (path.empty() ? "" : " at '" + path + "'");
+    }
+};
+
+[[noreturn]] void refuse_keys(const Node& node, const Path& path, py::handle gradients) {
     py::set keys;
     Names missing;
-    for (const py::str& key : container.keys) {
+    for (const py::object& key : node.keys) {
         keys.add(key);
         if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing.add(key);
     }
@@ -40,49 +60,106 @@ private:
     if (!found) throw py::error_already_set();
     for (const py::handle key : found)
         if (!keys.contains(key)) unknown.add(key);
-    std::string text = container.called + " must have the parameters' keys";
+    std::string text = path.called() + " must have the parameters' keys";
     if (!missing.empty()) text += "; missing: " + missing.text() + " (None leaves a parameter alone)";
     if (!unknown.empty()) text += "; unknown: " + unknown.text();
     throw py::value_error(text);
 }
 
-void collect_sequence(const Container& container, py::handle gradients, std::vector<py::object>& out) {
-    if (!is_sequence(gradients))
-        throw py::type_error(container.called + " came as " + kind_of(gradients) + "; a list or tuple of " +
-                             std::to_string(container.count) + " is wanted, as the parameters came");
-    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
-    if (count != container.count)
-        throw py::value_error(container.called + " have " + std::to_string(count) + " entries; " +
-                              std::to_string(container.count) +
-                              " are wanted, one for each parameter (None leaves one alone)");
-    PyObject** items = PySequence_Fast_ITEMS(gradients.ptr());
-    for (std::size_t i = 0; i < count; ++i) out.push_back(py::reinterpret_borrow<py::object>(items[i]));
+[[noreturn]] void refuse_length(const Node& node, const Path& path, std::size_t count) {
+    throw py::value_error(path.called() + " have " + std::to_string(count) + " entries; " +
+                          std::to_string(node.children.size()) +
+                          " are wanted, one for each parameter (None leaves one alone)");
 }
 
-void collect_mapping(const Container& container, py::handle given, std::vector<py::object>& out) {
+void collect_from(const Node& node, const Path& path, py::handle gradients, std::vector<py::object>& out);
+
+// Of a child: nearly always an array.
+void collect_child(const Node& node, const Path& path, std::size_t i, PyObject* item, std::vector<py::object>& out) {
+    const Node& child = node.children[i];
+    auto held = py::reinterpret_borrow<py::object>(item);
+    if (child.kind == Node::Kind::array)
+        out.push_back(std::move(held));
+    else if (held.is_none())
+        out.resize(out.size() + child.size, py::none());
+    else
+        collect_from(child, {path.container, &path, &node, i}, held, out);
+}
+
+void collect_sequence(const Node& node, const Path& path, py::handle gradients, std::vector<py::object>& out) {
+    if (!is_sequence(gradients))
+        throw py::type_error(path.called() + " came as " + kind_of(gradients) + "; a list or tuple of " +
+                             std::to_string(node.children.size()) + " is wanted, as the parameters came");
+    // What is inside may run code, by a key's hash, that changes a list.
+    for (std::size_t i = 0; i < node.children.size(); ++i) {
+        const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+        if (count != node.children.size()) refuse_length(node, path, count);
+        collect_child(node, path, i, PySequence_Fast_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i)), out);
+    }
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
+    if (count != node.children.size()) refuse_length(node, path, count);
+}
+
+void collect_mapping(const Node& node, const Path& path, py::handle given, std::vector<py::object>& out) {
     auto gradients = py::reinterpret_borrow<py::object>(given);
     if (!PyDict_Check(given.ptr())) {
         if (!py::hasattr(given, "keys"))
-            throw py::type_error(container.called + " came as " + kind_of(given) +
+            throw py::type_error(path.called() + " came as " + kind_of(given) +
                                  "; a dict is wanted, as the parameters came");
         gradients = py::dict(gradients);
     }
-    if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != container.count) refuse_keys(container, gradients);
-    for (const py::str& key : container.keys) {
-        PyObject* item = PyDict_GetItemWithError(gradients.ptr(), key.ptr());
+    if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != node.keys.size()) refuse_keys(node, path, gradients);
+    for (std::size_t i = 0; i < node.keys.size(); ++i) {
+        PyObject* item = PyDict_GetItemWithError(gradients.ptr(), node.keys[i].ptr());
         if (item == nullptr) {
             if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-            refuse_keys(container, gradients);
+            refuse_keys(node, path, gradients);
         }
-        out.push_back(py::reinterpret_borrow<py::object>(item));
+        collect_child(node, path, i, item, out);
+    }
+}
+
+void collect_from(const Node& node, const Path& path, py::handle gradients, std::vector<py::object>& out) {
+    if (node.kind == Node::Kind::array) {
+        out.push_back(py::reinterpret_borrow<py::object>(gradients));
+    } else if (node.kind == Node::Kind::sequence) {
+        collect_sequence(node, path, gradients, out);
+    } else if (node.kind == Node::Kind::mapping) {
+        collect_mapping(node, path, gradients, out);
+    } else {
+        throw py::type_error(path.called() + " came as " + kind_of(gradients) +
+                             "; None is wanted, for there is no parameter");
     }
 }
 
 }  // namespace
 
+Node Node::from(py::handle encoded) {
+    Node node;
+    if (py::isinstance<py::str>(encoded)) {
+        const bool is_array = encoded.cast<std::string>() == "array";
+        node.kind = is_array ? Kind::array : Kind::nothing;
+        node.size = is_array ? 1 : 0;
+        return node;
+    }
+    const auto fields = encoded.cast<py::tuple>();
+    node.kind = fields[0].cast<std::string>() == "dict" ? Kind::mapping : Kind::sequence;
+    for (const py::handle key : fields[1].cast<py::tuple>())
+        node.keys.push_back(py::reinterpret_borrow<py::object>(key));
+    for (const py::handle child : fields[2].cast<py::tuple>()) {
+        node.children.push_back(from(child));
+        node.size += node.children.back().size;
+    }
+    return node;
+}
+
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
     out.clear();
-    if (!grouped_) return collect_from(containers_[0], gradients, out);
+    const auto collect_group = [&](std::size_t k, py::handle given) {
+        const Container& container = containers_[k];
+        collect_from(container.root, {container, nullptr, nullptr, 0}, given, out);
+    };
+    if (!grouped_) return collect_group(0, gradients);
     if (!is_sequence(gradients))
         throw py::type_error("the gradients came as " + kind_of(gradients) +
                              "; a list with an entry for each parameter group is wanted");
@@ -90,15 +167,7 @@ void GradientCollector::collect(py::handle gradients, std::vector<py::object>& o
     if (groups.size() != containers_.size())
         throw py::value_error("the gradients have " + std::to_string(groups.size()) + " entries; one for each of the " +
                               std::to_string(containers_.size()) + " parameter groups is wanted");
-    for (std::size_t k = 0; k < containers_.size(); ++k) collect_from(containers_[k], py::object(groups[k]), out);
-}
-
-void GradientCollector::collect_from(const Container& container, py::handle gradients, std::vector<py::object>& out) {
-    switch (container.kind) {
-        case ContainerKind::array: out.push_back(py::reinterpret_borrow<py::object>(gradients)); return;
-        case ContainerKind::sequence: collect_sequence(container, gradients, out); return;
-        case ContainerKind::mapping: collect_mapping(container, gradients, out); return;
-    }
+    for (std::size_t k = 0; k < containers_.size(); ++k) collect_group(k, py::object(groups[k]));
 }
 
 }  // namespace instep

@@ -1,4 +1,5 @@
-// The containers parameters and gradients come in: one array, a list or tuple, a dict, or a list of groups of these.
+// The containers parameters and gradients come in: arrays in any nesting of dicts, lists and tuples, or groups of
+// these.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,12 +11,20 @@ namespace instep {
 
 namespace py = pybind11;
 
-enum class ContainerKind { array, sequence, mapping };
+// One container in a container, or a leaf: an array, or nothing at all.
+struct Node {
+    enum class Kind { array, nothing, sequence, mapping };
+    Kind kind = Kind::array;
+    std::size_t size = 0;          // arrays in it
+    std::vector<py::object> keys;  // of a mapping
+    std::vector<Node> children;
+
+    // As optimizers/tree.py encodes it.
+    static Node from(py::handle encoded);
+};
 
 struct Container {
-    ContainerKind kind;
-    std::vector<py::str> keys;  // of a mapping
-    std::size_t count;
+    Node root;
     std::string called;  // what errors call its gradients
 };
 
@@ -29,8 +38,6 @@ public:
     void collect(py::handle gradients, std::vector<py::object>& out) const;
 
 private:
-    static void collect_from(const Container& container, py::handle gradients, std::vector<py::object>& out);
-
     std::vector<Container> containers_;
     bool grouped_;
 };

@@ -13,11 +13,6 @@ namespace instep {
 
 namespace {
 
-ContainerKind container_kind(const std::string& name) {
-    if (name == "array") return ContainerKind::array;
-    return name == "sequence" ? ContainerKind::sequence : ContainerKind::mapping;
-}
-
 // What of a parameter decides how its states are made.
 struct Like {
     Extents shape;
@@ -62,12 +57,11 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
     for (const py::handle item : groups) {
         const auto fields = item.cast<py::tuple>();
         const int group = steps_.add_group(fields[0].cast<std::string>(), fields[1].cast<py::sequence>());
-        const auto names = fields[4].cast<std::vector<std::string>>();
-        const auto arrays = fields[5].cast<py::sequence>();
-        const auto copies = fields[6].cast<py::sequence>();
-        Container container{container_kind(fields[2].cast<std::string>()), {}, names.size(), "the gradients"};
+        const auto names = fields[3].cast<std::vector<std::string>>();
+        const auto arrays = fields[4].cast<py::sequence>();
+        const auto copies = fields[5].cast<py::sequence>();
+        Container container{Node::from(fields[2]), "the gradients"};
         if (grouped) container.called += " of group " + std::to_string(containers.size());
-        for (const py::handle key : fields[3].cast<py::sequence>()) container.keys.push_back(key.cast<py::str>());
         containers.push_back(std::move(container));
         for (std::size_t i = 0; i < names.size(); ++i) {
             Binding binding;

@@ -13,10 +13,8 @@ __version__: str
 
 _Result = TypeVar("_Result")
 
-# rule, options, kind of container ("array", "sequence" or "mapping"), keys of a mapping, names, arrays, their copies
-_Group = tuple[
-    str, Sequence[str], str, Sequence[str], Sequence[str], Sequence[Array], Sequence[Array | None]
-]
+# rule, options, structure of the container as optimizers/tree.py encodes it, names, arrays, their copies
+_Group = tuple[str, Sequence[str], Any, Sequence[str], Sequence[Array], Sequence[Array | None]]
 # for each group its rule's hyperparameters, then clip_value, L2 factor, L1 factor and maximize;
 # clip_norm (NaN for none), decay of the averages, and 0, 1 or 2 to propagate, skip or raise;
 # from how many completed steps on to ask again

@@ -13,6 +13,7 @@ from instep._support.bfloat16 import bfloat16
 from instep._support.wording import shown
 from instep.optimizers.containers import Array, NamedParameters, replaced
 from instep.optimizers.settings import Settings
+from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Bound(Settings):
                 (
                     self._rule,
                     group._options,
-                    named.kind,
-                    named.names if named.kind == "mapping" else (),
+                    encoded(named.tree),
                     named.names,
                     named.arrays,
                     copied,

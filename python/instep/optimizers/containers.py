@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from instep._support.wording import difference, kind, listed
+from instep._support.wording import kind, listed
+from instep.optimizers.tree import (
+    Node,
+    decoded,
+    encoded,
+    filled,
+    is_plain,
+    leaves,
+    match,
+    take_down,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,16 +40,25 @@ __all__ = [
     "unpacked",
 ]
 
-# One kind of sequence in each union: type checkers then read a list display in the light of it.
+# One kind of sequence in each union: type checkers then read a list display in the light of it. Two of mappings: one with
+# keys of str or int would take neither.
 Array: TypeAlias = "npt.NDArray[Any]"
-Container: TypeAlias = "Array | Sequence[Array] | Mapping[str, Array]"
-#: One array, a list or tuple of arrays, a dict name -> array, or a list of group dicts.
-Params: TypeAlias = "Array | Sequence[Array | Mapping[str, Any]] | Mapping[str, Array]"
-#: The same container with gradients; None for one leaves its parameter alone.
-Gradients: TypeAlias = "Gradient | Sequence[Gradients] | Mapping[str, Gradient]"
+Container: TypeAlias = (
+    "Array | Sequence[Container | None]"
+    " | Mapping[str, Container | None] | Mapping[int, Container | None]"
+)
+#: Arrays in any nesting of dicts, lists and tuples, or a list of group dicts. None is a place without a parameter.
+Params: TypeAlias = (
+    "Array | Sequence[Params | Mapping[str, Any] | None]"
+    " | Mapping[str, Container | None] | Mapping[int, Container | None]"
+)
+#: The same nesting with gradients; None for one leaves its parameter, or all below it, alone.
+Gradients: TypeAlias = (
+    "Gradient | Sequence[Gradients] | Mapping[str, Gradients] | Mapping[int, Gradients]"
+)
 Gradient: TypeAlias = "Array | float | np.floating[Any] | None"
-#: The same container with arrays that the parameters are copied to; None for one without.
-Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Array | None] | None"
+#: The same nesting with arrays that the parameters are copied to; None for one, or all below it, without.
+Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Copies] | Mapping[int, Copies] | None"
 
 
 class Accumulated(Enum):
@@ -59,7 +78,7 @@ class NamedParameters(NamedTuple):
 
     given: Container  # the caller's own, which may change
     container: Container  # one like it, of the arrays as they were given
-    kind: str  # "array", "sequence" or "mapping"
+    tree: Node
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
     settings: dict[str, Any]  # what the group says besides its parameters
@@ -72,115 +91,95 @@ def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any
     holds just the arrays that are stepped they are left to it, so that a model stored beside its
     optimizer has the optimizer's arrays again, by joblib too.
     """
-    given: Any = group.given
-    kinds = {dict: "mapping", list: "sequence", tuple: "sequence", np.ndarray: "array"}
-    if kinds.get(type(given)) == group.kind:
-        held = tuple(given.values()) if isinstance(given, dict) else given
-        names = tuple(given) if isinstance(given, dict) else group.names
-        held = (held,) if group.kind == "array" else tuple(held)
-        same = len(held) == len(group.arrays) and all(map(is_, held, group.arrays))
-        # No plain array leads back to an optimizer, which would ask a container for what is to come.
-        whole = same and names == group.names and all(type(a) is np.ndarray for a in held)
-    else:
-        whole = False
     return {
-        "given": given,
-        "kind": group.kind,
+        "given": group.given,
+        "tree": encoded(group.tree),
         "names": group.names,
-        "arrays": None if whole else group.arrays,
-        "is_tuple": isinstance(group.container, tuple),
+        "arrays": None if _holds_all(group) else group.arrays,
         "settings": dict(settings),
     }
 
 
+def _holds_all(group: NamedParameters) -> bool:
+    """Tell whether the caller's container is one of Python's own, and holds just the arrays that are stepped.
+
+    No plain array leads back to an optimizer, which would ask a container for what is to come.
+    """
+    if not is_plain(group.tree, group.given):
+        return False
+    held = list(leaves(group.tree, group.given))
+    return all(map(is_, held, group.arrays)) and all(type(array) is np.ndarray for array in held)
+
+
 def unpacked(parts: Mapping[str, Any]) -> NamedParameters:
     """Return the group that `packed` was given."""
-    given, form, names, arrays = (parts[name] for name in ("given", "kind", "names", "arrays"))
-    if arrays is None:
-        held = given.values() if form == "mapping" else (given,) if form == "array" else given
-        arrays = tuple(held)
-    own: Any
-    if form == "mapping":
-        own = dict(zip(names, arrays, strict=True))
-    elif form == "array":
-        (own,) = arrays
-    else:
-        own = tuple(arrays) if parts["is_tuple"] else list(arrays)
-    return NamedParameters(given, own, form, names, tuple(arrays), parts["settings"])
+    given, names, arrays = parts["given"], parts["names"], parts["arrays"]
+    tree = decoded(parts["tree"])
+    held = tuple(leaves(tree, given)) if arrays is None else tuple(arrays)
+    return NamedParameters(given, filled(tree, iter(held)), tree, names, held, parts["settings"])
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
     """Return whether params is a list of groups, and the groups (one where it isn't)."""
-    grouped = (
-        isinstance(params, (list, tuple))
-        and len(params) > 0
-        and all(isinstance(entry, Mapping) for entry in params)
-    )
+    grouped = _are_groups(params)
     groups: list[NamedParameters] = []
     taken: set[str] = set()
-    for index, entry in enumerate(params if grouped else [{"params": params}]):
+    entries: Any = params if grouped else [{"params": params}]
+    for index, entry in enumerate(entries):
         settings = dict(entry)
-        if "params" not in settings:
-            raise ValueError(
-                f"group {index} has the keys {listed(settings)}; "
-                "a dict with 'params' among its keys is wanted"
-            )
         container = settings.pop("params")
         who = f"params of group {index}" if grouped else "params"
-        group = _name_group(container, who, first=len(taken), settings=settings)
-        for name in group.names:
-            if name in taken:
-                raise ValueError(
-                    f"two parameters go by the name {name!r}; names that differ over all groups are wanted"
-                )
-            taken.add(name)
-        groups.append(group)
+        tree, names, arrays = take_down(container, who, first=len(taken))
+        if not arrays:
+            raise ValueError(f"{who} is empty; at least one array is wanted")
+        if not taken.isdisjoint(names):  # before all of its names, so that they stay together
+            names = [f"{index}.{name}" for name in names]
+            while not taken.isdisjoint(names):
+                names = [f"{index}.{name}" for name in names]
+        taken.update(names)
+        own = filled(tree, iter(arrays))
+        groups.append(NamedParameters(container, own, tree, tuple(names), tuple(arrays), settings))
     return grouped, groups
 
 
-def _name_group(container: Any, who: str, first: int, settings: dict[str, Any]) -> NamedParameters:
-    if isinstance(container, np.ndarray):
-        return NamedParameters(container, container, "array", (str(first),), (container,), settings)
-    if isinstance(container, Mapping):
-        if isinstance(container.get("params"), (list, tuple, Mapping)):
+def _are_groups(params: Any) -> bool:
+    """Tell whether params is a list of groups, each a dict with "params", rather than a container."""
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+        others = [key for key in params if key != "params"]
+        if all(
+            isinstance(params[key], (int, float, bool, tuple)) or callable(params[key])
+            for key in others
+        ):
             raise TypeError(
-                f"{who} is a group's dict, with 'params' in it; groups come in a list, such as [{{'params': ...}}]"
+                f"params is a group's dict, with {listed(others)} beside 'params'; "
+                "groups come in a list, such as [{'params': ...}]"
             )
-        for key in container:
-            if not isinstance(key, str):
-                raise TypeError(f"a parameter's name is {key!r}; a str is wanted")
-            _require_unicode(key)
-        own: Any = dict(container)
-        form, names, arrays = "mapping", tuple(own), tuple(own.values())
-    elif isinstance(container, (list, tuple)):
-        own = tuple(container) if isinstance(container, tuple) else list(container)
-        form, arrays = "sequence", tuple(own)
-        names = tuple(str(first + i) for i in range(len(arrays)))
-    else:
-        raise TypeError(
-            f"{who} is {kind(container)}; a NumPy array, a list or tuple of arrays, "
-            "a dict name -> array or a list of group dicts is wanted"
+    if not isinstance(params, (list, tuple)) or len(params) == 0:
+        return False
+    groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
+    if any(groups) and not all(groups):
+        k = groups.index(False)
+        found = (
+            f"has the keys {listed(params[k])}"
+            if isinstance(params[k], Mapping)
+            else f"is {kind(params[k])}"
         )
-    if not arrays:
-        raise ValueError(f"{who} is empty; at least one array is wanted")
-    return NamedParameters(container, own, form, names, arrays, settings)
+        raise ValueError(f"group {k} {found}; a dict with 'params' among its keys is wanted")
+    return all(groups)
 
 
 def replaced(group: NamedParameters) -> str | None:
     """Return the name of a parameter in whose place the caller's container has another array.
 
-    None where there is no such name. Only a dict and a list can tell.
+    None where there is no such name. Only dicts, lists and tuples can tell.
     """
-    given: Any = group.given
-    if isinstance(given, dict):
-        found: Any = ((name, dict.get(given, name)) for name in group.names)
-    elif isinstance(given, list):
-        found = zip(group.names, list.__iter__(given), strict=False)
-    else:
+    if isinstance(group.given, np.ndarray):
         return None
-    for (name, array), mine in zip(found, group.arrays, strict=False):
+    for name, array, mine in zip(
+        group.names, leaves(group.tree, group.given), group.arrays, strict=True
+    ):
         if array is not mine and isinstance(array, np.ndarray) and not _same_memory(array, mine):
-            return str(name)
+            return name
     return None
 
 
@@ -189,15 +188,6 @@ def _same_memory(a: Array, b: Array) -> bool:
     a, b = np.asarray(a), np.asarray(b)  # whatever a subclass says of itself
     first, second = (x.__array_interface__["data"][0] for x in (a, b))
     return (first, a.shape, a.strides) == (second, b.shape, b.strides)
-
-
-def _require_unicode(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # half a pair of surrogates, of which the core can make no text
-        raise ValueError(
-            f"a parameter's name is {name!r}, which UTF-8 can't encode; one that it can is wanted"
-        ) from None
 
 
 def match_copies(
@@ -220,25 +210,7 @@ def match_copies(
 
 
 def _match_group(copies: Any, group: NamedParameters, who: str) -> tuple[Array | None, ...]:
-    if copies is None:
-        return (None,) * len(group.names)
-    if group.kind == "array":
-        return (copies,)
-    if group.kind == "mapping":
-        if not isinstance(copies, Mapping):
-            raise ValueError(f"{who} is {kind(copies)}; a dict with the parameters' keys is wanted")
-        if copies.keys() != set(group.names):
-            raise ValueError(
-                f"{who} must have the parameters' keys (None for one without a copy); "
-                f"{difference(copies, group.names)}"
-            )
-        return tuple(copies[name] for name in group.names)
-    if not isinstance(copies, (list, tuple)) or len(copies) != len(group.names):
-        raise ValueError(
-            f"{who} is {_described(copies)}; a list or tuple of {len(group.names)} is wanted, "
-            "one for each parameter (None for one without a copy)"
-        )
-    return tuple(copies)
+    return tuple(match(group.tree, copies, who))
 
 
 def _described(container: Any) -> str:

@@ -1,0 +1,212 @@
+"""Nested containers of arrays: dicts, lists and tuples, taken down once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep._support.wording import difference, kind, shown
+
+__all__ = ["Node", "decoded", "encoded", "filled", "is_plain", "leaves", "match", "take_down"]
+
+_DEEPEST = 200
+
+
+class Node(NamedTuple):
+    """One container in a container, or a leaf: an array, or nothing at all."""
+
+    kind: str  # "array", "nothing", "list", "tuple" or "dict"
+    keys: tuple[str | int, ...] = ()  # of a dict
+    children: tuple[Node, ...] = ()
+    size: int = 0  # arrays in it
+
+
+_ARRAY = Node("array", size=1)
+_NOTHING = Node("nothing")
+
+
+def take_down(container: Any, who: str, first: int = 0) -> tuple[Node, list[str], list[Any]]:
+    """Return the structure of a container, and the names and values of its leaves, in its order.
+
+    A name is the path to the leaf, such as "enc.0.w". The entries of a sequence are counted from
+    first on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is something else than dicts, lists, tuples and arrays in it, or two leaves would
+        have the same name.
+    """
+    names: list[str] = []
+    arrays: list[Any] = []
+
+    def visit(value: Any, path: tuple[str, ...], above: tuple[int, ...]) -> Node:
+        if value is None and path:
+            return _NOTHING
+        if isinstance(value, np.ndarray):
+            names.append(".".join(path) if path else str(first))
+            arrays.append(value)
+            return _ARRAY
+        if not isinstance(value, (Mapping, list, tuple)):
+            raise TypeError(_refusal(value, who, path))
+        if id(value) in above:
+            raise ValueError(f"{_at(who, path)} is a container that holds itself; a tree is wanted")
+        if len(above) >= _DEEPEST:
+            raise ValueError(f"{who} has containers more than {_DEEPEST} deep; fewer are wanted")
+        inside = (*above, id(value))
+        if isinstance(value, Mapping):
+            keys = tuple(value)
+            for key in keys:
+                _check_key(key, _at(who, path))
+            children = tuple(visit(value[key], (*path, str(key)), inside) for key in keys)
+            return Node("dict", keys, children, _size(children))
+        start = 0 if path else first
+        children = tuple(
+            visit(child, (*path, str(start + i)), inside) for i, child in enumerate(value)
+        )
+        return Node("tuple" if isinstance(value, tuple) else "list", (), children, _size(children))
+
+    node = visit(container, (), ())
+    if len(set(names)) != len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(
+            f"two parameters in {who} go by the name {twice!r}; keys whose paths differ are wanted"
+        )
+    return node, names, arrays
+
+
+def _size(children: Sequence[Node]) -> int:
+    return sum(child.size for child in children)
+
+
+def _at(who: str, path: tuple[str, ...]) -> str:
+    return f"{who} at {'.'.join(path)!r}" if path else who
+
+
+def _check_key(key: object, where: str) -> None:
+    if isinstance(key, bool) or not isinstance(key, (str, int)):
+        raise TypeError(f"a key in {where} is {shown(key)}; a str or an int is wanted")
+    try:
+        str(key).encode()
+    except UnicodeEncodeError:  # half a pair of surrogates, of which the core can make no text
+        raise ValueError(
+            f"a key in {where} is {key!r}, which UTF-8 can't encode; one that it can is wanted"
+        ) from None
+
+
+def _refusal(value: Any, who: str, path: tuple[str, ...]) -> str:
+    where = f"parameter {'.'.join(path)!r}" if path else who
+    hint = ""
+    if hasattr(value, "__next__"):
+        hint = " (list(...) makes a list of a generator)"
+    elif hasattr(value, "__dataclass_fields__"):
+        hint = " (make a dict of the fields: {f.name: getattr(x, f.name) for f in dataclasses.fields(x)})"
+    elif hasattr(value, "detach"):
+        hint = " (tensor.detach().numpy() is one, in the same memory)"
+    elif hasattr(value, "todense"):
+        hint = " (the .data of a sparse matrix is one)"
+    return f"{where} is {kind(value)}; a NumPy array, or a dict, list or tuple of arrays, is wanted{hint}"
+
+
+def filled(node: Node, values: Iterator[Any]) -> Any:
+    """Return containers of that structure with these leaves: dicts, lists and tuples."""
+    if node.kind == "array":
+        return next(values)
+    if node.kind == "nothing":
+        return None
+    children = [filled(child, values) for child in node.children]
+    if node.kind == "dict":
+        return dict(zip(node.keys, children, strict=True))
+    return tuple(children) if node.kind == "tuple" else children
+
+
+def leaves(node: Node, container: Any) -> Iterator[Any]:
+    """Go through the leaves of a container that has that structure, or had it: None where one is missing."""
+    if node.kind == "array":
+        yield container
+    elif node.kind == "dict" and isinstance(container, dict):
+        for key, child in zip(node.keys, node.children, strict=True):
+            yield from leaves(child, dict.get(container, key))
+    elif node.kind in ("list", "tuple") and isinstance(container, (list, tuple)):
+        held = list(
+            tuple.__iter__(container) if isinstance(container, tuple) else list.__iter__(container)
+        )
+        for i, child in enumerate(node.children):
+            yield from leaves(child, held[i] if i < len(held) else None)
+    else:
+        yield from (None for _ in range(node.size))
+
+
+def is_plain(node: Node, container: Any) -> bool:
+    """Tell whether a container still has that structure, all in dicts, lists and tuples of Python's own."""
+    if node.kind == "array":
+        return isinstance(container, np.ndarray)
+    if node.kind == "nothing":
+        return container is None
+    if node.kind == "dict":
+        return (
+            type(container) is dict
+            and tuple(container) == node.keys
+            and all(map(is_plain, node.children, container.values()))
+        )
+    return (
+        type(container) is (tuple if node.kind == "tuple" else list)
+        and len(container) == len(node.children)
+        and all(map(is_plain, node.children, container))
+    )
+
+
+def encoded(node: Node) -> Any:
+    """Return the node as tuples and names, which is how pickles have it, and the core."""
+    if node.kind in ("array", "nothing"):
+        return node.kind
+    return node.kind, node.keys, tuple(map(encoded, node.children))
+
+
+def decoded(stored: Any) -> Node:
+    """Return the node that `encoded` was given."""
+    if stored == "array":
+        return _ARRAY
+    if stored == "nothing":
+        return _NOTHING
+    kind, keys, children = stored
+    nodes = tuple(map(decoded, children))
+    return Node(kind, keys, nodes, _size(nodes))
+
+
+def match(node: Node, values: Any, who: str) -> Iterator[Any]:
+    """Go through the leaves of a container like the parameters'; None stands for all below it.
+
+    Raises
+    ------
+    ValueError
+        If it isn't like theirs.
+    """
+    if values is None:
+        yield from (None for _ in range(node.size))
+    elif node.kind == "array":
+        yield values
+    elif node.kind == "nothing":
+        raise ValueError(f"{who} is {kind(values)}, but there is no parameter; None is wanted")
+    elif node.kind == "dict":
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{who} is {kind(values)}; a dict with the parameters' keys is wanted")
+        if values.keys() != set(node.keys):
+            raise ValueError(
+                f"{who} must have the parameters' keys (None for one without); "
+                f"{difference(values, node.keys)}"
+            )
+        for key, child in zip(node.keys, node.children, strict=True):
+            yield from match(child, values[key], f"{who}[{key!r}]")
+    else:
+        count = len(node.children)
+        if not isinstance(values, (list, tuple)) or len(values) != count:
+            size = f" of {len(values)}" if isinstance(values, (list, tuple)) else ""
+            raise ValueError(
+                f"{who} is {kind(values)}{size}; a list or tuple of {count} is wanted, "
+                "one for each parameter (None for one without)"
+            )
+        for k, child in enumerate(node.children):
+            yield from match(child, values[k], f"{who}[{k}]")
