@@ -167,7 +167,13 @@ void GradientCollector::collect(py::handle gradients, std::vector<py::object>& o
     if (groups.size() != containers_.size())
         throw py::value_error("the gradients have " + std::to_string(groups.size()) + " entries; one for each of the " +
                               std::to_string(containers_.size()) + " parameter groups is wanted");
-    for (std::size_t k = 0; k < containers_.size(); ++k) collect_group(k, py::object(groups[k]));
+    for (std::size_t k = 0; k < containers_.size(); ++k) {
+        const py::object given = groups[k];
+        if (given.is_none())
+            out.resize(out.size() + containers_[k].root.size, py::none());
+        else
+            collect_group(k, given);
+    }
 }
 
 }  // namespace instep

@@ -14,7 +14,7 @@ W = np.zeros(2)
 
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
-    group = (rule, options, "sequence", (), ("w",), (W,), (None,))
+    group = (rule, options, ("list", (), ("array",)), ("w",), (W,), (None,))
     return _core.make_plan([group], False, None, False, SimpleNamespace(now=None))
 
 

@@ -40,8 +40,8 @@ __all__ = [
     "unpacked",
 ]
 
-# One kind of sequence in each union: type checkers then read a list display in the light of it. Two of mappings: one with
-# keys of str or int would take neither.
+# One kind of sequence in each union: type checkers then read a list display in the light of it. A mapping with keys of
+# either kind takes neither of those with one.
 Array: TypeAlias = "npt.NDArray[Any]"
 Container: TypeAlias = (
     "Array | Sequence[Container | None]"
