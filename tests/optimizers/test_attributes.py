@@ -73,7 +73,7 @@ def test_a_value_that_one_group_refuses_is_set_in_none() -> None:
 
 
 @pytest.mark.parametrize("rule", OPTIMIZERS)
-@pytest.mark.parametrize("name", ["rate", "learning_rate", "step_count", "nonfinite", "params"])
+@pytest.mark.parametrize("name", ["rate", "learning_rate", "step_count", "params"])
 def test_what_would_set_nothing_is_refused(rule: Any, name: str) -> None:
     optimizer = rule(np.ones(1))
     with pytest.raises(AttributeError, match=name):
@@ -92,8 +92,8 @@ def test_the_decay_of_averages_can_change_but_not_come_or_go() -> None:
     assert optimizer.averages["0"].tolist() == [4.0]
     with pytest.raises(ValueError, match=r"ema_decay can't go from .* to None: whether there are"):
         optimizer.ema_decay = None
-    with pytest.raises(ValueError, match=r"ema_decay is 1.0"):
-        optimizer.ema_decay = 1.0
+    with pytest.raises(ValueError, match=r"ema_decay is 1\.5"):
+        optimizer.ema_decay = 1.5
     plain = instep.SGD(w)
     with pytest.raises(ValueError, match=r"ema_decay can't go from None to 0.5"):
         plain.ema_decay = 0.5

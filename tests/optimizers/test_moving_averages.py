@@ -114,8 +114,8 @@ def test_without_averages() -> None:
     assert optimizer.averages == {}
     with pytest.raises(ValueError, match="there are no averages"), optimizer.averaged():
         pass
-    for bad in (1.0, -0.1, math.nan):
-        with pytest.raises(ValueError, match=r"ema_decay is .*\[0, 1\)"):
+    for bad in (1.5, -0.1, math.nan):
+        with pytest.raises(ValueError, match=r"ema_decay is .*\[0, 1\]"):
             instep.SGD(np.zeros(1), ema_decay=bad)
 
 

@@ -65,7 +65,7 @@ import instep
         (lambda s: s.step([np.ones(2)], [ADAM], clip_norm=-1.0), ValueError, "clip_norm is -1.0"),
         (lambda s: s.step([np.ones(2)], [ADAM], clip_norm="x"), TypeError, "clip_norm is 'x'"),
         (lambda s: s.step([np.ones(2)], [ADAM], grad_scale=0.0), ValueError, "grad_scale is 0.0"),
-        (lambda s: s.step([np.ones(2)], [ADAM], ema_decay=1.0), ValueError, "ema_decay is 1.0"),
+        (lambda s: s.step([np.ones(2)], [ADAM], ema_decay=1.5), ValueError, "ema_decay is 1.5"),
         (lambda s: s.unbind(7), IndexError, "place 7 is none"),
         (lambda s: s.t(-1), IndexError, "place -1 is none of the 1 places"),
         (lambda s: s.bind(-1, np.ones(2)), IndexError, "place -1 is none"),
@@ -108,7 +108,7 @@ def test_refusals(call: Any, error: type[Exception], message: str) -> None:
         ({}, {"clip_norm": "1"}, "clip_norm is '1'"),
         ({}, {"grad_scale": 0.0}, "grad_scale is 0.0"),
         ({}, {"grad_scale": True}, "grad_scale is True"),
-        ({}, {"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({}, {"ema_decay": 1.5}, "ema_decay is 1.5"),
         ({}, {"ema_decay": None}, "ema_decay is None, but places have an average .1 of 1"),
     ],
 )

@@ -52,11 +52,13 @@ class Optimizer(Bound):
 
     Parameters
     ----------
-    params : array, list or tuple of arrays, dict name -> array, or list of group dicts
+    params : array, or dicts, lists and tuples of arrays in any nesting, or list of group dicts
         Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
-        strides, changed in place. A group dict has such a container under "params", and may have any
-        of the hyperparameters below except those that are for all parameters together: clip_norm,
-        nonfinite, ema_decay, copy_to and state_dtype.
+        strides, changed in place. Keys are str or int; a parameter's name is the path to it, such as
+        "encoder.0.w". None and empty containers are places without a parameter. A group dict has
+        such a container under "params", and may have any of the hyperparameters below except those
+        that are for all parameters together: clip_norm, nonfinite, ema_decay, copy_to and
+        state_dtype.
     lr : float or callable
         Learning rate, at least 0. Like every number here, it may be a callable from the number of
         completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
@@ -77,7 +79,7 @@ class Optimizer(Bound):
         `skipped_steps` ("skip"; what was accumulated is dropped); or change nothing and raise
         FloatingPointError ("raise"). The last two read the gradients once more.
     ema_decay : float, callable or None
-        Keep an exponential moving average e of each parameter, in [0, 1), from its first value on:
+        Keep an exponential moving average e of each parameter, in [0, 1], from its first value on:
         e = e + (1 - ema_decay) * (p - e), in the same sweep and in the arithmetic's type (float64
         for float64 parameters, float32 for the others); see `averaged`.
     copy_to : container like params, or None

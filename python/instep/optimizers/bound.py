@@ -110,6 +110,9 @@ class Bound(Settings):
             )
             return
 
+    def _completed_steps(self) -> int:
+        return self._plan.step_count
+
     @property
     def step_count(self) -> int:
         """Completed steps; what schedules are called with."""

@@ -31,7 +31,7 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
         ],
         "grouped": optimizer._grouped,
         "clip_norm": optimizer.clip_norm,
-        "nonfinite": optimizer._nonfinite,
+        "nonfinite": optimizer.nonfinite,
         "ema_decay": optimizer.ema_decay,
         "copies": list(optimizer._copies),
         "state_dtype": optimizer._state_dtype,

@@ -34,6 +34,7 @@ class Values(NamedTuple):
     groups: tuple[GroupValues, ...]
     clip_norm: Number | None
     ema_decay: Number | None
+    nonfinite: str
 
 
 class Current:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from instep import _core
+from instep._support import documentation
 from instep.optimizers.current import GroupValues
-from instep.optimizers.hyperparameters import InInterval, Interval
+from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ParamGroup", "group_values", "hyperparameter_of"]
 
 
+@documentation.without_quotes
 class ParamGroup(MutableMapping[str, Any]):
     """One group of parameters: ``group["lr"]`` reads a hyperparameter, ``group["lr"] = 0.1`` sets it.
 
@@ -55,6 +59,57 @@ class ParamGroup(MutableMapping[str, Any]):
     def _settings(self) -> Mapping[str, Any]:
         """The hyperparameters in force."""
         return self._current.now.groups[self._index].settings
+
+    def at(self, step: int, name: str | None = None) -> Any:
+        """Return the group's hyperparameters as that step uses them: of each schedule, its number.
+
+        Parameters
+        ----------
+        step : int
+            Completed steps before it, such as ``optimizer.step_count`` for the next one.
+        name : str, optional
+            Of the one that is wanted; all, in a dict, without it.
+
+        Raises
+        ------
+        TypeError
+            If there is no hyperparameter of that name. What a schedule raises comes through.
+        """
+        if name is None:
+            return {known: self.at(step, known) for known in self._settings}
+        known = self._rule._hyperparameters
+        if name not in known:
+            raise TypeError(_no_such(self._rule, name))
+        value = self._settings[name]
+        hyperparameter = known[name]
+        if not isinstance(hyperparameter, InInterval):
+            return value
+
+        def number(name: str, value: Any) -> Any:
+            if not callable(value):
+                return value
+            interval = hyperparameter.interval
+            return _core.in_default_environment(value_at, name, value, interval, step)
+
+        if isinstance(value, tuple):
+            return tuple(number(f"{name}[{k}]", part) for k, part in enumerate(value))
+        return number(name, value)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Set several hyperparameters, or, if one of them is refused, none."""
+        new = dict(*others, **more)
+        k = self._index
+
+        def changed(now: Values) -> Values:
+            for name, value in new.items():
+                _checked(self._rule, name, value)  # for its own message
+            mine = self._checked_values({**now.groups[k].settings, **new})
+            return now._replace(groups=(*now.groups[:k], mine, *now.groups[k + 1 :]))
+
+        self._current.change(changed)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(dict(self), memo)
 
     def __getitem__(self, name: str) -> Any:
         return self.params if name == "params" else self._settings[name]
@@ -140,10 +195,16 @@ def _checked(rule: type[Rule], name: str, value: Any) -> Any:
         raise TypeError("params can't be changed; make a new optimizer")
     known = rule._hyperparameters
     if name not in known:
-        raise TypeError(
-            f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {', '.join(known)}"
-        )
+        raise TypeError(_no_such(rule, name))
     return known[name].check(name, value)
+
+
+def _no_such(rule: type[Rule], name: str) -> str:
+    known = ", ".join(rule._hyperparameters)
+    hint = ""
+    if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype"):
+        hint = f" ({name} is for all groups together: give it to the optimizer)"
+    return f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}{hint}"
 
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:

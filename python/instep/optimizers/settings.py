@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instep import _core
+from instep._support import documentation
 from instep._support.wording import shown
 from instep.optimizers.containers import NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
-EMA_DECAY = Interval(0.0, 1.0, high_open=True)
+EMA_DECAY = Interval(0.0, 1.0)  # 1: the averages stay as they are
 GRAD_SCALE = Interval(0.0, low_open=True)
 #: What may be done about gradients that are infinite or NaN, in the core's order.
 NONFINITE = ("propagate", "skip", "raise")
@@ -39,11 +41,12 @@ NONFINITE = ("propagate", "skip", "raise")
 _NEVER = 2**62  # steps
 
 
+@documentation.without_quotes
 class Settings(Rule):
     """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
 
     # So that optimizer.rate = 0.1, which would set nothing, is an error.
-    __slots__ = ("_current", "_nonfinite", "_param_groups")
+    __slots__ = ("_current", "_param_groups")
 
     lr = Numeric(Interval())
     weight_decay = Numeric(Interval())
@@ -61,10 +64,10 @@ class Settings(Rule):
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
-        self._nonfinite = checked_nonfinite(nonfinite)
+        nonfinite = checked_nonfinite(nonfinite)
         rule = type(self)
         values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
-        self._current = Current(Values(values, clip_norm, ema_decay))
+        self._current = Current(Values(values, clip_norm, ema_decay, nonfinite))
         self._param_groups = tuple(
             ParamGroup(rule, named, self._current, k) for k, named in enumerate(groups)
         )
@@ -99,7 +102,53 @@ class Settings(Rule):
     @property
     def nonfinite(self) -> str:
         """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
-        return self._nonfinite
+        return self._current.now.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        checked = checked_nonfinite(value)
+        self._current.change(lambda now: now._replace(nonfinite=checked))
+
+    def current(self, name: str) -> Any:
+        """Return a hyperparameter as the next step uses it: of a schedule, its number.
+
+        Parameters
+        ----------
+        name : str
+            Such as "lr"; that of a group, ``clip_norm`` or ``ema_decay``.
+
+        Raises
+        ------
+        ValueError
+            If the groups differ: ask ``param_groups[k].at(step_count)`` then. What a schedule raises
+            comes through.
+        TypeError
+            If there is no such hyperparameter.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> optimizer = instep.SGD(np.ones(2), lr=instep.schedules.Linear(1.0, 0.0, steps=4))
+        >>> optimizer.step(np.ones(2))
+        >>> f"{optimizer.current('lr'):.3f}"
+        '0.750'
+        """
+        step = self._completed_steps()
+        if name in ("clip_norm", "ema_decay"):
+            interval = CLIP_NORM if name == "clip_norm" else EMA_DECAY
+            value = getattr(self, name)
+            if value is None:
+                return None
+            return _core.in_default_environment(_number_at, name, value, interval, step)
+        first, *others = (group.at(step, name) for group in self.param_groups)
+        if any(other != first for other in others):
+            raise ValueError(
+                f"the groups' {name} differ; read each as param_groups[k].at(step)[{name!r}]"
+            )
+        return first
+
+    def _completed_steps(self) -> int:
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         groups = self.param_groups
@@ -117,7 +166,7 @@ class Settings(Rule):
         extras = {
             "clip_norm": self.clip_norm,
             "ema_decay": self.ema_decay,
-            "nonfinite": None if self._nonfinite == NONFINITE[0] else self._nonfinite,
+            "nonfinite": None if self.nonfinite == NONFINITE[0] else self.nonfinite,
         }
         return {name: value for name, value in extras.items() if value is not None}
 
@@ -140,7 +189,7 @@ class Settings(Rule):
         )
         return (
             [group.at(step) for group in now.groups],
-            (clip_norm, ema_decay, NONFINITE.index(self._nonfinite)),
+            (clip_norm, ema_decay, NONFINITE.index(now.nonfinite)),
             step + 1 if scheduled else _NEVER,
         )
 
@@ -169,7 +218,7 @@ class Settings(Rule):
     ) -> Values:
         """Check what is to replace all hyperparameters; that of the groups has been checked."""
         checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
-        return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay))
+        return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
 
 
 def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, TypeVar
 
+from instep._support.wording import listed
+
 __all__ = ["View"]
 
 Value = TypeVar("Value")
@@ -17,6 +19,13 @@ class View(dict[str, Value]):
     """
 
     __slots__ = ()
+
+    def __missing__(self, key: object) -> Value:
+        """The entries of a list go by "0", "1", ...; the ints will do."""
+        name = str(key)
+        if isinstance(key, int) and not isinstance(key, bool) and name in self:
+            return self[name]
+        raise KeyError(f"{key!r}; there are {listed(self)}")
 
     def __setitem__(self, name: str, value: Value) -> None:
         if name not in self or self[name] is not value:
