@@ -255,3 +255,28 @@ def test_a_list_that_shrinks_as_a_key_is_compared() -> None:
     gradients += [{Key("a"): np.ones(2)}, np.ones(1), np.ones(1)]
     with pytest.raises(ValueError, match="the gradients have 0 entries; 3 are wanted"):
         optimizer.step(gradients)
+
+
+def test_autograds_parameters_and_gradients_as_they_come() -> None:
+    """Its examples keep a network as a list of pairs, which its gradients come in, too."""
+    anp = pytest.importorskip("autograd.numpy")
+    grad = pytest.importorskip("autograd").grad
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 3))
+    y = np.sin(x.sum(axis=1, keepdims=True))
+    params = [
+        (0.5 * rng.standard_normal((m, n)), np.zeros(n)) for m, n in ((3, 16), (16, 16), (16, 1))
+    ]
+
+    def loss(params: Any) -> Any:
+        hidden = x
+        for w, b in params[:-1]:
+            hidden = anp.tanh(anp.dot(hidden, w) + b)
+        w, b = params[-1]
+        return anp.mean((anp.dot(hidden, w) + b - y) ** 2)
+
+    optimizer = instep.Adam(params, lr=0.02)
+    gradient, first = grad(loss), loss(params)
+    for _ in range(150):
+        optimizer.step(gradient(params))
+    assert loss(params) < 0.05 * first
