@@ -22,7 +22,7 @@ class StraightLine:
     def excess(self, theta: np.ndarray) -> float:
         """Return how much the loss, the mean squared error, exceeds the least-squares loss."""
         difference = self.features @ (theta - self.best)
-        return float(np.mean(difference**2))  # since the best residuals are orthogonal to the features
+        return float(np.mean(difference**2))  # since best residuals are orthogonal to features
 
     def report(self, theta: np.ndarray) -> str:
         """Return a text with theta and the loss at theta."""
