@@ -96,7 +96,7 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin
     GradientTerms terms = recipe.terms;
     terms.l2 = terms.l2 && (recipe.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
-    if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: scaling is done before the other terms
+    if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: this comes before the other terms
     const bool follows = of.average.data != nullptr && (recipe.extras & with_average) == 0;
     const auto average_rate = static_cast<T>(recipe.average_rate);
     Blocks<T> blocks(of);

@@ -1,4 +1,4 @@
-// The containers parameters and gradients come in: one array, a list or tuple, a dict, or a list of groups of these.
+// The containers of parameters and gradients: one array, a list or tuple, a dict, or a list of groups of these.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -16,11 +16,11 @@ struct Container {
     ContainerKind kind;
     std::vector<py::str> keys;  // of a mapping
     std::size_t count;
-    std::string called;  // what errors call its gradients
+    std::string called;  // the name of its gradients in errors
 };
 
-// Takes the gradients out of the container that mirrors the parameters', in their order; new references.
-// Throws TypeError or ValueError where it doesn't mirror it.
+// Takes the gradients out of a container like that of the parameters, in the order of the parameters, as new
+// references. Throws TypeError or ValueError if the container doesn't match.
 class GradientCollector {
 public:
     GradientCollector(std::vector<Container> containers, bool grouped)
