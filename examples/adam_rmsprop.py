@@ -1,7 +1,7 @@
 """Adam and RMSprop fit one dense unit to 100 random points: lr 0.1, 100 epochs of batches of 32.
 
-Both divide the gradient by its recent size, so a step is about lr long whatever the loss. What they
-differ in shows at the start, which Adam corrects for, and at the end, where its mean is calmer.
+Both divide the gradient by its recent size, so a step is about lr long, whatever the loss. They
+differ at the start, which Adam corrects, and at the end, where Adam's mean is calmer.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Exponential decay and cosine annealing, epoch by epoch, against a constant learning rate.
 
-Linear regression on mini-batches of 5, the mean of 20 runs. A schedule is called with the number of
-completed steps; dividing that by the steps of an epoch, rounded down, makes it one of epochs.
+The problem is linear regression on mini-batches of 5; the results are means of 20 runs. A schedule
+is called with the number of completed steps. If this number is divided by the steps of an epoch and
+rounded down, the schedule counts epochs.
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ RATES = {
 
 
 def train(lr, seed):
-    """Return the loss above the least one after each epoch."""
+    """Return, after each epoch, how much the loss exceeds the least loss."""
     rng = np.random.default_rng(seed)
     theta = np.zeros(2)
     optimizer = instep.SGD(theta, lr=lr)

@@ -1,7 +1,7 @@
 """Logistic regression whose gradients HIPS autograd computes, by gradient descent and by Adam.
 
-autograd (pip install autograd) differentiates the loss as it is written in NumPy and gives the
-gradients in the container of the parameters, which is what a step takes.
+autograd (pip install autograd) differentiates the loss as it is written in NumPy, and returns the
+gradients in a container like that of the parameters, as a step takes them.
 """
 
 import sys

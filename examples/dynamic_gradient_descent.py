@@ -1,7 +1,7 @@
 """Dynamic gradient descent: lr = 0.1 / (1 + sqrt(t)), on x^2 from 10.
 
-With exact gradients the falling rate only costs time. With noisy ones it is what makes x arrive: a
-constant rate keeps x shaking, by as much as the rate is large.
+With exact gradients, the falling rate only costs time. With noisy gradients, x arrives only because
+the rate falls: a constant rate keeps x shaking, the more, the larger the rate is.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ RATES = {
 
 
 def descend(lr, noise):
-    """Return the root mean square of a hundred x's before the first step and after each."""
+    """Return the root mean square of a hundred x's before the first step and after each step."""
     rng = np.random.default_rng(0)
     x = np.full(100, 10.0)
     optimizer = instep.SGD(x, lr=lr)

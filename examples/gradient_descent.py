@@ -1,7 +1,7 @@
 """Gradient descent on f(x) = x^2 from x = 10, and on a vector of a hundred tens.
 
-Each step multiplies x by 1 - 2 lr: small rates crawl, lr = 0.5 would be there in one step, above it
-x jumps from side to side, and at 1 it never comes nearer.
+Each step multiplies x by 1 - 2 lr. With small rates x crawls. With lr = 0.5 it would reach 0 in one
+step. With larger rates x jumps from side to side, and with lr = 1 it never comes nearer.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ STEPS = 100
 
 
 def descend(start, lr):
-    """Return x before the first step and after each."""
+    """Return x before the first step and after each step."""
     x = start.copy()
     optimizer = instep.SGD(x, lr=lr)
     path = [x.copy()]  # a copy: the optimizer changes x in place

@@ -1,9 +1,9 @@
-"""L1 against L2 regularisation, and neither: 20 inputs of which only 5 matter, 30 noisy points.
+"""L1, L2 and no regularisation: 20 inputs, of which only 5 matter, and 30 noisy points.
 
-L2 pulls in proportion to the weight: it takes the same share off each and leaves none at zero. L1
-pulls equally hard at every size: it takes the same amount off each, and those that are smaller than
-that to zero. Its pull turns round at zero, so a weight there shivers by lr * l1: the learning rate
-has to fall to zero for the weight to get there.
+L2 pulls in proportion to the weight: it takes the same share off each weight, and leaves no weight
+at zero. L1 pulls equally hard at every weight: it takes the same amount off each weight, and takes
+weights that are smaller than this amount to zero. Its pull changes sign at zero, so a weight near
+zero shivers by lr * l1. The weight reaches zero only if the learning rate falls to zero.
 """
 
 import numpy as np
@@ -17,13 +17,13 @@ STEPS, POINTS = 500, 30
 rng = np.random.default_rng(0)
 truth = np.zeros(20)
 truth[[1, 4, 9, 12, 17]] = [3.0, -2.0, 1.5, -1.0, 2.5]
-# Inputs that are not correlated, so that what is done to a weight is the regularisation's alone.
+# The inputs are not correlated, so that only the regularisation changes a weight.
 x = np.sqrt(POINTS) * np.linalg.qr(rng.standard_normal((POINTS, 20)))[0]
 y = x @ truth + rng.standard_normal(POINTS)
 
 
 def train(**regularisation):
-    """Return the weights before the first step and after each."""
+    """Return the weights before the first step and after each step."""
     w = np.zeros(20)
     lr = schedules.CosineDecay(0.05, steps=STEPS)
     optimizer = instep.SGD(w, lr=lr, **regularisation)

@@ -1,7 +1,8 @@
 """Linear regression by batch gradient descent, by mini-batches, and by Adam on mini-batches.
 
-The same number of epochs: a batch of all points takes one exact step in each, mini-batches take
-several noisy ones, which gets them into the valley sooner and keeps them restless at its bottom.
+All three train for the same number of epochs. In each epoch, a batch of all points takes one exact
+step. Mini-batches take several noisy steps, so they reach the valley sooner, but stay restless at
+its bottom.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ EPOCHS = 60
 
 
 def train(make_optimizer, batch_size):
-    """Return theta before the first epoch and after each."""
+    """Return theta before the first epoch and after each epoch."""
     rng = np.random.default_rng(1)
     theta = np.zeros(2)
     optimizer = make_optimizer(theta)

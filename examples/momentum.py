@@ -1,7 +1,8 @@
 """Momentum and Nesterov momentum against plain gradient descent, on linear regression.
 
-The loss is a valley, sixteen times as curved across as along: plain gradient descent falls to its
-floor and creeps; momentum sums up what the gradients agree on, along the valley, and overshoots.
+The loss is a valley, which is curved sixteen times as much across as along. Plain gradient descent
+falls to the floor of the valley and creeps. Momentum adds up the part on which the gradients agree,
+along the valley, and overshoots.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ STEPS = 150
 
 
 def train(make_optimizer):
-    """Return theta before the first step and after each."""
+    """Return theta before the first step and after each step."""
     theta = np.zeros(2)
     optimizer = make_optimizer(theta)
     path = [theta.copy()]

@@ -1,4 +1,4 @@
-"""What the examples share beside their method: the command line and the picture."""
+"""The parts that the examples share: the command line and the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, RED, GREY = COLOURS = "#1d3557", "#f4a259", "#2a9d8f", "#d1
 
 
 def output_path(description: str) -> Path | None:
-    """Read the command line: where the picture goes, None for no picture."""
+    """Read the command line; return the path for the picture, or None for no picture."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     default = Path(sys.argv[0]).with_suffix(".png").name
     parser.add_argument("--output", type=Path, default=default, help="a PNG (%(default)s)")
@@ -22,7 +22,7 @@ def output_path(description: str) -> Path | None:
     if arguments.no_picture:
         return None
     try:
-        import matplotlib.figure  # noqa: F401, PLC0415 - missing? say so before the training
+        import matplotlib.figure  # noqa: F401, PLC0415 - if it is missing, say so before the training
     except ImportError:
         parser.exit(1, "the picture needs Matplotlib: pip install matplotlib, or --no-picture\n")
     path: Path = arguments.output
@@ -31,10 +31,10 @@ def output_path(description: str) -> Path | None:
 
 @contextmanager
 def picture(path: Path, title: str, panels: int = 2) -> Iterator[Any]:
-    """Give axes side by side to draw in, and save them as a PNG at the end of the block."""
+    """Yield axes side by side, and save the figure as a PNG at the end of the block."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only where a picture is wanted
 
-    # Without pyplot a figure draws with Agg, on machines without a screen too.
+    # Without pyplot, a figure draws with Agg, also on machines without a screen.
     figure = Figure(figsize=(1 + 4.8 * panels, 4.6), dpi=110, layout="constrained")
     axes = figure.subplots(1, panels)
     for one in axes:

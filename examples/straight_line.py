@@ -20,12 +20,12 @@ class StraightLine:
         self.best = np.linalg.lstsq(self.features, self.y, rcond=None)[0]
 
     def excess(self, theta: np.ndarray) -> float:
-        """Return how much the loss, the mean squared error, is above that of the least squares."""
+        """Return how much the loss, the mean squared error, exceeds the least-squares loss."""
         difference = self.features @ (theta - self.best)
-        return float(np.mean(difference**2))  # for the best residuals are orthogonal to features
+        return float(np.mean(difference**2))  # since best residuals are orthogonal to features
 
     def report(self, theta: np.ndarray) -> str:
-        """Say where theta is, and what the loss is there."""
+        """Return a text with theta and the loss at theta."""
         loss, excess = np.mean((self.features @ theta - self.y) ** 2), self.excess(theta)
         return (
             f"theta = ({theta[0]:.4f}, {theta[1]:.4f}), "
@@ -38,13 +38,13 @@ class StraightLine:
         return 2 * features.T @ (features @ theta - self.y[rows]) / len(features)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Give the row numbers of an epoch's batches: every point once, in random order."""
+        """Yield the row numbers of each batch of an epoch: every point once, in random order."""
         order = rng.permutation(len(self.y))
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
     def draw(self, axes: Any, paths: Mapping[str, np.ndarray], unit: str, limit: float) -> None:
-        """Draw the ways that theta took, by name, and how far from the best it was on them.
+        """Draw the paths of theta, by name, and the distance from the best loss along each path.
 
         A path has a row for each `unit` of time; contours reach from 0 to `limit`.
         """

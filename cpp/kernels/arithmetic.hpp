@@ -1,7 +1,8 @@
-// The elementary operations the rules are written in, beyond + - * /.
+// The elementary operations that the rules use, besides + - * /.
 //
-// Everything the levels compile lives in an unnamed namespace inside the level's own: internal linkage, so that no
-// two levels can ever share a symbol. The library's inline functions are left out for the same reason.
+// Everything that is compiled for a level is in an unnamed namespace inside the level's namespace: it has internal
+// linkage, so that two levels can never share a symbol. For the same reason, no inline functions of the standard
+// library are used.
 #pragma once
 
 #include <math.h>
@@ -11,7 +12,7 @@
 #include "kernels/inlining.hpp"
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#pragma fp_contract(off)  // its -ffp-contract=off; without, older versions round a*b+c once
+#pragma fp_contract(off)  // like -ffp-contract=off; without it, older versions round a*b+c once
 #endif
 
 namespace instep::INSTEP_LEVEL {
@@ -39,22 +40,22 @@ INSTEP_INLINE double from_bits(int64_t bits) { return same_bits<double>(bits); }
 INSTEP_INLINE int32_t as_bits(float value) { return same_bits<int32_t>(value); }
 INSTEP_INLINE int64_t as_bits(double value) { return same_bits<int64_t>(value); }
 
-// NaN where either is NaN, as np.maximum.
+// NaN if either is NaN, like np.maximum.
 template <class T>
 INSTEP_INLINE T maximum(T x, T y) {
     return (x >= y || x != x) ? x : y;
 }
 
-// min(max(x, -limit), limit) for a limit that is a number: with no NaN to look for on its side, the compiler turns it
-// into two vector instructions.
+// min(max(x, -limit), limit) for a limit that is not NaN: since the limit needs no check, the compiler makes two vector
+// instructions of it.
 template <class T>
 INSTEP_INLINE T clamp(T x, T limit) {
     x = x < -limit ? -limit : x;
     return x > limit ? limit : x;
 }
 
-// Chooses between two numbers by a condition that is the same for all elements. A `?:` of it GCC takes out of the loop,
-// and of the two loops that makes it leaves one unvectorised.
+// Chooses between two numbers by a condition that is the same for all elements. GCC moves a `?:` with such a condition
+// out of the loop, and doesn't vectorise one of the two loops that result.
 template <class T>
 class Choice {
 public:
@@ -69,7 +70,7 @@ private:
     decltype(as_bits(T())) mask_;
 };
 
-// As np.sign: +0 for either zero, NaN for NaN.
+// Like np.sign: +0 for either zero, NaN for NaN.
 template <class T>
 INSTEP_INLINE T sign(T x) {
     return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x;

@@ -1,7 +1,8 @@
-// Blocks: short runs of an operand in the compute type, so that a rule's loop need not know how anything is stored.
+// Blocks: short runs of an operand in the compute type, so that a rule's loop need not know how the operand is stored.
 //
-// A block of an operand that is dense and already in the compute type is used where it lies. Any other is read into a
-// small buffer that stays in the L1 cache and, where it changed, written back: memory is still read and written once.
+// If an operand is dense and already in the compute type, its blocks are used where they lie. Any other block is read
+// into a small buffer that stays in the L1 cache, and is written back if it changed. So memory is still read and
+// written once.
 #pragma once
 
 #include "kernels/codecs.hpp"
@@ -10,17 +11,17 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Elements a block: 1 KiB of the compute type, a multiple of the norm's lanes. Out of the caches each pass over a block
-// waits for other arrays than the one before, so that long blocks leave the memory idle in between; short ones are all
-// within reach of a core that works ahead (bench/extras.py).
+// Elements in a block: 1 KiB of the compute type, a multiple of the norm's lanes. Out of the caches, each pass over a
+// block waits for other arrays than the pass before it, so with long blocks the memory is idle in between. With short
+// blocks, a core that runs ahead reaches the next block (bench/extras.py).
 template <class T>
 constexpr std::int64_t block_elements = 1024 / sizeof(T);
 
-// Starts to fetch a cache line such that it may be written when it arrives.
+// Starts to fetch a cache line for writing.
 inline void claim_for_writing(const void* address) {
 #if defined(__x86_64__)
-    // GCC turns __builtin_prefetch(address, 1) into a prefetch for reading unless the level includes this instruction,
-    // which none does; where a CPU lacks it, it does nothing.
+    // GCC turns __builtin_prefetch(address, 1) into a prefetch for reading, unless the level includes prefetchw, which
+    // no level does. On a CPU that lacks the instruction, it does nothing.
     __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
 #elif defined(__GNUC__)
     __builtin_prefetch(address, 1);
@@ -45,7 +46,7 @@ inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t
     codec_of<T>(operand).store(operand, begin, count, buffer);
 }
 
-// The same past the caches, where the elements lie side by side; finish_streams has to follow.
+// The same past the caches, if the elements lie side by side; finish_streams must follow.
 template <class T>
 void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
     if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
@@ -55,7 +56,7 @@ void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count
     stream(operand.data + begin * bytes, rounded, count * bytes);
 }
 
-// How long a first block has to be, from element `begin` on, so that all others stream whole cache lines of the
+// The length of a first block, from element `begin` on, after which all other blocks stream whole cache lines of the
 // operand.
 template <class T>
 std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
@@ -65,14 +66,15 @@ std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
     return count > 0 ? count : block_elements<T>;
 }
 
-// Where one operand's current block lies, and whether it has to be written back. Of an operand without data it is null.
+// Where one operand's current block lies, and whether it must be written back. An operand without data has a null
+// block.
 template <class T>
 class Block {
 public:
     explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
 
     bool there() const { return operand_.data != nullptr; }
-    // Elements that have to stay in one block.
+    // Elements that must stay in one block.
     std::int64_t together() const { return there() ? codec_of<T>(operand_).together : 1; }
 
     T* load(std::int64_t begin, std::int64_t count) {
@@ -96,7 +98,8 @@ private:
     alignas(64) T buffer_[block_elements<T>];
 };
 
-// The gradient as the arithmetic sees it first: rounded to the compute type and added to what was accumulated.
+// The gradient in the form in which the arithmetic begins: rounded to the compute type and added to the accumulated
+// gradient.
 template <class T>
 class GradientBlock {
 public:
@@ -124,7 +127,8 @@ private:
     Block<T> grad_;
 };
 
-// Calls action(begin, count) for each block of elements [begin, begin + count), of which the first has another length.
+// Calls action(begin, count) for each block of elements [begin, begin + count), where the first block has another
+// length.
 template <class T, class Action>
 inline void for_each_block(std::int64_t begin, std::int64_t count, std::int64_t first, Action action) {
     const std::int64_t end = begin + count;

@@ -1,12 +1,13 @@
-// Codecs: how an operand is read into the compute type and written back, one pair of functions a format.
+// Codecs: how an operand is read into the compute type and written back, one pair of functions for each format.
 //
-// A new format is an enumerator of Format and a line in the table below. One element after another: a struct in
-// formats.hpp, and ElementCodec makes the functions of it. Elements that are read or written together, such as codes in
-// blocks of 64 with a unit each, or that are stored in two arrays, such as a parameter with a remainder, have functions
-// of their own: `begin` is the place of the first element in the order of the step, Operand::companion the second
-// array; what else they need, say a key for random rounding, becomes a field of Operand. `together` keeps blocks from
-// being cut. Neither the rules nor what calls these functions knows any format; a format of which a rule's loop is to
-// read the elements itself has a place in Storage besides.
+// A new format needs an enumerator of Format and a line in the table below. If its elements are stored one after
+// another, it also needs a struct in formats.hpp, from which ElementCodec makes the functions. Two kinds of formats
+// need functions of their own: those whose elements are read or written together, such as codes in blocks of 64 with a
+// unit for each block, and those that are stored in two arrays, such as a parameter with a remainder. `begin` is the
+// place of the first element in the order of the step, and Operand::companion is the second array. Anything else that
+// the functions need, such as a key for random rounding, becomes a field of Operand. `together` keeps blocks from being
+// cut. Neither the rules nor the callers of these functions know any format. A format whose elements a rule's loop is
+// to read itself also has a place in Storage.
 #pragma once
 
 #include "kernels/formats.hpp"
@@ -18,7 +19,7 @@ namespace {
 template <class T>
 struct Codec {
     std::int64_t bytes;     // of an element
-    std::int64_t together;  // elements that are read and written as one; stretches begin at multiples
+    std::int64_t together;  // elements that are read and written together; stretches begin at multiples of it
     void (*load)(const Operand&, std::int64_t begin, std::int64_t count, T* to);
     void (*store)(const Operand&, std::int64_t begin, std::int64_t count, const T* from);
 };
@@ -79,7 +80,7 @@ struct ElementCodec {
     static constexpr Codec<T> codec = {size, 1, load, store};
 };
 
-// In the order of Format.
+// In the order of the enumerators of Format.
 template <class T>
 constexpr Codec<T> codecs[format_count] = {
     ElementCodec<Float64, T>::codec,

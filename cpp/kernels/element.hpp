@@ -1,4 +1,4 @@
-// The rule for one element of all its arrays.
+// The rule for one element of all arrays.
 #pragma once
 
 #include "kernels/gradient_terms.hpp"
@@ -8,7 +8,7 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Element i of state K; a stand-in where this variant of the rule does without it.
+// Element i of state K; a stand-in if this variant of the rule has no state K.
 template <class Rule, std::size_t K, class T, class S>
 INSTEP_INLINE T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
     if constexpr (has_state<Rule, K>)
@@ -23,15 +23,15 @@ INSTEP_INLINE void store_state([[maybe_unused]] typename S::Stored* values, [[ma
     if constexpr (has_state<Rule, K>) values[i] = S::store(value);
 }
 
-// The rule's arithmetic; it leaves alone the states that this variant does without.
+// The rule's arithmetic; it leaves alone the states that this variant doesn't have.
 template <class Rule, class T, std::size_t... Slot>
 INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T* states,
                          std::index_sequence<Slot...> /* slots */) {
     rule(param, grad, states[Slot]...);
 }
 
-// What a loop needs of the recipe, as numbers of its own: of those in memory a compiler had to believe that a store
-// changes them.
+// The part of the recipe that a loop needs, as local numbers: with numbers in memory, a compiler would have to assume
+// that a store changes them.
 template <class Rule>
 INSTEP_INLINE Rule rule_of(const Recipe& recipe) {
     Rule rule;
@@ -59,8 +59,8 @@ struct Around {
           average_rate((Extras & with_average) != 0 ? static_cast<T>(recipe.average_rate) : T{}) {}
 };
 
-// The rule for element i, parameter and gradient stored in format W and states in format S. The gradient is multiplied
-// by scale always: 1 changes no bit of a number.
+// The rule for element i, with parameter and gradient in format W and states in format S. The gradient is always
+// multiplied by scale: a scale of 1 changes no bit of a number.
 template <class Rule, class T, class W, class S, unsigned Extras, std::size_t... K>
 INSTEP_INLINE void update_element(const Rule& rule, const Around<T, Extras>& around, std::int64_t i,
                                   typename W::Stored* p, const typename W::Stored* g, [[maybe_unused]] T* average,

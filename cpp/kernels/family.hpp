@@ -1,4 +1,4 @@
-// Makes the table of a rule: each choice of its options, and the loops that it has.
+// Makes the table of a rule: each choice of its options, with its loops.
 #pragma once
 
 #include "kernels/loop.hpp"
@@ -47,7 +47,8 @@ constexpr Loops make_loops() {
 template <class Rule, class T>
 constexpr Loops loops_of = make_loops<Rule, T>();
 
-// What the options that change scalars only leave of a choice of options has loops and scalars of its own.
+// A choice of options shares the loops, and the type of its scalars, with the same choice without the options that
+// change only scalars.
 template <template <class, unsigned> class Rule, unsigned Options>
 constexpr Variant make_variant() {
     using Chosen = Rule<float, Options>;

@@ -20,7 +20,7 @@ template <int Digits, int MinExponent>
 INSTEP_INLINE double round_to(double x) {
     constexpr std::int64_t exponent_mask = 0x7ff0000000000000;
     constexpr std::int64_t lowest = std::int64_t{MinExponent + 1023} << 52;
-    constexpr std::int64_t highest = std::int64_t{128 + 1023} << 52;  // past every such format's infinity
+    constexpr std::int64_t highest = std::int64_t{128 + 1023} << 52;  // beyond the infinity of every such format
     constexpr std::int64_t sign_mask = INT64_MIN;
     const std::int64_t bits = as_bits(x);
     std::int64_t exponent = bits & exponent_mask;
@@ -57,13 +57,13 @@ struct Float16 {
 
     INSTEP_INLINE static float load(std::uint16_t stored) {
         const std::int32_t sign = (stored & 0x8000) << 16;
-        const std::int32_t magnitude = (stored & 0x7fff) << 13;  // in float's place, the exponent's bias still 15
+        const std::int32_t magnitude = (stored & 0x7fff) << 13;  // float's place, the exponent bias still 15
         constexpr std::int32_t rebias = (127 - 15) << 23;
         const float subnormal = from_bits(magnitude + rebias + (1 << 23)) - from_bits(rebias + (1 << 23));
         std::int32_t bits = magnitude + rebias;
         bits = magnitude < (1 << 23) ? as_bits(subnormal) : bits;
         bits = magnitude >= (31 << 23) ? bits + rebias : bits;                // infinity and NaN
-        bits = magnitude > (31 << 23) ? bits | std::int32_t{1} << 22 : bits;  // which is a quiet one
+        bits = magnitude > (31 << 23) ? bits | std::int32_t{1} << 22 : bits;  // a quiet NaN
         return from_bits(bits | static_cast<std::int32_t>(sign));
     }
 
@@ -71,8 +71,8 @@ struct Float16 {
         const std::int32_t sign = (as_bits(x) >> 16) & 0x8000;
         const std::int32_t magnitude = as_bits(x) & 0x7fffffff;
         constexpr std::int32_t rebias = (127 - 15) << 23;
-        constexpr std::int32_t one_half = 126 << 23;  // its last place is that of the subnormals of the format
-        // Below the overflow the carry of the rounding runs on into the exponent, as it should.
+        constexpr std::int32_t one_half = 126 << 23;  // its last place equals that of the format's subnormals
+        // Below the overflow, the carry of the rounding goes on into the exponent, as it should.
         const std::int32_t normal = (magnitude - rebias + 0xfff + ((magnitude >> 13) & 1)) >> 13;
         const std::int32_t subnormal = as_bits(from_bits(magnitude) + from_bits(one_half)) - one_half;
         std::int32_t bits = magnitude < rebias + (1 << 23) ? subnormal : normal;
@@ -95,14 +95,15 @@ struct BFloat16 {
     INSTEP_INLINE static std::uint16_t store(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x));
         const std::uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
-        // One NaN for all: keeping its payload costs the loop another shuffle of two vectors.
+        // All NaNs become the same NaN: keeping the payload costs the loop another shuffle of two vectors.
         return static_cast<std::uint16_t>((x != x ? 0x7fc00000 : rounded) >> 16);
     }
 
     INSTEP_INLINE static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
 };
 
-// Read and round the first elements by instructions of the CPU's own, where there are some, and return how many.
+// Read and round the first elements by instructions of the CPU, if it has any for this, and return the number of these
+// elements.
 template <class F, class T>
 INSTEP_INLINE std::int64_t load_vectors(F /* format */, const typename F::Stored* /* from */, T* /* to */,
                                         std::int64_t /* count */) {
@@ -124,7 +125,7 @@ INSTEP_INLINE std::int64_t load_vectors(Float16 /* format */, const std::uint16_
     return i;
 }
 
-// It rounds as Float16::store does, whatever the floating-point environment, but leaves a NaN some of its payload.
+// The instruction rounds as Float16::store does, in any floating-point environment, but keeps some of a NaN's payload.
 INSTEP_INLINE std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from,
                                          std::int64_t count) {
     constexpr std::int64_t wide = 8;
@@ -142,7 +143,7 @@ INSTEP_INLINE std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to
 }
 #endif
 
-// AVX-512 has an instruction that packs, which GCC finds for itself.
+// AVX-512 has an instruction that packs, and GCC uses it without help.
 #if defined(__AVX2__) && !defined(__AVX512F__)
 INSTEP_INLINE std::int64_t load_vectors(BFloat16 /* format */, const std::uint16_t* from, float* to,
                                         std::int64_t count) {
@@ -168,7 +169,7 @@ INSTEP_INLINE __m256i rounded_to_bfloat16(const float* from) {
 INSTEP_INLINE std::int64_t store_vectors(BFloat16 /* format */, std::uint16_t* to, const float* from,
                                          std::int64_t count) {
     constexpr std::int64_t wide = 16;
-    constexpr int in_order = 0xd8;  // the packing takes the lower halves of both first
+    constexpr int in_order = 0xd8;  // the packing takes the lower halves of both vectors first
     std::int64_t i = 0;
     for (; i + wide <= count; i += wide) {
         const __m256i packed = _mm256_packus_epi32(rounded_to_bfloat16(from + i), rounded_to_bfloat16(from + i + 8));

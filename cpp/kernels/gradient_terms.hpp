@@ -1,4 +1,4 @@
-// What happens to elements before the rule and after it, in the order of docs/semantics.md.
+// The operations on elements before the rule and after it, in the order of docs/semantics.md.
 #pragma once
 
 #include "kernels/arithmetic.hpp"

@@ -1,5 +1,5 @@
-// What is asked of gradients before or between steps: the sum of squares behind clip_norm, in an order that depends on
-// the element's place alone; whether all are finite; their sum over micro-batches.
+// Operations on gradients before a step or between steps: the sum of squares for clip_norm, in an order that depends
+// only on the place of each element; whether all elements are finite; the sum over micro-batches.
 #pragma once
 
 #include "kernels/blocks.hpp"
@@ -8,8 +8,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Chunks whose squares are added up side by side, each a stream of its own: of a single stream a core reads two thirds
-// of what it does of four, and nothing else is read meanwhile.
+// Chunks whose squares are added up side by side, each a stream of its own: a core reads a single stream at two thirds
+// of the speed that it reaches with four, and nothing else is read meanwhile.
 constexpr int chunks_together = 4;
 
 // Element i is added to lane i % norm_lanes, whatever the width of the vectors.
@@ -38,7 +38,7 @@ inline double sum_of_lanes(double* lanes) {
     return lanes[0];
 }
 
-// The sums of the next chunks, whole ones side by side in memory.
+// The sums of the next chunks, which are whole and lie side by side in memory.
 template <class T>
 INSTEP_NOINLINE void sums_together(const T* __restrict g, double* __restrict sums) {
     static_assert(chunk_elements % norm_lanes == 0, "a whole chunk has no rest");
@@ -54,7 +54,7 @@ INSTEP_NOINLINE void sums_together(const T* __restrict g, double* __restrict sum
     for (int chunk = 0; chunk < chunks_together; ++chunk) sums[chunk] = sum_of_lanes(lanes[chunk]);
 }
 
-// The sum of one chunk, or of what there is of it.
+// The sum of one chunk, which may be shorter at the end.
 template <class T>
 double sum_of_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count) {
     static_assert(block_elements<T> % norm_lanes == 0, "a block must leave off where the first lane goes on");
@@ -81,8 +81,8 @@ void sums_of_squares(const Operand& accumulated, const Operand& grad, std::int64
         *sums++ = sum_of_squares<T>(accumulated, grad, begin, count < chunk_elements ? count : chunk_elements);
 }
 
-// Times 2^exponent in two exact steps, either of which is a number where the whole might be none. What becomes
-// subnormal on the way has a square of zero in either case.
+// Each element is multiplied by 2^exponent in two exact steps: both factors are finite numbers, even if 2^exponent
+// itself is not. An element that becomes subnormal on the way has a square of zero anyway.
 template <class T>
 void sums_of_scaled_squares(const Operand& accumulated, const Operand& grad, std::int64_t begin, std::int64_t count,
                             int exponent, double* sums) {
@@ -125,7 +125,7 @@ bool all_finite(const Operand& accumulated, const Operand& grad, std::int64_t be
     bool finite = true;
     for_each_block<T>(begin, count, [&](std::int64_t first, std::int64_t length) {
         const T* g = block.load(first, length);
-        for (std::int64_t i = 0; i < length; ++i) finite = finite && g[i] - g[i] == T(0);  // NaN for both otherwise
+        for (std::int64_t i = 0; i < length; ++i) finite = finite && g[i] - g[i] == T(0);  // infinity and NaN give NaN
     });
     return finite;
 }

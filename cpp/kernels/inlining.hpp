@@ -1,9 +1,10 @@
-// Where the compiler's own judgement about inlining is not asked.
+// Inlining that is not left to the compiler's judgement.
 //
-// A rule's loop becomes vectors only when everything that it calls is inlined. Compilers do that within a budget for a
-// function and for a file: when a change elsewhere used it up, every rule was eight times slower, with the right bits
-// and without a warning. So what a loop calls is inlined by order, each function by its own: flatten, which is to
-// inline all that a function calls, GCC leaves undone where its budget is used up. nox -s levels starves it of any.
+// A rule's loop becomes vectors only when everything that it calls is inlined. Compilers inline within a budget for a
+// function and for a file. When a change elsewhere used up this budget, every rule became eight times slower, with the
+// right bits and without a warning. So every function that a loop calls is marked as always inline. The attribute
+// flatten, which should inline everything that a function calls, has no effect in GCC once the budget is used up. nox
+// -s levels compiles without any budget.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)

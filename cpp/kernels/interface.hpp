@@ -1,7 +1,8 @@
-// What the runtime and the kernels tell each other.
+// The interface between the runtime and the kernels.
 //
-// The kernels are compiled once per instruction-set level, so this header holds plain data and function pointers
-// only: nothing here may be emitted into an object file, or the linker could merge code of one level into another.
+// The kernels are compiled once for each instruction-set level, so this header has only plain data and function
+// pointers. Nothing here may be emitted into an object file, since the linker could merge code of one level into
+// another.
 #pragma once
 
 #include <cstddef>
@@ -22,41 +23,43 @@ constexpr int compute_count = 2;
 
 constexpr int max_hyperparameters = 12;
 constexpr int max_states = 4;
-constexpr int max_scalar_bytes = 128;  // the largest rule, with all its precomputed scalars
+constexpr int max_scalar_bytes = 128;  // enough for the largest rule, with all its precomputed scalars
 
-// Elements a chunk. Part of the arithmetic: the norm's order of summation follows from it (docs/semantics.md).
+// Elements in a chunk. This is part of the arithmetic: the norm's order of summation follows from it
+// (docs/semantics.md).
 constexpr std::int64_t chunk_elements = 16384;
-// Running sums a chunk of the norm keeps side by side; part of the arithmetic like the above.
+// The number of running sums in a chunk of the norm; part of the arithmetic, too.
 constexpr int norm_lanes = 16;
 constexpr std::int64_t cache_line = 64;
 
-// A strided view of one tensor, outermost axis first, neighbouring axes merged where memory allows. Strides in bytes.
+// A strided view of one tensor, outermost axis first, with neighbouring axes merged where memory allows. Strides are in
+// bytes.
 struct View {
     int ndim;
     const std::int64_t* shape;
     const std::int64_t* strides;
 };
 
-// One array taking part in a step, and what belongs to it.
+// One array that takes part in a step, and the data that belong to it.
 struct Operand {
     char* data;  // of element (0, 0, ...)
     Format format;
     const View* view;           // null: the elements lie side by side in the order of the step
-    char* companion = nullptr;  // a second array without which some formats can't be read; none of today's has one
+    char* companion = nullptr;  // a second array that some formats may need; no format has one today
 };
 
-// What happens to the gradient before the rule; each line only where its flag is set.
+// The operations on the gradient before the rule; each is done only if its flag is set.
 struct GradientTerms {
     bool scaled, clipped, negated, l2, l1;
-    double scale, clip_value, l2_factor, l1_factor;  // scale is 1 where the gradient is not scaled
+    double scale, clip_value, l2_factor, l1_factor;  // scale is 1 if the gradient is not scaled
 };
 
 // The arrays of one tensor. Operands without data are left out.
 struct Operands {
     Operand param, grad, states[max_states];
-    Operand accumulated;  // of earlier micro-batches: the gradient is the sum of both
+    Operand accumulated;  // gradient of earlier micro-batches: the rule gets the sum of both
     Operand average;      // exponential moving average of the parameter
-    Operand copy;         // the parameter once more, rounded to another format
+    Operand copy;         // the parameter, rounded to another format
 };
 
 // ---- the loops of a rule ----------------------------------------------------------------------------------------
@@ -76,16 +79,17 @@ struct LoopOver<std::index_sequence<K...>> {
 };
 using StatePlaces = std::make_index_sequence<max_states>;
 
-// A rule over so many elements of arrays in which they lie side by side. Each array is a parameter of its own because
-// that is where compilers honour __restrict. Those that the rule or the loop does without are not looked at.
+// A rule over `count` elements of arrays in which the elements lie side by side. Each array is a parameter of its own,
+// because compilers honour __restrict only there. Arrays that the rule or the loop doesn't use are not read.
 using Loop = LoopOver<StatePlaces>::Type;
 
-// What a loop does beside its rule, as bits.
+// The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
-constexpr unsigned with_average = 2;  // the parameter's moving average follows
+constexpr unsigned with_average = 2;  // the parameter's moving average, after the rule
 constexpr unsigned extra_count = 4;
 
-// How arrays are stored that a loop may go over where they lie. Others are worked on in blocks of the compute type.
+// The ways of storage in which a loop may go over arrays where they lie. Other arrays are worked on in blocks of the
+// compute type.
 enum class Storage : unsigned char {
     native,            // in the compute type
     bfloat16,          // all in bfloat16
@@ -95,31 +99,31 @@ enum class Storage : unsigned char {
 };
 constexpr int storage_count = 4;  // without `other`
 
-// A variant's loops in one compute type, by how arrays are stored and by what is done beside the rule; null: done by
-// blocks. The first is always there, and goes over the blocks too.
+// A variant's loops in one compute type, by the storage of the arrays and by the work besides the rule. Null means that
+// blocks are used. The first loop is always there, and goes over the blocks, too.
 struct Loops {
     Loop by[storage_count][extra_count];
 };
 
-// A loop over arrays where they lie, and of the arrays what it takes for granted.
+// A loop over arrays where they lie, and its assumptions about these arrays.
 struct InPlace {
-    Loop loop;                               // null where nothing can be done in place
+    Loop loop;                               // null if nothing can be done in place
     Format weights;                          // of parameter and gradient
     std::int64_t weight_bytes, state_bytes;  // of an element
-    std::int64_t piece;                      // elements in so many cache lines as are claimed at a time
+    std::int64_t piece;                      // elements in the cache lines that are claimed at a time
 };
 
-// What a step does, alike for all tensors that share a rule, its hyperparameters, a step count and how they are stored.
+// The work of a step, the same for all tensors that share a rule, hyperparameters, a step count and the way of storage.
 struct Recipe {
     GradientTerms terms;
-    float single_scale;   // terms.scale once more: of a short tensor, rounding it shows
+    float single_scale;   // terms.scale rounded: in a short tensor, the rounding would take a visible time
     double average_rate;  // 1 - decay
-    bool claims;          // parameters' cache lines are taken for writing ahead of use
-    bool past_caches;     // where the copies go: the step leaves nothing there
-    unsigned extras;      // what the loop over blocks does beside the rule
+    bool claims;          // the parameters' cache lines are fetched for writing ahead of use
+    bool past_caches;     // the copies are written past the caches, in which the step leaves nothing
+    unsigned extras;      // the work of the loop over blocks besides the rule
     Loop in_blocks;
     InPlace in_place;
-    alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare left them
+    alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare wrote them
 };
 
 // ---- rules -------------------------------------------------------------------------------------------------------
@@ -129,17 +133,17 @@ struct StateName {
     bool used;  // by this variant
 };
 
-// A rule with one choice of its options.
+// A rule with one choice of options.
 struct Variant {
     bool valid;
     int state_count;
     StateName states[max_states];
-    // The rule's scalars; options that change nothing else have no loops of their own.
+    // Computes the rule's scalars; options that change nothing else have no loops of their own.
     void (*prepare[compute_count])(const double* hyperparameters, std::int64_t t, unsigned options, void* scalars);
     const Loops* loops[compute_count];
 };
 
-// A rule. Variant k has option i switched on where bit i of k is set.
+// A rule. In variant k, option i is on if bit i of k is set.
 struct RuleFamily {
     const char* name;
     int hyperparameter_count;
@@ -151,23 +155,23 @@ struct RuleFamily {
 
 struct Level {
     const char* name;
-    const char* compiled_for;  // what the compiler said of its target while it compiled this level
+    const char* compiled_for;  // the compiler's description of its target for this level
     int family_count;
-    const RuleFamily* const* families;  // alike at every level
+    const RuleFamily* const* families;  // the same rules, in the same order, at every level
     // Applies a rule to elements [begin, begin + count).
     void (*sweep[compute_count])(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count);
-    // All of the following go over elements [begin, begin + count) of the gradient, rounded to the compute type and,
-    // where there is one, added to what was accumulated before.
-    // Sums of squares in double, one a chunk: `begin` is a chunk's first element.
+    // All of the following functions go over elements [begin, begin + count) of the gradient, rounded to the compute
+    // type and, if there is an accumulated gradient, added to it. Sums of squares in double, one for each chunk:
+    // `begin` is the first element of a chunk.
     void (*sums_of_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                            std::int64_t count, double* sums);
-    // The same of each element times 2^exponent, where the squares themselves would overflow or vanish.
+    // The same with each element times 2^exponent, for squares that would otherwise overflow or vanish.
     void (*sums_of_scaled_squares[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                                   std::int64_t count, int exponent, double* sums);
-    // The largest magnitude; every element is finite.
+    // The largest magnitude; every element must be finite.
     double (*largest[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                      std::int64_t count);
-    // Whether each is finite.
+    // Whether every element is finite.
     bool (*all_finite[compute_count])(const Operand& accumulated, const Operand& grad, std::int64_t begin,
                                       std::int64_t count);
     // into = grad, or into = accumulated + grad.

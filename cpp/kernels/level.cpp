@@ -1,5 +1,5 @@
-// What one instruction-set level has for all rules, and the table of its rules. CMake builds this file and those in
-// cpp/rules once a level, with INSTEP_LEVEL naming the level's namespace and INSTEP_LEVEL_NAME the level itself.
+// The functions that an instruction-set level has for all rules, and the table of its rules. CMake builds this file and
+// those in cpp/rules once for each level; INSTEP_LEVEL is the level's namespace and INSTEP_LEVEL_NAME the level's name.
 #include "kernels/gradients.hpp"
 #include "kernels/sweep.hpp"
 

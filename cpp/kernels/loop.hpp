@@ -1,5 +1,5 @@
-// The one loop: a rule over elements that lie side by side, each array read once and written once. (sixteens.hpp has it
-// in another form.)
+// The one loop: a rule over elements that lie side by side, in which each array is read once and written once.
+// (sixteens.hpp has another form of this loop.)
 #pragma once
 
 #include "kernels/element.hpp"
@@ -21,15 +21,15 @@ constexpr std::int64_t lanes() {
     return bytes / static_cast<std::int64_t>(sizeof(T));
 }
 
-// Calls element(i) for the last elements of count, fewer than 2 * Lanes: in vectors half as long as a whole one, a
-// quarter, down to 16 bytes. Compilers by themselves leave up to half a vector to be done one by one: of 1,000 tensors
-// of 100 a tenth of the step (many in bench/call.py).
+// Calls element(i) for the last elements of count, which are fewer than 2 * Lanes: in vectors of half the length of a
+// whole vector, of a quarter, down to 16 bytes. Without this, compilers compute up to half a vector one by one, which
+// takes a tenth of the step over 1,000 tensors of 100 elements (many in bench/call.py).
 template <class T, std::int64_t Lanes, class Element>
 INSTEP_INLINE void remainder(std::int64_t begin, std::int64_t count, const Element& element) {
     if constexpr (Lanes >= 16 / sizeof(T)) {
         if ((count & Lanes) != 0) {
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC unroll 1  // or two elements of a short rule become two copies before they could become a vector
+#pragma GCC unroll 1  // otherwise two elements of a short rule become two copies instead of a vector
 #endif
             for (std::int64_t k = 0; k < Lanes; ++k) element(begin + k);
             begin += Lanes;
@@ -41,8 +41,8 @@ INSTEP_INLINE void remainder(std::int64_t begin, std::int64_t count, const Eleme
     }
 }
 
-// The loop of a rule that computes in T, with parameter and gradient stored in format W, states in format S, and what
-// is done beside the rule: one function each, which tools/check_levels.py looks at in the disassembly.
+// The loop of a rule that computes in T, with parameter and gradient in format W, states in format S, and the work
+// besides the rule. Each combination is a function of its own, which tools/check_levels.py checks in the disassembly.
 template <class Rule, class T, class W, class S, unsigned Extras, class Places = StatePlaces>
 struct Update;
 
@@ -74,11 +74,11 @@ struct Update<Rule, T, W, S, Extras, std::index_sequence<K...>> {
                               static_cast<const Weight*>(grad),
                               static_cast<T*>(average),
                               {static_cast<State*>(states)...}};
-        // Only where nothing is converted, or the module would be a tenth larger.
+        // Only if nothing is converted: otherwise the module would be a tenth larger.
         constexpr bool in_steps = sizeof(Weight) == sizeof(T) && sizeof(State) == sizeof(T);
         const std::int64_t whole = in_steps ? count & -lanes<T>() : count;
 #if defined(__clang__)
-#pragma clang loop interleave(disable)  // or up to three vectors would be left to be done one by one
+#pragma clang loop interleave(disable)  // otherwise up to three vectors would be computed one by one
 #endif
         for (std::int64_t i = 0; i < whole; ++i) element(i);
         if constexpr (in_steps) remainder<T, lanes<T>() / 2>(whole, count, element);

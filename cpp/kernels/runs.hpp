@@ -1,4 +1,4 @@
-// Runs: what a stretch of elements of a strided view is made of.
+// Runs: the pieces of a stretch of elements of a strided view.
 #pragma once
 
 #include "kernels/interface.hpp"
@@ -6,8 +6,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Calls action(byte offset, elements done so far, elements in this run) for each run along the innermost axis that
-// elements [begin, begin + count) of the view are made of.
+// Calls action(byte offset, elements done so far, elements in this run) for each run along the innermost axis in
+// elements [begin, begin + count) of the view.
 template <class Action>
 inline void for_each_run(const View& view, std::int64_t begin, std::int64_t count, Action action) {
     constexpr int max_dimensions = 64;  // NumPy's own limit

@@ -1,9 +1,10 @@
-// The rule by AVX2 where arrays are in bfloat16: sixteen elements at a time.
+// The rule with AVX2 for arrays in bfloat16: sixteen elements at a time.
 //
-// Of the loop over single elements GCC makes one that shuffles each vector more often than need be. AVX2's shuffles
-// stay within the halves of a vector, and putting elements in order across them takes instructions that only one or two
-// units of a core execute. Where all arrays are in bfloat16 they do without: elements 4 to 7 and 8 to 11 change places
-// when they become float and change back when they are packed. As they do so in every array, the rule doesn't notice.
+// From the loop over single elements, GCC makes a loop that shuffles each vector more often than necessary. The
+// shuffles of AVX2 stay within the halves of a vector, and putting elements in order across the halves takes
+// instructions that only one or two units of a core execute. If all arrays are in bfloat16, these instructions are not
+// needed: elements 4 to 7 and 8 to 11 change places when they become float, and change back when they are packed. Since
+// this happens in every array, it makes no difference to the rule.
 #pragma once
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
@@ -53,7 +54,7 @@ struct Sixteen<Float32, InOrder> {
     INSTEP_INLINE void store(float* /* to */) const {}
 };
 
-// As Update in loop.hpp, for weights or states in bfloat16.
+// Like Update in loop.hpp, for weights or states in bfloat16.
 template <class Rule, class W, class S, class Places = StatePlaces>
 struct UpdateBySixteens;
 
@@ -64,7 +65,7 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
     static constexpr bool in_order = W::format != S::format;
     using StateBlock = Sixteen<S, in_order>;
 
-    // What follows does nothing for states that this variant of the rule does without.
+    // The following functions do nothing for states that this variant of the rule doesn't have.
     template <std::size_t Place>
     INSTEP_INLINE static float* load([[maybe_unused]] StateBlock& block, [[maybe_unused]] State* array,
                                      [[maybe_unused]] std::int64_t i) {
@@ -85,7 +86,7 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
         if constexpr (has_state<Rule, Place>) memcpy(to + to_place, from + from_place, count * sizeof(State));
     }
 
-    // NOLINTNEXTLINE(misc-no-recursion): once, for what is left over
+    // NOLINTNEXTLINE(misc-no-recursion): once, for the remaining elements
     static void run(const Recipe& recipe, std::int64_t count, void* __restrict param, const void* __restrict grad,
                     void* average, typename OfState<K>::Array __restrict... states) {
         const Rule rule = rule_of<Rule>(recipe);
@@ -102,7 +103,7 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
             const float* const grads = grad_block.load(g + i);
             float* const values[max_states] = {load<K>(state_blocks[K], arrays[K], i)...};
 #if defined(__GNUC__)
-#pragma GCC unroll 1  // or some short rules become sixteen copies before they could become vectors
+#pragma GCC unroll 1  // otherwise some short rules become sixteen copies instead of vectors
 #endif
             for (std::int64_t k = 0; k < sixteen; ++k)
                 update_element<Rule, float, Float32, Float32, 0>(rule, around, k, params, grads, nullptr, values,
@@ -111,7 +112,7 @@ struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
             (store<K>(state_blocks[K], arrays[K], i), ...);
         }
         if (i == count) return;
-        // What is left over, as the beginning of sixteen.
+        // The remaining elements, as the beginning of sixteen.
         const auto rest = static_cast<std::size_t>(count - i);
         Weight last_param[sixteen] = {};
         Weight last_grad[sixteen] = {};

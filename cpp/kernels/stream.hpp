@@ -1,6 +1,6 @@
-// Stores that go past the caches, for what a step writes without reading it: an ordinary store would fetch the line
-// that it is about to overwrite, and out of cache a step waits for what is fetched. The memory limit writes its copies
-// so, too; each level has its own, in its namespace, as of all that is compiled for it.
+// Stores that go past the caches, for arrays that a step writes without reading them. An ordinary store would fetch the
+// line that it overwrites, and out of cache a step waits for every fetch. The memory limit writes its copies in this
+// way, too. Each level has these functions in its own namespace, like everything that is compiled for a level.
 #pragma once
 
 #include <stdint.h>
@@ -39,7 +39,7 @@ inline void stream(char* to, const char* from, std::int64_t bytes) {
 #endif
 }
 
-// What was streamed is there for other threads before anything that is stored after this.
+// Other threads see what was streamed before they see anything stored after this call.
 inline void finish_streams() {
 #if INSTEP_STREAMS
     _mm_sfence();

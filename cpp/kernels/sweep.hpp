@@ -1,5 +1,5 @@
-// A rule over a stretch of a tensor: over the arrays where they lie or by blocks. Compiled once a compute type, for all
-// rules.
+// A rule over a stretch of a tensor: over the arrays where they lie, or by blocks. Compiled once for each compute type,
+// for all rules.
 #pragma once
 
 #include "kernels/blocks.hpp"
@@ -8,17 +8,17 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Element `begin` of an array, each so many bytes long. Of an array that is not there it is no address, and never read:
-// the sum is made of integers because nothing may be added to a null pointer.
+// The address of element `begin` of an array whose elements have `bytes` bytes. If there is no array, the result is not
+// an address and is never read: the sum is one of integers, because nothing may be added to a null pointer.
 inline void* element(const Operand& operand, std::int64_t begin, std::int64_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(operand.data) + static_cast<std::uintptr_t>(begin * bytes);
     return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
 }
 
-// Runs the rule over the arrays themselves. Where parameters are claimed, it does so in pieces, and claims one while it
-// works on an earlier one: their cache lines were read by other cores too, in the forward pass, and on some CPUs taking
-// them back one store at a time costs a loop of 235,146 parameters a third of its step, on others nothing
-// (docs/speed.md). Out of the caches claiming costs a few in a hundred.
+// Runs the rule over the arrays themselves. If the recipe claims the parameters, this is done in pieces, and one piece
+// is claimed while an earlier one is computed. Other cores have read the parameters' cache lines, too, in the forward
+// pass. On some CPUs, taking them back one store at a time costs a third of the step in a training loop with 235,146
+// parameters, on others nothing (docs/speed.md). Out of the caches, claiming costs a few per cent.
 template <std::size_t... K>
 void sweep_in_place(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count,
                     std::index_sequence<K...> /* states */) {
@@ -42,7 +42,7 @@ void sweep_in_place(const Operands& of, const Recipe& recipe, std::int64_t begin
     run(begin, end - begin);
 }
 
-// The blocks of a tensor's arrays, wherever and however these lie.
+// The blocks of a tensor's arrays, in any layout.
 template <class T, class Places = StatePlaces>
 class Blocks;
 
@@ -52,7 +52,7 @@ public:
     explicit Blocks(const Operands& of)
         : param_(of.param), grad_(of.accumulated, of.grad), states_{Block<T>(of.states[K])...}, average_(of.average) {}
 
-    // Reads the blocks; the gradient into a copy where it is to be changed.
+    // Reads the blocks; the gradient is copied if it is to be changed.
     void load(std::int64_t begin, std::int64_t count, bool changes_gradient) {
         p = param_.load(begin, count);
         if (changes_gradient)
@@ -71,14 +71,14 @@ public:
 
     void run(Loop loop, const Recipe& recipe, std::int64_t count) const { loop(recipe, count, p, g, e, s[K]...); }
 
-    // Whether some elements have to stay in one block.
+    // Whether some elements must stay in one block.
     bool together() const {
         return param_.together() > 1 || grad_.together() > 1 || ((states_[K].together() > 1) || ...);
     }
 
     T* p = nullptr;
     const T* g = nullptr;
-    T* changed = nullptr;  // g, where it was to be changed
+    T* changed = nullptr;  // g, if it is to be changed
     T* e = nullptr;
     T* s[max_states] = {};
 
@@ -89,14 +89,14 @@ private:
     Block<T> average_;
 };
 
-// Anything may lie anywhere: block after block is read into the compute type, where it isn't already, and taken through
-// the gradient's terms, the rule and what follows it while it is in the L1 cache.
+// For arrays of any format and layout. Each block is read into the compute type, if it isn't in it already. While it is
+// in the L1 cache, it goes through the gradient's terms, the rule and the work after the rule.
 template <class T>
 void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin, std::int64_t chunk_count) {
     GradientTerms terms = recipe.terms;
     terms.l2 = terms.l2 && (recipe.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
-    if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: it is done before the other terms
+    if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: this comes before the other terms
     const bool follows = of.average.data != nullptr && (recipe.extras & with_average) == 0;
     const auto average_rate = static_cast<T>(recipe.average_rate);
     Blocks<T> blocks(of);

@@ -1,4 +1,4 @@
-// What a rule says of itself (rules/rule.hpp). What it leaves out it does without.
+// The description that a rule gives of itself (rules/rule.hpp), with defaults for the parts that it leaves out.
 #pragma once
 
 #include <cstddef>
@@ -45,7 +45,7 @@ struct States<Rule, std::void_t<decltype(Rule::states)>> {
     static_assert(count <= max_states);
 };
 
-// The places of what operator() takes after parameter and gradient.
+// The places of the arguments that operator() takes after parameter and gradient.
 template <class Rule>
 using Slots = std::make_index_sequence<std::size_t{States<Rule>::count}>;
 

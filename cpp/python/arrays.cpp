@@ -14,8 +14,8 @@ constexpr const char* wanted_dtypes = "float64, float32, float16 or bfloat16 (ml
 
 std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
 
-// The dtype objects that NumPy shares among nearly all arrays of a dtype, so that comparing pointers nearly always
-// answers. Held for the life of the process.
+// The dtype objects that NumPy shares among nearly all arrays of a dtype, so that a comparison of pointers nearly
+// always gives the answer. They are held for the life of the process.
 struct KnownDtype {
     PyObject* descr;
     Format format;
@@ -36,11 +36,12 @@ const KnownDtype* find_known(PyObject* descr) {
     return nullptr;
 }
 
-// The element types that NumPy itself defines are numbered below this, those of packages from here on.
+// The element types that NumPy itself defines have numbers below this; those of packages have numbers from here on.
 constexpr int first_registered_type = 256;
 
-// bfloat16 is a type of two bytes that a package has registered under that name: ml_dtypes does, for JAX and
-// TensorFlow, too; neither need be imported here. No Python code can register a type, and none is run to find out.
+// bfloat16 is a type of two bytes that a package has registered under this name. ml_dtypes does so, also for JAX and
+// TensorFlow; none of them need be imported here. Python code can't register a type, and this check runs no Python
+// code.
 bool is_bfloat16(const py::dtype& dtype) {
     if (dtype.num() < first_registered_type || dtype.itemsize() != 2 || dtype.alignment() != 2) return false;
     const PyObject* type = py::detail::array_descriptor_proxy(dtype.ptr())->typeobj;
@@ -49,7 +50,7 @@ bool is_bfloat16(const py::dtype& dtype) {
     return std::strcmp(last == nullptr ? name : last + 1, "bfloat16") == 0;
 }
 
-// has_dtype: " has dtype ", or " is " where who is a dtype itself.
+// has_dtype: " has dtype ", or " is " if `who` is a dtype itself.
 Format find_format(PyObject* descr, const std::string& who, const std::string& has_dtype = " has dtype ") {
     if (const KnownDtype* known = find_known(descr)) return known->format;
     const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
@@ -71,7 +72,8 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
         throw py::type_error(who + has_dtype + text_of(dtype) +
                              ", byte-swapped; one in the machine's byte order is wanted "
                              "(array.astype(array.dtype.newbyteorder('=')))");
-    // Only bfloat16's shared object joins, whichever the array has: unpickling an array makes another one.
+    // Only the shared object of bfloat16 is added, whichever object the array has: unpickling an array makes another
+    // object.
     const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
                                      [format](const KnownDtype& known) { return known.format == format; });
     if (is_new) known_dtypes().push_back({py::dtype(dtype.num()).release().ptr(), format});
@@ -118,7 +120,7 @@ std::string state_of(const std::string& name, const std::string& state) {
     return text.append(state).append("' of '").append(name).append("'");
 }
 
-// An update of a masked array's data would pass over its mask.
+// An update of a masked array's data would ignore its mask.
 void require_unmasked(PyObject* array, const std::string& who) {
     if (!is_plain_array(array) && is_array(array) && py::hasattr(array, "mask"))
         throw py::type_error(who + " is " + kind_of(array) + "; a plain NumPy array is wanted");

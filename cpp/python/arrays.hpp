@@ -1,5 +1,5 @@
-// NumPy arrays as views that the core works on: every check of an array, and every error it is refused with. Nothing
-// here runs Python code but where it says so, so that what was looked at stays as it was.
+// NumPy arrays as views on which the core works: every check of an array, and every error that refuses it. Nothing here
+// runs Python code unless a comment says so, so an array that was looked at stays as it was.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -17,7 +17,7 @@ namespace instep {
 
 namespace py = pybind11;
 
-// What an array says of itself, read without a copy; valid while the array is held and not reshaped.
+// The fields of an array, read without a copy; valid while the array is held and not reshaped.
 struct ArrayFields {
     char* data;
     int ndim;
@@ -40,10 +40,10 @@ struct ArrayFields {
     TensorView view(Format format) const { return {data, ndim, shape, strides, format, writeable()}; }
 };
 
-// An array or a tensor, looked at once: what of it a step needs, whoever made it.
+// An array or a tensor, looked at once: the fields that a step needs, whichever library made it.
 class Look {
 public:
-    // Throws TypeError or ValueError where it is neither, or no place for numbers that the core can compute with.
+    // Throws TypeError or ValueError if it is neither, or doesn't hold numbers with which the core can compute.
     Look(PyObject* object, const std::string& who, bool takes_tensors = false);
     Look(const Look&) = delete;  // the view points into it
     Look& operator=(const Look&) = delete;
@@ -52,7 +52,7 @@ public:
     ~Look() = default;
 
     const TensorView& view() const { return view_; }
-    PyObject* descr() const { return descr_; }  // of an array; null of a tensor
+    PyObject* descr() const { return descr_; }  // of an array; null for a tensor
 
 private:
     TensorFields tensor_;
@@ -61,10 +61,10 @@ private:
 };
 
 const char* format_name(Format format);
-// The dtype of a format; of bfloat16 that of the arrays seen so far, or of ml_dtypes.
+// The dtype of a format. For bfloat16, this is the dtype of the arrays seen so far, or that of ml_dtypes.
 py::dtype dtype_of(Format format);
 
-// The format a dtype names; throws TypeError in the words of `who` ("state_dtype").
+// The format of a dtype; throws a TypeError that calls it `who` ("state_dtype").
 Format format_of_dtype(const py::dtype& dtype, const std::string& who);
 // Its type with an article, for errors: "a list", "an int", "None".
 std::string kind_of(py::handle object);
@@ -73,24 +73,24 @@ std::string text_of_shape(const std::int64_t* shape, int ndim);
 
 enum class ReadOnly : bool { refused, taken };
 
-// Throws TypeError or ValueError unless what was looked at can be updated in place, or, where a read-only one is taken,
-// could be if it were writeable.
+// Throws TypeError or ValueError unless the array can be updated in place or, if read-only arrays are taken, could be
+// if it were writeable.
 void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only = ReadOnly::refused);
 
-// Throws TypeError or ValueError unless it can hold a parameter in a narrower format.
+// Throws TypeError or ValueError unless the array can hold a parameter in a narrower format.
 void require_copy(const TensorView& view, const std::string& who, const TensorView& parameter, ReadOnly read_only);
 
-// Throws ValueError unless it has the parameter's shape.
+// Throws ValueError unless the array has the parameter's shape.
 void require_shape(const TensorView& view, const std::string& who, const std::int64_t* shape, int ndim);
 
-// Throws TypeError where an array is of a subclass of ndarray with masks. Runs Python code of that class.
+// Throws TypeError if an array is of a subclass of ndarray with masks. Runs Python code of that class.
 void require_unmasked(PyObject* array, const std::string& who);
 
-// Whether the object is an ndarray, and whether it is one itself and of no subclass.
+// Whether the object is an ndarray; and whether it is exactly an ndarray, not of a subclass.
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
 inline bool is_plain_array(PyObject* object) { return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_; }
 
-// Whether a dtype object stays for the life of the process, so that its address tells what it is.
+// Whether a dtype object stays for the life of the process, so that its address identifies the dtype.
 bool is_known_dtype(PyObject* descr);
 
 // Whether arrays of two dtype objects hold the same kind of elements.

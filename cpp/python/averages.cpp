@@ -14,7 +14,7 @@ void Averages::show(const void* block) {
     steps_.arrange();
     steps_.check_unchanged();
     Stepper& stepper = steps_.stepper();
-    // All memory first: what follows can't fail.
+    // First all memory: the rest can't fail.
     stepper.arrange();
     std::vector<SetAside> aside;
     std::size_t bytes = 0;

@@ -1,4 +1,4 @@
-// The moving averages in the parameters' place, for as long as a block of Python's lasts.
+// The moving averages in place of the parameters, for as long as a block in Python lasts.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,19 +11,19 @@ namespace instep {
 
 namespace py = pybind11;
 
-// Sets parameters and copies aside, bit for bit, and puts the averages there; and the reverse. The lock is held by the
-// caller.
+// Sets parameters and copies aside, bit for bit, and puts the averages in their place; and the reverse. The caller
+// holds the lock.
 class Averages {
 public:
     explicit Averages(Steps& steps) : steps_(steps) {}
 
-    // What shows them is known by its address.
+    // The block that shows the averages is identified by its address.
     bool shown() const { return shown_by_ != nullptr; }
     const void* shown_by() const { return shown_by_; }
-    // Throws where they are shown already, or where an array is no longer what it was.
+    // Throws if the averages are shown already, or if an array has changed since it was bound.
     void show(const void* block);
-    // Puts back what was there. Throws ValueError, with all others put back, where an array's memory is no longer its
-    // own.
+    // Puts the weights and copies back. Throws ValueError if an array's memory is no longer its own; all others are put
+    // back then.
     void hide();
 
 private:

@@ -15,7 +15,7 @@ using namespace pybind11::literals;
 
 namespace {
 
-// The lock for a call; gradients and memory are let go at its end.
+// Holds the lock for a call; at its end, gradients and memory are released.
 class Call {
 public:
     explicit Call(Steps& steps) : steps_(steps), guard_(steps.lock()) {}
@@ -39,20 +39,20 @@ std::size_t checked_place(const Steps& steps, std::int64_t place) {
 
 void collect(Steps& steps, const py::sequence& sequence) {
     steps.gradients().clear();
-    // Of a list or tuple the length is what it holds, whatever a class of the caller's says of itself.
+    // The length of a list or tuple is the number of its items, whatever a class of the caller says.
     const bool is_stored = PyList_Check(sequence.ptr()) || PyTuple_Check(sequence.ptr());
     const std::size_t count =
         is_stored ? static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence.ptr())) : sequence.size();
     if (count != steps.count())
         throw py::value_error("there are " + std::to_string(count) + " gradients; one for each of " +
                               std::to_string(steps.count()) + " places is wanted (None for no gradient)");
-    if (is_stored) {  // none of its items runs code while they are taken
+    if (is_stored) {  // taking its items runs no code
         PyObject** items = PySequence_Fast_ITEMS(sequence.ptr());
         for (std::size_t i = 0; i < count; ++i)
             steps.gradients().push_back(py::reinterpret_borrow<py::object>(items[i]));
         return;
     }
-    // By number, each held at once: a sequence may make them as it is asked, and may say another length then.
+    // By number, each item held at once: a sequence may make items when it is asked, and its length may change then.
     for (std::size_t i = 0; i < count; ++i) steps.gradients().push_back(py::object(sequence[i]));
 }
 
@@ -76,7 +76,7 @@ void bind(Steps& steps, std::int64_t place, const std::string& name, int group, 
           const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
     const std::size_t checked = checked_place(steps, place);
     check_group(steps, group);
-    constexpr std::int64_t most = std::int64_t{1} << 53;  // as a state_dict may have
+    constexpr std::int64_t most = std::int64_t{1} << 53;  // the largest number in a state_dict
     if (t < 0 || t > most)
         throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted, at most 2**53");
     Binding binding;

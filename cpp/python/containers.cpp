@@ -10,7 +10,7 @@ bool is_sequence(py::handle object) { return PyList_Check(object.ptr()) || PyTup
 
 std::string quoted(py::handle object) { return py::cast<std::string>(py::repr(object)); }
 
-// A few names, and how many more: a model may have thousands.
+// A few names, and the number of further names: a model may have thousands.
 class Names {
 public:
     void add(py::handle name) {
@@ -55,7 +55,7 @@ struct Path {
         if (PyDict_Contains(gradients.ptr(), key.ptr()) == 0) missing.add(key);
     }
     Names unknown;
-    // A list of its own: to hash a key, or to show it, may run code that takes it out of the dict.
+    // A separate list: hashing or showing a key may run code that removes it from the dict.
     const auto found = py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr()));
     if (!found) throw py::error_already_set();
     for (const py::handle key : found)

@@ -25,11 +25,11 @@ struct Node {
 
 struct Container {
     Node root;
-    std::string called;  // what errors call its gradients
+    std::string called;  // the name of its gradients in errors
 };
 
-// Takes the gradients out of the container that mirrors the parameters', in their order; new references.
-// Throws TypeError or ValueError where it doesn't mirror it.
+// Takes the gradients out of a container like that of the parameters, in the order of the parameters, as new
+// references. Throws TypeError or ValueError if the container doesn't match.
 class GradientCollector {
 public:
     GradientCollector(std::vector<Container> containers, bool grouped)

@@ -16,7 +16,7 @@ constexpr std::uint32_t major_version = 1;
 constexpr std::int32_t cpu = 1;
 constexpr const char* capsule_name = "dlpack_exchange_api";
 
-// The layout of DLPack's structures, version 1, of which nothing before `look` is used.
+// The layout of DLPack's structures, version 1. Nothing before `look` is used.
 struct Tensor {
     void* data;
     struct {
@@ -43,7 +43,7 @@ struct Table {
     int (*look)(void* object, Tensor* tensor);  // may be null
 };
 
-// The table of version 1, which a later one leads to.
+// The table of version 1; a table of a later version leads to it.
 const Table* table_of(PyTypeObject* type) {
     const auto found = py::reinterpret_steal<py::object>(
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__"));
@@ -57,14 +57,14 @@ const Table* table_of(PyTypeObject* type) {
     return table == nullptr || table->look == nullptr ? nullptr : table;
 }
 
-// By type; types are kept alive, as the table says nothing of another that is made at its address.
+// By type. Types are kept alive, since another type may be made at the same address, for which the table is wrong.
 const Table* known_table_of(PyObject* object) {
     static auto* const tables = std::make_unique<std::unordered_map<PyTypeObject*, const Table*>>().release();
     PyTypeObject* const type = Py_TYPE(object);
     const auto found = tables->find(type);
     if (found != tables->end()) return found->second;
     const Table* const table = table_of(type);
-    if (table == nullptr) return nullptr;  // not noted: a process may make any number of types
+    if (table == nullptr) return nullptr;  // not noted, since a process may make any number of types
     Py_INCREF(type);
     tables->emplace(type, table);
     return table;
@@ -94,7 +94,7 @@ TensorFields look_at_tensor(PyObject* object) {
     for (int axis = fields.ndim; axis-- > 0;) {
         const auto k = static_cast<std::size_t>(axis);
         fields.strides[k] = tensor.strides != nullptr ? tensor.strides[axis] * (tensor.type.bits / 8) : stride;
-        if (!is_empty) stride *= tensor.shape[axis];  // beside a 0 the others may be of any length
+        if (!is_empty) stride *= tensor.shape[axis];  // if one axis has length 0, the others may have any length
     }
     return fields;
 }

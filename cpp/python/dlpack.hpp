@@ -1,7 +1,7 @@
-// Tensors of other libraries, by the C table that DLPack 1.2 defines for looking at one without owning it.
+// Tensors of other libraries, by the C table that DLPack 1.2 defines for looking at a tensor without owning it.
 //
 // DLPack, "C exchange API": a type that takes part has `__dlpack_c_exchange_api__`, a capsule with a table of
-// functions. What is looked at belongs to the library, and stays as it is while nothing else runs.
+// functions. The tensor that is looked at belongs to the library, and stays as it is while nothing else runs.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,17 +14,17 @@
 
 namespace instep {
 
-// A tensor as its library describes it. Strides are in bytes; a contiguous one may come without.
+// A tensor as its library describes it. Strides are in bytes; a contiguous tensor may have none.
 struct TensorFields {
     char* data = nullptr;
     int ndim = 0;
     const std::int64_t* shape = nullptr;
     std::array<std::int64_t, 64> strides{};
-    std::uint8_t type_code = 0;  // as DLPack numbers them
+    std::uint8_t type_code = 0;  // with DLPack's numbers
     std::uint8_t bits = 0;
     bool on_cpu = false;
 
-    // How types are numbered.
+    // DLPack's numbers of the types.
     static constexpr std::uint8_t floating = 2, brain_floating = 4;
 
     bool is_of(Format format) const {
@@ -32,11 +32,11 @@ struct TensorFields {
     }
 };
 
-// Whether the type of an object hands its tensors on so. Looks up an attribute of the type when it sees that for the
-// first time, which runs no code of the object's.
+// Whether the type of an object gives access to its tensors in this way. Looks up an attribute of the type when it sees
+// the type for the first time, which runs no code of the object.
 bool is_tensor(PyObject* object);
 
-// Throws what the library raises where the tensor has no memory of the usual kind (sparse, quantised, ...).
+// Throws the library's error if the tensor has no memory of the usual kind (sparse, quantised, ...).
 TensorFields look_at_tensor(PyObject* object);
 
 }  // namespace instep

@@ -1,4 +1,4 @@
-// Releases the GIL for a scope, and stops the thread where there is no interpreter to come back to.
+// Releases the GIL for a scope, and stops the thread if there is no interpreter to return to.
 #pragma once
 
 #include <Python.h>
@@ -20,10 +20,10 @@ inline bool interpreter_is_finalizing() {
 #endif
 }
 
-// A daemon thread that wants the GIL back while the interpreter shuts down doesn't get it: up to Python 3.13 it is
-// ended by pthread_exit, which glibc carries out by unwinding the stack. Destructors on the way would touch Python
-// objects without the GIL, or end the whole process where they may not throw. Such a thread sleeps here instead until
-// the process ends, as it does inside Python itself from 3.14 on.
+// A daemon thread that wants the GIL back while the interpreter shuts down doesn't get it. Up to Python 3.13,
+// pthread_exit ends this thread, and glibc does so by unwinding the stack. Destructors on the way would touch Python
+// objects without the GIL, or end the whole process if they may not throw. Here such a thread sleeps instead until the
+// process ends, as it does inside Python itself from 3.14 on.
 class GilReleased {
 public:
     GilReleased() : state_(PyEval_SaveThread()) {}

@@ -25,7 +25,7 @@ unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
     return bits;
 }
 
-// The choices of options that go together, for an error: "no option", "momentum", "momentum and nesterov".
+// The choices of options that are valid, for an error: "no option", "momentum", "momentum and nesterov".
 std::string variants_of(const RuleFamily& family) {
     std::string all;
     for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {

@@ -1,4 +1,4 @@
-// The numbers of a step, as Python hands them over.
+// The numbers of a step, as Python passes them.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -21,18 +21,20 @@ struct Hyperparameters {
     double average_rate = 0;
     NotFinite not_finite = NotFinite::propagate;
 
-    // numbers: for each group a sequence of its rule's and then clip_value, L2 factor, L1 factor and maximize. extras:
-    // a sequence of clip_norm, decay of the averages, and what to do about gradients that are not finite.
+    // numbers: for each group a sequence of the rule's hyperparameters, then clip_value, L2 factor, L1 factor and
+    // maximize. extras: a sequence of clip_norm, decay of the averages, and the action for gradients that are not
+    // finite.
     void take(const py::sequence& numbers, const py::sequence& extras);
 };
 
-// A group of this rule and these options, its numbers still unknown. Throws ValueError where there is no such thing.
+// A group of this rule and these options, its numbers still unknown. Throws ValueError if there is no such rule or
+// option.
 Group make_group(const std::string& rule, const py::sequence& options);
 
-// Calls a function of Python's with the floating-point environment of a step, and returns what it does.
+// Calls a Python function in the floating-point environment of a step, and returns its result.
 py::object in_default_environment(const py::object& function, const py::args& arguments);
 
-// The variant that a group's tensors are stepped by.
+// The variant of the rule that steps a group's tensors.
 const Variant& variant_of(const Group& group);
 
 }  // namespace instep

@@ -19,7 +19,7 @@ std::vector<std::string> names_of(const std::vector<const Level*>& levels) {
     return names;
 }
 
-// A path is bytes, of any kind: as os.fsdecode has it.
+// A path may have any bytes; it is decoded like os.fsdecode.
 py::object path(const char* bytes) {
     PyObject* text = PyUnicode_DecodeFSDefault(bytes);
     if (text == nullptr) throw py::error_already_set();

@@ -1,4 +1,4 @@
-// What the core tells of itself.
+// Information about the core itself.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -21,7 +21,7 @@ int x86_64_level_of(std::uint32_t leaf1_ecx, std::uint32_t leaf7_ebx, std::uint3
 pybind11::dict counters();
 pybind11::dict build();
 
-// Called once when the module is loaded. Throws ImportError where no level compiled in runs here.
+// Called once when the module is loaded. Throws ImportError if no level that is compiled in runs here.
 void start();
 
 }  // namespace instep

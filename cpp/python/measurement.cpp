@@ -15,7 +15,7 @@ namespace {
 constexpr const char* gradient = "gradient";
 constexpr const char* copy = "copy";
 
-// An array by its piece and its place there, or by a word; made into words where there is an error alone.
+// The name of an array: its piece and its place there, or a word. It becomes text only if there is an error.
 struct Name {
     std::size_t piece;
     std::size_t place;
@@ -39,7 +39,8 @@ py::array dense(py::handle item, const Name& name) {
 
 char* begin_of(const py::array& array) { return ArrayFields(array.ptr()).data; }
 
-// Throws if the array shares memory with one of the others: dense, they share what their ranges do.
+// Throws if the array shares memory with one of the others. Since all are dense, they share memory if their ranges
+// overlap.
 template <class Iterator>
 void check_apart(const py::array& array, Iterator others, Iterator end, const Name& name) {
     const char* const begin = begin_of(array);
@@ -60,7 +61,7 @@ void check_writeable(const py::array& array, const Name& name) {
     if (!array.writeable()) throw py::value_error(name() + " is read-only; it is to be written");
 }
 
-// The arrays of a piece, the first `written` of which are to be written.
+// The arrays of a piece; the first `written` of them are to be written.
 std::vector<py::array> checked_piece(py::handle item, std::size_t piece, std::size_t streams, std::size_t written,
                                      bool copied) {
     const std::string who = "piece " + std::to_string(piece);
@@ -123,7 +124,7 @@ std::vector<py::array> MemoryTraffic::checked_gradients(const py::object& gradie
         py::array array = dense(items[k], name);
         if (written_ == streams_) check_writeable(array, name);
         check_bytes(array, arrays[0].nbytes(), "the other arrays'", name);
-        const auto place = arrays.begin() + static_cast<std::ptrdiff_t>(streams_) - 1;  // which it stands for
+        const auto place = arrays.begin() + static_cast<std::ptrdiff_t>(streams_) - 1;  // the array that it replaces
         check_apart(array, arrays.begin(), place, name);
         check_apart(array, place + 1, arrays.end(), name);
         found.push_back(std::move(array));
@@ -151,7 +152,7 @@ std::vector<Streams> MemoryTraffic::streams_of(std::size_t pass, const std::vect
 int MemoryTraffic::move(int threads, std::int64_t chunk, const py::object& gradients, std::uint8_t flip) const {
     if (threads < 1) throw py::value_error("threads is " + std::to_string(threads) + "; at least 1 is wanted");
     if (chunk < 1) throw py::value_error("chunk is " + std::to_string(chunk) + "; at least 1 is wanted");
-    std::vector<py::array> held;  // for as long as it takes, whatever becomes of the list
+    std::vector<py::array> held;  // held during this call, whatever happens to the list
     if (!gradients.is_none()) held = checked_gradients(gradients);
     std::vector<std::vector<Streams>> streams;
     for (std::size_t pass = 0; pass < passes_.size(); ++pass) streams.push_back(streams_of(pass, held));

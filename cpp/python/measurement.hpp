@@ -1,4 +1,4 @@
-// What only measurements call.
+// Functions that only measurements call.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,19 +13,19 @@
 
 namespace instep {
 
-// The traffic of a step without its arithmetic: pieces (lists of NumPy arrays that are gone through together, a stream
-// each), and passes over them, each (read, written). A pass writes the first streams of a piece and reads, besides
-// these, the last ones: the norm of a gradient, which lies last, is the pass (1, 0). Where there is a copy, a further
-// array of half the bytes ends each piece, which the last pass writes.
+// The memory traffic of a step without its arithmetic: pieces (lists of NumPy arrays that are gone through together,
+// each a stream), and passes over them, each (read, written). A pass writes the first streams of a piece and, besides
+// these, reads the last streams: the norm of a gradient, which comes last, is the pass (1, 0). If there is a copy, each
+// piece ends with a further array of half the bytes, which the last pass writes.
 //
-// Throws TypeError or ValueError unless the arrays of a piece are dense, of one size, apart from each other, and those
-// to be written writeable. Pieces aren't compared with each other.
+// Throws TypeError or ValueError unless the arrays of a piece are dense, of one size, share no memory, and are
+// writeable if they are to be written. Pieces aren't compared with each other.
 class MemoryTraffic {
 public:
     MemoryTraffic(const pybind11::list& pieces, std::vector<std::pair<int, int>> passes, bool copied);
 
-    // Takes all passes once. Gradients, where given, stand for the last stream of the pieces, this once: they aren't
-    // kept. See memory_limit for the rest; returns the sum of what each pass gives, modulo 256.
+    // Takes all passes once. If gradients are given, they replace the last stream of the pieces for this call; they
+    // aren't kept. See memory_limit for the other arguments. Returns the sum of the results of all passes, modulo 256.
     int move(int threads, std::int64_t chunk, const pybind11::object& gradients, std::uint8_t flip) const;
 
 private:

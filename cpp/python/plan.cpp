@@ -13,7 +13,7 @@ namespace instep {
 
 namespace {
 
-// What of a parameter decides how its states are made.
+// The properties of a parameter that decide how its states are made.
 struct Like {
     Extents shape;
     Axes order;
@@ -21,7 +21,7 @@ struct Like {
     std::int64_t size;
 };
 
-// New arrays of zeros side by side, for each parameter in the format given for it; none where it is null.
+// New arrays of zeros side by side, for each parameter in the format given for it; no array if the format is null.
 std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
                                     const std::vector<const Format*>& formats) {
     std::int64_t bytes = 0;
@@ -35,7 +35,7 @@ std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
     return arrays;
 }
 
-// Does what nobody is there to catch an error of: the error is printed.
+// Runs an action whose errors nobody can catch: an error is printed.
 template <class Action>
 void unraisable(Action action) {
     const py::error_scope before;  // of the call that ends here
@@ -76,12 +76,12 @@ Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, 
     bind_all(bindings, state_dtype, averaged);
     collector_ = std::make_unique<GradientCollector>(std::move(containers), grouped);
     if (take_read_only) return;  // averages and copies come with the parameters
-    steps_.check_unchanged();    // subclasses may have run code of theirs
+    steps_.check_unchanged();    // code of subclasses may have run
     steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average);
     steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy);
 }
 
-// Makes states and averages for the parameters, and binds all.
+// Makes states and averages for the parameters, and binds all arrays.
 void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& state_dtype, bool averaged) {
     std::vector<Like> likes;
     std::vector<Format> state_formats;
@@ -136,7 +136,7 @@ void Plan::settle(py::handle optimizer) {
     const auto result = optimizer.attr("_hyperparameters_at")(steps_.step_count()).cast<py::tuple>();
     steps_.hyperparameters().take(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
     ask_from_ = result[2].cast<std::int64_t>();
-    taken_ = std::move(now);  // what took its place meanwhile is for the next step
+    taken_ = std::move(now);  // an object that has replaced it meanwhile is for the next step
 }
 
 void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
@@ -205,7 +205,7 @@ void Plan::acquire() {
 }
 
 void Plan::release() {
-    const std::unique_ptr<Hold> hold = std::move(held_);  // gone from here before the lock is free
+    const std::unique_ptr<Hold> hold = std::move(held_);  // held_ is empty before the lock is free
 }
 
 void Plan::show_averages(const void* block) {
@@ -227,7 +227,7 @@ void Plan::hide_averages(const void* block, bool wait) {
         hide_later_ = true;
         throw;
     }
-    if (shows_them()) averages_.hide();  // still: others may have hidden them meanwhile
+    if (shows_them()) averages_.hide();  // still shown: others may have hidden them meanwhile
 }
 
 void Plan::hide_late() noexcept {

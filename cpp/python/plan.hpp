@@ -1,5 +1,5 @@
-// What an optimizer is in the core: its places, the containers that parameters and gradients come in, its averages, and
-// which of its hyperparameters a step has seen.
+// An optimizer in the core: its places, the containers of its parameters and gradients, its averages, and the
+// hyperparameters that its steps have seen.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -19,17 +19,18 @@ namespace instep {
 
 class Plan {
 public:
-    // groups: one (rule, options, kind, keys, names, arrays, copies) each; see _core.pyi. Parameters that are read-only
-    // are refused, or, where they are taken, by each step until they are writeable.
+    // groups: one (rule, options, kind, keys, names, arrays, copies) for each group; see _core.pyi. Read-only
+    // parameters are refused here or, if they are taken, by each step until they are writeable.
     //
-    // The attribute `now` of `current` is all that the optimizer's hyperparameters are: an object that is replaced
-    // where they change.
+    // The attribute `now` of `current` holds all hyperparameters of the optimizer; it is replaced by another object
+    // when they change.
     Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
          bool take_read_only);
 
-    // Where `now` is another object than at the last step, or the step has come that was named then, the optimizer is
-    // asked by `_hyperparameters_at(completed steps)`. That returns (numbers, extras, step): see
-    // Hyperparameters::take, and from how many completed steps on it has to be asked again, though `now` is the same.
+    // If `now` is another object than at the last step, or the step named then has come, the step calls the optimizer's
+    // `_hyperparameters_at(completed steps)`. This returns (numbers, extras, step): for the first two see
+    // Hyperparameters::take; `step` is the number of completed steps from which it must be called again, even if `now`
+    // is the same.
     void step(py::handle gradients, py::handle optimizer, double grad_scale);
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle optimizer, double grad_scale);
@@ -46,35 +47,36 @@ public:
     std::int64_t pending_changes() const { return steps_.stepper().pending_changes(); }
     std::int64_t looked_up() const { return steps_.stepper().looked_up(); }
 
-    // Keeps steps on other threads waiting; for reading or writing arrays between.
+    // Makes steps on other threads wait, while arrays are read or written.
     void acquire();
     void release();
 
-    // Called between acquire and release. Goes on from other counts and arrays; for each parameter (steps, states by
-    // name, average, accumulated gradient, weights), the last three None where there is none. Everything is checked and
-    // what lies in memory of the optimizer itself is copied before the first is written.
-    // `now`, where it is not None, takes the place of the present one. In a new optimizer the arrays that are copied to
-    // have come with the parameters, and stay as they are.
+    // Called between acquire and release. Sets other counts and arrays: for each parameter (steps, states by name,
+    // average, accumulated gradient, weights), of which the last three may be None. Before the first array is written,
+    // everything is checked, and arrays that lie in memory of the optimizer itself are copied. `now`, unless it is
+    // None, replaces the present one. In a new optimizer, the arrays of copy_to have come with the parameters, and stay
+    // as they are.
     void restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
                  const py::object& now, bool is_new);
     // Rounds the parameters into their copies.
     void refresh_copies();
 
-    // Puts the averages in the parameters' place, and the weights back; meanwhile steps are refused.
+    // Put the averages in place of the parameters, and the weights back; meanwhile steps are refused.
     void show_averages(const void* block);
-    // Only the block that shows them hides them; null for whichever does. Where the lock is this very thread's, as in a
-    // block that the garbage collector ends in the middle of a call, they are hidden as the lock is let go; and where
-    // another thread has it, unless that is to be waited for.
+    // Hides the averages only if this block shows them; null stands for any block. If this thread has the lock itself,
+    // as when the garbage collector ends a block in the middle of a call, the averages are hidden when the lock is
+    // released. The same holds if another thread has the lock and this call is not to wait for it.
     void hide_averages(const void* block, bool wait = true);
     bool shows_averages() const { return averages_.shown(); }
 
-    // For Python's garbage collector: visits every array that is held. An array of a subclass can have attributes, and
-    // so lead back to the optimizer. Any such cycle goes through these attributes, which the collector clears, so that
-    // a Plan needs no clearing of its own and is never seen half empty.
+    // For Python's garbage collector: visits every array that is held. An array of a subclass can have attributes that
+    // lead back to the optimizer. Every such cycle goes through these attributes, and the collector clears them, so a
+    // Plan needs no clearing of its own, and nobody sees a half empty Plan.
     int traverse(visitproc visit, void* arg) const;
 
 private:
-    // The lock for a scope. At its end gradients are let go, and averages hidden that could not be meanwhile.
+    // Holds the lock for a scope. At its end, gradients are released, and averages are hidden that could not be hidden
+    // before.
     class Hold {
     public:
         explicit Hold(Plan& plan) : plan_(plan), guard_(plan.steps_.lock()) {}
@@ -91,7 +93,7 @@ private:
         Plan& plan_;
         StepLock::Guard guard_;
     };
-    // Weights and states to come, checked, and where they go.
+    // New weights and states, checked, and their destinations.
     struct Incoming {
         Operand from;
         Operand into;
@@ -115,8 +117,8 @@ private:
     std::unique_ptr<Hold> held_;  // between acquire and release
 };
 
-// A ``with`` block that shows averages. Entered and left by functions of C, within which no signal handler of Python's
-// runs; one that is let go of unfinished hides them, too.
+// A ``with`` block that shows averages. It is entered and left by C functions, within which no Python signal handler
+// runs. A block that is dropped before its end hides the averages, too.
 class AveragedBlock {
 public:
     explicit AveragedBlock(py::object plan) : plan_(std::move(plan)) {}

@@ -1,6 +1,7 @@
-// What a Plan goes on from: counts and arrays of another run.
+// Loading a Plan: counts and arrays of another run.
 //
-// Whatever changes several arrays is one call from Python: a Ctrl-C comes before it or after it, never half-way.
+// Every change of several arrays is a single call from Python: a Ctrl-C takes effect before it or after it, never
+// half-way.
 #include <functional>
 #include <utility>
 
@@ -10,19 +11,19 @@
 
 namespace instep {
 
-// Arrays that are asked for one after the other, then looked at, then written: asking may run Python code, which may
-// move what has been looked at.
+// Arrays are first asked for, one after the other, then looked at, then written: asking may run Python code, which may
+// move arrays that have been looked at.
 class Plan::Load {
 public:
     explicit Load(Steps& steps) : steps_(steps) {}
 
-    // The array itself, and no view of it: its fields say where it lies when it is looked at.
+    // Takes the array itself, not a view of it: its fields say where it lies when it is looked at.
     void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into) {
         require_unmasked(array.ptr(), who);
         asked_.push_back({who, array, place, std::move(into)});
     }
 
-    // Each of the operand's shape and format.
+    // Each must have the operand's shape and format.
     void look() {
         for (const Asked& asked : asked_) {
             const Steps::Place& bound = steps_.bound(asked.place);
@@ -58,7 +59,8 @@ private:
         Wanted into;
     };
 
-    // The optimizer's own memory, two parameters' states exchanged, say: what is written must not be read later.
+    // For memory of the optimizer itself, such as two parameters' states that are exchanged: memory that is written
+    // must not be read later.
     void copy_aside(Incoming& incoming) {
         copies_.emplace_back(static_cast<std::size_t>(incoming.size * item_size(incoming.from.format)));
         const Operand copy{copies_.back().data(), incoming.from.format, nullptr};
@@ -105,7 +107,7 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
             load.ask("the stored parameter '" + bound.name + "'", entry[4], i,
                      [](Tensor& tensor) -> Operand& { return tensor.operands.param; });
     }
-    // From here on no code of Python's runs; and what can fail comes before what changes anything.
+    // From here on no Python code runs, and everything that can fail comes before the first change.
     for (const bool is_pending : pending)
         steps_.gradients().push_back(is_pending ? py::object(py::bool_(true)) : py::object(py::none()));
     steps_.make_accumulated();

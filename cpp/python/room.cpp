@@ -15,7 +15,7 @@ using py::detail::npy_api;
 
 int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
 
-// How many hold which memory of which array: steps of several optimizers may read one gradient at the same time. Read
+// The number of holders, by array and memory: steps of several optimizers may read one gradient at the same time. Read
 // and changed with the GIL held.
 using Holders = std::map<std::pair<PyObject*, char*>, std::size_t>;
 Holders& holders() {
@@ -27,12 +27,12 @@ Holders& holders() {
 
 Room::Room(std::int64_t bytes, int place) {
     constexpr std::int64_t page = 4096;
-    // Large arrays of NumPy's all begin at the same place in their page, where a core takes the loads of one for what
-    // it has just stored to another and waits: these each begin elsewhere.
+    // NumPy's large arrays all begin at the same offset within their page. Then a core takes a load from one array for
+    // a number that it has just stored to another, and waits. So each of these arrays begins at another offset.
     const bool spans_pages = bytes >= 4 * page;
     const std::int64_t period = spans_pages ? page : line;
     const std::int64_t start = spans_pages ? line + place % 4 * (page / 4) + place / 4 * (page / 16) : 0;
-    // numpy.zeros takes pages that are zero already, untouched until the first step writes them.
+    // numpy.zeros uses pages that are zero already; they stay untouched until the first step writes them.
     const py::array zeros = py::module_::import("numpy").attr("zeros")(bytes + period, "uint8");
     char* const data = ArrayFields(zeros.ptr()).data;
     const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(data) % page);
@@ -80,7 +80,7 @@ void Pins::release() {
         const auto held = holders().find({pinned.owner.ptr(), pinned.data});
         if (--held->second != 0) continue;
         holders().erase(held);
-        // An array that was given other memory meanwhile: what was its own is lost, which is better than freed too
+        // If the array was given other memory meanwhile, its old memory is never freed, which is better than freed too
         // early.
         if (ArrayFields(pinned.owner.ptr()).data == pinned.data) flags_of(pinned.owner) |= npy_api::NPY_ARRAY_OWNDATA_;
     }

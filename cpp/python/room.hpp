@@ -1,4 +1,4 @@
-// Memory for arrays of the optimizer's own, and the hold that a step has on everybody's.
+// Memory for the optimizer's own arrays, and the hold of a step on the memory of all arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,22 +13,23 @@ namespace instep {
 
 namespace py = pybind11;
 
-// What arrays of a Room have for a base: no array, so that nothing that is done to one of them frees the memory or
-// moves it.
+// The base of the arrays of a Room. It is not an array, so nothing that is done to these arrays can free or move the
+// memory.
 struct Memory {
     py::array bytes;
 };
 
-// Memory of zeros for new arrays, one after the other, each on a cache line's boundary: side by side, those of many
-// small parameters make one long stream, on large pages where the system has some. Arrays that a step goes through
-// together are of rooms at places of their own in their pages, counted from 1: the caller's arrays are at 0.
+// Memory of zeros for new arrays, one after the other, each on the boundary of a cache line. Side by side, the arrays
+// of many small parameters make one long stream, on large pages if the system has some. Arrays that a step goes through
+// together come from different rooms. Each room begins at an offset of its own within its page, numbered from 1; number
+// 0 is that of the caller's arrays.
 class Room {
 public:
     Room(std::int64_t bytes, int place);
 
-    // What an array of so many bytes takes.
+    // The bytes that an array of this size takes.
     static std::int64_t rounded(std::int64_t bytes) { return (bytes + line - 1) / line * line; }
-    // The next array: of that shape, laid out without gaps in the given order.
+    // The next array, of this shape, laid out without gaps in the given order of axes.
     py::array take(const Extents& shape, const Axes& order, Format format);
 
 private:
@@ -38,11 +39,12 @@ private:
     char* next_;
 };
 
-// The object whose life is an array's memory: the array itself, or what it is a view of in the end.
+// The object that owns an array's memory: the array itself, or the object of which it is a view in the end.
 py::object owner_of(const py::handle& array);
 
-// Keeps memory of arrays from being given back while other Python threads run, whatever these do to the arrays: what
-// replaces an array's memory (`__setstate__`, `data`, `resize`) frees it only where the array says that it is its own.
+// Keeps the memory of arrays from being freed while other Python threads run, whatever these threads do to the arrays.
+// The operations that replace an array's memory (`__setstate__`, `data`, `resize`) free the old memory only if the
+// array's flags say that the array owns it.
 class Pins {
 public:
     Pins() = default;
@@ -58,7 +60,7 @@ public:
 private:
     struct Pinned {
         py::object owner;
-        char* data;  // null: it is no array that owns its memory
+        char* data;  // null: the object is not an array that owns its memory
     };
     std::vector<Pinned> pinned_;
 };

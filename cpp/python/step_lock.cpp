@@ -12,13 +12,13 @@ namespace instep {
 
 namespace {
 
-// Which lock each waiting thread waits for. Read and changed with the GIL held, and never empty for long: the object
-// stays to the end of the process, when threads may still wait.
+// The lock for which each waiting thread waits. Read and changed with the GIL held. The object stays until the end of
+// the process, when threads may still wait.
 using WaitingThreads = std::unordered_map<std::thread::id, const StepLock*>;
 WaitingThreads& waiting() {
     static auto* const threads = std::make_unique<WaitingThreads>().release();
     static std::uint64_t generation = team::fork_generation();
-    if (generation != team::fork_generation()) {  // none of them is here, and their ids may be given again
+    if (generation != team::fork_generation()) {  // those threads aren't here, and their ids may be used again
         threads->clear();
         generation = team::fork_generation();
     }
@@ -58,7 +58,7 @@ StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
             throw std::runtime_error(
                 "this process was forked while another thread was stepping this optimizer: "
                 "its arrays are partly updated here and the thread that would finish is gone");
-        // A thread that wants the GIL back after a step stops for good during finalization, its lock held.
+        // During finalization, a thread that wants the GIL back after a step stops for good while it holds its lock.
         if (interpreter_is_finalizing())
             throw std::runtime_error("another thread is stepping this optimizer, and the interpreter is shutting down");
         if (lock.waits_for_this_thread())

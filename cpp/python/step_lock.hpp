@@ -1,4 +1,4 @@
-// Serialises the steps of one optimizer without ever holding the GIL while waiting.
+// Serialises the steps of one optimizer, and never holds the GIL while waiting.
 #pragma once
 
 #include <Python.h>
@@ -12,7 +12,7 @@ namespace instep {
 
 class StepLock {
 public:
-    // Holds the lock for a scope. Called with the GIL held; throws RuntimeError where waiting could never end.
+    // Holds the lock for a scope. Called with the GIL held; throws RuntimeError if the waiting could never end.
     class Guard {
     public:
         explicit Guard(StepLock& lock);
@@ -26,13 +26,13 @@ public:
         StepLock& lock_;
     };
 
-    // Whether this very thread holds it, and whether any does. Read with the GIL held: a thread may hold it already and
-    // wait for that to say so.
+    // Whether this very thread holds the lock, and whether any thread does. Read with the GIL held: a thread may hold
+    // the lock already, and wait for the GIL to say so.
     bool is_mine() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
     bool is_taken() const { return owner_.load(std::memory_order_relaxed) != std::thread::id{}; }
 
 private:
-    // Whether the thread that holds it waits for a lock that this thread holds, or for one whose holder does, and so
+    // Whether the thread that holds this lock waits for a lock of this thread, or for a lock whose holder does, and so
     // on.
     bool waits_for_this_thread() const;
 

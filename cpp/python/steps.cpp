@@ -11,7 +11,7 @@ namespace {
 
 Format compute_format(Compute compute) { return compute == Compute::float64 ? Format::float64 : Format::float32; }
 
-// An array as the step sees it: in the order of the place's elements.
+// An array in the form in which the step uses it: in the order of the place's elements.
 Operand operand_of(const TensorView& view, const Axes& order, const Extents& dense, Tensor& tensor) {
     Operand operand{view.data, view.format, nullptr};
     if (!same_strides(view.shape, view.strides, dense.data(), view.ndim, item_size(view.format))) {
@@ -68,7 +68,7 @@ void Steps::append(std::size_t count) {
     const StepLock::Guard guard(lock_);
     if (count > bound_.max_size() - bound_.size())
         throw py::value_error(std::to_string(count) + " more places are asked for; fewer are wanted");
-    stepper_.append(count);  // first: where memory runs out, places that are only there do no harm
+    stepper_.append(count);  // first: if memory runs out, places that exist only there do no harm
     bound_.resize(bound_.size() + count);
     arranged_ = false;
 }
@@ -86,7 +86,7 @@ void Steps::Place::see(std::size_t kind, const py::object& array, const Look& lo
 }
 
 void Steps::bind(std::size_t place, const Binding& binding) {
-    const StepLock::Guard guard(lock_);  // a subclass may run code of its own
+    const StepLock::Guard guard(lock_);  // a subclass may run its own code
     const std::string who = "parameter '" + binding.name + "'";
     require_unmasked(binding.parameter.ptr(), who);
     const Look look(binding.parameter.ptr(), who, takes_tensors_);
@@ -125,14 +125,14 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     tensor->work = tensor->size * streams * item_size(compute_format(tensor->compute));
 
     Place& target = bound_.at(place);
-    changed_.push_back(place);  // what can fail comes before what changes the place
+    changed_.push_back(place);  // everything that can fail comes before the place is changed
     averages_ += (binding.average.is_none() ? 0U : 1U) - (target.average.is_none() ? 0U : 1U);
     target = std::move(bound);
     stepper_.bind(place, std::move(tensor), binding.steps);
     arranged_ = false;
 }
 
-// States and average, which have to be there, of the parameter's shape and of formats that hold them.
+// Binds states and average: they must be there, with the parameter's shape and in formats that can hold them.
 void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) const {
     const auto ndim = static_cast<int>(bound.shape.size());
     const Format compute = compute_format(tensor.compute);
@@ -190,7 +190,7 @@ void Steps::set_counts(std::int64_t step_count, std::int64_t skipped_steps) {
     skipped_steps_ = skipped_steps;
 }
 
-// What the arrays of an id are called in errors.
+// The name, in errors, of the array with an id.
 std::string Steps::name_of(std::size_t id) const {
     const Place& bound = bound_[id / kinds];
     const std::string of = " of '" + bound.name + "'";
@@ -268,7 +268,7 @@ void Steps::make_accumulated() {
         bound.accumulated = array;
         bound.see(accumulated_sum, array, look);
     }
-    arranged_ = false;  // what was free memory may now be one of these arrays'
+    arranged_ = false;  // memory that was free may now belong to one of these arrays
 }
 
 bool Steps::has_its_memory(std::size_t place, Operand Operands::* operand) const {

@@ -1,4 +1,4 @@
-// Places that are bound to arrays, and steps over those that are given a gradient.
+// Places that are bound to arrays, and steps over the places that get a gradient.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -16,8 +16,8 @@
 
 namespace instep {
 
-// What a place is bound to. States, average and copy have the parameter's shape; those that the rule has no use for are
-// left out.
+// The arrays to which a place is bound. States, average and copy have the parameter's shape; arrays that the rule
+// doesn't use are left out.
 struct Binding {
     std::string name;
     int group = 0;
@@ -26,41 +26,41 @@ struct Binding {
     py::object average = py::none();
     py::object copy = py::none();
     std::int64_t steps = 0;
-    ReadOnly read_only = ReadOnly::refused;  // arrays of the caller's may become writeable later
+    ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
 };
 
-// Makes no arrays, keeps the ones it is given and their memory, looks at an array once, when it is bound, and checks at
-// each step that those of the caller's are still what they were then. Which of them share memory is found in the first
-// step after a change: the arrays of places that have changed are compared with all others.
+// Makes no arrays; keeps the given arrays and their memory. Looks at an array once, when it is bound, and checks at
+// each step that the caller's arrays are still as they were then. The first step after a change finds arrays that share
+// memory: it compares the arrays of the changed places with all others.
 class Steps {
 public:
     explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
 
     int add_group(const std::string& rule, const py::sequence& options);
-    // Another variant of the same or another rule, for a group none of whose places is bound.
+    // Gives a group another rule or other options; none of its places may be bound.
     void set_group(int group, const std::string& rule, const py::sequence& options);
-    // For each group the name of its rule, and those of the options that are on.
+    // For each group the name of its rule, and the names of the options that are on.
     const py::tuple& rules_of_groups() const { return rules_of_groups_; }
-    // How many places have an average.
+    // The number of places with an average.
     std::size_t averages() const { return averages_; }
     std::size_t count() const { return bound_.size(); }
     void append(std::size_t count);
     void bind(std::size_t place, const Binding& binding);
     void unbind(std::size_t place);
-    // Room for the sums of those places that are given a gradient and have none yet.
+    // Makes room for the sums of the places that get a gradient and have no sum yet.
     void make_accumulated();
-    // Throws ValueError where arrays share memory. Called by every step; later it would be too late to say which.
+    // Throws ValueError if arrays share memory. Every step calls it; later it would be too late to name the arrays.
     void arrange();
 
-    // The gradients of the next call, by place, None for no gradient; to be let go when the call is over, as what it
-    // has done to keep memory where it is.
+    // The gradients of the next call, by place, None for no gradient. When the call is over, they must be released, and
+    // so must the holds on memory.
     std::vector<py::object>& gradients() { return gradients_; }
     void let_go() {
         pins_.release();
         gradients_.clear();
     }
     Hyperparameters& hyperparameters() { return hyperparameters_; }
-    // All three: everything is checked, and then done. The lock is held by the caller.
+    // All three check everything before they change anything. The caller holds the lock.
     void step(double grad_scale);
     void step_accumulated(double grad_scale);
     void accumulate();
@@ -74,12 +74,12 @@ public:
     void set_counts(std::int64_t step_count, std::int64_t skipped_steps);
     const py::object& grad_norm() const { return grad_norm_; }
 
-    // What Python holds of a place.
+    // The Python objects of a place.
     struct Place {
-        // An array as it was when it was bound, and must stay.
+        // An array as it was when it was bound, and as it must stay.
         struct Seen {
             PyObject* array;   // kept alive by the fields below
-            py::object descr;  // null of a tensor
+            py::object descr;  // null for a tensor
             char* data;
             Extents strides;
             Format format;
@@ -91,7 +91,7 @@ public:
         int group = 0;
         Extents shape;
         Axes order;
-        Extents dense;  // strides, in elements, of a gapless array in the step's order
+        Extents dense;  // strides, in elements, of an array without gaps in the step's order
         Extents logical_dense;
         py::object parameter = py::none();
         py::dict states;
@@ -99,7 +99,7 @@ public:
         py::object copy = py::none();
         py::object accumulated = py::none();
         std::vector<Seen> arrays;        // all of the above, the parameter first
-        std::vector<py::object> memory;  // what the arrays' memory lives by
+        std::vector<py::object> memory;  // the owners of the arrays' memory
 
         void see(std::size_t kind, const py::object& array, const Look& look);
         TensorView view_of(const Seen& seen) const {
@@ -111,48 +111,48 @@ public:
     const Group& group_of(std::size_t place) const {
         return hyperparameters_.groups[static_cast<std::size_t>(bound_[place].group)];
     }
-    // Throws unless what was bound is still what it was.
+    // Throws unless the bound arrays are still as they were.
     void check_unchanged() const;
     void require_writeable() const;
-    // Whether the memory of a place's parameter, or of its copy, is still the array's, whatever has become of its
-    // shape.
+    // Whether the memory of a place's parameter, or of its copy, is still that of the array, whatever shape it has now.
     bool has_its_memory(std::size_t place, Operand Operands::* operand) const;
-    // Whether a view meets memory of any array here.
+    // Whether a view reaches memory of any array here.
     bool meets_memory(const TensorView& view) const { return !occupied_.is_free(byte_range(view)); }
 
     int traverse(visitproc visit, void* arg) const;
 
 private:
-    // An array that must stay where and what it was.
+    // An array that must stay where it was and as it was.
     struct Held {
-        PyObject* array;  // kept alive by bound_, as the next is
-        PyObject* descr;  // null of a tensor
+        PyObject* array;  // kept alive by bound_, like the next
+        PyObject* descr;  // null for a tensor
         char* data;
         int ndim;
-        std::size_t extents;  // its shape and then its strides, from here on in extents_
+        std::size_t extents;  // its shape and then its strides begin here in extents_
         std::size_t id;
         Format format;
         bool came_read_only;
     };
-    // How the last gradient of a place lay. For one that lies like it, where no array of ours is, the address is all
-    // that has to be taken down: that is what makes a step over many small tensors quick.
+    // The layout of a place's last gradient. If the next gradient has the same layout, in memory that none of our
+    // arrays uses, only its address needs to be noted. This makes a step over many small tensors quick.
     struct Known {
         PyObject* descr = nullptr;       // null: nothing is known
-        std::size_t param = 0;           // index of the parameter among held_
+        std::size_t param = 0;           // index of the parameter in held_
         std::size_t strides = 0;         // from here on in extents_
-        std::int64_t low = 0, high = 0;  // bytes that it reaches, from its first element
-        ByteRange gap{};                 // free memory that it lay in
-        bool accumulated = false;        // whether it was added to earlier micro-batches'
+        std::int64_t low = 0, high = 0;  // the bytes that it reaches, from its first element
+        ByteRange gap{};                 // the free memory in which it lay
+        bool accumulated = false;        // whether it was added to a sum of earlier micro-batches
     };
     enum class Use { step, step_accumulated, accumulate };
-    // Arrays by number: which of a place's it is.
+    // The numbers of the arrays of a place.
     static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
     static constexpr std::size_t kinds = first_state + max_states;
 
     // steps.cpp: groups and places
     void replace_groups(std::vector<Group> groups);
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
-    // Whether every step checks that arrays of a kind are what they were: those that the caller may do something to.
+    // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
+    // change.
     bool is_checked(std::size_t kind) const {
         return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
     }
@@ -187,9 +187,9 @@ private:
     std::int64_t skipped_steps_ = 0;
     py::object grad_norm_ = py::none();
 
-    // Of what is bound, side by side in memory; made anew by arrange after a change.
+    // Data of the bound arrays, side by side in memory; arrange makes them anew after a change.
     bool arranged_ = true;
-    std::vector<std::size_t> changed_;  // places whose arrays have not been compared with the others
+    std::vector<std::size_t> changed_;  // places whose arrays have not yet been compared with the others
     std::vector<Held> held_;
     std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference
     std::vector<Known> known_;      // by place

@@ -1,4 +1,4 @@
-// A step of the places: every check of the arrays and the gradients, before anything changes, and then the step itself.
+// A step of the places: all checks of the arrays and the gradients, before anything changes, and then the step itself.
 #include <algorithm>
 
 #include "python/gil.hpp"
@@ -10,18 +10,18 @@ namespace instep {
 
 namespace {
 
-// Steps of more work than this (about a millisecond) release the GIL. Taking it back may cost a thread switch interval
-// (5 ms by default) where other Python threads compute, so shorter steps keep it.
+// Steps of more work than this (about a millisecond) release the GIL. If other Python threads compute, taking the GIL
+// back may cost a thread switch interval (5 ms by default), so shorter steps keep it.
 constexpr std::int64_t work_worth_releasing = std::int64_t{1} << 25;
 
-// A loop of its own: for a handful of axes std::equal, which becomes a call of memcmp, takes three times as long.
+// A separate loop, since std::equal becomes a call of memcmp, which takes three times as long for a handful of axes.
 bool same_extents(const std::int64_t* a, const std::int64_t* b, int count) {
     for (int axis = 0; axis < count; ++axis)
         if (a[axis] != b[axis]) return false;
     return true;
 }
 
-// Runs work with or without the GIL.
+// Runs the work with or without the GIL.
 template <class Work>
 auto without_gil(bool release_gil, Work work) {
     if (!release_gil) return work();
@@ -43,7 +43,7 @@ void Steps::step_accumulated(double grad_scale) {
 void Steps::accumulate() { take(Use::accumulate, 1.0); }
 
 void Steps::take(Use use, double grad_scale) {
-    // Before any address is taken down, for it may run code that moves other gradients.
+    // This comes before any address is noted, since it may run code that moves other gradients.
     for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
@@ -100,7 +100,7 @@ void Steps::check_unchanged() const {
 void Steps::check(Use use) {
     for (const Held& held : held_) check_unchanged(held);
     for (std::size_t i = 0; i < gradients_.size(); ++i)
-        if (stepper_.is_bound(i))  // asked there, where a flag a place lies side by side
+        if (stepper_.is_bound(i))  // asked there, where the places' flags lie side by side
             bind_gradient(i, use);
         else if (!gradients_[i].is_none())
             throw py::value_error("there is a gradient for place " + std::to_string(i) +
@@ -112,7 +112,7 @@ bool Steps::same_layout(const Held& held, int ndim, const std::int64_t* shape, c
            same_extents(strides, strides_of(held), ndim);
 }
 
-// A tensor has no flags, and may be given other memory at any time: then its place has to be bound again.
+// A tensor has no flags, and may be given other memory at any time; then its place must be bound again.
 void Steps::check_tensor(const Held& held) const {
     const TensorFields fields = look_at_tensor(held.array);
     if (fields.data != held.data || !fields.is_of(held.format) ||
@@ -191,7 +191,7 @@ void Steps::bind_given(std::size_t i) {
     const ByteRange range = byte_range(view);
     if (!range.empty() && !occupied_.is_free(range)) {
         const std::size_t owner = occupied_.find(view);
-        if (owner == OccupiedMemory::none) return;  // woven through others' memory: to be looked at again next time
+        if (owner == OccupiedMemory::none) return;  // woven into other arrays' memory: checked again next time
         throw py::value_error(who + " shares memory with " + name_of(owner) +
                               "; an array of its own is wanted, or the step would change it while reading it");
     }
@@ -203,7 +203,7 @@ void Steps::bind_given(std::size_t i) {
     known.descr = look.descr();
 }
 
-// What micro-batches have added up: it is added to the gradient given, or is the gradient.
+// The sum of micro-batches is added to the given gradient, or is the gradient.
 void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
     Tensor& tensor = stepper_.tensor(i);
     tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
@@ -219,7 +219,7 @@ void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
     }
 }
 
-// A sum over everything is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
+// In NumPy, a sum over all elements is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
 void Steps::take_scalar(py::object& gradient) {
     const py::module_ numpy = py::module_::import("numpy");
     if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;

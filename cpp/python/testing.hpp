@@ -1,4 +1,4 @@
-// The module instep._core.testing: what nothing but tests and measurements uses.
+// The module instep._core.testing: functions that only tests and measurements use.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,10 +1,9 @@
 // Adam, AMSGrad and AdamW.
 //
-// D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
-// S. J. Reddi, S. Kale, S. Kumar, "On the convergence of Adam and beyond", ICLR 2018 (AMSGrad; here, as in PyTorch and
-// Keras, the maximum is taken of the uncorrected average).
-// I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019 (AdamW; the decay is multiplied by the
-// learning rate, as everybody does).
+// D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1. S. J. Reddi, S. Kale, S.
+// Kumar, "On the convergence of Adam and beyond", ICLR 2018 (AMSGrad; here, as in PyTorch and Keras, the maximum is
+// that of the uncorrected average). I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019
+// (AdamW; the decay is multiplied by the learning rate, as in other libraries).
 #pragma once
 
 #include "rules/rule.hpp"

@@ -36,7 +36,7 @@ struct RMSprop {
             a = alpha_ * a + one_minus_alpha_ * g;
             u = maximum(v - a * a, T(0));
         }
-        // Adding 0 changes no bit: neither u nor the root is ever -0.
+        // Adding 0 changes no bit, since neither u nor the root is ever -0.
         const T d = square_root(u + eps_inside_) + eps_outside_;
         if constexpr (has_momentum) {
             b = momentum_ * b + g / d;

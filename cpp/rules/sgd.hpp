@@ -22,7 +22,8 @@ struct SGD {
     static constexpr bool hot = true;
     static constexpr StateName states[] = {{"momentum_buffer", has_momentum}};
 
-    // Of the gradient within the velocity and, with nesterov, beside it; of all that is taken from the parameter.
+    // The factors of the gradient inside the velocity and, with nesterov, beside it, and of the difference taken from
+    // the parameter.
     T within_, beside_, outer_;
     T momentum_;
     Choice<T> at_first_;

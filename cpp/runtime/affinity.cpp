@@ -16,7 +16,7 @@ KeptAffinity::KeptAffinity(bool needed) : known_(needed && before_.read()) {}
 KeptAffinity::~KeptAffinity() {
     Cpus now;
     if (!known_ || !now.read() || std::memcmp(now.bits, before_.bits, sizeof now.bits) == 0) return;
-    // Where it fails the system has taken CPUs away meanwhile, and what is left is what there is.
+    // This fails if the system has taken CPUs away meanwhile; then the thread keeps the CPUs that are left.
     sched_setaffinity(0, sizeof before_.bits, before_.bits);
 }
 

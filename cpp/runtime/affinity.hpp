@@ -1,4 +1,4 @@
-// The CPUs that a thread may run on, and how they stay as the program set them.
+// The CPUs on which a thread may run, and the class that keeps them as the program has set them.
 #pragma once
 
 #include <cstddef>
@@ -9,15 +9,16 @@
 
 namespace instep::team {
 
-// CPUs that the calling thread may run on; 0 where the system doesn't tell.
+// The number of CPUs on which the calling thread may run; 0 if the system doesn't tell.
 int allowed_cpus();
 
-// Gives the calling thread's affinity back when it ends. An OpenMP runtime that binds its threads (OMP_PROC_BIND,
-// OMP_PLACES, GOMP_CPU_AFFINITY, KMP_AFFINITY) binds each thread that calls it too, and leaves it so: libgomp the
-// thread that loads it and every other one in its first region, LLVM's each at its first call.
+// Restores the affinity of the calling thread at the end of a scope. An OpenMP runtime that binds its threads
+// (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY, KMP_AFFINITY) also binds each thread that calls it, and leaves it
+// bound. libgomp binds the thread that loads it, and every other thread in its first region; LLVM's runtime binds each
+// thread at its first call.
 class KeptAffinity {
 public:
-    // Does nothing unless there is something to keep: both ends are system calls.
+    // Does nothing unless it is needed, since both ends are system calls.
     explicit KeptAffinity(bool needed);
     ~KeptAffinity();
     KeptAffinity(const KeptAffinity&) = delete;
@@ -28,7 +29,7 @@ public:
 private:
 #if defined(__linux__)
     friend int allowed_cpus();
-    static constexpr std::size_t most_cpus = 8192;  // Linux can be built for no more
+    static constexpr std::size_t most_cpus = 8192;  // Linux can't be built for more
 
     struct Cpus {
         bool read();

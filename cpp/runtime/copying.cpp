@@ -11,7 +11,7 @@ namespace instep {
 
 namespace {
 
-// Where the next elements of an operand lie, and how many of them lie at even distances.
+// The place of the next elements of an operand, and the number of them that lie at even distances.
 class Runs {
 public:
     Runs(const Operand& operand, std::int64_t count)

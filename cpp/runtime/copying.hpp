@@ -1,4 +1,4 @@
-// Elements copied as they are, bit for bit: weights set aside and put back, states loaded.
+// Copying of elements, bit for bit: for weights that are set aside and put back, and for states that are loaded.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace instep {
 
-// Copies all elements of one operand into another of the same format; both are seen in the same order.
+// Copies all elements of one operand into another operand of the same format, in the same order.
 void copy_elements(const Operand& from, const Operand& into, std::int64_t count);
 
 }  // namespace instep

@@ -1,5 +1,5 @@
 // The floating-point environment of a step: rounding to nearest, subnormals kept, nothing trapped, whatever the caller
-// has set; the caller's own is put back afterwards, its sticky flags included.
+// has set. Afterwards the caller's environment is restored, with its sticky flags.
 #pragma once
 
 #include <cstdint>

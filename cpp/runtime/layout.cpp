@@ -14,12 +14,12 @@ Axes logical_order(int ndim) {
 
 Axes memory_order(const Extents& shape, const Extents& strides) {
     Axes order = logical_order(static_cast<int>(shape.size()));
-    // Without elements strides say nothing, and may be any numbers.
+    // If there are no elements, strides mean nothing and may be any numbers.
     if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return order;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
         const auto i = static_cast<std::size_t>(a);
         const auto j = static_cast<std::size_t>(b);
-        if (shape[i] == 1 || shape[j] == 1) return shape[i] == 1 && shape[j] != 1;  // their strides say nothing
+        if (shape[i] == 1 || shape[j] == 1) return shape[i] == 1 && shape[j] != 1;  // their strides mean nothing
         return std::llabs(strides[i]) > std::llabs(strides[j]);
     });
     return order;

@@ -1,4 +1,4 @@
-// Which instruction-set levels were compiled in, which run here, which is used.
+// The instruction-set levels: those that were compiled in, those that run here, and the one that is used.
 #pragma once
 
 #include <string>
@@ -9,12 +9,12 @@
 namespace instep {
 
 std::vector<const Level*> compiled_levels();  // best first
-std::vector<const Level*> usable_levels();    // those of them that this CPU and operating system support
+std::vector<const Level*> usable_levels();    // those that this CPU and operating system support
 
 const Level& current_level();
 void set_level(const Level& level);
 
-// Which of the level's rules has that name; -1: none.
+// The index of the level's rule with this name; -1 if there is none.
 int find_family(const Level& level, const std::string& name);
 
 }  // namespace instep

@@ -9,7 +9,7 @@
 #include "kernels/stream.hpp"
 #include "runtime/team.hpp"
 
-// The streams of one call never overlap: without this the compiler would compare all of them before each loop.
+// The streams of one call never overlap. Without this, the compiler would compare all of them before each loop.
 #if defined(__clang__)
 #define INSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -24,14 +24,14 @@ namespace instep {
 
 namespace {
 
-// Elements [begin, end) of Read streams, the first Written of which are written. What is written depends on what was
-// there, and the result on the other streams, so that no read can be left out.
+// Elements [begin, end) of Read streams, of which the first Written are written. The numbers written depend on the
+// numbers that were there, and the result depends on the other streams, so that the compiler can't leave out a read.
 template <class Word, std::size_t Read, std::size_t Written>
 Word pass(const std::array<char*, max_streams>& streams, std::int64_t begin, std::int64_t end, Word flip) {
     std::array<Word*, Read> words;
     for (std::size_t r = 0; r < Read; ++r) words[r] = reinterpret_cast<Word*>(streams[r]);
     Word seen = 0;
-    if constexpr (Read == 1 && Written == 0) {  // of a single stream a core reads less than of several
+    if constexpr (Read == 1 && Written == 0) {  // a core reads a single stream more slowly than several
         const std::int64_t quarter = (end - begin) / 4;
         for (const Word *word = words[0] + begin, *const last = word + quarter; word < last; ++word)
             seen = static_cast<Word>(seen ^ word[0] ^ word[quarter] ^ word[2 * quarter] ^ word[3 * quarter]);
@@ -72,10 +72,10 @@ Pass<Word> pass_for(std::size_t read, std::size_t written) {
 
 constexpr auto word_bytes = static_cast<std::int64_t>(sizeof(std::uint64_t));
 
-// The words of all pieces, counted on from one to the next.
+// The words of all pieces, with numbers that go on from one piece to the next.
 struct Run {
     const std::vector<Streams>& pieces;
-    std::vector<std::int64_t> ends;  // of the words of each piece
+    std::vector<std::int64_t> ends;  // the end of the words of each piece
     Pass<std::uint64_t> words;
     std::uint64_t flip;
     std::int64_t words_a_chunk;
@@ -83,7 +83,8 @@ struct Run {
     std::atomic<std::uint64_t> seen{0};
 };
 
-// Words [begin, end) of one piece; where there is a copy, a few at a time and then half a word each to it.
+// Words [begin, end) of one piece. If there is a copy, this takes a few words at a time, and then writes half a word
+// for each to the copy.
 std::uint64_t take_words(const Run& run, const Streams& piece, std::int64_t begin, std::int64_t end) {
     if (piece.copy == nullptr) return run.words(piece.data, begin, end, run.flip);
     constexpr std::int64_t few = 256;
@@ -98,7 +99,7 @@ std::uint64_t take_words(const Run& run, const Streams& piece, std::int64_t begi
     return seen;
 }
 
-// Words [begin, end) of all.
+// Words [begin, end) of all pieces.
 std::uint64_t take_chunk(const Run& run, std::int64_t begin, std::int64_t end) {
     std::uint64_t seen = 0;
     auto piece = static_cast<std::size_t>(std::upper_bound(run.ends.begin(), run.ends.end(), begin) - run.ends.begin());
@@ -148,7 +149,7 @@ unsigned char memory_limit(const std::vector<Streams>& pieces, int read, int wri
     team::run(threads, work, work_through, &run);
     unsigned char seen = bytes_together(run.seen);
     const auto rest = pass_for<unsigned char>(reads, writes);
-    for (const Streams& piece : pieces)  // bytes that fill no word
+    for (const Streams& piece : pieces)  // the last bytes, which don't fill a word
         seen ^= rest(piece.data, piece.bytes / word_bytes * word_bytes, piece.bytes, flip);
     return seen;
 }

@@ -13,9 +13,9 @@ namespace instep {
 
 namespace {
 
-// No process of any system has more addresses than that; and what two arrays reach together must not overflow.
+// No process of any system has more addresses than this; and the sum of the reach of two arrays must not overflow.
 constexpr std::int64_t farthest = std::int64_t{1} << 57;
-// NumPy's own limit on axes, of two arrays, and their items' bytes.
+// NumPy's own limit on axes, for two arrays, and one term for the bytes of their items.
 constexpr std::size_t most_terms = 2 * 64 + 1;
 constexpr std::int64_t most_work = 1'000'000;
 
@@ -25,7 +25,7 @@ std::int64_t address_of(const char* pointer) {
     return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(pointer));
 }
 
-// Whether there are whole numbers 0 <= x_k <= bound_k whose sum of coefficient_k * x_k is the wanted one.
+// Whether there are whole numbers 0 <= x_k <= bound_k for which the sum of coefficient_k * x_k is the wanted number.
 class BoundedSum {
 public:
     void add(std::int64_t coefficient, std::int64_t bound) {
@@ -56,10 +56,10 @@ public:
 private:
     struct Term {
         std::int64_t coefficient, bound;
-        std::int64_t divisor, reach;  // common to this term and all later ones; the most that these sum up to
+        std::int64_t divisor, reach;  // common to this term and all later terms; the largest sum of these terms
     };
 
-    // The least x >= from for which `divisor` divides rest - coefficient * x, and what such x are apart.
+    // The least x >= from for which `divisor` divides rest - coefficient * x, and the distance between such x.
     static std::pair<std::int64_t, std::int64_t> first_that_fits(std::int64_t coefficient, std::int64_t divisor,
                                                                  std::int64_t rest, std::int64_t from) {
         const std::int64_t common = std::gcd(coefficient, divisor);
@@ -94,7 +94,7 @@ private:
         if (k == count_) return rest == 0;
         const Term& term = terms_[k];
         if (rest < 0 || rest > term.reach || rest % term.divisor != 0) return false;
-        if (k + 1 == count_) return true;  // its divisor is its coefficient
+        if (k + 1 == count_) return true;  // the divisor of the last term is its coefficient
         const Term& next = terms_[k + 1];
         const std::int64_t beyond = rest - next.reach;
         const std::int64_t least = beyond <= 0 ? 0 : (beyond + term.coefficient - 1) / term.coefficient;
@@ -112,7 +112,7 @@ private:
     std::int64_t left_ = 0;
 };
 
-// Strides of an array without elements, and of an axis of one, say nothing and may be any number.
+// Strides of an array without elements, and of an axis of length 1, mean nothing and may be any number.
 bool is_empty(const TensorView& view) {
     return std::find(view.shape, view.shape + view.ndim, 0) != view.shape + view.ndim;
 }
@@ -147,8 +147,8 @@ bool share_memory(const TensorView& a, const TensorView& b) {
     const ByteRange range_a = byte_range(a);
     const ByteRange range_b = byte_range(b);
     if (range_a.empty() || range_b.empty() || !range_a.meets(range_b)) return false;
-    // The byte low_a + (strides of a) + (byte of an item) is to be a byte of b, which is counted from its high end, so
-    // that all terms are positive.
+    // The byte low_a + (strides of a) + (byte of an item) is to be a byte of b. The bytes of b are counted from its
+    // high end, so that all terms are positive.
     BoundedSum sum;
     for (const TensorView* view : {&a, &b})
         for (int axis = 0; axis < view->ndim; ++axis)
@@ -168,15 +168,15 @@ bool overlaps_itself(const TensorView& view) {
     }
     std::sort(axes.begin(), axes.begin() + static_cast<std::ptrdiff_t>(count));
     std::int64_t reach = item;
-    bool nested = true;  // each axis steps over all that the inner ones reach: no overlap, and the usual case
+    bool nested = true;  // each axis steps over everything that the inner axes reach: no overlap, and the usual case
     for (std::size_t k = 0; k < count; ++k) {
         if (axes[k].first == 0) return true;
         nested = nested && axes[k].first >= reach;
         reach += (axes[k].second - 1) * axes[k].first;
     }
     if (nested) return false;
-    // Two elements differ first along axis k, there by at least one, and along the axes after it in either direction;
-    // the bytes between them are to be fewer than an item has.
+    // Two elements differ first along axis k, by at least one, and along the later axes in either direction. The
+    // distance between them is to be less than the bytes of an item.
     for (std::size_t k = 0; k < count; ++k) {
         BoundedSum sum;
         const auto [stride, length] = axes[k];
@@ -285,19 +285,20 @@ std::size_t OccupiedMemory::find_in(const Lattice& lattice, const TensorView& vi
         return entry.id != except && entry.range.meets(probe.range) && share_memory(view_of(entry), view);
     };
     const std::int64_t period = lattice.period;
-    // Of another period remainders say less: every entry is looked at.
+    // With another period, remainders say less: every entry is checked.
     if (period == 0 || (probe.period % period) != 0) {
         const auto found = std::find_if(begin, end, shares);
         return found == end ? none : found->id;
     }
-    // Bytes are shared where the beginnings differ, modulo the period, by less than the lower one's item.
+    // Bytes are shared if the beginnings differ, modulo the period, by less than the item of the lower array.
     constexpr std::int64_t largest_item = 8;
     const std::int64_t near = std::min(largest_item - 1, period - 1);
     const std::int64_t far = std::min(probe.item - 1, period - 1 - near);
     const std::int64_t remainder = address_of(probe.range.low) % period;
     for (std::int64_t offset = -near; offset <= far; ++offset) {
         const std::int64_t wanted = (remainder + offset + period) % period;
-        // Entries of this remainder that begin below the range's end, backwards while one may still reach into it.
+        // Entries of this remainder that begin below the end of the range, backwards as long as an entry may still
+        // reach into the range.
         auto entry = std::partition_point(begin, end, [&](const Entry& e) {
             return e.remainder < wanted || (e.remainder == wanted && e.range.low < probe.range.high);
         });
@@ -316,7 +317,7 @@ bool OccupiedMemory::is_free(const ByteRange& range) const {
 ByteRange OccupiedMemory::gap_around(const ByteRange& range) const {
     prepare();
     const auto next = first_band_ending_after(range.low);
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): a bound to compare with, never read
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): a bound for comparisons, never read
     const auto* const top = reinterpret_cast<const char*>(std::numeric_limits<std::uintptr_t>::max());
     return {next == bands_.begin() ? nullptr : (next - 1)->range.high, next == bands_.end() ? top : next->range.low};
 }

@@ -1,4 +1,4 @@
-// Whether arrays share memory: told exactly, element by element, and without asking anybody's code.
+// Whether arrays share memory: decided exactly, element by element, without running any Python code.
 #pragma once
 
 #include <cstddef>
@@ -9,42 +9,42 @@
 
 namespace instep {
 
-// Whether an element of one has a byte in common with an element of the other. Arrays whose axes are woven so oddly
-// that this would take seconds to tell (no slices of one array are) count as sharing.
+// Whether an element of one array has a byte in common with an element of the other. If the axes are woven so oddly
+// that the decision would take seconds (slices of one array never are), the arrays count as sharing.
 bool share_memory(const TensorView& a, const TensorView& b);
 
 // Whether two elements of the array share a byte.
 bool overlaps_itself(const TensorView& view);
 
-// How often the search for a shared byte has branched in this process: what tests count instead of seconds.
+// The number of branches in searches for a shared byte in this process. Tests count these instead of seconds.
 std::int64_t overlap_work();
 
-// Arrays that belong together, to find those that another one shares memory with. Arrays of one layout that are woven
-// into each other, such as the columns of a matrix, are told apart by their remainders, not pair by pair.
+// Arrays that belong together, to find those with which another array shares memory. Arrays of one layout that are
+// woven into each other, such as the columns of a matrix, are distinguished by their remainders, not pair by pair.
 class OccupiedMemory {
 public:
-    // The id is what find gives back.
+    // `find` returns this id.
     void add(const TensorView& view, std::size_t id);
     void clear();
 
     static constexpr std::size_t none = SIZE_MAX;
-    // The id of an array that shares memory with this one, other than `except`; none where there is no such array.
+    // The id of an array, other than `except`, that shares memory with this one; `none` if there is no such array.
     std::size_t find(const TensorView& view, std::size_t except = none) const;
-    // Whether the range is free of all arrays, also of what lies between their elements; and the whole free range
-    // around.
+    // Whether the range is free of all arrays and of the gaps between their elements; and the whole free range around
+    // it.
     bool is_free(const ByteRange& range) const;
     ByteRange gap_around(const ByteRange& range) const;
 
 private:
     struct Entry {
         ByteRange range;
-        std::int64_t period;     // all elements begin at multiples of this from `low` on; 0: there is but one
+        std::int64_t period;     // all elements begin at multiples of this from `low` on; 0: there is only one
         std::int64_t remainder;  // of `low`
         std::int64_t item;
         std::size_t id;
         Format format;
         int ndim;
-        std::size_t extents;  // shape and then strides, from here on in extents_
+        std::size_t extents;  // shape and then strides begin here in extents_
         const char* reach;    // the highest end among entries of this remainder up to this one
         char* data;
     };
@@ -63,7 +63,7 @@ private:
     std::vector<Band>::const_iterator first_band_ending_after(const char* address) const;
     static Entry entry_of(const TensorView& view);
 
-    // Put in order when first asked for.
+    // Sorted when first used.
     mutable std::vector<Entry> entries_;
     mutable std::vector<Lattice> lattices_;
     mutable std::vector<Band> bands_;

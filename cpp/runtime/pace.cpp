@@ -6,13 +6,13 @@ namespace instep {
 
 namespace {
 
-// From this much work on a step begins in parallel before anything has been tried (bench/threads.py).
+// From this much work on, a step begins in parallel before anything has been tried (bench/threads.py).
 constexpr std::int64_t work_to_begin_parallel = std::int64_t{1} << 24;
-// From this much on nothing is tried: a step takes milliseconds, and a thread that wakes late costs it little.
+// From this much work on, nothing is tried: a step takes milliseconds, and a thread that wakes late costs little.
 constexpr std::int64_t work_beyond_doubt = std::int64_t{1} << 28;
-// A change has to be worth more than what two timings of the same differ by.
+// A change must gain more than the difference between two timings of the same steps.
 constexpr double worthwhile = 0.95;
-// Beyond this share of the usual time a mean tells of interruptions that cost more than threads gain or lose.
+// If a mean exceeds the usual time by this factor, interruptions cost more than threads gain or lose.
 constexpr double much_interrupted = 1.25;
 
 }  // namespace
@@ -41,8 +41,9 @@ void Pace::begin(bool trial) {
     sum_ = 0;
 }
 
-// A few interruptions by the system say nothing about threads. Many over a long phase do: beside other people's work
-// every further thread may have to wait for a core. Then the trial is long, and means decide, for long.
+// A few interruptions by the system say nothing about threads. Many interruptions over a long phase do: if other
+// programs compute, too, every further thread may have to wait for a core. Then the trial is long, means decide, and
+// the decision holds for long.
 void Pace::begin_trial() {
     mean_ = sum_ / steps_;
     long_ = steps_ >= long_phase && mean_ > much_interrupted * usual_;

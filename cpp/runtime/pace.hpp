@@ -1,10 +1,11 @@
-// How many threads a step of middling length takes, found out while training.
+// The number of threads of a step of medium length, found by trial while training.
 //
-// Waking a thread pays or not depending on what the caller's loop leaves on the other cores: NumPy's matrix products
-// keep threads of their own awake there for a while, other processes compute, or nobody does. No fixed size tells. The
-// bits of a step don't depend on the number of threads, so it can be tried: now and then a few steps take half or twice
-// as many, and what was quicker stays. Trials become rare while they change nothing, one step in some three hundred,
-// or, where steps are interrupted so often that a trial has to be long, one in seventeen.
+// Whether it pays to wake a thread depends on the load of the other cores: NumPy's matrix products keep threads of
+// their own awake there for a while, other processes may compute, or the cores are idle. No fixed size of a step
+// decides it. The bits of a step don't depend on the number of threads, so numbers can be tried: now and then, a few
+// steps take half or twice as many threads, and the quicker number stays. While trials change nothing, they become
+// rare: about one step in three hundred is a trial. If steps are interrupted so often that a trial must be long, it is
+// one step in seventeen.
 #pragma once
 
 #include <array>
@@ -14,16 +15,16 @@ namespace instep {
 
 class Pace {
 public:
-    // Threads for the next step, of at most so many; work as Stepper::work counts it.
+    // The number of threads for the next step, at most `most`; work is counted as in Stepper::work.
     int choose(int most, std::int64_t work);
-    // Whether that step is to be timed, and how long it took in nanoseconds.
+    // Whether this step is to be timed; and the time that it took, in nanoseconds.
     bool timed() const { return timed_; }
     void took(std::int64_t nanoseconds);
 
 private:
     static constexpr int first_interval = 4, longest_interval = 1024;
     static constexpr int trial_steps = 3;
-    static constexpr int long_phase = 512, long_trial_steps = 64;  // whose means say something
+    static constexpr int long_phase = 512, long_trial_steps = 64;  // long enough for means
 
     void restart(int most, std::int64_t work);
     int threads(int level) const { return most_ >> level; }
@@ -33,17 +34,17 @@ private:
     void finish_trial();
 
     int most_ = 0;
-    int level_ = 0;                  // threads are halved so often
+    int level_ = 0;                  // how often the number of threads is halved
     int direction_ = 1;              // of the next trial: 1 half as many threads, -1 twice as many
     int interval_ = first_interval;  // timed steps between trials
     bool trial_ = false;
-    bool long_ = false;     // the trial, for means to decide
-    bool settled_ = false;  // the first step after a change finds its data in other caches and doesn't count
-    int steps_ = 0;         // timed since the phase began
+    bool long_ = false;     // whether the trial is long, so that means decide
+    bool settled_ = false;  // false at the first step after a change, which doesn't count: its data are in other caches
+    int steps_ = 0;         // steps timed since the phase began
     bool timed_ = false;
     double work_ = 1;
     double usual_ = 0;  // time for a unit of work, smoothed and without interruptions
-    double mean_ = 0;   // of all before the trial
+    double mean_ = 0;   // mean of all times before the trial
     double sum_ = 0;    // of the times in this phase
     std::array<double, trial_steps> tried_{};
 };

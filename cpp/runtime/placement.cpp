@@ -21,11 +21,12 @@ void Caller::make_way() const {
     const pthread_t self = pthread_self();
     if (!brief_ || core_ < 0 || sched_getcpu() != core_ || pthread_equal(self, thread_) != 0) return;
     cpu_set_t allowed;
-    if (pthread_getaffinity_np(self, sizeof allowed, &allowed) != 0) return;  // more cores than it can hold
+    if (pthread_getaffinity_np(self, sizeof allowed, &allowed) != 0) return;  // more cores than the set can hold
     cpu_set_t others = allowed;
     CPU_CLR(static_cast<unsigned>(core_), &others);
     if (pthread_setaffinity_np(self, sizeof others, &others) != 0) return;  // there are none
-    // It has moved. Kept off for good it would hide from the system a core that may be the only idle one later.
+    // The thread has moved. Its full set is restored: otherwise the system could not use the caller's core for it,
+    // which may be the only idle core later.
     pthread_setaffinity_np(self, sizeof allowed, &allowed);
 }
 

@@ -14,20 +14,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A thread takes as many chunks at a time as leave this many turns to share among the threads, but no more than make up
-// a megabyte of each stream: where memory is the limit, short stretches of many streams cost a tenth.
+// A thread takes several chunks at a time: few enough to leave this many turns to share among the threads, and at most
+// 1 MB of each stream. If memory is the limit, short stretches of many streams cost a tenth.
 constexpr std::int64_t least_units = 128;
 constexpr std::int64_t most_chunks_a_unit = 16;
-// Up to here parameters may still lie in the caches of other cores too, which read them in the forward pass.
+// Up to this much work, parameters may also be in the caches of other cores, which have read them in the forward pass.
 constexpr std::int64_t most_work_claimed = std::int64_t{1} << 24;
-// Of so much work a step leaves nothing in a cache for whoever reads the copies.
+// From this much work on, a step leaves nothing in the caches for a later reader of the copies.
 constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 
-// Recipes that are looked through one by one, the latest first; older ones are in a table.
+// The number of recipes that are searched one by one, the latest first; older recipes are in a table.
 constexpr std::uint32_t few = 8;
 constexpr std::uint32_t none_yet = UINT32_MAX;
 
-// Neighbours are added, then neighbouring sums, and so on: an order that depends on the count alone.
+// Neighbours are added, then neighbouring sums, and so on: this order depends only on the count.
 double pairwise_sum(std::vector<double>& values, std::size_t count) {
     if (count == 0) return 0.0;
     for (; count > 1; count = (count + 1) / 2) {
@@ -116,8 +116,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vec
     return static_cast<std::uint32_t>(recipes_.size() - 1);
 }
 
-// Nearly always among the last ones made: parameters of a group have been stepped equally often. Where each has a count
-// of its own, a table is asked.
+// The recipe is nearly always among the latest, because the parameters of a group have had the same number of steps. If
+// each parameter has a count of its own, a table is used.
 std::uint32_t Stepper::find_recipe(std::uint32_t kind, std::int64_t t) {
     std::size_t k = recipes_.size();
     const std::size_t last = k > few ? k - few : 0;
@@ -157,7 +157,8 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     if (extras.needs_norm()) sums_.resize(segments_.size());
 }
 
-// Calls body(threads) with as many as the pace says, and tells the pace how long it took where it was done as a whole.
+// Calls body(threads) with the number that the pace chooses, and passes the time to the pace if the whole work was
+// done.
 template <class Body>
 void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
     const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work_);
@@ -165,7 +166,7 @@ void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
         body(threads);
         return;
     }
-    const FloatEnvironment environment;  // the pace computes too
+    const FloatEnvironment environment;  // the pace computes, too
     const auto begin = Clock::now();
     const bool whole = body(threads);
     if (whole) pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
@@ -243,7 +244,7 @@ void Stepper::run(int threads, std::initializer_list<Pass> passes) {
         progress_[k].next.store(0, std::memory_order_relaxed);
         progress_[k].left.store(units_.size() - 1, std::memory_order_relaxed);
     }
-    if (units_.size() == 1)  // no thread will be the last one
+    if (units_.size() == 1)  // no thread will be the last to finish
         for (const Pass& pass : passes)
             if (pass.finish != nullptr) (this->*pass.finish)();
     team::run(
@@ -255,7 +256,7 @@ void Stepper::run(int threads, std::initializer_list<Pass> passes) {
         this);
 }
 
-// What each thread does. Whoever is free takes the next unit: a thread that wakes late costs little.
+// The work of each thread. A thread that becomes free takes the next unit, so a thread that wakes late costs little.
 void Stepper::work_on_passes() {
     const std::size_t unit_count = units_.size() - 1;
     for (std::size_t k = 0; k < pass_count_; ++k) {
@@ -287,7 +288,7 @@ bool Stepper::conclude(std::vector<double>& sums) {
     const double sum = total(sums);
     norm_ = extras_.grad_scale * std::sqrt(sum);
     if (norm_ > extras_.clip_norm) set_scale(extras_.grad_scale * (extras_.clip_norm / norm_));
-    // Of finite gradients only those in float64 have squares that overflow, or vanish.
+    // Among finite gradients, only those in float64 have squares that overflow or vanish.
     needs_scaling_ = wide_ && (std::isinf(sum) || sum < vanishing);
     return !needs_scaling_ && (!extras_.guarded || std::isfinite(norm_));
 }
@@ -298,7 +299,7 @@ std::ptrdiff_t Stepper::look_closer(int threads) {
     return extras_.guarded ? found : -1;
 }
 
-// The norm once more, of gradients that are all finite, scaled such that the largest is between 1/2 and 1.
+// Computes the norm again, for gradients that are all finite, scaled such that the largest is between 1/2 and 1.
 void Stepper::measure_scaled(int threads) {
     run(threads, {{&Stepper::find_largest, nullptr}});
     double most = 0;
@@ -330,8 +331,8 @@ std::ptrdiff_t Stepper::find_not_finite() const {
     return -1;
 }
 
-// Calls action(segment, count) for each stretch of a tensor that has a gradient among these segments, with the first
-// segment of the stretch and the elements of all.
+// Calls action(segment, count) for each stretch of a tensor with a gradient among these segments: with the first
+// segment of the stretch, and the number of elements in all its segments.
 template <class Action>
 void Stepper::for_each_stretch(std::size_t first, std::size_t last, Action action) {
     while (first < last) {

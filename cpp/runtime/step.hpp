@@ -1,4 +1,5 @@
-// A step over all parameters of an optimizer: plain C++, everything already validated; nothing after prepare can fail.
+// A step over all parameters of an optimizer: plain C++. Everything is validated before; after prepare nothing can
+// fail.
 #pragma once
 
 #include <array>
@@ -17,21 +18,21 @@
 
 namespace instep {
 
-// A parameter and what goes with it, as they lie in memory; what the step under way needs comes first. In logical order
-// the norm goes over a gradient, so that its bits don't depend on how the parameter lies.
+// A parameter and its arrays, as they lie in memory; the fields that a step needs come first. The norm goes over a
+// gradient in logical order, so that its bits don't depend on the layout of the parameter.
 struct Tensor {
     Operands operands;  // parameter, states, average and copy are bound once, the gradient at each step
     Operand logical_grad, logical_accumulated;
 
-    Operand accumulated;  // where micro-batches are added up; among the operands only where a step takes them
+    Operand accumulated;  // the sum of micro-batches; it is among the operands only if a step uses it
     Operand logical_order_of_accumulated;
     StridedLayout grad_layout, logical_grad_layout;
-    std::vector<std::unique_ptr<StridedLayout>> layouts;  // of what has gaps among the other arrays
+    std::vector<std::unique_ptr<StridedLayout>> layouts;  // of those among the other arrays that have gaps
     std::int64_t size;
-    std::int64_t work;  // bytes that a step over it moves, counted in the compute type
+    std::int64_t work;  // the bytes that a step over it moves, counted in the compute type
     Compute compute;
     int group;
-    Arrangement arrangement;  // the Stepper's
+    Arrangement arrangement;  // set by the Stepper
 };
 
 // Parameters that share a rule and hyperparameters.
@@ -42,32 +43,33 @@ struct Group {
     GradientTerms terms;
 };
 
-// What a step is asked to do besides its rules.
+// The work of a step besides its rules.
 struct Extras {
     double clip_norm;  // NaN: none
     double grad_scale;
     double average_rate;  // 1 - decay
-    bool guarded;         // change nothing where a gradient is not finite
+    bool guarded;         // change nothing if a gradient is not finite
 
     bool needs_norm() const { return guarded || clip_norm == clip_norm; }
 };
 
 class Stepper;
 
-// One of the sweeps over the gradients, or over everything, that a step is made of: what a thread does with a run of
-// segments, and what the last thread does when all are done. Passes go through the same units, in one parallel region.
+// A step consists of sweeps over the gradients, or over all arrays; this is one of them: the work of a thread on a run
+// of segments, and the work of the last thread when all are done. All passes go through the same units, in one parallel
+// region.
 struct Pass {
     void (Stepper::*work)(std::size_t first, std::size_t last);
-    void (Stepper::*finish)();  // on one thread, the others wait; may end the step. Null: nothing follows
+    void (Stepper::*finish)();  // on one thread while the others wait; may end the step; may be null
 };
 
-// Places 0 to count() - 1, each empty or with a tensor, and the step over those that have a gradient. Orders of
-// summation go by place, so it makes no difference when a place was filled, or what else is empty.
+// Places 0 to count() - 1, each empty or with a tensor, and the step over the places that have a gradient. The order of
+// summation is that of the places, so it makes no difference when a place was filled, or which other places are empty.
 class Stepper {
 public:
     std::size_t count() const { return tensors_.size(); }
     void append(std::size_t count);
-    // The tensor has to keep its size until it is taken away again.
+    // The tensor must keep its size until it is removed.
     void bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps);
     std::unique_ptr<Tensor> unbind(std::size_t place);
     bool is_bound(std::size_t i) const { return tensors_[i] != nullptr; }
@@ -84,50 +86,50 @@ public:
         ++pending_changes_;
     }
     bool any_pending() const;
-    // Another number whenever other tensors may have accumulated gradients.
+    // This number changes whenever other tensors may have accumulated gradients.
     std::int64_t pending_changes() const { return pending_changes_; }
     void clear_pending();
-    // Lays out chunks and units anew after places have been filled or emptied, where that has not been done yet.
+    // Lays out chunks and units anew after places have been filled or emptied, if this has not been done yet.
     void arrange();
-    // Whether there is a gradient for the tensor in the step that is being prepared.
+    // Sets whether the tensor has a gradient in the step that is being prepared.
     void set_present(std::size_t i, bool present) {
         Turn& turn = turns_[i];
         work_ += (static_cast<int>(present) - static_cast<int>(turn.present)) * turn.work;
         turn.present = present;
     }
 
-    // Work of a step: the bytes it would move if everything were stored in its compute type.
+    // The work of a step: the bytes that it would move if every array were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
-    std::int64_t present_work() const { return work_; }    // with those that are
+    std::int64_t present_work() const { return work_; }    // with the gradients that are present
 
-    // Fills everything a step needs but its threads; may allocate, changes no parameter.
+    // Prepares everything that a step needs, except its threads. It may allocate memory, and changes no parameter.
     void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
-    // Takes the prepared step, on so many threads or fewer. Where it is guarded and a gradient is not finite it changes
-    // nothing and returns the first tensor concerned, otherwise -1. It may run without the GIL, count_step after it
-    // not: counts are read by whoever holds that.
+    // Takes the prepared step, on at most so many threads. If the step is guarded and a gradient is not finite, it
+    // changes nothing and returns the first such tensor, otherwise -1. It may run without the GIL. count_step, which
+    // follows, needs the GIL, because other threads read the counts when they hold it.
     std::ptrdiff_t take(int most_threads);
-    // The same in parts, for whoever has sums of others to add, where extras.needs_norm(): the sums of squares by
-    // segment, ...
+    // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
+    // squares by segment, ...
     const std::vector<double>& measure(int threads);
-    // ... what follows from all sums, in the places' order, and whether the sweep may come next, ...
+    // ... the conclusion from all sums, in the order of the places, and whether the sweep may come next, ...
     bool conclude(std::vector<double>& sums);
-    // ... if not, what these sums don't tell: what take returns, and where that is -1 a norm that can be used, ...
+    // ... if not, a closer look: the result of take and, if this is -1, a norm that can be used, ...
     std::ptrdiff_t look_closer(int threads);
     // ... and the sweep.
     void apply(int threads);
-    // Counts the step that was taken for each parameter; what was accumulated is used up.
+    // Counts the step that was taken, for each parameter; the accumulated gradients are used up.
     void count_step();
-    // Norm of the gradients of the last step, where one was needed.
+    // The norm of the gradients of the last step, if it was needed.
     double norm() const { return norm_; }
-    // What preparing the steps so far has looked at, for tests: it grows with the number of tensors alone.
+    // The number of look-ups in preparing all steps so far, for tests: it grows only with the number of tensors.
     std::int64_t looked_up() const { return looked_up_; }
 
-    // Adds the gradients to what each tensor has accumulated.
+    // Adds the gradients to the accumulated gradients of each tensor.
     void accumulate(const Level& level, int most_threads);
-    // Notes, with the GIL again, that each of these tensors has accumulated gradients now.
+    // Called with the GIL again: notes that each of these tensors has accumulated gradients now.
     void count_accumulation();
-    // Rounds one operand of each tensor into another: the parameters into their averages or copies, or the averages
-    // into either.
+    // Rounds one operand of each tensor into another: the parameters into the averages or copies, or the averages into
+    // the parameters or copies.
     void copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into);
 
 private:
@@ -135,11 +137,11 @@ private:
         std::size_t tensor;
         std::int64_t begin, count;
     };
-    // What every step looks at of every tensor, side by side in memory.
+    // The fields of every tensor that every step reads, side by side in memory.
     struct Turn {
         std::int64_t steps = 0;
         std::int64_t work = 0;
-        std::uint32_t recipe = 0;  // which of recipes_
+        std::uint32_t recipe = 0;  // index in recipes_
         std::uint32_t kind = 0;    // tensors of a kind share group, compute type and arrangement
         bool present = false;
         bool pending = false;
@@ -193,12 +195,12 @@ private:
     std::int64_t work_ = 0;
     bool arranged_ = true;
     std::vector<Segment> segments_;
-    std::vector<std::size_t> units_{0};  // first segment of each run that a thread takes at a time, and the end
+    std::vector<std::size_t> units_{0};  // the first segment of each run that a thread takes at a time, and the end
 
-    // Of the step under way.
+    // Data of the present step.
     const Level* level_ = nullptr;
     std::vector<Prepared> recipes_;
-    std::unordered_map<KindAndStep, std::uint32_t, Hash> recipes_by_step_;  // where there are many
+    std::unordered_map<KindAndStep, std::uint32_t, Hash> recipes_by_step_;  // used if there are many
     Pace step_pace_, accumulate_pace_;
     bool parallel_ = false;
     std::array<Pass, most_passes> passes_{};

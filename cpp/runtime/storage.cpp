@@ -11,7 +11,7 @@ namespace {
 
 bool lies_in(const Operand& operand, Format format) { return operand.view == nullptr && operand.format == format; }
 
-// Of states that a loop goes over where they lie.
+// The bytes of an element of states over which a loop goes where they lie.
 std::int64_t state_bytes(const Arrangement& arrangement) {
     switch (arrangement.storage) {
         case Storage::bfloat16_states: return item_size(Format::bfloat16);
@@ -49,7 +49,7 @@ void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrange
     const GradientTerms& terms = recipe.terms;
     const unsigned average = arrangement.averaged ? with_average : 0;
     const unsigned l2 = terms.l2 ? with_l2 : 0;
-    // A loop can scale the gradient, and add L2 where that is the last term.
+    // A loop can scale the gradient, and can add L2 if it is the last term.
     const bool other_terms = terms.clipped || terms.negated || terms.l1;
     const bool in_place = arrangement.storage != Storage::other && !other_terms;
     const std::int64_t weight_bytes = item_size(arrangement.weights);

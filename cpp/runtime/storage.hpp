@@ -1,5 +1,5 @@
-// How a tensor's arrays are stored, and which of a rule's loops follows from it: decided once for all tensors that are
-// alike, so that a step over many small ones only calls what was chosen.
+// The storage of a tensor's arrays, and the choice of a rule's loop for it. The choice is made once for all tensors
+// that are alike, so that a step over many small tensors only calls the chosen loop.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace instep {
 
-// What of a tensor's own arrays decides about its loops: all but the gradient, which may lie anew at each step.
+// The properties of a tensor's arrays that decide its loops. The gradient is not among them: its layout may change at
+// each step.
 struct Arrangement {
     Storage storage;
     bool averaged;
@@ -19,7 +20,7 @@ struct Arrangement {
 };
 constexpr std::uint32_t arrangement_count = (storage_count + 1) * 2;
 
-// Sets what the sweep is to call, by the recipe's terms.
+// Sets the loops that the sweep is to call, by the recipe's terms.
 void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement);
 
 }  // namespace instep

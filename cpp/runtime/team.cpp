@@ -22,11 +22,11 @@ namespace instep::team {
 
 namespace {
 
-// Below this much work a thread, waking it costs more than it helps, even where the other cores have nothing to do
+// With less work than this for each thread, waking a thread costs more than it gains, even if the other cores are idle
 // (bench/threads.py).
 constexpr std::int64_t usual_work_a_thread = std::int64_t{1} << 20;
 std::atomic<std::int64_t> work_a_thread{usual_work_a_thread};
-// With spinning idle threads, several times as long as they go on spinning.
+// If idle threads spin: work for several times as long as they spin.
 constexpr std::int64_t work_a_spinning_thread = std::int64_t{1} << 29;
 
 std::atomic<int> default_threads{1};
@@ -37,11 +37,11 @@ std::atomic<std::uint64_t> regions{0};
 
 #if defined(_OPENMP)
 
-std::atomic<int> bound_to{0};  // CPUs that the runtime binds its threads to; 0: it binds none
+std::atomic<int> bound_to{0};  // the number of CPUs to which the runtime binds its threads; 0: it binds none
 
 bool runtime_binds() { return bound_to.load(std::memory_order_relaxed) != 0; }
 
-// CPUs in the runtime's places together, if it binds threads to places; else 0.
+// The number of CPUs in all places of the runtime, if it binds threads to places; else 0.
 int cpus_to_bind_to() {
 #if _OPENMP >= 201511
     if (omp_get_proc_bind() == omp_proc_bind_false) return 0;
@@ -58,9 +58,9 @@ int cpus_to_bind_to() {
 #endif
 }
 
-// Most threads that the runtime makes of a region that begins here, however many are asked for.
+// The most threads that the runtime grants to a region that begins here, however many are asked for.
 int most_of_a_region() {
-    if (omp_in_parallel() != 0) return 1;  // the other threads of that region are at work already
+    if (omp_in_parallel() != 0) return 1;  // the other threads of this region are already at work
 #if _OPENMP >= 200805
     if (omp_get_max_active_levels() < 1) return 1;
     return std::max(1, omp_get_thread_limit());
@@ -69,8 +69,8 @@ int most_of_a_region() {
 #endif
 }
 
-// While it lives the calling thread's regions get as many threads as they ask for. OMP_DYNAMIC would have libgomp
-// subtract the load of the last fifteen minutes, which is this program's own.
+// During its life, regions of the calling thread get as many threads as they ask for. With OMP_DYNAMIC, libgomp would
+// subtract the load of the last fifteen minutes, which is the load of this program itself.
 class ExactCount {
 public:
     ExactCount() : dynamic_(omp_get_dynamic()) {
@@ -102,8 +102,9 @@ int threads() {
     const KeptAffinity kept(runtime_binds());
     int count = wanted();
     if (count == 0) {
-        // Asked each time: threadpoolctl's limits and a later affinity hold for instep too. A runtime that binds may
-        // have bound this thread, for another library; its team goes to the places it has.
+        // This is asked each time, because limits of threadpoolctl and a later affinity hold for instep, too. A runtime
+        // that binds threads may have bound this thread, for another library; its team goes to the places of the
+        // runtime.
         const int cpus = runtime_binds() ? bound_to.load(std::memory_order_relaxed) : allowed_cpus();
         count = std::min(default_threads.load(std::memory_order_relaxed), omp_get_max_threads());
         if (cpus > 0) count = std::min(count, cpus);

@@ -1,48 +1,50 @@
 // The thread team: how many threads a step may use, and one parallel region around its work.
 //
-// With OpenMP the threads belong to its runtime, which python/instep/machine/openmp.py loads such that idle ones go to
-// sleep. Without OpenMP everything here runs on the calling thread.
+// With OpenMP, the threads belong to its runtime, which python/instep/machine/openmp.py loads such that idle threads go
+// to sleep. Without OpenMP, everything here runs on the calling thread.
 #pragma once
 
 #include <cstdint>
 
 namespace instep::team {
 
-// Makes the first call of the OpenMP runtime. LLVM's reads the environment and the affinity only then, not when it is
-// loaded: python/instep/machine/openmp.py prepares both.
+// Makes the first call of the OpenMP runtime. LLVM's runtime reads the environment and the affinity only at this call,
+// not when it is loaded: python/instep/machine/openmp.py prepares both.
 void start_runtime();
 
-// What affinity and the cgroup's quota granted as instep was loaded.
+// Sets the number of threads that affinity and the cgroup's quota granted when instep was loaded.
 void set_default_threads(int count);
-// The program's own choice; 0 goes back to the default.
+// Sets the program's own choice; 0 restores the default.
 void set_threads(int count);
 int wanted();
-// Most threads a step on this thread would use now: 1 without OpenMP, in a forked child, in somebody's parallel region.
+// The most threads that a step on this thread would use now: 1 without OpenMP, in a forked child, in a parallel region.
 int threads();
 
-// Idle threads of the OpenMP runtime spin: it was loaded, by somebody else, with its default wait policy. Then a
-// parallel step costs whoever computes next a core for milliseconds, so only steps longer than that go parallel.
+// Says whether idle threads of the OpenMP runtime spin, because another library has loaded it with its default wait
+// policy. Then a parallel step takes a core from the next computation for milliseconds, so only longer steps run in
+// parallel.
 void set_idle_threads_spin(bool spin);
 
-// Work, as Stepper::work counts it, that a thread must find to be worth waking. Set by tests, and by bench/threads.py
-// which measures it: any other than the usual is meant as said, and steps try no other number of threads.
+// Sets the work, counted as in Stepper::work, for which it is worth waking a thread. Tests set it, and
+// bench/threads.py, which measures it. Any other value than the usual one holds strictly: steps then try no other
+// number of threads.
 void set_least_work(std::int64_t work);
 std::int64_t least_work();
 bool threads_are_fixed();
 
-// Most threads worth waking for a step of so much work.
+// The most threads that are worth waking for a step of so much work.
 int threads_for(std::int64_t work);
 
-// Calls part(context) on that many threads, this one included, and returns when all have finished. How much work there
-// is in all decides on which cores they go.
+// Calls part(context) on this many threads, including the calling thread, and returns when all have finished. The total
+// work decides whether the threads are moved to other cores.
 void run(int threads, std::int64_t work, void (*part)(void*), void* context);
-// Inside run: waits until all its threads are here.
+// Inside run: waits until all threads of the region have called it.
 void barrier();
 
-// Whether this process was forked from one that had loaded instep. Its OpenMP runtime may believe in threads that are
-// gone, so it steps on the calling thread only.
+// Whether this process was forked from a process that had loaded instep. The OpenMP runtime may count on threads that
+// are gone, so steps stay on the calling thread.
 bool forked();
-// How often this process's ancestors have forked since loading instep.
+// The number of forks between the process that loaded instep and this process.
 std::uint64_t fork_generation();
 void watch_forks();
 

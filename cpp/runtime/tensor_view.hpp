@@ -1,4 +1,5 @@
-// An array as everything below the binding sees it, whoever made it: NumPy, or a library that hands it on by DLPack.
+// An array in the form that everything below the binding uses, whether it is from NumPy or, by DLPack, from another
+// library.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace instep {
 struct TensorView {
     char* data;  // of element (0, 0, ...)
     int ndim;
-    const std::int64_t* shape;    // borrowed, as strides are
+    const std::int64_t* shape;    // borrowed, like the strides
     const std::int64_t* strides;  // in bytes, of either sign
     Format format;
     bool writeable;
@@ -26,7 +27,7 @@ constexpr std::int64_t item_size(Format format) {
     return format == Format::float64 ? 8 : format == Format::float32 ? 4 : 2;
 }
 
-// Bytes from the lowest to one past the highest that the array reaches.
+// The bytes from the lowest to one past the highest that the array reaches.
 struct ByteRange {
     const char *low, *high;
     bool empty() const { return low == high; }
@@ -34,7 +35,8 @@ struct ByteRange {
 };
 ByteRange byte_range(const TensorView& view);
 
-// Whether the array reaches no further than memory can: any strides can be made up, and whoever adds these overflows.
+// Whether the array reaches no further than memory does: strides may be arbitrary numbers, and adding them may
+// overflow.
 bool is_within_memory(const TensorView& view);
 
 }  // namespace instep

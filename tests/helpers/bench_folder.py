@@ -1,4 +1,4 @@
-"""Makes the modules of bench/ importable; skips the tests of whoever imports this where it isn't there."""
+"""Makes the modules of bench/ importable; skips the importing tests if bench/ isn't there."""
 
 from __future__ import annotations
 

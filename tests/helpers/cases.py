@@ -1,7 +1,7 @@
 """The tables that drive the tests: rules and their options, dtypes, sizes, levels, threads.
 
-Rules are found among the public classes and their options in the constructors' signatures, so that
-a new rule is tested by being there.
+The rules are the public classes, and their options are those in the constructors' signatures, so a
+new rule is tested without further work.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ LEVELS = instep.config()["isa"]["compiled"]
 THREADS = [1, 2, 3, 7]
 CHUNK = 16_384
 
-# Every remainder of the vectors of each level and format, around the longest, around a block and twice that.
+# Every remainder of the vectors of each level and format, also around the longest, a block, and two
+# blocks.
 SMALL_SIZES = sorted({*range(34)} | {w + d for w in (64, 128, 256, 512, 1024) for d in (-1, 0, 1)})
-# Around a chunk, and enough of them for seven threads.
+# Sizes around a chunk, and enough chunks for seven threads.
 LARGE_SIZES = [CHUNK - 1, CHUNK, CHUNK + 1, 100, 7 * CHUNK + 5]
 
-# Numbers that make each option matter over a few steps.
+# Numbers with which each option matters over a few steps.
 NUMBERS: dict[str, Any] = {
     "lr": 0.03,
     "betas": (0.8, 0.97),
@@ -40,7 +41,7 @@ NUMBERS: dict[str, Any] = {
     "l1": 0.01,
     "clip_value": 0.8,
 }
-# Arguments that concern all parameters together; tested in files of their own.
+# Arguments that concern all parameters together; they are tested in files of their own.
 ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
 
@@ -73,10 +74,10 @@ def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
 
 
 def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Every choice of the rule's own options that makes sense, with the gradient's terms off."""
+    """Every valid choice of the rule's own options, with the gradient's terms off."""
     signature = _signature(rule)
     flags = [n for n, default in signature.items() if isinstance(default, bool) and n != "maximize"]
-    # Numbers that are off by default switch something on: their states and lines come and go.
+    # Numbers that are off by default turn a state or a term on, so both are tried.
     switches = [n for n, default in signature.items() if default == 0.0 and n in NUMBERS]
     switches = [n for n in switches if n not in TERMS and not isinstance(signature[n], bool)]
     always = {
@@ -109,8 +110,8 @@ VARIANTS = list(_variants())
 
 
 def torch_options(variant: Variant) -> dict[str, Any] | None:
-    """The keywords that make torch's rule of it; None where torch has no such rule or option."""
-    torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py says who says nothing
+    """The keywords that make the same rule in torch; None if torch has no such rule or option."""
+    torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py names rules without
     group = dict(variant.make(np.zeros(1)).param_groups[0])
     absent = {"l1": 0.0, "clip_value": None, **torchs.absent} if torchs else {}
     if torchs is None or any(group[name] != value for name, value in absent.items()):
@@ -118,7 +119,7 @@ def torch_options(variant: Variant) -> dict[str, Any] | None:
     return {name: group[name] for name in torchs.hyperparameters}
 
 
-# What can be compared with torch.
+# The variants that can be compared with torch.
 IN_TORCH = [variant for variant in VARIANTS if torch_options(variant) is not None]
 
 
@@ -130,19 +131,19 @@ def labels(value: Any) -> str | None:
 def numbers(
     rng: np.random.Generator, shape: int | tuple[int, ...], dtype: Any, spread: float = 3.0
 ) -> np.ndarray:
-    """Numbers of both signs over some orders of magnitude, a few of them zero."""
+    """Numbers of both signs over several orders of magnitude, with a few zeros."""
     values = rng.standard_normal(shape) * 10.0 ** rng.uniform(-spread, 0.5, shape)
     return np.where(rng.random(shape) < 0.02, 0.0, values).astype(dtype)
 
 
 class Guarded:
-    """Arrays inside larger buffers, off the vectors' boundaries, whose surroundings must stay."""
+    """Arrays inside larger buffers, off the vectors' boundaries; the bytes around them must not change."""
 
     def __init__(self) -> None:
         self._buffers: list[tuple[np.ndarray, slice, np.ndarray]] = []
 
     def put(self, values: np.ndarray, offset: int) -> np.ndarray:
-        """A one-dimensional copy of values that begins offset elements behind a cache line."""
+        """A one-dimensional copy of values that begins `offset` elements after the start of a cache line."""
         room = 64 // values.itemsize
         buffer = np.full(len(values) + 4 * room, 7, values.dtype)
         start = -(buffer.__array_interface__["data"][0] // values.itemsize) % room + offset
@@ -165,10 +166,10 @@ def use_level(name: str) -> None:
 
 
 def rng_for(*key: object) -> np.random.Generator:
-    """Random numbers of a test's own."""
+    """A random number generator for one test."""
     return np.random.default_rng(list(repr(key).encode()))
 
 
 def misaligned(n: int = 4, dtype: str = "f4") -> np.ndarray:
-    """Zeros that lie off their own boundaries."""
+    """An array of zeros whose elements are misaligned."""
     return np.zeros(8 * n + 1, np.uint8)[1 : 1 + n * np.dtype(dtype).itemsize].view(dtype)

@@ -28,7 +28,7 @@ def refused(path, optimizer, scaler=None, match=None):
 
 
 def small():
-    """An optimizer with something of everything, and gradients for it."""
+    """A small optimizer with states, averages and the other parts, and gradients for it."""
     params = {"w": np.arange(4.0, dtype=np.float32), "b": np.ones((2, 1), BFLOAT16)}
     optimizer = instep.Adam(params, lr=0.25, ema_decay=0.5, clip_norm=math.inf, nonfinite="skip")
     grads = {"w": np.full(4, 0.5), "b": np.full((2, 1), 2.0)}
@@ -47,7 +47,7 @@ def file_of(header, data=b""):
 
 
 def with_document(content, document):
-    """The file with another document and the checksum that belongs to it."""
+    """The file with another document and the right checksum for it."""
     header, data = parts(content)
     text = document if isinstance(document, str) else json.dumps(document)
     checksum = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

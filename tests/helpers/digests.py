@@ -1,10 +1,10 @@
-"""What the core must give on every machine, as digests in tests/cpp/digests.txt, computed by reference.py.
+"""The results that the core must give on every machine, as digests in tests/cpp/digests.txt, computed by reference.py.
 
     python tests/helpers/digests.py            writes the file anew
     python tests/helpers/digests.py --each     prints the digest of each case, to compare with tests/cpp's --each
 
-The compiled core takes no part in this. tests/cpp reads the file on whatever machine it was built for, runs the
-cases and compares; everything that defines a case stands in the file, so that it is said once, here:
+The compiled core takes no part in this. tests/cpp reads the file on the machine for which it was built, runs the
+cases and compares. Everything that defines a case is in the file, so that it is defined once, here:
 
 - `number`: a hyperparameter; `rates`: the learning rate at each step, in turn
 - `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters
@@ -13,11 +13,11 @@ cases and compares; everything that defines a case stands in the file, so that i
 - `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options
 
 Inputs are bit patterns from splitmix64 (Steele, Lea, Flood 2014), made by integer operations alone, and a digest is a
-sum of mixed 64-bit words, each an element's bits and its place in C order: neither depends on byte order. Every NaN
-counts as one and the same.
+sum of mixed 64-bit words, each of an element's bits and its place in C order. Neither depends on the byte order. All
+NaNs count as the same NaN.
 
 A digest must not depend on the C library either. Adam takes beta**t from it, and two libraries may round a power
-differently where it lies close to the middle between two doubles; such powers are refused here (check_power).
+differently if it lies close to the middle between two doubles. Such powers are refused here (check_power).
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def mix(z: Any) -> Any:
 
 
 def words(seed: int, count: int) -> np.ndarray:
-    """The first numbers of splitmix64 started at that seed."""
+    """The first numbers of splitmix64 with this seed."""
     counter = np.arange(1, count + 1, dtype=np.uint64)
     return mix(counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
 
 
 def fold(state: int, value: int) -> int:
-    """Take a number into a running digest."""
+    """Add a number to a running digest."""
     return int(mix(words(state, 1) ^ np.uint64(value))[0])
 
 
 def fold_array(state: int, array: np.ndarray) -> int:
-    """Take an array into a running digest: every element's bits and its place, one NaN for all."""
+    """Add an array to a running digest: every element's bits and its place, with the same bits for every NaN."""
     bits = array.ravel().view(f"u{array.itemsize}").astype(np.uint64)
     bits[np.isnan(array.ravel())] = MASK
     total = np.add.reduce(mix(words(0, bits.size) ^ bits), dtype=np.uint64)
@@ -84,9 +84,9 @@ PARAMETERS, GRADIENTS = 0, 1  # step k's gradients are 1 + k
 
 @cache
 def numbers(form: str, shape: tuple[int, ...], special: bool, *place: int) -> np.ndarray:
-    """Both signs, from 2**-6 to 4; where special, also zeros, subnormals, huge ones, infinities, NaN.
+    """Numbers of both signs, from 2**-6 to 4; with `special`, also zeros, subnormals, huge numbers, infinities, NaN.
 
-    The latter are a sixteenth of the elements each, infinities and NaN together.
+    Each of these kinds is a sixteenth of the elements, with infinities and NaN as one kind.
     """
     seed = 0
     for part in place:
@@ -117,9 +117,9 @@ NUMBERS = {"momentum": 0.7, "dampening": 0.25, "alpha": 0.9, "beta1": 0.9, "beta
 NUMBERS |= {"eps": 1e-3, "weight_decay": 0.05}
 BETAS = (NUMBERS["beta1"], NUMBERS["beta2"])
 RATES = (0.03, 0.05, 0.02)
-LATE = 1000  # steps that parameters have behind them in the cases called late
+LATE = 1000  # steps that parameters have had before, in the cases called late
 
-# About a vector, a block and a chunk, and what the layouts of tests/cpp need to differ.
+# Around a vector, a block and a chunk, and shapes for which the layouts of tests/cpp differ.
 SHAPES = {
     "few": [(), (0,), (1,), (3,), (5, 7), (11, 3, 4), (4, 9), (259,), (517,)],
     "chunks": [(16_384 + 19,), (129, 131), (33,)],
@@ -129,13 +129,13 @@ MOMENTUM = NUMBERS["momentum"]
 
 
 class Family(NamedTuple):
-    """A rule of the core, by the public rule that it is without options."""
+    """A rule of the core, with the public rule that it is without options."""
 
     rule: str
-    # What each option, in the core's order, is in the reference: a number or True for an option of
-    # that name, or the name of another of the public rules.
+    # Each option of the core, in its order, and its counterpart in the reference: a number or True for an option of
+    # that name, or the name of another public rule.
     switches: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    needed: str | None = None  # the option that every other one is a kind of
+    needed: str | None = None  # the option that every other option needs
 
 
 FAMILIES = {
@@ -145,7 +145,7 @@ FAMILIES = {
     "rmsprop": Family("RMSprop", {"centered": True, "momentum": MOMENTUM, "eps_inside_sqrt": True}),
     "adam": Family("Adam", {"amsgrad": True, "decoupled_decay": "AdamW"}),
 }
-# Numbers that switch something on, or concern the gradient: no rule has them but in its turn.
+# Numbers that turn something on, or concern the gradient: a rule has them only in their turn.
 SWITCHES = {name for family in FAMILIES.values() for name in family.switches} | {"weight_decay"}
 
 
@@ -167,7 +167,7 @@ def narrower(form: str) -> list[str]:
 
 
 def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Parameters' format, name and settings of each case."""
+    """The parameters' format, the name and the settings of each case."""
     for form in FORMATS:
         compute = "float64" if form == "float64" else "float32"
         states = [compute, *narrower(compute)]
@@ -213,7 +213,7 @@ def check_power(t: int) -> None:
 
 
 def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> Reference:
-    """The rule with these options, over the case's parameters and surrounded as the case says."""
+    """The rule with these options, over the case's parameters and with the terms of the case."""
     known = RULES[rule].defaults
     settings = {n: x for n, x in NUMBERS.items() if n in known and n not in SWITCHES}
     settings |= {name: case[name] for name in ("clip_value", "maximize", "l1") if name in case}
@@ -241,7 +241,7 @@ def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) ->
 
 
 def gradients(case: dict[str, Any], turn: int, special: bool) -> dict[str, np.ndarray | None]:
-    """All but one, another each time: counts of steps come apart, and the norm's order has a gap."""
+    """All gradients but one, another at each step: the counts of steps differ, and the norm's order has a gap."""
     shapes = SHAPES[case.get("shapes", "few")]
     return {
         str(i): None
@@ -252,7 +252,7 @@ def gradients(case: dict[str, Any], turn: int, special: bool) -> dict[str, np.nd
 
 
 def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> int:
-    """Return the digest of the case: of each step's norm, and of all arrays after the last."""
+    """Return the digest of the case: of the norm of each step, and of all arrays after the last step."""
     reference = make(rule, options, form, case)
     T = compute_type(FORMATS[form].dtype)
     batches = case.get("accumulate", 0) + 1
@@ -287,7 +287,7 @@ def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> 
 
 
 def digests(each: bool = False) -> Iterator[str]:
-    """Lines of the file; or, for each case alone, its digest."""
+    """The lines of the file or, with `each`, the digest of each case."""
     for (name, rule, options), form in itertools.product(variants(), FORMATS):
         digest = 0
         for case_form, case_name, case in cases():
@@ -316,7 +316,7 @@ def lines() -> Iterator[str]:
 
 
 def main() -> int:
-    """Write the file, or print what it is made of."""
+    """Write the file, or print the digests of the cases."""
     parser = argparse.ArgumentParser(
         description="Digests of what the core must compute, from the reference."
     )

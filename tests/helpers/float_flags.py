@@ -1,4 +1,4 @@
-"""The flags in MXCSR, of x86-64, as glibc gets and sets them."""
+"""The flags in MXCSR on x86-64, read and set by glibc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host gives to `instep.Steps`: numbers of rules, and places with states of its own."""
+"""The parts that a host gives to `instep.Steps`: numbers of rules, and places with its own states."""
 
 from __future__ import annotations
 

@@ -11,22 +11,23 @@ from typing import Any
 
 import pytest
 
-# Variables of a process that the measurement of coverage is to leave alone: it allocates memory, and an exception that
-# a signal raises inside it leaves its lock behind.
+# Variables for a process in which coverage is not to be measured: the measurement allocates memory,
+# and an exception that a signal raises inside it leaves its lock held.
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 
 
 def skip_what_llvms_openmp_does(openmp: dict[str, Any], value: str) -> None:
-    """Skip the test where the runtime itself ends a process with this OMP_NUM_THREADS, or makes it another.
+    """Skip the test if the runtime itself ends a process with this OMP_NUM_THREADS, or changes the number.
 
-    LLVM's 14 and 16 abort, a program of three lines too, on what is no number, and take 0 for 1.
+    LLVM's runtimes 14 and 16 abort on a value that is not a number, even in a program of three
+    lines, and take 0 for 1.
     """
     if value in ("", "0", "-1", "abc") and "gomp" not in openmp["library"]:
         pytest.skip(f"LLVM's OpenMP itself deals with OMP_NUM_THREADS={value!r}")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's variables but for those that would decide about threads, and these."""
+    """This process's variables without those that decide about threads, and with these."""
     decides = ("OMP_", "INSTEP_", "GOMP_", "KMP_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(decides)}
     return {**clean, **more}
@@ -53,7 +54,7 @@ def run(code: str, timeout: float = 60, **more: str) -> subprocess.CompletedProc
 
 
 def output(code: str, timeout: float = 60, **more: str) -> str:
-    """What the program printed; it must have ended well."""
+    """The output of the program, which must end without an error."""
     done = run(code, timeout, **more)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
     return done.stdout.strip()

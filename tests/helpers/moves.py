@@ -1,4 +1,4 @@
-"""Arrays whose memory is no longer theirs."""
+"""Arrays that are given other memory."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def other_memory(array: np.ndarray) -> None:
-    """Give the array other memory, and free what was its own."""
+    """Give the array other memory, and free its old memory."""
     array.__setstate__((1, (1,), array.dtype, False, bytes(array.itemsize)))

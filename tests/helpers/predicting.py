@@ -1,4 +1,4 @@
-"""What other processes are asked to do with an optimizer: they import it from here."""
+"""The work of other processes with an optimizer; they import it from here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def predicted(optimizer: Any) -> tuple[float, str]:
-    """The sum of its weights, and the error of the step that it refuses."""
+    """The sum of the optimizer's weights, and the error of the step that it refuses."""
     w = optimizer.params["w"]
     try:
         optimizer.step({"w": np.ones(w.shape)})

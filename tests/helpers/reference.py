@@ -1,12 +1,12 @@
-"""What a step computes, in plain NumPy: the compiled library must equal this bit by bit.
+"""The arithmetic of a step in plain NumPy: the compiled library must equal this bit by bit.
 
-`T` is the type the arithmetic is done in: float64 for float64 parameters, float32 for float32,
-float16 and bfloat16 ones. Every array operation below is one rounded operation in T. Scalars are
-computed in double, as Python floats, and rounded once by `T(...)`; this also keeps NumPy's
-promotion rules, old (value-based) and new (NEP 50), from choosing another type.
+`T` is the type of the arithmetic: float64 for float64 parameters, float32 for float32, float16 and
+bfloat16 parameters. Every array operation below is one rounded operation in T. Scalars are computed
+in double, as Python floats, and rounded once by `T(...)`. This also keeps NumPy's promotion rules,
+old (value-based) and new (NEP 50), from choosing another type.
 
-To add a rule, write its function and enter it in RULES with its states and its defaults.
-Arguments are not validated here: that is the library's work, and tested there.
+To add a rule, write its function and enter it in RULES with its states and its defaults. Arguments
+are not validated here: the library does this, and other tests check it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-CHUNK, LANES = 16_384, 16  # how the sum of squares is cut, see sum_of_squares
+CHUNK, LANES = 16_384, 16  # how the sum of squares is split, see sum_of_squares
 
 
-# Not np.maximum and np.minimum: which of two zeros those return depends on the loop that NumPy takes.
+# Not np.maximum and np.minimum, which return one or the other zero, depending on NumPy's loop.
 def maximum(x, y):
-    """The greater, the first of equals, NaN where either is NaN."""
+    """The greater number, the first of equal numbers, NaN if either is NaN."""
     return np.where((x >= y) | np.isnan(x), x, y)
 
 
 def minimum(x, y):
-    """The less, the first of equals, NaN where either is NaN."""
+    """The smaller number, the first of equal numbers, NaN if either is NaN."""
     return np.where((x <= y) | np.isnan(x), x, y)
 
 
@@ -83,7 +83,7 @@ def adamw(p, g, s, h, t, T):
 
 class Rule(NamedTuple):
     update: Callable[..., Any]
-    states: dict[str, str | None]  # name -> the option that asks for it; None: always there
+    states: dict[str, str | None]  # name -> the option that needs it; None: always there
     defaults: dict[str, Any]
     decoupled: bool = False  # the rule applies weight_decay itself: no L2 term in the gradient
 
@@ -105,7 +105,7 @@ RULES = {
     "AdamW": Rule(adamw, ADAM_STATES, COMMON | ADAM | {"weight_decay": 1e-2}, decoupled=True),
 }
 
-# --- What surrounds a rule: conversion, the gradient's terms, the norm.
+# --- Around a rule: conversion, the gradient's terms, the norm.
 
 
 def compute_type(dtype: Any) -> type[np.floating]:
@@ -121,10 +121,10 @@ def load(x: Any, T: type[np.floating]) -> np.ndarray:
 def store(x: Any, dtype: Any) -> np.ndarray:
     """Round `x` to `dtype` once, to nearest even.
 
-    bfloat16 needs care, as ml_dtypes takes float64 through float32 and so may round twice. Its
-    numbers have 8 significant bits and are multiples of 2**-133: scale the spacing around each
-    element to 1, round to an integer, scale back. The result is exact in bfloat16, or too large
-    for it, and the last conversion rounds no more.
+    bfloat16 needs care: ml_dtypes converts float64 through float32 and so may round twice. The
+    numbers of bfloat16 have 8 significant bits and are multiples of 2**-133. So the spacing around
+    each element is scaled to 1, the element is rounded to an integer and scaled back. The result is
+    exact in bfloat16, or too large for it, and the last conversion no longer rounds.
     """
     x = np.asarray(x)
     if np.dtype(dtype).name == "bfloat16":
@@ -141,7 +141,7 @@ def put(kept: np.ndarray, value: Any, T: type[np.floating]) -> None:
 
 
 def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: bool, T: Any) -> Any:
-    """The gradient as the rule sees it: each line only where its option is set."""
+    """The gradient that the rule gets: each line applies only if its option is set."""
     g = load(grad, T)
     if scale is not None:
         g = g * T(scale)
@@ -157,7 +157,7 @@ def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: boo
 
 
 def pairwise_tree(a: np.ndarray) -> np.ndarray:
-    """Add neighbours until at most one number is left; an odd last one waits for its turn."""
+    """Add neighbours until at most one number is left; an odd last number goes to the next round."""
     while len(a) > 1:
         pairs = len(a) // 2
         a = np.concatenate([a[0 : 2 * pairs : 2] + a[1::2], a[2 * pairs :]])
@@ -175,8 +175,8 @@ def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
 def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
     """The norm of all gradients (in their T) together, as root * 2**exponent; the exponent is nearly always 0.
 
-    No chunk spans two gradients. Where squares of finite gradients overflow or vanish, the gradients are scaled by a
-    power of two that brings the largest below 1.
+    No chunk spans two gradients. If squares of finite gradients overflow or vanish, the gradients
+    are scaled by a power of two that brings the largest below 1.
     """
     flat = [g.ravel(order="C") for g in gradients]
     chunks = [g[i : i + CHUNK] for g in flat for i in range(0, len(g), CHUNK)]
@@ -194,18 +194,18 @@ def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
 
 @np.errstate(all="ignore")
 def norm(gradients: Iterable[np.ndarray]) -> float:
-    """Of all gradients (in their T) together."""
+    """The norm of all gradients (in their T) together."""
     root, exponent = root_and_exponent(gradients)
     return ldexp(root, exponent)
 
 
 def ldexp(x: float, exponent: int) -> float:
-    """x * 2**exponent, rounded once; infinite where that is too large."""
+    """x * 2**exponent, rounded once; infinite if it is too large."""
     return float(np.ldexp(x, exponent))
 
 
 def at(value: Any, step: int) -> Any:
-    """An option's value at this step: schedules called, numbers as Python floats."""
+    """An option's value at this step: schedules are called, numbers become Python floats."""
     if callable(value):
         value = value(step)
     if isinstance(value, (tuple, list)):
@@ -217,9 +217,10 @@ class Reference:
     """An optimizer over named arrays: `rule` and `options` as in the public classes.
 
     Any number among the options may be a callable of the number of completed steps. `groups` has,
-    by parameter's name, the options in which it differs from the others. The states have
-    `state_dtype`, or else their parameter's T; `copy_dtype` is one for all, or one by name, None
-    for a parameter without a copy. The caller's arrays are never written to.
+    by a parameter's name, the options in which this parameter differs from the others. The states
+    have `state_dtype`, or else their parameter's T. `copy_dtype` is one dtype for all parameters,
+    or a dtype by name, None for a parameter without a copy. The caller's arrays are never written
+    to.
     """
 
     def __init__(
@@ -247,7 +248,8 @@ class Reference:
             name: {
                 key: np.zeros(p.shape, state_dtype or compute_type(p.dtype))
                 for key, option in self.rule.states.items()
-                # A schedule is true: it has its state from the start, even where it returns 0.
+                # A schedule counts as true: its state is there from the start, even if the schedule
+                # returns 0.
                 if option is None or self.options[name][option]
             }
             for name, p in self.params.items()
@@ -269,7 +271,7 @@ class Reference:
         self.grad_norm: float | None = None
 
     def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
-        """Add to what the next step takes: the first gradient in T, each later one added in T."""
+        """Add to the gradients of the next step: the first gradient in T, each later gradient added in T."""
         self.accumulated = self._summed(grads)
 
     @np.errstate(all="ignore")
@@ -308,7 +310,7 @@ class Reference:
     def _scale(
         self, present: Mapping[str, Any], grad_scale: float, guarded: bool = False
     ) -> float | None:
-        """What gradients are multiplied by; the norm is of gradients times grad_scale."""
+        """The factor of the gradients; the norm is that of the gradients times grad_scale."""
         limit = at(self.clip_norm, self.step_count)
         self.grad_norm = None
         if limit or guarded:
@@ -342,7 +344,7 @@ class Reference:
 
 @np.errstate(invalid="ignore")  # isnan of a signalling bfloat16 NaN warns
 def different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where the bits differ; any NaN equals any NaN, as neither payload nor sign is promised."""
+    """The places where the bits differ; any NaN equals any NaN, as neither payload nor sign is promised."""
     bits = f"u{a.dtype.itemsize}"
     return (a.view(bits) != b.view(bits)) & ~(np.isnan(a) & np.isnan(b))
 
@@ -374,7 +376,7 @@ def assert_same_bits(a: np.ndarray, b: np.ndarray, what: str = "") -> None:
 def assert_follows(
     optimizer: Any, params: Mapping[str, np.ndarray], reference: Reference, what: str = ""
 ) -> None:
-    """The caller's parameters are the optimizer's; they, states and averages have the reference's bits."""
+    """The optimizer has the caller's parameters; they, the states and averages have the reference's bits."""
     where = f" {what}" if what else ""
     assert optimizer.params.keys() == params.keys() == reference.params.keys()
     assert optimizer.averages.keys() == reference.averages.keys()

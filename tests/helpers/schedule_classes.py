@@ -1,4 +1,4 @@
-"""Every class of schedules that the package has, exported or not."""
+"""Every schedule class of the package, exported or not."""
 
 from importlib import import_module
 from pkgutil import iter_modules

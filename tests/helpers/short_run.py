@@ -17,5 +17,5 @@ def arrays(dtype: Any = "f4") -> tuple[dict[str, np.ndarray], list[dict[str, Any
     for k in range(STEPS):
         grads.append({n: numbers(rng, p.shape, dtype) for n, p in params.items()})
         if k == 1:
-            grads[-1]["b"] = None  # so that the parameters' own counts differ
+            grads[-1]["b"] = None  # so that the parameters' own step counts differ
     return params, grads

@@ -1,4 +1,4 @@
-"""All that an optimizer holds and that can change, to compare before and after."""
+"""Everything in an optimizer that can change, to compare before and after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import instep
 
 
 def bits(optimizer: Any, scaler: instep.LossScaler | None = None) -> Any:
-    """Parameters, state and the scaler's state; of arrays dtype, shape and bytes."""
+    """Parameters, state and the scaler's state; arrays as dtype, shape and bytes."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -24,5 +24,5 @@ def bits(optimizer: Any, scaler: instep.LossScaler | None = None) -> Any:
 
 
 def snapshot(optimizer: Any) -> Any:
-    """The same with what the last step left to read."""
+    """The same, with the results of the last step that can be read."""
     return bits(optimizer), optimizer.grad_norm

@@ -1,7 +1,7 @@
-"""What hypothesis draws: arrays of any values and layout, optimizers with any options, gradients.
+"""Strategies for hypothesis: arrays of any values and layout, optimizers with any options, gradients.
 
-Rules, options, dtypes, levels and sizes come from tests/helpers/cases.py, so that a new rule is drawn by
-being registered.
+Rules, options, dtypes, levels and sizes come from tests/helpers/cases.py, so a rule that is
+registered is drawn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ far_out = st.sampled_from([-1073, -1060, -700, -490, -470, 505, 515, 700, 1020])
 
 @st.composite
 def values(draw: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Ordinary numbers, special ones, any bits at all, or some of each; or all so far out that squares are lost."""
+    """Ordinary numbers, special numbers, any bits, or some of each; or numbers so far out that squares are lost."""
     rng = np.random.default_rng(draw(seeds))
     kinds = draw(st.sampled_from(["ordinary", "special", "bits", "mixed", "far out"]))
     drawn = numbers(rng, shape, dtype)
@@ -63,7 +63,7 @@ def values(draw: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def strides(draw: Any, shape: tuple[int, ...], *, shared: bool) -> list[int]:
     """Strides in elements: any order of the axes, directions and gaps; now and then interleaved.
 
-    No two elements lie in one place unless `shared`, where axes may be broadcast or overlap.
+    No two elements lie in one place, unless `shared` is set: then axes may be broadcast or overlap.
     """
     size = math.prod(shape)
     kind = draw(st.sampled_from(["dense", "dense", "gaps", "interleaved"]))
@@ -83,7 +83,7 @@ def strides(draw: Any, shape: tuple[int, ...], *, shared: bool) -> list[int]:
 
 @dataclass
 class Placed:
-    """An array inside a buffer, whose other elements have to stay as they are."""
+    """An array inside a buffer; the buffer's other elements must stay as they are."""
 
     view: np.ndarray
     buffer: np.ndarray
@@ -98,7 +98,7 @@ class Placed:
 
 
 def put(content: np.ndarray, steps: list[int], room: int) -> Placed:
-    """Lay content out with these strides, between `room` elements on either side."""
+    """Lay the content out with these strides, with `room` elements on either side."""
     reaches = [(n - 1) * s for n, s in zip(content.shape, steps, strict=True) if n]
     low, high = (sum(bound(r, 0) for r in reaches) for bound in (min, max))
     buffer = np.full(room - low + high + 1 + room, 7, content.dtype)
@@ -127,7 +127,7 @@ def placed(draw: Any, shape: tuple[int, ...], dtype: Any, *, shared: bool = Fals
 
 @dataclass(frozen=True)
 class Alternating:
-    """A function of the user's own, which can be pickled but is no schedule of instep's."""
+    """A function of the user, which can be pickled but is not a schedule of instep."""
 
     values: tuple[float, ...]
 
@@ -135,7 +135,7 @@ class Alternating:
         return self.values[step % len(self.values)]
 
 
-#: Tried on every hyperparameter; `accepted` leaves out what a rule refuses.
+#: Tried on every hyperparameter; `accepted` leaves out the values that a rule refuses.
 plain_numbers = st.one_of(
     st.floats(0.0, 1.0, exclude_max=True),
     st.sampled_from([0.0, 1e-60, 1e-45, 1e-8, 0.125, 1.0, 3.0, 1e4, 1e30, 1e300]),
@@ -144,7 +144,7 @@ plain_numbers = st.one_of(
 
 @st.composite
 def scheduled_numbers(draw: Any, of: st.SearchStrategy[float]) -> Any:
-    """A schedule of instep's, or a function, all of whose values are among those drawn."""
+    """A schedule of instep, or a function; all its values are among the numbers drawn."""
     some = draw(st.lists(of, min_size=1, max_size=3))
     if draw(st.booleans()):
         return Alternating(tuple(some))
@@ -156,27 +156,27 @@ any_number = st.one_of(plain_numbers, scheduled_numbers(plain_numbers))
 
 
 def settings_of(variant: Variant) -> dict[str, Any]:
-    """Names and values of the hyperparameters that a group of this variant has."""
+    """Names and values of the hyperparameters of a group of this variant."""
     group = dict(variant.make(np.zeros(1)).param_groups[0])
     del group["params"]
     return group
 
 
 def replacing(name: str, value: Any) -> st.SearchStrategy[Any]:
-    """Other values of a hyperparameter that now has this one."""
+    """Values other than the present value of a hyperparameter."""
     if isinstance(value, bool):
         return st.booleans()
     usual = st.just(NUMBERS[name]) if name in NUMBERS else st.nothing()
     if isinstance(value, tuple):
         return st.one_of(usual, st.tuples(*[any_number] * len(value)))
-    # A limit of 1e-60 is zero in float32, and shows what becomes of the sign of zero.
+    # A limit of 1e-60 is zero in float32, and shows the sign of the zeros that result.
     off = st.sampled_from([None, 1e-60]) if value is None else st.nothing()
     return st.one_of(usual, any_number, off)
 
 
 @st.composite
 def changes(draw: Any, variant: Variant, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for some hyperparameters, of those that the rule accepts beside these options."""
+    """Values for some of the hyperparameters that the rule accepts with these options."""
     now = {**settings_of(variant), **options}
     given: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(sorted(now)), max_size=3, unique=True)):
@@ -187,7 +187,7 @@ def changes(draw: Any, variant: Variant, options: Mapping[str, Any]) -> dict[str
 
 
 def ever(value: Any) -> list[Any]:
-    """What a hyperparameter becomes over the steps."""
+    """The values of a hyperparameter over the steps."""
     return [at(value, step) for step in range(4)]
 
 
@@ -206,7 +206,7 @@ letters = st.text(max_size=2)
 
 @dataclass
 class Group:
-    """The container of some parameters, and the hyperparameters that are theirs alone."""
+    """The container of some parameters, and the hyperparameters of these parameters alone."""
 
     kind: str
     names: list[str]
@@ -221,7 +221,7 @@ class Group:
         return chosen if self.kind == "list" else tuple(chosen)
 
     def items(self, container: Any) -> dict[str, Any]:
-        """What `contain` was given."""
+        """The items that `contain` was given."""
         if self.kind == "dict":
             return dict(container)
         chosen = [container] if self.kind == "array" else container
@@ -230,7 +230,7 @@ class Group:
 
 @dataclass
 class Setup:
-    """All that an optimizer is made of."""
+    """All arguments of an optimizer."""
 
     variant: Variant
     options: dict[str, Any]
@@ -241,7 +241,7 @@ class Setup:
     extras: dict[str, Any]
 
     def contain(self, items: Mapping[str, Any]) -> Any:
-        """Items, one a parameter, in the container that parameters, gradients and copies come in."""
+        """Items, one for each parameter, in a container as for parameters, gradients and copies."""
         each = [group.contain(items) for group in self.groups]
         return each if self.grouped else each[0]
 

@@ -13,7 +13,7 @@ from strategies import Setup
 
 
 class Twins:
-    """What they are made of, the optimizer, the reference."""
+    """The setup, the optimizer, and the reference."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -23,7 +23,7 @@ class Twins:
         self.optimizer = setup.optimizer(self.params, self.copies)
 
     def step(self, grads: dict[str, Any] | None, scale: float = 1.0) -> None:
-        """One step of both; without grads, with those accumulated."""
+        """One step of both; without grads, with the accumulated gradients."""
         given = () if grads is None else (self.setup.contain(grads),)
         try:
             self.reference.step(grads, scale)
@@ -45,15 +45,15 @@ class Twins:
         self.reference.accumulate(grads)
 
     def go_on_with(self, optimizer: Any) -> None:
-        """Put a copy in the optimizer's place; the arrays are its own."""
+        """Put a copy in the optimizer's place; the twins then have the copy's arrays."""
         assert type(optimizer) is type(self.optimizer)
         self.optimizer, self.params = optimizer, optimizer.params
-        self.reference.grad_norm = None  # it is of the last step, and this one made none yet
+        self.reference.grad_norm = None  # of the last step; the copy has taken none yet
         copies = itertools.chain.from_iterable(optimizer._copies)
         self.copies = dict(zip(optimizer.params, copies, strict=True))
 
     def check(self) -> None:
-        """Every bit of the two is the same, and nothing was written between the elements."""
+        """Check that all bits of both are the same, and that nothing was written between the elements."""
         optimizer, reference = self.optimizer, self.reference
         assert_follows(optimizer, self.params, reference)
         assert optimizer.accumulated.keys() == reference.accumulated.keys()

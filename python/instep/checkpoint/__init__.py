@@ -1,7 +1,8 @@
-"""Checkpoints: weights, optimizer and loss scaler in one file that is whole or isn't there.
+"""Checkpoints: weights, optimizer and loss scaler in one file, which is complete or isn't there.
 
-`save` writes a safetensors file, `load` goes on from it to the bit, and `inspect` (on the command
-line ``instep inspect FILE``) says what is in it. They need ``pip install 'instep[checkpoint]'``.
+`save` writes a safetensors file. With `load` a run goes on from it, to the bit. `inspect` (on the
+command line ``instep inspect FILE``) shows its content. All three need
+``pip install 'instep[checkpoint]'``.
 
 >>> import numpy as np, os, tempfile
 >>> import instep

@@ -1,4 +1,4 @@
-"""The document of a checkpoint: what of an optimizer, a scaler and the caller's extra is JSON."""
+"""The JSON document of a checkpoint: the numbers of optimizer and scaler, and the caller's extra."""
 
 import math
 import os
@@ -26,13 +26,13 @@ SCHEMA = 1
 
 _DOCUMENT = ("schema", "optimizer", "scaler", "extra", "tensors")
 _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
-_DEEPEST = 200  # levels of extra: far from the interpreter's limit, from wherever load is called
+_DEEPEST = 200  # levels of extra: far from the interpreter's limit, wherever load is called
 
 
 def path_text(path: object) -> str:
-    """Return a path as text; raise TypeError for what is none."""
+    """Return a path as text; raise TypeError for any other object."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str):  # a descriptor, say, which opening and closing would close
+    if not isinstance(text, str):  # such as a descriptor, which opening and closing would close
         raise TypeError(f"path is {kind(path)}; a str or a path of str is wanted")
     return text
 
@@ -44,7 +44,7 @@ def require_scaler(scaler: object) -> None:
 
 
 def as_json(extra: Any) -> Any:
-    """Return extra as it will come back."""
+    """Return extra in the form in which `load` will return it."""
     too_deep = f"it is nested too deeply; at most {_DEEPEST} levels are wanted"
     try:
         found = parse(as_text(extra, default=_python_number))
@@ -60,7 +60,7 @@ def as_json(extra: Any) -> Any:
 
 def _depth(value: Any) -> int:
     depth, level = 0, [value]
-    # a loop, as there may be no room for a recursion
+    # a loop, since a recursion may have no room
     while outers := [inner for inner in level if isinstance(inner, (dict, list))]:
         depth += 1
         level = [
@@ -72,7 +72,7 @@ def _depth(value: Any) -> int:
 
 
 def _python_number(value: Any) -> Any:
-    """Return the number that a scalar of NumPy's is."""
+    """Return a NumPy scalar as a Python number."""
     for kinds, make in ((np.bool_, bool), (np.integer, int), (np.floating, float)):
         if isinstance(value, kinds):
             return make(value)
@@ -80,7 +80,7 @@ def _python_number(value: Any) -> Any:
 
 
 def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the optimizer's state without its arrays; raise unless the document is of this schema."""
+    """Return the optimizer's state without its arrays; raise if the document is of another schema."""
     stored_state.require_schema("the checkpoint", document.get("schema"), SCHEMA)
     stored_state.require_keys("the checkpoint", document, _DOCUMENT)
     stored = _with_infinity(document["optimizer"])
@@ -90,7 +90,7 @@ def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_infinity(value: Any) -> Any:
-    """Hyperparameters as strict JSON holds them: a limit may be infinite."""
+    """Return hyperparameters in a form that strict JSON can hold: a limit may be infinite."""
     if isinstance(value, dict):
         return {key: without_infinity(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

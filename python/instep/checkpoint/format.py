@@ -1,14 +1,14 @@
 """The file of a checkpoint: safetensors, with a JSON document and checksums in its metadata.
 
 The metadata of the file has two entries: ``instep``, a JSON document, and ``instep_sha256``, the
-checksum of its UTF-8 text. The document says under ``tensors`` what each tensor's dtype, shape and
-checksum are. So there is nothing in a file that could change without being noticed, and any reader
-of safetensors can take the arrays out of it.
+checksum of its UTF-8 text. Under ``tensors``, the document has the dtype, shape and checksum of
+each tensor. So no change of a file goes unnoticed, and any reader of safetensors can read the
+arrays.
 
-The package safetensors writes and reads the bytes, and looks after the header; what is above the
-format is checked here. It writes arrays from where they lie. It is told to read them into memory
-(``pread``), one by one, rather than to map them: reading a mapped file that has been made shorter
-ends the process. The header alone it reads through a mapping.
+The package safetensors writes and reads the bytes, and handles the header; this module checks
+everything above the format. safetensors writes arrays directly from their memory. Here it reads
+arrays into memory (``pread``), one by one, and doesn't map them: if a mapped file has been made
+shorter, reading it ends the process. safetensors reads only the header through a mapping.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ from instep.optimizers.containers import Array
 __all__ = ["CheckpointError", "File", "as_text", "decode", "one_line", "opened", "parse", "write"]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
-_LONGEST_HEADER = 100_000_000  # which is safetensors' own limit: it refuses what is longer
-_MOST_VALUES = 2**21  # of a header or a document, keys included: an array has 20 to 30
-_PIECE = 2**20  # bytes of a header that are looked at at once
+_LONGEST_HEADER = 100_000_000  # the limit of safetensors, which refuses a longer header
+_MOST_VALUES = 2**21  # of a header or a document, with the keys: an array has 20 to 30
+_PIECE = 2**20  # bytes of a header that are read at a time
 _LONGEST_LINE = 400
 _ON_WINDOWS = os.name == "nt"
-_OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in what safetensors raises
+_OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in the errors of safetensors
 
-#: NumPy's names of the dtypes that optimizers have, by safetensors' names.
+#: NumPy's names of the optimizers' dtypes, by safetensors' names.
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-# What checking a document that may say anything raises.
+# The errors that the checks of a document raise; a document may have any content.
 _WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, is damaged, or is of another optimizer; nothing has changed."""
+    """A file is not a checkpoint, is damaged, or is of another optimizer; nothing has changed."""
 
 
 def write(
     path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> None:
-    """Write a file with this document, whose ``tensors`` are filled in, and the arrays.
+    """Write a file with the arrays and this document, to which ``tensors`` is added.
 
-    Copies those arrays that are not C-contiguous, and all if somebody changes one meanwhile: the
-    checksums come first in the file, and have to be of what follows. Raises OSError, and ValueError
-    if the document is too long or has too many values.
+    Copies the arrays that are not C-contiguous; if an array changes meanwhile, copies all arrays
+    and writes them again. The checksums precede the arrays in the file, and have to match them.
+    Raises OSError, and ValueError if the document is too long or has too many values.
     """
-    # asarray rather than ascontiguousarray, which gives scalars a dimension
+    # asarray, since ascontiguousarray gives scalars a dimension
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     checksums = _checksums(arrays)
     _save(path, document, arrays, checksums)
@@ -82,12 +82,12 @@ class File:
             raise CheckpointError(
                 f"the tensors are not those of the metadata; {difference(names, table)}"
             )
-        #: Arrays of the shapes and dtypes of those in the file, in the order in which these were
-        #: saved: to be checked before anything is read.
+        #: Arrays with the shapes and dtypes of the arrays in the file, in the order in which these
+        #: were saved, to be checked before any array is read.
         self.stand_ins = {name: _stand_in(file, name, listed) for name, listed in table.items()}
 
     def array(self, name: str) -> Array:
-        """Read an array, and verify it."""
+        """Read an array, and verify its checksum."""
         who = f"the tensor {shown(name)}"
         try:
             array: Array = self._file.get_tensor(name)
@@ -102,10 +102,10 @@ class File:
 
 @contextmanager
 def opened(path: str) -> Iterator[File]:
-    """Open a checkpoint; what is found wrong in the block is a CheckpointError that names it, too.
+    """Open a checkpoint; errors that the block raises become CheckpointErrors that name the file, too.
 
-    Raises CheckpointError if the file is none or if its header is damaged, OSError if it can't be
-    read, and ImportError if bfloat16 is in it and ml_dtypes isn't there.
+    Raises CheckpointError if the file is not a checkpoint or its header is damaged, OSError if it
+    can't be read, and ImportError if it has bfloat16 and ml_dtypes is missing.
     """
     safetensors = _safetensors()
     mode = os.stat(path).st_mode
@@ -129,7 +129,7 @@ def opened(path: str) -> Iterator[File]:
 
 
 def decode(text: str, who: str) -> dict[str, Any]:
-    """Return the object that strict JSON has."""
+    """Return the object that a text of strict JSON holds; any other text is a CheckpointError."""
     try:
         found = parse(text)
     except RecursionError:
@@ -142,9 +142,10 @@ def decode(text: str, who: str) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Return what strict JSON says: no key twice, no NaN, no infinity. Raises ValueError.
+    """Return the value of strict JSON: no key twice, no NaN, no infinity. Raises ValueError.
 
-    Python reads and writes decimals in the rounding mode of the program, and with it other numbers.
+    Python reads and writes decimals in the rounding mode of the program, so the numbers would
+    depend on this mode; here they don't.
     """
     return _core.in_default_environment(
         partial(
@@ -163,7 +164,7 @@ def as_text(value: Any, **options: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text without line breaks and control characters, cut where it gets long."""
+    """Return text without line breaks and control characters, shortened if it is long."""
     line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
@@ -200,7 +201,7 @@ def _save(
 
 
 def _values_in_header(file: BinaryIO) -> int:
-    """Return about how many values a file's header has; 0 for one that safetensors refuses unread."""
+    """Return about how many values a file's header has; 0 for a header that safetensors refuses unread."""
     left, values = int.from_bytes(file.read(8), "little"), 0
     while 0 < left <= _LONGEST_HEADER and (piece := file.read(min(left, _PIECE))):
         values += sum(piece.count(sign) for sign in (b",", b":", b"[", b"{"))
@@ -209,9 +210,10 @@ def _values_in_header(file: BinaryIO) -> int:
 
 
 def _require_few(values: int, who: str) -> None:
-    """Raise ValueError for more values than there is memory promised for.
+    """Raise ValueError for more values than the promised memory has room for.
 
-    Read by Python one takes up to 120 bytes, and twice that where it is looked through for infinities.
+    A value that Python has read takes up to 120 bytes, and twice as much while infinities are
+    looked for.
     """
     if values > _MOST_VALUES:
         raise ValueError(
@@ -221,12 +223,12 @@ def _require_few(values: int, who: str) -> None:
 
 
 def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
-    """Return the error of the operating system that one of safetensors' tells of."""
+    """Return the error of the operating system that an error of safetensors reports, or None."""
     found = _OS_ERROR.search(str(error))
     if found is None:
         return None
     number = int(found[1])
-    if _ON_WINDOWS:  # its own number, from which OSError finds errno and so its subclass
+    if _ON_WINDOWS:  # Windows's own number: from it OSError finds errno and its subclass
         return OSError(0, str(error)[: found.start()].rstrip(), os.fspath(path), number)
     return OSError(number, os.strerror(number), os.fspath(path))
 
@@ -254,7 +256,7 @@ def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
     if _sha256(text) != checksum:
         raise CheckpointError("the metadata differ from their checksum; the file is damaged")
-    _require_few(sum(map(text.count, ",:[{")), "the document")  # which the header may have escaped
+    _require_few(sum(map(text.count, ",:[{")), "the document")  # in the header they may be escaped
     document = decode(text, "the metadata")
     if not isinstance(document.get("tensors"), dict):
         raise CheckpointError("the metadata have no table of tensors")
@@ -264,7 +266,7 @@ def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 def _stand_in(file: Any, name: str, listed: Any) -> Array:
     """Return an array like one of an open file, without memory of its own.
 
-    Raises CheckpointError if that isn't the one that the metadata list.
+    Raises CheckpointError if it isn't the array that the metadata describe.
     """
     who = f"the tensor {shown(name)}"
     if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
@@ -276,7 +278,7 @@ def _stand_in(file: Any, name: str, listed: Any) -> Array:
     if shape != listed["shape"] or not all(type(n) is int for n in listed["shape"]):
         raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
     if dtype == "BF16":
-        bfloat16("a checkpoint with bfloat16")  # or NumPy would not know the name
+        bfloat16("a checkpoint with bfloat16")  # otherwise NumPy doesn't know the name
     try:
         return np.broadcast_to(np.zeros((), _NAMES[dtype]), shape)
     except ValueError as error:  # NumPy's limits

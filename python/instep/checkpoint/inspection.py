@@ -1,4 +1,4 @@
-"""Looking into a checkpoint."""
+"""The content of a checkpoint."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["inspect"]
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what is in a checkpoint, having verified its checksums, one array at a time.
+    """Return the content of a checkpoint, after verifying its checksums, one array at a time.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint or is damaged.
+        If the file is not a checkpoint or is damaged.
     OSError
         If the file can't be read.
     ImportError

@@ -20,28 +20,29 @@ __all__ = ["load"]
 def load(
     path: str | os.PathLike[str], optimizer: Optimizer, scaler: LossScaler | None = None
 ) -> Any:
-    """Go on from what `save` wrote, to the bit; return its extra.
+    """Load a checkpoint that `save` wrote, so that the run goes on to the bit; return its extra.
 
     The weights are written into the optimizer's parameters, in place. Names, shapes, dtypes and
-    hyperparameters are checked before the arrays are read; until all of these are verified they are
-    in memory, once. Hyperparameters are loaded too; a callable that is no schedule of instep's
-    can't be, and has to be there already, and a `ReduceOnPlateau` that is there takes over what was
-    stored, as `Optimizer.load_state_dict` says. Nothing in the file is executed.
+    hyperparameters are checked before the arrays are read. All arrays are in memory, once, until
+    every one is verified. Hyperparameters are loaded, too, as `Optimizer.load_state_dict` does: a
+    callable that is not a schedule of instep can't be loaded, so the optimizer must have it
+    already; and a `ReduceOnPlateau` that the optimizer has takes over what was stored. Nothing in
+    the file is executed.
 
     Parameters
     ----------
     path : str or path
         The file.
     optimizer : Optimizer
-        Of the same rule, for parameters of the same names, shapes and dtypes, with the same
-        dtypes of states, and with averages if the saved one had them.
+        An optimizer of the same rule, for parameters of the same names, shapes and dtypes, with the
+        same dtypes of states, and with averages if the saved optimizer had averages.
     scaler : LossScaler, optional
-        To be given if, and only if, one was saved.
+        Give one if, and only if, one was saved.
 
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint, is damaged, or doesn't fit; nothing has changed then.
+        If the file is not a checkpoint, is damaged, or doesn't fit; nothing has changed then.
     TypeError
         If an argument is of the wrong type.
     OSError
@@ -73,7 +74,7 @@ def load(
         with optimizer._plan:
             _checked(file.document, file.stand_ins, optimizer, scaler)
         arrays = {name: file.array(name) for name in file.stand_ins}
-        with optimizer._plan:  # which others may have changed while the arrays were read
+        with optimizer._plan:  # other threads may have changed it while the arrays were read
             change = _checked(file.document, arrays, optimizer, scaler)
             change()
             if scaler is not None:
@@ -84,7 +85,7 @@ def load(
 def _take_arrays(
     stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
 ) -> dict[str, Array]:
-    """Put the arrays into the optimizer's state, as state_dict has them; return the weights."""
+    """Put the arrays into the stored state, in the layout of state_dict; return the weights."""
     by_kind: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, array in arrays.items():
@@ -110,7 +111,7 @@ def _checked(
     optimizer: Optimizer,
     scaler: LossScaler | None,
 ) -> Callable[[], None]:
-    """Check that all fits, and return what then changes the optimizer; the lock is held."""
+    """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     stored_state.refuse_averages(optimizer, "load")
     stored = stored_optimizer(document)
     weights = _take_arrays(stored, arrays, optimizer)
@@ -137,4 +138,4 @@ def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
     if scaler is not None:
         if not isinstance(stored, Mapping):
             raise TypeError(f"the loss scaler is {kind(stored)}; a dict is wanted")
-        LossScaler().load_state_dict(stored)  # one to try it on
+        LossScaler().load_state_dict(stored)  # a trial, on another scaler

@@ -23,41 +23,43 @@ def save(
 ) -> None:
     """Write everything that a resumed run needs to one file, in one step.
 
-    The file is written beside its place, synced to the disk and then put there: whenever the
-    program or the machine stops, the old file or the new one is there, whole. A program killed in
-    between leaves a folder ``.instep-*.tmp`` beside it; on Linux the next save there removes it,
-    if its writer is dead for certain. The arrays are written from where they lie; only of those
-    that are not C-contiguous (strided, transposed) a copy is made.
+    The file is written beside its place, synced to the disk and then moved to its place. If the
+    program or the machine stops at any moment, either the old or the new file is there, complete. A
+    program that is killed meanwhile leaves a folder ``.instep-*.tmp`` beside the file. On Linux the
+    next save in the same folder removes it, if its writer is certainly dead. The arrays are written
+    directly from their memory; only an array that is not C-contiguous (strided, transposed) is
+    copied.
 
     Parameters
     ----------
     path : str or path
-        The file, in a folder that is there; by custom it ends in ``.safetensors``. The mode of a
-        file that is replaced stays. A symbolic link is followed; a folder, a pipe or a device is
+        The file, in a folder that exists; by custom the name ends in ``.safetensors``. A file that
+        is replaced keeps its mode. A symbolic link is followed. A folder, a pipe or a device is
         refused before anything is written.
     optimizer : Optimizer
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
-        written; of a callable that is no schedule of instep's the name alone. Steps on other
-        threads wait while the arrays are written, but not for the disk to have them; to step on
-        meanwhile, save a ``copy.deepcopy`` on a thread of its own.
+        written. Of a callable that is not a schedule of instep, only the name is written. Steps on
+        other threads wait while the arrays are written, but not while they are synced to the disk.
+        To go on stepping meanwhile, save a ``copy.deepcopy`` on a thread of its own.
     extra : optional
-        Anything of yours that JSON can hold, up to 200 levels deep, such as the state of a random
-        number generator; it comes back as JSON has it, tuples as lists, keys as str, NumPy's
-        scalars as Python's numbers. NaN and infinity are refused.
+        Any value of yours that JSON can hold, up to 200 levels deep, such as the state of a random
+        number generator. It comes back in the form that JSON gives it: tuples as lists, keys as
+        str, NumPy scalars as Python numbers. NaN and infinity are refused.
     scaler : LossScaler, optional
-        Its state is written too.
+        Its state is written, too.
 
     Raises
     ------
     OSError
-        If the file can't be written: the disk is full, the folder isn't there or isn't yours to
-        read and write, the path leads to what is no file. The error names the path. What was there
-        is as it was, and nothing else is left behind. Only where the folder can't be synced, in the
-        end, the new file is there, and not on the disk for certain.
+        If the file can't be written: the disk is full, the folder doesn't exist or you may not read
+        and write it, or the path leads to something other than a file. The error names the path.
+        The old file is unchanged, and nothing else is left behind. There is one exception: if the
+        folder can't be synced, at the very end, the new file is in place, but perhaps not yet on
+        the disk.
     TypeError, ValueError
-        If extra is nothing for JSON, or another argument of the wrong type.
+        If extra can't be written as JSON, or another argument has the wrong type.
     RuntimeError
-        Inside ``averaged()``, where the parameters are averages.
+        Inside ``averaged()``, where the parameters hold averages.
     ImportError
         If safetensors is missing.
 
@@ -94,7 +96,7 @@ def save(
 
 
 def _arrays(optimizer: Optimizer) -> dict[str, Array]:
-    """Return all that a file has, by the names there: the arrays in use."""
+    """Return all arrays of a file by their names in it: these are the arrays in use."""
     arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
     for name, states in optimizer.state.items():
         arrays.update({f"state/{key}/{name}": array for key, array in states.items()})

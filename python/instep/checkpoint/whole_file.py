@@ -1,4 +1,4 @@
-"""Replacing a file in one step: whatever happens, the old or the new one is there, whole."""
+"""Replacing a file in one step: at any moment either the old or the new file is there, complete."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ _KINDS = {
 
 
 def replace_file(path: str, write: Callable[[Path], None]) -> None:
-    """Have a file written to a path nearby, and put it in its place when it is on the disk.
+    """Let `write` write a file to a path nearby, and move it to its place when it is on the disk.
 
-    Raises OSError, which names the path, or what write does; what was there is still there then,
-    unless the folder itself could not be synced. Nothing is written where no file can be replaced.
+    Raises an OSError that names the path, or the error of `write`. The old file is still there
+    then, unless the folder itself could not be synced. If no file can be replaced there, nothing is
+    written.
     """
     with _named(path):
         mode = _mode_there(path)
-        target = Path(os.path.realpath(path))  # what a symbolic link leads to, not the link
+        target = Path(os.path.realpath(path))  # the target of a symbolic link, not the link
         folder = os.open(target.parent, os.O_RDONLY) if _IS_POSIX else None
         try:
             with _folder_of_its_own(target.parent) as place:
                 made = place / "whole"
                 write(made)
                 with open(made, "r+b") as file:
-                    # Before the sync, which takes the mode along.
+                    # Before the sync, which writes the mode, too.
                     os.chmod(made, _usual_mode(place / "usual") if mode is None else mode)
                     _sync(file.fileno())
                 os.replace(made, target)
@@ -53,20 +54,20 @@ def replace_file(path: str, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Have the system's errors name the file that was asked for: of others nobody has heard."""
+    """Let the system's errors name the file that was asked for: the caller doesn't know the others."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # a number, and so a text that the name can follow
+        if error.errno is not None:  # with a number, the error has a text that the name can follow
             error.filename = path
             del error.filename2
         raise
 
 
 def _mode_there(path: str) -> int | None:
-    """Return the mode of the file that is there, None where nothing is; refuse whatever else is.
+    """Return the mode of the file at a path, None if nothing is there; refuse everything but a file.
 
-    Asked once: whoever takes the file away or puts one there meanwhile makes no difference.
+    This looks only once: it makes no difference if a file is removed or appears afterwards.
     """
     wanted = "a regular file or a free name is wanted"
     if not path:
@@ -87,17 +88,18 @@ def _mode_there(path: str) -> int | None:
 
 
 def _usual_mode(path: Path) -> int:
-    """Return the mode that files get here, whichever way one was made."""
+    """Return the mode that new files get here, whatever mode the library gave to its file."""
     path.touch()
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def _sync(descriptor: int) -> None:
-    """Have a file or a folder on the disk."""
+    """Write a file or a folder to the disk."""
     if _IS_POSIX:
         import fcntl  # noqa: PLC0415 (Windows lacks it)
 
-        # macOS's fsync leaves what is written in the drive's own memory; this is how it goes on.
+        # macOS's fsync may leave data in the drive's own memory; this command writes it to the
+        # disk.
         command = getattr(fcntl, "F_FULLFSYNC", None)
         if command is not None:
             with suppress(OSError):  # not every file system can
@@ -114,16 +116,17 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
-# Files are written in a folder of their own: who writes them may do so by way of a file of another
-# name. A program that is killed leaves that folder. Who saves next removes it, if its writer is
-# dead for certain: a writer holds a lock on its folder, which ends with the writer and the children
-# that it forked meanwhile. Locks may not reach another machine that has the same disk, and end with
-# the boot; so the name says of which machine's boot a folder is, and those of others are let alone,
-# as are those that could not be locked (NFS locks no folders).
+# Each file is written in a folder of its own, because a library may write it by way of a file of
+# another name. A program that is killed leaves this folder. The next save removes it, if its writer
+# is certainly dead: a writer holds a lock on its folder, and the lock ends with the writer and the
+# children that it forked meanwhile. Locks may not reach another machine that has the same disk, and
+# they end with the boot. So the folder's name says to which boot of which machine it belongs.
+# Folders of other machines or boots are left alone, and so are folders that could not be locked
+# (NFS locks no folders).
 
 
 def _machine() -> str | None:
-    """Return a name of this machine's present boot, None where there is none."""
+    """Return a name for the present boot of this machine, None if the system has none."""
     try:
         with open(_BOOT_ID, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()[:16]
@@ -133,18 +136,19 @@ def _machine() -> str | None:
 
 @contextmanager
 def _folder_of_its_own(parent: Path) -> Iterator[Path]:
-    """Make a folder that nobody takes for a leftover meanwhile, and remove it in the end."""
+    """Make a folder that no other save takes for a leftover, and remove it in the end."""
     machine, token, lock = _machine(), secrets.token_hex(8), None
-    made: list[Path] = []  # a path is here before its folder is there, whatever comes between
+    made: list[Path] = []  # each path from before its folder is made, as Ctrl-C may come between
     try:
         if machine is not None:
             _remove_leftovers(parent, machine)
             made.append(parent / f".instep-{machine}-{token}.tmp")
             made[-1].mkdir(0o700)
             lock = _lock(made[-1])
-        # One that was taken for a leftover before it was locked is gone, or is being locked.
+        # If another save took the folder for a leftover before it was locked, it is gone, or locked
+        # there.
         if lock is None or not made[-1].exists():
-            made.append(parent / f".instep-{token}.tmp")  # not of a name that is looked for
+            made.append(parent / f".instep-{token}.tmp")  # a name that no save looks for
             made[-1].mkdir(0o700)
         yield made[-1]
     finally:
@@ -156,7 +160,7 @@ def _folder_of_its_own(parent: Path) -> Iterator[Path]:
 
 def _remove_leftovers(parent: Path, machine: str) -> None:
     name = re.compile(rf"\.instep-{machine}-[0-9a-f]{{16}}\.tmp")
-    with suppress(OSError):  # what others left is nothing for a save to fail of
+    with suppress(OSError):  # leftovers of others must not make a save fail
         for path in [parent / entry for entry in os.listdir(parent) if name.fullmatch(entry)]:
             lock = _lock(path)
             if lock is not None:
@@ -165,8 +169,8 @@ def _remove_leftovers(parent: Path, machine: str) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until the descriptor that is returned is closed; None if that can't be."""
-    import fcntl  # noqa: PLC0415 (Windows lacks it, and is not asked)
+    """Lock a folder until the returned descriptor is closed; return None if it can't be locked."""
+    import fcntl  # noqa: PLC0415 (Windows lacks it, and doesn't come here)
 
     descriptor = None
     try:

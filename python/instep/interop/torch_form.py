@@ -16,17 +16,17 @@ from instep.optimizers.stored_state import take_over
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
-# Around the rule; what its own `InTorch` says is absent comes on top of it.
+# Absent in torch for every rule; the rule's own `InTorch` adds more.
 _ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None}
 
 
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the optimizer's state as ``torch.optim``'s ``load_state_dict`` takes it.
+    """Return the optimizer's state in the form that ``load_state_dict`` of ``torch.optim`` takes.
 
-    Arrays are NumPy's, copies, those of bfloat16 in float32; torch is not imported. For torch they
-    become tensors with
-    ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
-    or a loop over ``d["state"]``. Schedules are given at their present value: torch keeps its own.
+    The arrays are copies, NumPy arrays; bfloat16 becomes float32. torch is not imported. For torch,
+    turn the arrays into tensors with ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x)
+    if hasattr(x, "shape") else x, d)`` or a loop over ``d["state"]``. A schedule is given as its
+    present value, since torch keeps its own schedules.
 
     Parameters
     ----------
@@ -36,17 +36,18 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``state`` (number of the parameter -> its states and step) and ``param_groups``, as torch
-        has them; with ``param_names`` where all parameters came in dicts. (torch keeps these, and
-        loads by the parameters' order.)
+        ``state`` (number of the parameter -> its states and step) and ``param_groups``, as in
+        torch; with ``param_names`` if all parameters came in dicts. (torch keeps these names, but
+        loads by the order of the parameters.)
 
     Raises
     ------
     TypeError
         If the argument is no optimizer.
     ValueError
-        If torch has no such rule, or the optimizer does what torch's can't: ``l1``, ``clip_value``,
-        ``lr_in_velocity``, ``eps_inside_sqrt``, gradients still accumulated.
+        If torch has no such rule, or the optimizer uses what torch's doesn't have: ``l1``,
+        ``clip_value``, ``lr_in_velocity``, ``eps_inside_sqrt``, accumulated gradients that no step
+        has used.
 
     Examples
     --------
@@ -86,29 +87,32 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Go on in the optimizer from what ``torch.optim``'s ``state_dict()`` returned.
+    """Load a state that ``state_dict()`` of ``torch.optim`` returned, to go on from it.
 
-    The optimizer must have been made of the rule of the same name for as many parameters of the
-    same shapes, in the same groups, and with options (such as ``amsgrad``) that keep the same states.
-    In a group whose parameters have names on both sides (here they came in a dict, torch's group has
-    ``param_names``) they go by these, in any order; otherwise they go by their order.
+    The optimizer must have the rule of the same name, as many parameters of the same shapes, in the
+    same groups, and options (such as ``amsgrad``) that keep the same states. If the parameters of a
+    group have names on both sides (here they came in a dict, and torch's group has
+    ``param_names``), they are matched by name, in any order; otherwise they are matched by their
+    order.
 
-    Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are taken over
-    but for those that are schedules here. The step count becomes the largest among the parameters
-    (SGD in torch counts none: it stays). States that are narrower here are rounded to nearest.
+    Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are taken
+    over, except those that are schedules here. The step count becomes the largest step count of the
+    parameters (torch's SGD counts no steps: there the step count stays as it is). If a state is
+    narrower here, torch's numbers are rounded to nearest.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Of any rule; `Momentum` is torch's SGD. Its parameters are left alone: copy the weights too.
+        Of any rule; `Momentum` is torch's SGD. Its parameters are left alone: copy the weights,
+        too.
     state_dict : dict
-        With ``state`` and ``param_groups``; tensors or arrays in it.
+        With ``state`` and ``param_groups``; it may hold tensors or arrays.
 
     Raises
     ------
     TypeError, ValueError
-        If anything doesn't fit, names and numbers beyond a narrower state included; nothing has
-        changed then.
+        If anything doesn't fit, such as names, or numbers beyond the range of a narrower state;
+        nothing has changed then.
     RuntimeError
         Inside ``averaged()``.
 
@@ -180,7 +184,7 @@ def _read_groups(
 
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:
-    """What the class itself says: a subclass may be another rule than its base."""
+    """Return the class's own `InTorch`: a subclass may be another rule than its base."""
     found = vars(rule).get("_torch")
     if isinstance(found, InTorch):
         return found
@@ -196,7 +200,7 @@ def _rules_of_torch() -> dict[str, InTorch]:
 
 
 def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> None:
-    """Raise where a group of torch's says that it is of another rule."""
+    """Raise ValueError if a group of torch's says that it is of another rule."""
     mine, all_of_them = _in_torch(rule), _rules_of_torch()
     others = {name for torchs in all_of_them.values() for name in torchs.hyperparameters}
     strange = sorted((others - set(mine.hyperparameters)) & set(group))
@@ -222,7 +226,7 @@ def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
 
 
 def _torchs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy; of bfloat16, which torch.from_numpy refuses, in float32, which holds it exactly."""
+    """Return a copy; bfloat16, which torch.from_numpy refuses, becomes float32, which holds it exactly."""
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array.copy()
 
 
@@ -233,7 +237,7 @@ def _now(value: Any, step: int) -> Any:
 
 
 def _is_named(group: Mapping[str, Any]) -> bool:
-    """Tell whether a group's parameters came with names: those of a sequence are their places."""
+    """Tell whether a group's parameters came with names: in a sequence, their names are only their places."""
     return isinstance(group["params"], Mapping)
 
 

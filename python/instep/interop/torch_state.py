@@ -1,4 +1,4 @@
-"""What ``torch.optim``'s ``state_dict()`` says, read with care: every error names the place.
+"""Reads the result of ``state_dict()`` of ``torch.optim``, with care: every error names the place.
 
 torch is not imported: tensors are read through NumPy.
 """
@@ -48,8 +48,8 @@ def params_by_name(
 ) -> dict[str, Any]:
     """Return the numbers of a group's parameters by the names they have here.
 
-    They go by ``param_names``, which torch has from 2.6 on of an optimizer made with names, where
-    these are `named` here, too, and otherwise by their order.
+    They are matched by ``param_names`` if the parameters are `named` here, too; otherwise they are
+    matched by their order. torch has ``param_names`` from 2.6 on, in an optimizer made with names.
     """
     params = _params_of(who, group, len(names))
     theirs = group.get("param_names")
@@ -74,7 +74,7 @@ def params_by_name(
 
 
 def _params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
-    """Return the numbers of a group's parameters, so many."""
+    """Return the numbers of a group's parameters, as many as are wanted."""
     params = group.get("params")
     if not isinstance(params, (list, tuple)):
         raise TypeError(f"'params' of {who} is {kind(params)}; a list is wanted")
@@ -86,20 +86,20 @@ def _params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]
 
 
 def _require_number_of_param(who: str, param: object) -> None:
-    """Raise TypeError for True and 1.0, which equal 1, as for whatever else torch doesn't write."""
+    """Raise TypeError for any key that torch doesn't write, also for True and 1.0, which equal 1."""
     if isinstance(param, bool) or not isinstance(param, (int, str)):
         raise TypeError(f"{who} is {kind(param)}; its number is wanted")
 
 
 def number(who: str, value: Any) -> Any:
-    """Return a hyperparameter, which torch may keep as a tensor."""
+    """Return a hyperparameter as a number or a tuple of numbers; torch may keep it as a tensor."""
     if isinstance(value, (tuple, list)):
         return tuple(_scalar(who, part) for part in value)
     return _scalar(who, value)
 
 
 def flag(who: str, value: Any) -> bool:
-    """Return an option, for which torch takes 0 and 1 too."""
+    """Return an option as a bool; torch takes 0 and 1, too."""
     if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
         raise TypeError(f"{who} is {shown(value)}; True or False is wanted")
     return bool(value)
@@ -110,7 +110,7 @@ def _scalar(who: str, value: Any) -> float:
         if isinstance(value, (list, tuple)):
             raise TypeError
         found = np.asarray(_detached(value))
-        if found.dtype.kind not in "fiu" or found.size != 1:  # no text, and neither True nor False
+        if found.dtype.kind not in "fiu" or found.size != 1:  # not a text, nor True or False
             raise TypeError
         return float(found.item())
     except (TypeError, ValueError, RuntimeError):
@@ -118,23 +118,23 @@ def _scalar(who: str, value: Any) -> float:
 
 
 def _detached(value: Any) -> Any:
-    """A tensor that NumPy can read: none that takes part in autograd, and none of bfloat16."""
+    """Return a tensor that NumPy can read: outside of autograd, and not of bfloat16."""
     if hasattr(value, "detach"):
         value = value.detach()
     return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
 
 
 class Entry:
-    """What is stored of one parameter; torch has nothing of one that no step has moved.
+    """The stored state of one parameter; torch has no state of a parameter that no step has changed.
 
     Parameters
     ----------
     name : str
-        The parameter's, for errors.
+        The parameter's name, for errors.
     found : mapping or None
         States by name and, but for SGD, ``step``.
     states : collection of str
-        Which are wanted.
+        The names of the states that are wanted.
     counts_steps : bool
         Whether torch's rule counts a parameter's steps.
     """
@@ -150,9 +150,9 @@ class Entry:
         self._counts_steps = counts_steps
 
     def require_whole(self) -> None:
-        """Raise ValueError unless all that is wanted is there, and no more.
+        """Raise ValueError unless exactly the wanted states are there.
 
-        SGD's momentum begins with a parameter's first step: until then it is None, or missing.
+        The momentum of SGD begins with a parameter's first step: until then it is None, or missing.
         """
         if not self._found:
             return
@@ -168,7 +168,7 @@ class Entry:
     def steps(self) -> int:
         """Return how often the parameter has been stepped."""
         if not self._counts_steps:
-            return int(self._found.get(_MOMENTUM) is not None)  # SGD tells but the first
+            return int(self._found.get(_MOMENTUM) is not None)  # SGD counts only the first
         step = _scalar(f"torch's step of '{self._name}'", self._found.get("step", 0.0))
         if not (0 <= step <= 2**53 and step.is_integer()):
             raise ValueError(
@@ -177,9 +177,10 @@ class Entry:
         return int(step)
 
     def array(self, key: str, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return a state as an array like the one that is wanted; zeros where there is none.
+        """Return a state as an array like `wanted`; zeros if torch has no such state.
 
-        Rounded to nearest where that is narrower; raise ValueError for numbers beyond it.
+        If `wanted` is narrower, the state is rounded to nearest; numbers beyond its range raise
+        ValueError.
         """
         found = self._found.get(key)
         if found is None:

@@ -1,1 +1,1 @@
-"""What steps may use of this machine, and what they do use."""
+"""The parts of this machine that steps may use, and those that they do use."""

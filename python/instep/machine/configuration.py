@@ -1,4 +1,4 @@
-"""What was compiled, what this machine supports, what is used."""
+"""The configuration: what was compiled, what this machine supports, what is used."""
 
 from typing import Any
 
@@ -24,11 +24,12 @@ def config() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``, ``compiler``, ``numpy``; under ``isa`` the levels ``compiled`` and ``supported``
-        and the one ``used``, with what the compiler was told of it; under ``threads`` the number
-        ``used`` by long steps, the CPUs ``available`` and whether the process was ``forked`` (then
-        steps stay on the calling thread); under ``openmp`` the version compiled against (0 without
-        OpenMP), the library loaded and how ``idle_threads`` wait.
+        ``version``, ``compiler``, ``pybind11``, ``numpy``; under ``isa`` the levels ``compiled``
+        and ``supported``, the level ``used``, and the compiler's ``target`` for it; under
+        ``threads`` the number ``used`` by long steps, the CPUs ``available``, and whether the
+        process was ``forked`` (then steps stay on the calling thread); under ``openmp`` the
+        ``version`` compiled against (0 without OpenMP), the ``library`` loaded, and how
+        ``idle_threads`` wait.
 
     Examples
     --------

@@ -1,12 +1,12 @@
-"""Refuses interpreters that the core can't be imported into."""
+"""Refuses interpreters in which the core can't be imported."""
 
 
 def check() -> None:
-    """Raise ImportError in a subinterpreter: imported there, NumPy or the core may wait for the main one for ever."""
+    """Raise ImportError in a subinterpreter: there NumPy or the core may wait for the main interpreter for ever."""
     try:
         import _interpreters as interpreters  # type: ignore[import-not-found]  # noqa: PLC0415
     except ImportError:
-        try:  # its name until Python 3.12
+        try:  # the name of the module until Python 3.12
             import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]  # noqa: PLC0415
         except ImportError:  # a Python that can have no other interpreters
             return

@@ -1,4 +1,4 @@
-"""Which instruction-set level the kernels use."""
+"""The instruction-set level that the kernels use."""
 
 import os
 
@@ -11,8 +11,9 @@ __all__ = ["isa_levels", "set_isa"]
 def isa_levels() -> tuple[str, ...]:
     """Return the instruction-set levels that can be used here, best first.
 
-    Each is compiled in and supported by this CPU and operating system: on x86-64 machines of
-    "x86-64-v4" (AVX-512), "x86-64-v3" (AVX2) and "x86-64-v2" (SSE4.2), elsewhere "baseline".
+    Each is compiled in and supported by this CPU and operating system. On x86-64 machines they are
+    "x86-64-v4" (AVX-512), "x86-64-v3" (AVX2) and "x86-64-v2" (SSE4.2), as far as supported;
+    elsewhere there is "baseline".
 
     Examples
     --------
@@ -26,8 +27,8 @@ def isa_levels() -> tuple[str, ...]:
 def set_isa(name: str) -> None:
     """Use an instruction-set level from now on, in this process.
 
-    All levels give the same bits; this is for measuring and for tests. The environment variable
-    ``INSTEP_ISA`` does the same when instep is imported.
+    All levels give the same bits. This function is for measurements and for tests. The environment
+    variable ``INSTEP_ISA`` does the same when instep is imported.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def set_isa(name: str) -> None:
     Raises
     ------
     TypeError
-        If `name` is no str.
+        If `name` is not a str.
     ValueError
         If the level is unknown or can't be used here.
 
@@ -49,13 +50,13 @@ def set_isa(name: str) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"name is {kind(name)}; a str, one of {isa_levels()}, is wanted")
-    # Printable, or the core could not be told: the environment's bytes may be no text.
+    # Encoded such that the core can take it: the bytes of the environment may not be text.
     _core.set_level(name.encode("utf-8", "backslashreplace").decode())
 
 
 def start() -> None:
     name = os.environ.get("INSTEP_ISA")
-    if not name:  # empty is as good as not set, as shells have it
+    if not name:  # an empty value counts as not set, as in shells
         return
     try:
         set_isa(name)

@@ -1,16 +1,18 @@
 """Loads the compiled core such that idle threads of its OpenMP runtime go to sleep.
 
-An OpenMP runtime keeps its threads spinning between parallel regions unless told otherwise. Between two steps a
-training loop computes gradients, on the same cores: spinning threads then make the loop many times slower. Both common
-runtimes take their wait policy from the environment once (GNU's libgomp when it is loaded, LLVM's libomp at the first
-call), so it is set for just that moment. A policy of the user's own is left alone.
+An OpenMP runtime keeps its threads spinning between parallel regions unless it is told otherwise. Between two steps, a
+training loop computes gradients on the same cores: spinning threads make the loop many times slower. Both common
+runtimes read their wait policy from the environment once (GNU's libgomp when it is loaded, LLVM's libomp at the first
+call), so this module sets the policy for just that moment. A policy that the user has set is left alone.
 
-The wheels for Linux bring a libgomp of their own, under a name that no other package's has, so that another's is rarely
-met. But a library that was loaded for everybody (PyTorch loads its libgomp so; LD_PRELOAD does) goes before those that
-came along, under whichever name: what counts is the library that the core's calls arrive at, and the core tells it.
+The wheels for Linux contain a libgomp of their own, under a name that no other package uses, so the core rarely uses
+the libgomp of another package. But a library that was loaded with global symbols (as PyTorch loads its libgomp, or by
+LD_PRELOAD) takes precedence over a package's own library, whatever their names are. So the library that counts is the
+one that the core's calls reach, and the core tells which it is.
 
-A runtime that is told to bind its threads to cores (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY, which launchers of
-clusters set) also binds the thread that loads it, for good. That thread is the program's: it gets its affinity back.
+A runtime that is told to bind its threads to cores (by OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY, which launchers of
+clusters set) also binds the thread that loads it, permanently. This thread belongs to the program, so this module
+restores its affinity.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Long enough that a thread need not fall asleep between the two halves of one step (norm and update), short enough that
-# it is over long before the next matrix product begins; bench/threads.py measures both.
+# Long enough that a thread doesn't fall asleep between the two halves of one step (norm and update), and short enough
+# that the spinning ends long before the next matrix product begins; bench/threads.py measures both.
 _POLICY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
-if sys.platform == "win32":  # Microsoft's runtime knows neither
+if sys.platform == "win32":  # Microsoft's runtime knows neither variable
     _POLICY["OMP_WAIT_POLICY"] = "PASSIVE"
 _USERS_OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -48,15 +50,15 @@ def _same_affinity() -> Iterator[None]:
         yield
     finally:
         if before is not None and os.sched_getaffinity(0) != before:
-            # It fails where the system has taken CPUs away meanwhile; what is left is what there is.
+            # This fails if the system has taken CPUs away meanwhile; then the thread keeps the CPUs that are left.
             with suppress(OSError):
                 os.sched_setaffinity(0, before)
 
 
 def _loaded_libraries() -> set[str] | None:
-    """Paths of the shared libraries in this process that may be an OpenMP; None where nothing tells them."""
+    """Paths of the process's shared libraries that may be an OpenMP runtime; None if the system doesn't list them."""
     try:
-        with open("/proc/self/maps", "rb") as maps:  # paths are bytes of any kind
+        with open("/proc/self/maps", "rb") as maps:  # a path may have any bytes
             lines = [line for line in maps if b"omp" in line]
     except OSError:
         return None
@@ -70,17 +72,17 @@ def _users_policy_sleeps(chosen: dict[str, str]) -> bool:
         if not (value.isascii() and value.isdecimal()):
             return False
         count, most = value.lstrip("0"), _POLICY["GOMP_SPINCOUNT"]
-        return (len(count), count) <= (len(most), most)  # int refuses very many digits
+        return (len(count), count) <= (len(most), most)  # int refuses very long texts
     return policy == "passive"
 
 
 def load() -> str:
     """Import ``instep._core`` and return, in words, how its idle threads wait."""
-    # Empty is as good as not set, as shells have it.
+    # An empty value counts as not set, as in shells.
     chosen = {name: os.environ[name] for name in _USERS_OWN if os.environ.get(name, "").strip()}
     before = _loaded_libraries()
     with _same_affinity(), _environment({} if chosen else _POLICY):
-        with _same_affinity():  # GNU's runtime may be loaded and then not be the one that is called
+        with _same_affinity():  # GNU's runtime may be loaded but not be the one that is called
             from instep import _core  # noqa: PLC0415 - the environment must be prepared first
         _core.start_openmp()
     build = _core.build()

@@ -1,4 +1,4 @@
-"""How many threads a step uses."""
+"""The number of threads that a step uses."""
 
 import math
 import os
@@ -16,7 +16,7 @@ _own_default = 0  # INSTEP_NUM_THREADS as it was at import; 0: it was not set
 
 
 def _cpu_quota(root: str = "/") -> float:
-    """CPUs that this process's cgroup grants (version 2 or 1), infinity without a limit."""
+    """CPUs that this process's cgroup (version 2 or 1) grants; infinity without a limit."""
     quota = math.inf
     try:
         lines = _read(root, "proc/self/cgroup").split("\n")
@@ -24,7 +24,7 @@ def _cpu_quota(root: str = "/") -> float:
         return quota
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not path:  # the end, or nothing that Linux writes
+        if not path:  # the end, or a line that Linux doesn't write
             continue
         if controllers == "":
             mount, read = "sys/fs/cgroup", _quota_v2
@@ -32,7 +32,8 @@ def _cpu_quota(root: str = "/") -> float:
             mount, read = "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
-        # A limit anywhere up the tree holds; in a container the path may not exist below its own mount.
+        # A limit of any group above holds, too. In a container, the path may not exist below the
+        # container's mount.
         names = [name for name in path.split("/") if name]
         for depth in range(len(names) + 1):
             quota = min(quota, read(os.path.join(root, mount, *names[:depth])))
@@ -41,7 +42,7 @@ def _cpu_quota(root: str = "/") -> float:
 
 def _read(*path: str) -> str:
     with open(os.path.join(*path), "rb") as file:
-        return os.fsdecode(file.read())  # a group's name is a file's: bytes of any kind
+        return os.fsdecode(file.read())  # a group's name may have any bytes, as a file's name
 
 
 def _quota_v2(folder: str) -> float:
@@ -64,7 +65,8 @@ def available_cpus(root: str = "/") -> int:
     """CPUs this process may run on, by its affinity and its cgroup's quota."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    # A thread beyond the quota would have all of them stopped for the rest of each period.
+    # With more threads than the quota, the system would stop all of them for the rest of each
+    # period.
     return max(1, math.floor(min(_cpu_quota(root), cpus)))
 
 
@@ -79,9 +81,9 @@ def _checked(count: object, who: str) -> int:
 
 def _threads_from_environment() -> int | None:
     text = os.environ.get("INSTEP_NUM_THREADS")
-    if not text:  # empty is as good as not set, as shells have it
+    if not text:  # an empty value counts as not set, as in shells
         return None
-    # Stricter than int, which takes "1_0", and digits of every script.
+    # Stricter than int, which takes "1_0" and the digits of every script.
     number = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
     if not 1 <= number <= _MOST_THREADS:
         raise ValueError(
@@ -107,14 +109,14 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        From 1 to 1024. None goes back to the default: the environment's ``INSTEP_NUM_THREADS`` or,
-        without it, the least of ``OMP_NUM_THREADS``, the CPUs of the calling thread's affinity (as
-        instep was imported and now) and the quota of the process's cgroup.
+        From 1 to 1024. None restores the default: the environment variable ``INSTEP_NUM_THREADS``
+        or, without it, the least of ``OMP_NUM_THREADS``, the CPUs of the calling thread's affinity
+        (both when instep was imported and now) and the quota of the process's cgroup.
 
     Raises
     ------
     TypeError, ValueError
-        If n is no such number.
+        If n is not such a number.
 
     Examples
     --------
@@ -130,10 +132,10 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """Return the number of threads that a long step on this thread uses.
 
-    What `set_num_threads` said last or, by default, what its documentation says; limits set by
-    threadpoolctl hold, too. It is no more than the OpenMP runtime grants (``OMP_THREAD_LIMIT``).
-    It is 1, whatever is set, where steps stay on the calling thread: in a build without OpenMP, in
-    a forked child, inside a parallel region of the same runtime.
+    This is the number last given to `set_num_threads`, or the default described there; limits set
+    by threadpoolctl hold, too. It is never more than the OpenMP runtime grants
+    (``OMP_THREAD_LIMIT``). It is always 1 where steps stay on the calling thread: in a build
+    without OpenMP, in a forked child, inside a parallel region of the same runtime.
 
     Examples
     --------
@@ -151,7 +153,7 @@ def num_threads(n: int | None) -> Iterator[None]:
     Parameters
     ----------
     n : int or None
-        As for `set_num_threads`. At the block's end it is as it was before.
+        As for `set_num_threads`. At the end of the block, the previous number is restored.
 
     Raises
     ------

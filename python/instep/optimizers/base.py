@@ -1,4 +1,4 @@
-"""What all optimizers share."""
+"""The base class of all optimizers."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Shared(TypedDict, total=False):
 
 @documentation.without_quotes
 class Optimizer(Bound):
-    """Base of the optimizers; use one that has a rule, such as `SGD` or `Adam`.
+    """Base of the optimizers; use a class that has a rule, such as `SGD` or `Adam`.
 
-    A subclass names its rule in the core, and its hyperparameters as attributes. The arguments that
-    every rule has are described here.
+    A subclass names its rule in the core, and its hyperparameters as attributes. This page
+    describes the arguments that every rule has.
 
     Parameters
     ----------
@@ -57,15 +57,15 @@ class Optimizer(Bound):
         strides, changed in place. Keys are str or int; a parameter's name is the path to it, such as
         "encoder.0.w". None and empty containers are places without a parameter. A group dict has
         such a container under "params", and may have any of the hyperparameters below except those
-        that are for all parameters together: clip_norm, nonfinite, ema_decay, copy_to and
+        that hold for all parameters together: clip_norm, nonfinite, ema_decay, copy_to and
         state_dtype.
     lr : float or callable
         Learning rate, at least 0. Like every number here, it may be a callable from the number of
         completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
     weight_decay : float or callable
-        L2 regularisation, at least 0; added to the gradient.
+        L2 regularisation, at least 0; its gradient is added to the gradient.
     l1 : float or callable
-        L1 regularisation, at least 0; added to the gradient.
+        L1 regularisation, at least 0; its gradient is added to the gradient.
     clip_value : float, callable or None
         Each element of the gradient is limited to [-clip_value, clip_value]; greater than 0.
     maximize : bool
@@ -75,22 +75,22 @@ class Optimizer(Bound):
         greater than 0. `grad_norm` holds the norm before scaling.
     nonfinite : {"propagate", "skip", "raise"}
         What to do if a gradient, rounded to its parameter's arithmetic, is infinite or NaN (1e39 is
-        infinite in float32): compute on ("propagate"); change nothing and count the step in
-        `skipped_steps` ("skip"; what was accumulated is dropped); or change nothing and raise
-        FloatingPointError ("raise"). The last two read the gradients once more.
+        infinite in float32): go on computing ("propagate"); change nothing and count the step in
+        `skipped_steps` ("skip"; accumulated gradients are dropped); or change nothing and raise
+        FloatingPointError ("raise"). "skip" and "raise" read the gradients once more.
     ema_decay : float, callable or None
         Keep an exponential moving average e of each parameter, in [0, 1], from its first value on:
-        e = e + (1 - ema_decay) * (p - e), in the same sweep and in the arithmetic's type (float64
-        for float64 parameters, float32 for the others); see `averaged`.
+        e = e + (1 - ema_decay) * (p - e). It is computed in the same sweep and in the arithmetic's
+        type (float64 for float64 parameters, float32 for the others); see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
         float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
         made, by each step in the same sweep, and by loading. After you change a parameter by hand,
         its copy has the old values until the next step or `refresh_copies`.
     state_dtype : dtype or None
-        How states are stored. float16 or bfloat16 (or "bfloat16", which imports ml_dtypes) halve
-        their memory, and each step rounds them; for float64 parameters float32 does the same. None:
-        float64 for float64 parameters, float32 for the others.
+        How states are stored. With float16 or bfloat16 (or "bfloat16", which imports ml_dtypes),
+        states take half the memory, and each step rounds them; for float64 parameters float32 does
+        the same. With None, states are float64 for float64 parameters, float32 for the others.
 
     Raises
     ------
@@ -160,39 +160,41 @@ class Optimizer(Bound):
         *,
         grad_scale: float | None = None,
     ) -> None:
-        """Change the parameters in place, once, by these gradients.
+        """Take one step: change the parameters in place.
 
         Parameters
         ----------
         grads : array, list, tuple or dict
-            The gradients in the container the parameters came in (for groups: a list with an entry
-            for each group). Each has its parameter's shape, any strides, and one of the dtypes
-            float64, float32, float16 and bfloat16, whatever the parameter's. None leaves its
-            parameter, the parameter's state and its own step count alone. A step in which every
-            gradient is None still counts in `step_count`. What `accumulate` has added up is added
-            to the gradients; without `grads` the step uses the accumulated gradients alone.
+            The gradients, in a container like that of the parameters (for groups: a list with an
+            entry for each group). Each gradient has its parameter's shape, any strides, and one of
+            the dtypes float64, float32, float16 and bfloat16, whatever the parameter's dtype. With
+            None, the parameter, its state and its own step count stay as they are. A step in which
+            every gradient is None still counts in `step_count`. The gradients that `accumulate` has
+            added up are added to these; without `grads` the step uses the accumulated gradients
+            alone.
         grad_scale : float, optional
-            The gradients are multiplied by this finite number greater than 0 inside the sweep: one
-            over the scale of the loss, one over the number of accumulated micro-batches.
+            The gradients are multiplied by this finite number greater than 0 inside the sweep.
+            Uses: one over the scale of the loss, one over the number of accumulated micro-batches.
 
         Raises
         ------
         TypeError, ValueError
-            If a gradient can't be taken as it is: wrong container, count, keys, shape or dtype,
-            misaligned or byte-swapped, or sharing memory with a parameter or a state; if a schedule
-            gives a number that its hyperparameter doesn't allow; if a parameter has been reshaped,
-            moved or made read-only. Nothing has changed then.
+            If a gradient can't be used: wrong container, count, keys, shape or dtype, misaligned or
+            byte-swapped, or sharing memory with a parameter or a state; if a schedule returns a
+            number that its hyperparameter doesn't allow; if a parameter has been reshaped, moved or
+            made read-only. Nothing has changed then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN. Nothing has changed.
         RuntimeError
-            Inside ``averaged()``; from a schedule or a signal handler in the middle of a step of
-            this optimizer; in a process that was forked while another thread stepped it.
+            Inside ``averaged()``; from a schedule or a signal handler, in the middle of a step of
+            this optimizer; in a process that was forked while another thread stepped this
+            optimizer.
 
         Notes
         -----
-        Threads that step the same optimizer take turns. Long steps release the GIL. An error that a
-        schedule raises comes through as it is, with a note that names the hyperparameter; nothing
-        has changed then.
+        Threads that step the same optimizer take turns. Long steps release the GIL. An error in a
+        schedule is raised unchanged, with a note that names the hyperparameter; nothing has changed
+        then.
 
         Examples
         --------
@@ -210,12 +212,12 @@ class Optimizer(Bound):
             self._plan.step(grads, self, scale)
 
     def accumulate(self, grads: Gradients) -> None:
-        """Add the gradients of a micro-batch to those that the next `step` takes.
+        """Add the gradients of a micro-batch to the gradients of the next `step`.
 
-        The sum is exact to the bit: the first gradient rounded to the arithmetic's type (float64
-        for float64 parameters, float32 for the others), each later one rounded and added in that
-        type. The next step adds its own gradients, if it is given any, in the same sweep, and the
-        sum is then empty again. None leaves a parameter's sum as it is.
+        The sum is defined to the bit: the first gradient is rounded to the arithmetic's type
+        (float64 for float64 parameters, float32 for the others); each later gradient is rounded and
+        added in this type. The next step adds its own gradients, if it has any, in the same sweep;
+        the sum is then empty again. With None, the parameter's sum stays as it is.
 
         Parameters
         ----------
@@ -241,14 +243,14 @@ class Optimizer(Bound):
         self._plan.accumulate(grads)
 
     def discard_accumulated(self) -> None:
-        """Forget what `accumulate` has added up since the last step."""
+        """Drop the gradients that `accumulate` has added up since the last step."""
         self._plan.discard_accumulated()
 
     def refresh_copies(self) -> None:
         """Round the parameters into the arrays of ``copy_to``, as each step does.
 
-        Call it after you have changed parameters by hand. ``copy[...] = parameter`` would let NumPy
-        round, which rounds float64 twice on its way to bfloat16.
+        Call it after you have changed parameters by hand. With ``copy[...] = parameter``, NumPy
+        would round, and NumPy rounds float64 twice on the way to bfloat16.
 
         Raises
         ------
@@ -268,12 +270,13 @@ class Optimizer(Bound):
         self._plan.refresh_copies()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Put the moving averages in the parameters' place for the length of a ``with`` block.
+        """Put the moving averages in place of the parameters for the length of a ``with`` block.
 
-        This is for evaluation. Inside the block the parameters' arrays hold the averages, rounded to
-        their dtypes, and so do the arrays of ``copy_to``. Afterwards they hold what they held before,
-        to the bit, also if the body raises, or if a generator that has such a block is abandoned.
-        `step` refuses to run inside. `end_averaged` ends the block from outside.
+        This is for evaluation. Inside the block, the arrays of the parameters and of ``copy_to``
+        hold the averages, rounded to their dtypes. After the block they hold their former values
+        again, to the bit, also if the body raises, or if a generator with such a block is
+        abandoned. `step` refuses to run inside the block. `end_averaged` ends the block from
+        outside.
 
         Raises
         ------
@@ -302,10 +305,10 @@ class Optimizer(Bound):
         return self._plan.averaged()
 
     def end_averaged(self) -> None:
-        """Put the weights back, if a block of `averaged` shows the averages, wherever that block is.
+        """Put the weights back if a block of `averaged` shows the averages, wherever this block is.
 
         This is for a program that can't reach the block any more, such as a debugger or a notebook
-        whose cell was interrupted. The block's own end does nothing then.
+        whose cell was interrupted. After this, the end of the block itself does nothing.
 
         Examples
         --------
@@ -322,7 +325,7 @@ class Optimizer(Bound):
     # ---- saving --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs besides the parameters, as plain data.
+        """Return everything that a resumed run needs besides the parameters, as plain data.
 
         Returns
         -------
@@ -339,14 +342,14 @@ class Optimizer(Bound):
             return stored_state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned, to the bit, once the parameters are the same.
+        """Load a state that `state_dict` returned; with the same parameters, the run goes on to the bit.
 
-        The optimizer must have been made of the same rule for parameters of the same names, shapes
-        and dtypes. Hyperparameters are loaded too; a callable that is no schedule of instep's can't
-        be, and has to be there already, at the same place of the same schedule. A `ReduceOnPlateau`
-        that stands where one was stored stays and takes over what was stored, so that you go on
-        observing with the one you have; where another value stands, a new one comes. What several
-        places shared they share again.
+        The optimizer must have the same rule, for parameters of the same names, shapes and dtypes.
+        Hyperparameters are loaded, too. A callable that is not a schedule of instep can't be
+        loaded: the optimizer must have it already, at the same place of the same schedule. If the
+        optimizer has a `ReduceOnPlateau` where one was stored, its object stays and takes over what
+        was stored, so that you go on calling `observe` on the object that you have. Otherwise a new
+        object is made. Places that shared one object share one again.
 
         Raises
         ------
@@ -371,10 +374,11 @@ class Optimizer(Bound):
             stored_state.load_state_dict(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with states and parameters (which ``copy.copy`` alone shares).
+        """Pickle and copy with states and parameters; only ``copy.copy`` shares the parameters.
 
-        Pickle reads the arrays themselves after this, so that those pickled beside the optimizer are
-        its own again; no other thread may step it meanwhile.
+        Pickle reads the arrays themselves after this method, so that arrays pickled beside the
+        optimizer are again the optimizer's arrays. No other thread may step the optimizer
+        meanwhile.
         """
         with self._plan:
             return copyreg.__newobj__, (type(self),), copying.taken_apart(self)  # type: ignore[attr-defined]
@@ -383,7 +387,7 @@ class Optimizer(Bound):
         copying.put_together(self, parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
-        """Copy all between two steps; arrays copied beside the optimizer are its copy's."""
+        """Copy everything between two steps; arrays copied beside the optimizer are the arrays of the copy."""
         with self._plan:
             twin = type(self).__new__(type(self))
             memo[id(self)] = twin  # first: a schedule may lead back to the optimizer

@@ -24,12 +24,12 @@ __all__ = ["ParamGroup", "group_values", "hyperparameter_of"]
 class ParamGroup(MutableMapping[str, Any]):
     """One group of parameters: ``group["lr"]`` reads a hyperparameter, ``group["lr"] = 0.1`` sets it.
 
-    A new value is checked before it is taken and used from the next step on. What decides which
-    states a parameter has (such as ``amsgrad``, or ``momentum`` going from zero to more) is fixed
+    A new value is checked before it is set, and used from the next step on. The options that decide
+    which states a parameter has (such as ``amsgrad``, or whether ``momentum`` is zero) are fixed
     when the optimizer is made. Copies and pickles of a group are plain dicts.
     """
 
-    # So that group.lr = 0.1, which would set nothing, is an error.
+    # This makes group.lr = 0.1, which would have no effect, an error.
     __slots__ = ("_current", "_index", "_options", "_parameters", "_rule")
 
     def __init__(
@@ -41,7 +41,7 @@ class ParamGroup(MutableMapping[str, Any]):
     ) -> None:
         self._rule = rule
         self._parameters = parameters
-        self._current = current  # not the optimizer, whose arrays go when it goes
+        self._current = current  # not the optimizer, which a group must not keep alive
         self._index = index
         self._options = rule._options(self._settings)
 
@@ -52,7 +52,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     @property
     def params(self) -> Container:
-        """The group's parameters, in a container like the one that they were given in."""
+        """The group's parameters, in a container like the one in which they were given."""
         return self._parameters.container
 
     @property
@@ -130,19 +130,19 @@ class ParamGroup(MutableMapping[str, Any]):
         self._current.change(changed)
 
     def _taken(self, name: str, value: Any) -> Any:
-        """Check a hyperparameter by itself, once for all, and return what is kept of it.
+        """Check a hyperparameter by itself, once, and return the value to keep.
 
-        Its code, as it says what number it is, may set hyperparameters: it is not to be asked again
-        and again until nobody has.
+        A value's own code, which converts it to a number, may set hyperparameters. So it runs once,
+        and not again whenever another change has come between.
         """
         return _checked(self._rule, name, value)
 
     def _changed(self, values: GroupValues, name: str, value: Any) -> GroupValues:
-        """Return all of these with what was taken of one."""
+        """Return these values with a checked value in place of one."""
         return self._checked_values({**values.settings, name: value})
 
     def _checked_values(self, settings: Mapping[str, Any]) -> GroupValues:
-        """Check hyperparameters that are to replace the present ones."""
+        """Check hyperparameters that are to replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
         for name in set(self._rule._options(checked)) ^ set(self._options):
@@ -174,7 +174,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
 
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
-    """Check the hyperparameters of a group, and sort them."""
+    """Check the hyperparameters of a group, and sort them for the core."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
     rule._check(checked)
     values = _named_values(rule, checked)
@@ -208,7 +208,7 @@ def _no_such(rule: type[Rule], name: str) -> str:
 
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:
-    """Every number the core needs, in its order: name, number or callable, allowed interval."""
+    """Return every number that the core needs, in its order: name, number or callable, allowed interval."""
     values = [_named_value(rule, settings, name) for name in rule._core_hyperparameters]
     for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
         _, value, interval = _named_value(rule, settings, name)
@@ -228,9 +228,9 @@ def _named_value(
 
 
 def hyperparameter_of(rule: type[Rule], name: str) -> tuple[str, InInterval[Any]]:
-    """Return the hyperparameter that a number of the core's is, or is one of: of beta1 betas."""
+    """Return the hyperparameter to which a number of the core belongs, such as betas for beta1."""
     known = rule._hyperparameters
     whose = name if name in known else name[:-1] + "s"
     hyperparameter = known[whose]
-    assert isinstance(hyperparameter, InInterval)  # for it is a number in the core
+    assert isinstance(hyperparameter, InInterval)  # since it is a number in the core
     return whose, hyperparameter

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LossScaler"]
 
-# Gradients that are NaN at any scale must not drive it to zero, nor zero ones to infinity.
+# Gradients that are NaN at any scale must not drive the scale to zero, nor zero gradients to
+# infinity.
 _LEAST, _LARGEST = 2.0**-24, 2.0**100
 _SCALE = Interval(_LEAST, _LARGEST)
 _GROWTH = Interval(1.0, low_open=True)
 _BACKOFF = Interval(0.0, 1.0, low_open=True, high_open=True)
 
-# What a state of an earlier version has; the rest was fixed then, at what are the defaults now.
+# The keys of an earlier version's state. The other values were fixed then, at the present defaults.
 _FIRST_KEYS = ("scale", "growth_interval", "good_steps")
 _KEYS = (*_FIRST_KEYS, "growth_factor", "backoff_factor", "min_scale", "max_scale", "pending")
 
@@ -37,20 +38,20 @@ _KEYS = (*_FIRST_KEYS, "growth_factor", "backoff_factor", "min_scale", "max_scal
 class LossScaler:
     """A factor for the loss that keeps small float16 gradients from vanishing.
 
-    Multiply the loss, or the gradient that goes back from it, by `scale`; `step` divides the
-    gradients by it inside the sweep, and leaves out a step with a gradient that isn't finite. Then,
-    once for each loss, the scale moves::
+    Multiply the loss, or the gradient with which backpropagation starts, by `scale`. `step` divides
+    the gradients by the scale inside the sweep, and skips a step with a gradient that isn't finite.
+    Then, once for each loss, the scale changes::
 
         scale = max(scale * backoff_factor, min_scale)    a gradient was not finite
         scale = min(scale * growth_factor, max_scale)     the growth_interval-th good loss in a row
 
-    each product rounded once to float64: with factors that are powers of two, as by default, scales
-    are the first one times exact powers of two, but for the limits.
+    Each product is rounded once to float64. With factors that are powers of two, as by default,
+    every scale is the first scale times an exact power of two, except at the limits.
 
     Parameters
     ----------
     scale : float
-        To begin with; from `min_scale` to `max_scale`.
+        The first scale, from `min_scale` to `max_scale`.
     growth_interval : int
         Good losses in a row after which the scale grows; at least 1.
     growth_factor : float
@@ -58,7 +59,7 @@ class LossScaler:
     backoff_factor : float
         In (0, 1).
     min_scale, max_scale : float
-        Limits that the scale never leaves, themselves from 2^-24 to 2^100.
+        Limits of the scale; each is from 2^-24 to 2^100.
 
     Raises
     ------
@@ -94,7 +95,7 @@ class LossScaler:
     >>> w
     array([-3., -5.], dtype=float32)
 
-    With two optimizers for one loss the scale moves when both have been stepped:
+    With two optimizers for one loss, the scale changes when both have been stepped:
 
     >>> v = np.zeros(1, np.float32)
     >>> other = instep.Adam(v, lr=0.5, nonfinite="skip")
@@ -109,7 +110,7 @@ class LossScaler:
     1.0
     """
 
-    # So that scaler.factor = 2, which would set nothing, is an error.
+    # This makes scaler.factor = 2, which would have no effect, an error.
     __slots__ = (
         "__weakref__",
         "_backoff_factor",
@@ -130,8 +131,8 @@ class LossScaler:
     _backoff_factor: float
     _growth_interval: int
     _good_steps: int
-    _pending: bool | None  # whether the steps since the last update were taken
-    _stepped: WeakSet[Optimizer]  # since then
+    _pending: bool | None  # whether all steps since the last update were taken
+    _stepped: WeakSet[Optimizer]  # the optimizers stepped since then
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class LossScaler:
 
     @property
     def scale(self) -> float:
-        """What to multiply the loss by now."""
+        """The number by which to multiply the loss now."""
         return self._scale
 
     def step(
@@ -169,11 +170,12 @@ class LossScaler:
         *,
         update: bool = True,
     ) -> bool:
-        """Take a step with gradients of the scaled loss; return whether it was taken, not skipped.
+        """Take a step with gradients of the scaled loss; return True if it was taken, False if it was skipped.
 
-        As `Optimizer.step`, with what `Optimizer.accumulate` has added up, or with that alone; it
-        has to be scaled, too. `scale` moves in here and in `update` only, so all micro-batches have
-        the same. A step without any gradient says nothing of the scale, and isn't counted.
+        The step is that of `Optimizer.step`. It adds the gradients that `Optimizer.accumulate` has
+        added up, or uses them alone; they must be scaled, too. `scale` changes only here and in
+        `update`, so all micro-batches of a step have the same scale. A step without any gradient
+        says nothing about the scale, and isn't counted.
 
         Parameters
         ----------
@@ -182,19 +184,19 @@ class LossScaler:
         grads : array, list, tuple or dict
             As for `Optimizer.step`.
         update : bool
-            Call `update` after the step. Where one loss is for several optimizers, pass False and
-            call `update` after the last of them: otherwise the first would move the scale that the
-            gradients of the next have.
+            Call `update` after the step. If several optimizers share one loss, pass False, and call
+            `update` after the step of the last one. Otherwise the first step would change the scale
+            while the gradients of the next optimizer still have the old one.
 
         Raises
         ------
         TypeError
-            If the first argument is no optimizer, or `update` neither True nor False.
+            If the first argument is not an optimizer, or `update` is neither True nor False.
         ValueError
-            If the optimizer was not made with ``nonfinite="skip"``; and what its step raises.
+            If the optimizer was not made with ``nonfinite="skip"``; also the errors of its step.
         RuntimeError
-            If this optimizer has been stepped since the last update: its gradients are of another
-            loss, whose scale should have moved before.
+            If this optimizer has already been stepped since the last update: these gradients are of
+            another loss, and the scale should have been updated before it.
         """
         require_optimizer(optimizer, "scaler.step(optimizer, grads)")
         if not isinstance(update, bool):
@@ -221,10 +223,11 @@ class LossScaler:
         return taken
 
     def update(self) -> None:
-        """Move the scale by what the steps since the last update have found, together.
+        """Update the scale from the results of all steps since the last update.
 
-        If any of them was skipped the scale is backed off; otherwise they count as one good loss.
-        Without a step, or where none had a gradient, nothing changes.
+        If any of these steps was skipped, the scale is multiplied by `backoff_factor`; otherwise
+        they count as one good loss. If there was no step, or no step had a gradient, nothing
+        changes.
         """
         self._stepped.clear()
         pending, self._pending = self._pending, None
@@ -244,14 +247,14 @@ class LossScaler:
             self._good_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the arguments with the present scale, and what was counted, as JSON could hold them.
+        """Return the arguments with the present scale, and the counts, in a form that JSON can hold.
 
         Returns
         -------
         dict
-            ``scale``, ``growth_interval``, ``good_steps`` (losses since the scale last moved),
-            ``growth_factor``, ``backoff_factor``, ``min_scale``, ``max_scale``, and ``pending``:
-            whether all steps since the last update were taken, None where none counts.
+            ``scale``, ``growth_interval``, ``good_steps`` (good losses since the scale last
+            changed), ``growth_factor``, ``backoff_factor``, ``min_scale``, ``max_scale``, and
+            ``pending``: whether all steps since the last update were taken, None if no step counts.
         """
         return {
             "scale": self._scale,
@@ -265,15 +268,16 @@ class LossScaler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned, also in an earlier version.
+        """Load a state that `state_dict` returned, in this or an earlier version.
 
-        Of that, which had the first three keys alone, all else becomes what it was then: the
-        default. With more good steps than ``growth_interval`` the scale grows at the next one.
+        A state of the earlier version has only the first three keys; all other values become the
+        defaults, as they were then. If the state has more good steps than ``growth_interval``, the
+        scale grows at the next good step.
 
         Raises
         ------
         TypeError, ValueError
-            If a key is missing or unknown, or a value of the wrong type or out of its range;
+            If a key is missing or unknown, or a value has the wrong type or is out of its range;
             nothing has changed then.
         """
         if not isinstance(state_dict, Mapping):
@@ -288,7 +292,7 @@ class LossScaler:
         self._stepped.clear()
 
     def _set(self, state_dict: Mapping[str, Any]) -> None:
-        """Check all values of a state, and then take them over."""
+        """Check all values of a state, and then set them."""
         least, largest = (as_float(state_dict[k], _SCALE, k) for k in ("min_scale", "max_scale"))
         if least > largest:
             raise ValueError(f"min_scale is {least!r}, above max_scale, which is {largest!r}")
@@ -306,7 +310,7 @@ class LossScaler:
         self._pending = pending
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy by the state; which optimizers were stepped since the update isn't kept."""
+        """Pickle and copy by the state, which doesn't say which optimizers were stepped since the last update."""
         return type(self), (), self.state_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

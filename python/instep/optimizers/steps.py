@@ -1,4 +1,4 @@
-"""Steps over arrays that somebody else keeps: what optimizers, and the loops of other libraries, stand on."""
+"""Steps over arrays that somebody else keeps, for the training loops of other libraries."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ __all__ = ["Steps"]
 
 @documentation.without_quotes
 class Steps:
-    """Places that are bound to arrays, and steps over those that are given a gradient.
+    """Places that are bound to arrays, and steps over the places that get a gradient.
 
-    An `Optimizer` makes its states, keeps its parameters for good, and looks after hyperparameters
-    and files. A host that has states, parameters and hyperparameters of its own needs less: it binds
-    places to its arrays, binds a place again whenever it replaces an array, and gives the numbers of
-    each step. The arithmetic is that of `Optimizer`, and so are the checks of arrays and gradients;
-    a call that raises has changed nothing.
+    An `Optimizer` makes its states, keeps its parameters for good, and manages hyperparameters and
+    files. A host program that has states, parameters and hyperparameters of its own needs less: it
+    binds places to its arrays, binds a place again whenever it replaces an array, and passes the
+    numbers of each step. The arithmetic and the checks of arrays and gradients are those of
+    `Optimizer`. A call that raises has changed nothing.
 
-    Places are numbered from 0. The norm of the gradients is added up in the order of the places, and
-    a place that is empty or has no gradient leaves no gap in this order: it makes no difference when
-    a place was bound, or what was bound there before.
+    Places are numbered from 0. The norm of the gradients is added up in the order of the places. A
+    place that is empty or has no gradient leaves no gap in this order. So it makes no difference
+    when a place was bound, or which arrays were bound there before.
 
     Arrays are NumPy's, or tensors in the CPU's memory whose type has DLPack's table of C functions
     (``__dlpack_c_exchange_api__``; PyTorch 2.13's tensors have it). The step works in their memory.
-    An array or tensor is kept for as long as it is bound; one that has been given other memory,
-    another shape or another dtype since then is refused by the next step. A tensor of PyTorch's whose
-    negative bit is set (``tensor.is_neg()``) reads as what lies in memory: ``resolve_neg()`` it first.
+    An array or tensor is kept for as long as it is bound. If it has other memory, another shape or
+    another dtype since then, the next step refuses it. If the negative bit of a PyTorch tensor is
+    set (``tensor.is_neg()``), the step reads the numbers in memory, without the sign change: call
+    ``resolve_neg()`` first.
 
     See Also
     --------
@@ -65,7 +66,7 @@ class Steps:
 
     def __init__(self) -> None:
         self._steps = _core.make_steps()
-        self._last: Numbers | None = None  # which have been checked
+        self._last: Numbers | None = None  # the numbers checked last
 
     @staticmethod
     def rules() -> dict[str, dict[str, tuple[str, ...]]]:
@@ -87,7 +88,7 @@ class Steps:
         rule : str
             The rule's name in `rules`.
         options : iterable of str
-            Those of the rule's options that are on.
+            The options of the rule that are on.
 
         Raises
         ------
@@ -119,12 +120,12 @@ class Steps:
         self._steps.set_group(group, rule, options)
 
     def append(self, count: int = 1) -> None:
-        """Make more places, empty ones, after those that are there.
+        """Add more places, which are empty, after the present ones.
 
         Raises
         ------
         TypeError, ValueError
-            If `count` is no int, negative, or larger than any memory.
+            If `count` is not an int, is negative, or is too large for any memory.
         """
         self._steps.append(_number("count", count))
 
@@ -146,7 +147,7 @@ class Steps:
     ) -> None:
         """Bind a place to a parameter and its states, whatever it was bound to before.
 
-        Gradients that were accumulated for the place are forgotten.
+        Gradients that were accumulated for the place are dropped.
 
         Parameters
         ----------
@@ -155,26 +156,27 @@ class Steps:
         parameter : array
             Writeable, of float64, float32, float16 or bfloat16, of any shape and strides.
         group : int
-            The group whose rule and numbers the place is stepped by.
+            The group whose rule and numbers the steps of this place use.
         states : dict, optional
             Name of the state -> writeable array of the parameter's shape, for each state that the
             rule has with the group's options. Its dtype is float64 for float64 parameters, float32
             for the others, or a narrower one. A new state is zero.
         average : array, optional
-            Holds the exponential moving average, in float64 for float64 parameters and in float32
-            for the others.
+            The exponential moving average, in float64 for float64 parameters and in float32 for the
+            others.
         copy : array, optional
-            Of a narrower dtype than the parameter; each step rounds the parameter into it.
+            An array of a narrower dtype than the parameter's; each step rounds the parameter into
+            it.
         t : int
-            How many steps the parameter has had; at least 0.
+            The number of steps that the parameter has had; at least 0.
         name : str, optional
-            What errors call the parameter; the place's number by default.
+            The parameter's name in errors; the place's number by default.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If an array can't be used as it is, a state is missing, or there is no such place or
-            group. The place is as it was then. Arrays that share memory are found by the next step.
+            If an array can't be used, a state is missing, or there is no such place or group. The
+            place is unchanged then. The next step finds arrays that share memory.
         """
         place, group, t = _number("place", place), _number("group", group), _number("t", t)
         if states is not None and not isinstance(states, Mapping):
@@ -185,7 +187,7 @@ class Steps:
         self._steps.bind(place, who, group, parameter, dict(states or {}), average, copy, t)
 
     def unbind(self, place: int) -> None:
-        """Empty a place, and let go of its arrays and of what was accumulated for it.
+        """Empty a place: release its arrays, and drop the gradients accumulated for it.
 
         Raises
         ------
@@ -199,7 +201,7 @@ class Steps:
         return self._steps.is_bound(_number("place", place))
 
     def t(self, place: int) -> int:
-        """Return how many steps the parameter at a place has had; 0 if the place is empty.
+        """Return the number of steps that the parameter at a place has had; 0 if the place is empty.
 
         Raises
         ------
@@ -218,33 +220,34 @@ class Steps:
         ema_decay: float | None = None,
         nonfinite: str = "propagate",
     ) -> None:
-        """Take one step over the places that are given a gradient.
+        """Take one step over the places that get a gradient.
 
         Parameters
         ----------
         gradients : sequence of array or None
             One for each place; None for no gradient, and for each place that is empty. If
-            `gradients` is None, the step uses what has been accumulated.
+            `gradients` is None, the step uses the accumulated gradients.
         numbers : sequence of dict
-            For each group the hyperparameters of its rule, as `rules` names them, and of
-            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize`` those that are wanted. Each may
-            be what the optimizers take, but for a schedule. One that has the name of an option which
-            is off is 0.
+            For each group the hyperparameters of its rule, with the names in `rules`, and any of
+            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize``. Each may be any value that
+            the optimizers take, except a schedule. A hyperparameter that has the name of an option
+            which is off must be 0.
         clip_norm, grad_scale, nonfinite
             As for `Optimizer` and its ``step``.
         ema_decay : float, optional
-            At least 0 and below 1: the share of the averages that the step keeps. Wanted where a
-            place has one.
+            At least 0 and below 1: the share of the averages that the step keeps. Required if a
+            place has an average.
 
         Raises
         ------
         TypeError, ValueError
-            If a gradient or a number can't be taken, arrays share memory, or an array that is bound
-            is no longer what it was; nothing has changed then.
+            If a gradient or a number can't be used, arrays share memory, or a bound array is no
+            longer as it was when it was bound; nothing has changed then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
         """
-        # Asked of the core: what is noted beside it may lag behind, by a Ctrl-C or another thread.
+        # The core is asked: a note of it here may lag behind, after a Ctrl-C or because of another
+        # thread.
         groups, last = self._steps.rules_of_groups, self._last
         if last is None or not last.are_those_of(groups, numbers):
             self._last = last = Numbers(groups, numbers)
@@ -263,7 +266,7 @@ class Steps:
         self._steps.step(_sequence(gradients), last.in_order, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
-        """Add gradients to those that the next step takes.
+        """Add gradients to the gradients of the next step.
 
         Parameters
         ----------
@@ -280,17 +283,17 @@ class Steps:
         self._steps.accumulate(_sequence(gradients))
 
     def discard_accumulated(self) -> None:
-        """Forget what has been accumulated since the last step."""
+        """Drop the gradients accumulated since the last step."""
         self._steps.discard_accumulated()
 
     @property
     def step_count(self) -> int:
-        """Completed steps."""
+        """Number of completed steps."""
         return self._steps.step_count
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that changed nothing, under ``nonfinite="skip"``."""
+        """Number of steps that changed nothing, under ``nonfinite="skip"``."""
         return self._steps.skipped_steps
 
     @property
@@ -306,7 +309,7 @@ class Steps:
 
 
 def _sequence(gradients: Any) -> Any:
-    """Return gradients that can be gone through by number."""
+    """Return gradients that can be indexed by number."""
     if gradients is None or isinstance(gradients, Sequence):
         return gradients
     by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
@@ -318,7 +321,7 @@ def _sequence(gradients: Any) -> Any:
 
 
 def _number(name: str, value: object) -> int:
-    """Return a number of a place or the like, or a count, as an int; the core says which there are."""
+    """Return a count, or the number of a place or a group, as an int; the core checks its range."""
     number = whole(value)
     if number is None:
         raise TypeError(f"{name} is {shown(value)}; an int of at least 0 is wanted")

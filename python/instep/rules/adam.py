@@ -31,7 +31,7 @@ _TORCHS = InTorch(
 
 
 class AdamKeywords(Shared, total=False):
-    """Keywords of `Adam` that `AdamW` hands on."""
+    """Keywords of `Adam` that `AdamW` passes on."""
 
     betas: tuple[Number, Number]
     eps: Number
@@ -48,19 +48,20 @@ class Adam(Optimizer):
         w = max(w, v)                             amsgrad; otherwise w = v
         p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
 
-    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
-    ``weight_decay`` and ``l1`` ask for, in this order.
+    Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
+    applied to the gradient, in this order.
 
     Parameters
     ----------
     params
         As for `Optimizer`.
     lr : float or callable
-        Learning rate, at least 0: about the largest change of an element in one step. As every
-        number here it may be a callable from the number of completed steps (0 at the first step) to
-        a float, such as those of `instep.schedules`.
+        Learning rate, at least 0: about the largest change of an element in one step. Like every
+        number here, it may be a callable from the number of completed steps (0 at the first step)
+        to a float, such as those of `instep.schedules`.
     betas : pair of float or callable
-        How much of the running means of the gradient and of its square is kept, each in [0, 1).
+        The shares of the running means of the gradient and of its square that a step keeps, each in
+        [0, 1).
     eps : float or callable
         At least 0; added to the corrected root. With eps = 0 an element whose gradients have all
         been zero becomes NaN.
@@ -127,7 +128,7 @@ class AdamW(Adam):
         w = max(w, v)                             amsgrad; otherwise w = v
         p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
 
-    Here ``weight_decay`` adds nothing to the gradient. All else is `Adam`'s.
+    Here ``weight_decay`` adds nothing to the gradient. Everything else is as in `Adam`.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ __all__ = ["RMSprop"]
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop: the gradient divided by a running root mean square of itself.
+    r"""RMSprop: steps by the gradient, divided by its running root mean square.
 
     With the states v (and a, b where their options are on), all zero at first::
 
@@ -27,22 +27,22 @@ class RMSprop(Optimizer):
         p = p - lr * g / d                        momentum: b = momentum * b + g / d
                                                             p = p - lr * b
 
-    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
-    ``weight_decay`` and ``l1`` ask for, in this order.
+    Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
+    applied to the gradient, in this order.
 
     Parameters
     ----------
     params, lr
         As for `Optimizer`.
     alpha : float or callable
-        How much of the running mean of squares is kept, in [0, 1).
+        The share of the running mean of squares that a step keeps, in [0, 1).
     eps : float or callable
-        At least 0; keeps the division from blowing up where the gradient has been zero. With
-        eps = 0 an element whose gradients have all been zero becomes NaN.
+        At least 0; it limits the quotient where the gradient has been zero. With eps = 0 an element
+        whose gradients have all been zero becomes NaN.
     centered : bool
         Subtract the square of the running mean, so that d is a standard deviation.
     momentum : float or callable
-        In [0, 1]; 0 keeps no buffer.
+        In [0, 1]; with 0 there is no buffer.
     eps_inside_sqrt : bool
         Add eps under the root, as Keras and optax do.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype

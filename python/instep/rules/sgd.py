@@ -17,7 +17,7 @@ __all__ = ["SGD", "Momentum"]
 
 
 class SGDKeywords(Shared, total=False):
-    """Keywords of `SGD` that `Momentum` hands on."""
+    """Keywords of `SGD` that `Momentum` passes on."""
 
     dampening: Number
     nesterov: bool
@@ -34,26 +34,26 @@ class SGD(Optimizer):
         p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
 
     With ``lr_in_velocity`` the learning rate is inside the buffer, which starts at zero, as in
-    Sutskever et al., Keras, scikit-learn and most textbooks; the two differ where lr changes::
+    Sutskever et al., Keras, scikit-learn and most textbooks. The two forms differ when lr changes::
 
         b = momentum * b + lr * g
         p = p - b                                    or, with nesterov, p - (momentum * b + lr * g)
 
-    Before that the gradient goes through what ``clip_norm``, ``clip_value``, ``maximize``,
-    ``weight_decay`` and ``l1`` ask for, in this order.
+    Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
+    applied to the gradient, in this order.
 
     Parameters
     ----------
     params, lr
         As for `Optimizer`.
     momentum : float or callable
-        In [0, 1]. 0 keeps no buffer.
+        In [0, 1]. With 0 there is no buffer.
     dampening : float or callable
-        In [0, 1]; how much of the gradient is kept out of the buffer.
+        In [0, 1]; the share of the gradient that is kept out of the buffer.
     nesterov : bool
         Nesterov's momentum; needs momentum > 0 and dampening = 0.
     lr_in_velocity : bool
-        The learning rate inside the buffer, the second form of the formula; needs momentum > 0 and
+        Put the learning rate inside the buffer, as in the second form above; needs momentum > 0 and
         dampening = 0.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Optimizer`.
@@ -141,7 +141,7 @@ class Momentum(SGD):
         b = momentum * b + (1 - dampening) * g
         p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
 
-    `SGD` has the form with ``lr_in_velocity``, and the papers.
+    The page of `SGD` has the form with ``lr_in_velocity``, and the papers.
 
     Parameters
     ----------

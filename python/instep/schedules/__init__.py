@@ -1,9 +1,9 @@
 """Schedules: hyperparameters that change with the number of completed steps.
 
-A schedule is a pure function of the step, in closed form: called with a number it returns a float,
-called with an array it returns a float64 array of that shape, and a resumed run needs nothing but
-its step count to go on exactly. `ReduceOnPlateau` alone has a state. Schedules are frozen
-dataclasses; they compose with `Warmup`, `Sequential` and `*` (and `/` by a number), also with any
+A schedule is a pure function of the step, in closed form. Called with a number it returns a float;
+called with an array it returns a float64 array of the same shape. A resumed run needs nothing but
+its step count to go on exactly. Only `ReduceOnPlateau` has a state. Schedules are frozen
+dataclasses. They compose with `Warmup`, `Sequential` and `*` (and `/` by a number), also with any
 other callable of the step.
 
 >>> from instep.schedules import CosineDecay, Warmup
@@ -39,13 +39,13 @@ _MODULE_OF = {
     "from_dict": "reading",
 }
 
-if not TYPE_CHECKING:  # for which every name would be there
+if not TYPE_CHECKING:  # type checkers would believe that every name is there
 
     def __getattr__(name: str) -> object:
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'instep.schedules' has no attribute {name!r}")
         value = load(name, _MODULE_OF[name])
-        globals()[name] = value  # from now on found without this function
+        globals()[name] = value  # from now on it is found without this function
         return value
 
 

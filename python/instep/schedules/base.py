@@ -1,4 +1,4 @@
-"""What all schedules have: evaluation, `*` and the `Product` it makes, comparison, text, dictionary and plot."""
+"""The base of all schedules: evaluation, `*` and the `Product` that it makes, comparison, text, dictionary and plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 StepFunction: TypeAlias = Callable[[float], float]
 """A schedule, or any other callable from the number of completed steps to a number."""
 
-LARGEST_STEP = 1e300  # leaves the formulas room: none overflows on its way
+LARGEST_STEP = 1e300  # leaves room to the formulas: none overflows on the way
 
 
 @documentation.without_quotes
@@ -31,15 +31,15 @@ LARGEST_STEP = 1e300  # leaves the formulas room: none overflows on its way
 class Schedule(ABC):
     """A hyperparameter as a function of the number of completed steps.
 
-    To write one, derive a frozen dataclass and define ``_value(t)`` for one number ``t >= 0``.
-    Where arrays, ``*`` and `plot` aren't needed, a plain function does as well.
+    To write a schedule, derive a frozen dataclass and define ``_value(t)`` for one number
+    ``t >= 0``. If you don't need arrays, ``*`` and `plot`, a plain function is enough.
 
-    Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: comparison, hash and text are
-    written here once, and need not be generated for every class.
+    Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: this class has comparison, hash
+    and text, and they need not be generated for every class.
 
-    Schedules may hold schedules, 50 levels deep at most: comparing, copying and storing them, too,
-    call themselves for each level. A ``__post_init__`` of your own calls ``super().__post_init__()``,
-    which raises ValueError beyond that.
+    Schedules may hold schedules, at most 50 levels deep: evaluation, comparison, copying and
+    storing recurse once for each level. A ``__post_init__`` of your own must call
+    ``super().__post_init__()``, which raises ValueError for deeper nesting.
 
     Examples
     --------
@@ -60,12 +60,12 @@ class Schedule(ABC):
         super().__init_subclass__(**kwargs)
         cls._stored_as = None
         if cls.__module__.startswith("instep.schedules."):
-            cls.__module__ = "instep.schedules"  # the public path, which pickles name
+            cls.__module__ = "instep.schedules"  # the public path, which pickles contain
             cls._stored_as = cls.__name__
 
-    # The name that `from_dict` knows, None for a class of the user's.
+    # The name that `from_dict` knows; None for a class of the user's.
     _stored_as: ClassVar[str | None] = None
-    # Makes NumPy's numbers leave `number * schedule` to __rmul__.
+    # With this, NumPy's numbers leave `number * schedule` to __rmul__.
     __array_ufunc__: ClassVar[None] = None
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def _value(self, t: float) -> float:
-        """Return the value at one step, known to be in its range."""
+        """Return the value at one step, which has been checked."""
 
     @overload
     def __call__(self, step: float) -> float: ...
@@ -98,7 +98,7 @@ class Schedule(ABC):
         Returns
         -------
         float, or float64 array of the same shape
-            Each element equals, to the bit, the value that the same number alone gives.
+            Each element equals, to the bit, the value of a call with that number alone.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class Schedule(ABC):
         return self._value_of_other(step)
 
     def _value_of_other(self, step: Any) -> float | NDArray[np.float64]:
-        """Evaluate NumPy's numbers and arrays; refuse whatever else isn't a step."""
+        """Evaluate NumPy's numbers and arrays; refuse everything else that isn't a step."""
         if type(step) is int or type(step) is float:
             raise ValueError(f"step must be a number >= 0 and <= 1e300, got {found(step)}")
         steps = np.asarray(step)
@@ -124,7 +124,8 @@ class Schedule(ABC):
         if steps.ndim == 0 and not isinstance(step, np.ndarray):
             alone: float = steps.item()
             return self(alone)
-        # One number at a time: the formula stands once, and an array's bits are the scalars' bits.
+        # One number at a time: the formula is written once, and an array gets the bits of the
+        # scalars.
         return np.fromiter(map(self, steps.ravel().tolist()), np.float64, steps.size).reshape(
             steps.shape
         )
@@ -140,7 +141,7 @@ class Schedule(ABC):
         return self._times(number("Product: factor", other)) if _is_real(other) else NotImplemented
 
     def __truediv__(self, other: float) -> Schedule:
-        """Return the schedule ``self * (1 / other)``; for powers of 2 that divides to the bit."""
+        """Return the schedule ``self * (1 / other)``; for powers of 2 this equals the division to the bit."""
         if isinstance(other, bool) or not _is_real(other):
             return NotImplemented
         return self * rounded(operator.truediv, 1.0, float(other))
@@ -150,7 +151,7 @@ class Schedule(ABC):
         return Product(factor, self)
 
     def _takes_numbers_up(self) -> bool:
-        """Tell whether `_times` makes something else than a `Product` of the number and this."""
+        """Tell whether `_times` makes something other than a `Product` of the number and this schedule."""
         return False
 
     def __repr__(self) -> str:
@@ -169,12 +170,13 @@ class Schedule(ABC):
         return hash((type(self), *(getattr(self, f.name) for f in constructor_fields(self))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dictionary of JSON's types from which `from_dict` makes an equal schedule.
+        """Return a dictionary of JSON types from which `from_dict` makes an equal schedule.
 
         Raises
         ------
         TypeError
-            If this or a schedule in it isn't one of `instep.schedules`: code can't be stored.
+            If this schedule, or a schedule in it, isn't of `instep.schedules`: code can't be
+            stored.
 
         Examples
         --------
@@ -194,7 +196,7 @@ class Schedule(ABC):
         steps : int
             How many steps to draw, at least 1.
         ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure by default.
+            The axes to draw in; those of a new figure by default.
 
         Raises
         ------
@@ -218,7 +220,7 @@ class Schedule(ABC):
         return ax
 
     def _check(self, **checks: Callable[[str, Any], Any]) -> None:
-        """Pass fields through their checks and keep what these return."""
+        """Pass fields through their checks, and keep the values that the checks return."""
         for name, check in checks.items():
             self._keep(name, check(f"{type(self).__name__}: {name}", getattr(self, name)))
         Schedule.__post_init__(self)
@@ -231,10 +233,11 @@ class Schedule(ABC):
 @documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class Product(Schedule):
-    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``, what `*` makes, and `/` by a number.
+    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``. `*` makes it, and `/` by a number.
 
-    Of numbers `*` makes one: ``a * (b * f)`` is ``(a * b) * f`` and ``a * Constant(b)`` is
-    ``Constant(a * b)``, a * b rounded once to float64. So ``optimizer.lr *= 0.9`` may stand in a loop.
+    Numbers fold into one number: ``a * (b * f)`` is ``(a * b) * f`` and ``a * Constant(b)`` is
+    ``Constant(a * b)``, with a * b rounded once to float64. So ``optimizer.lr *= 0.9`` may be used
+    in a loop.
 
     Parameters
     ----------
@@ -282,7 +285,7 @@ class Product(Schedule):
         return Product(rounded(operator.mul, factor, self.factor), self.schedule)
 
     def __repr__(self) -> str:
-        """Return the product as it is written with ``*``, where that makes this one."""
+        """Return the product as it is written with ``*``, if this expression makes an equal product."""
         inner = self.schedule
         if callable(self.factor) or (isinstance(inner, Schedule) and not inner._takes_numbers_up()):
             grouped = f"({inner!r})" if isinstance(inner, Product) else f"{inner!r}"
@@ -297,4 +300,4 @@ def _is_real(value: object) -> bool:
     return isinstance(value, Real)
 
 
-Schedule.__module__ = "instep.schedules"  # as of the schedules derived from it
+Schedule.__module__ = "instep.schedules"  # like the schedules derived from it

@@ -1,8 +1,8 @@
-"""What the schedules' constructors accept, and the words with which they refuse.
+"""The checks of the schedules' arguments, and the words of their errors.
 
-Every check takes the argument's name, as it shall stand in the message, and what the caller gave;
-it returns the value to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong
-value) with one line: which argument, what is wanted, what was found.
+Every check takes the argument's name, as the message is to show it, and the caller's value. It
+returns the value to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong value)
+with one line, which says which argument is wrong, what is wanted, and what was found.
 """
 
 import math
@@ -94,7 +94,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
-    """Make the check that accepts only the names given."""
+    """Make a check that accepts only these names."""
     names = tuple(options)
 
     def check(name: str, value: Any) -> str:
@@ -131,7 +131,7 @@ step_functions = _each(step_function)
 
 
 def boundaries(name: str, values: Any) -> tuple[int, ...]:
-    """Accept a sequence of steps, each an int of at least 1 and above the one before."""
+    """Accept a sequence of steps, each an int of at least 1 and greater than the step before it."""
     steps = _each(positive_count)(name, values)
     for before, after in pairwise(steps):
         if after <= before:
@@ -140,7 +140,7 @@ def boundaries(name: str, values: Any) -> tuple[int, ...]:
 
 
 def one_more(name: str, values: Sized, bounds: Sized) -> None:
-    """Refuse values that are not one more than the boundaries between them."""
+    """Refuse values unless there is one more of them than of the boundaries between them."""
     if len(values) != len(bounds) + 1:
         raise ValueError(
             f"{name} must be one more than the boundaries, got {len(values)} and {len(bounds)}"
@@ -148,7 +148,7 @@ def one_more(name: str, values: Sized, bounds: Sized) -> None:
 
 
 def exact_fields(name: str, given: Iterable[Any], wanted: Collection[str]) -> None:
-    """Refuse a stored dictionary that lacks a wanted field or has another one."""
+    """Refuse a stored dictionary that lacks a wanted field or has an unknown field."""
     given = tuple(given)
     for field in wanted:
         if field not in given:

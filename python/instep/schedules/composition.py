@@ -17,7 +17,7 @@ from instep.schedules.checks import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Warmup(Schedule):
-    """A linear way to the first value of a schedule, which counts its steps from there.
+    """A straight line to the first value of a schedule; the schedule counts its steps from there.
 
     ``f(t) = init + (schedule(0) - init) * t / steps`` for ``t < steps``, then
     ``schedule(t - steps)``.
@@ -25,11 +25,11 @@ class Warmup(Schedule):
     Parameters
     ----------
     schedule : schedule or callable of the step
-        What follows the warm-up.
+        The schedule that follows the warm-up.
     steps : int
-        Length of the warm-up in steps; 0 leaves it out.
+        Length of the warm-up in steps; with 0 there is no warm-up.
     init : float
-        Value at step 0, in the hyperparameter's unit. At the default, 0.0, the first step changes
+        Value at step 0, in the hyperparameter's unit. With the default, 0.0, the first step changes
         nothing.
 
     Raises
@@ -71,21 +71,21 @@ class Warmup(Schedule):
 class Sequential(Schedule):
     """One schedule after another, each counting its steps from its own boundary.
 
-    ``f(t) = schedules[k](t - start)``, k = number of boundaries <= t, ``start`` = the last of
-    these, or 0.
+    ``f(t) = schedules[k](t - start)``, where k is the number of boundaries <= t, and ``start`` is
+    the last of these boundaries, or 0.
 
     Parameters
     ----------
     schedules : sequence of schedules or callables of the step
-        One more than there are boundaries.
+        One schedule more than there are boundaries.
     boundaries : sequence of int
         The steps at which the next schedule begins: at least 1, strictly increasing.
 
     Raises
     ------
     ValueError
-        If the lengths don't match or the boundaries don't increase, or if schedules are nested more
-        than 50 levels deep.
+        If the lengths don't match, the boundaries don't increase, or schedules are nested more than
+        50 levels deep.
     TypeError
         If an argument isn't a sequence, a schedule not callable or a boundary not an int.
 

@@ -24,11 +24,11 @@ class Constant(Schedule):
     ValueError
         If `value` isn't finite.
     TypeError
-        If it isn't a number.
+        If `value` isn't a number.
 
     Notes
     -----
-    Source: none; it is the neutral part of a composition.
+    Source: none; it is the neutral element of compositions.
 
     Examples
     --------

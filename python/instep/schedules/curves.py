@@ -12,7 +12,7 @@ def half_cosine(angle: float) -> float:
 
 
 def geometric(init: float, ratio: float, n: float) -> float:
-    """Return init * ratio**n for ratio > 0, at most the largest float64 in magnitude."""
+    """Return init * ratio**n for ratio > 0, limited in magnitude to the largest float64."""
     try:
         value: float = init * ratio**n
     except OverflowError:

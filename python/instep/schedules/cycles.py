@@ -20,12 +20,13 @@ from instep.schedules.curves import LARGEST, geometric, half_cosine
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CosineRestarts(Schedule):
-    """Half a cosine wave from every restart to the next.
+    """Half a cosine wave from each restart to the next.
 
     ``f(t) = end + (init * init_mult**k - end) * (1 + cos(pi*p/n)) / 2`` at p steps after restart
-    number k, with ``n = period * period_mult**k`` steps to the next one. Restart k is at step
-    ``period * (period_mult**k - 1) / (period_mult - 1)`` (at ``k * period`` if `period_mult` is
-    1); one that misses a whole step by no more than rounding is at that step.
+    number k, where ``n = period * period_mult**k`` is the number of steps to the next restart.
+    Restart k is at step ``period * (period_mult**k - 1) / (period_mult - 1)`` (at ``k * period`` if
+    `period_mult` is 1). If rounding alone keeps this from being a whole step, the restart is at the
+    whole step.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ class CosineRestarts(Schedule):
     period : int
         Steps to the first restart, at least 1.
     end : float
-        Value towards which every period falls. A restart comes in its place.
+        Value towards which every period falls. At the step at which it would be reached, the value
+        restarts instead.
     period_mult : float
         Factor of the period at every restart: 1, or >= 1.000001.
     init_mult : float
@@ -81,13 +83,13 @@ class CosineRestarts(Schedule):
         return self.end + (peak - self.end) * half_cosine(pi * position / length)
 
     def _cycle(self, t: float) -> tuple[float, float, float]:
-        """Return the number of the cycle that t is in, the steps since its start, its length."""
+        """Return the number of t's cycle, the steps since the start of this cycle, and its length."""
         if self.period_mult == 1.0:
             k, position = divmod(t, self.period)
             return k, position, self.period
         growth = min(t / self.period * (self.period_mult - 1.0), LARGEST)
         k = int(log1p(growth) / log(self.period_mult))
-        # The logarithm is rounded: near a restart it can name the cycle before or after.
+        # The logarithm is rounded: near a restart k can be the cycle before or after.
         start, after = self._start(k), self._start(k + 1)
         if t < start:
             k, start, after = k - 1, self._start(k - 1), start
@@ -105,7 +107,7 @@ class CosineRestarts(Schedule):
         return nearest if abs(start - nearest) <= 1e-12 * start else start
 
 
-# The height of cycle k at step t, as a part of the first one's.
+# The height of cycle k at step t, as a part of the height of the first cycle.
 _HEIGHT: dict[str, Callable[[float, float, float], float]] = {
     "triangular": lambda k, t, gamma: 1.0,
     "triangular2": lambda k, t, gamma: 0.5**k,
@@ -124,12 +126,12 @@ class Cyclic(Schedule):
     Parameters
     ----------
     low, high : float
-        Values between cycles and at the top of the first, in the hyperparameter's unit. `low` may
-        be the larger, as for a momentum that falls while the learning rate rises.
+        Values between cycles and at the top of the first cycle, in the hyperparameter's unit. `low`
+        may be greater than `high`, as for a momentum that falls while the learning rate rises.
     up, down : int
-        Steps up and down, at least 1. `down` is `up` by default.
+        Steps up and steps down, at least 1. `down` equals `up` by default.
     mode : {"triangular", "triangular2", "exp_range"}
-        How the height changes.
+        How the height changes from cycle to cycle or, in mode "exp_range", from step to step.
     gamma : float
         Factor of the height at every step in mode "exp_range", > 0 and <= 1. Other modes don't
         use it.
@@ -180,7 +182,7 @@ class Cyclic(Schedule):
         return self.low + (self.high - self.low) * x * _HEIGHT[self.mode](k, t, self.gamma)
 
 
-# From start to end while x goes from 0 to 1.
+# Curves from start to end, while x goes from 0 to 1.
 _ANNEAL: dict[str, Callable[[float, float, float], float]] = {
     "cosine": lambda start, end, x: end + (start - end) * half_cosine(pi * x),
     "linear": lambda start, end, x: start + (end - start) * x,
@@ -193,7 +195,7 @@ class OneCycle(Schedule):
 
     From ``peak / init_div`` at step 0 to `peak` at step ``warmup_fraction * steps - 1`` and to
     ``peak / init_div / end_div`` at step ``steps - 1``, along half cosine waves or straight lines;
-    then that last value. The counterpart of PyTorch's ``OneCycleLR`` with two phases.
+    after that, the last value. The counterpart of PyTorch's ``OneCycleLR`` with two phases.
 
     Parameters
     ----------
@@ -203,18 +205,19 @@ class OneCycle(Schedule):
     steps : int
         Number of steps from the first value to the last, both included; at least 1.
     warmup_fraction : float
-        Part of the steps that ends with the peak, >= 0 and < 1. Where it makes less than a step,
-        the fall has begun at step 0.
+        Fraction of the steps up to and including the peak, >= 0 and < 1. If this is less than one
+        step, the fall has already begun at step 0.
     init_div, end_div : float
-        Divisors that give the first value from the peak, and the last from the first; > 0.
+        Divisors, > 0: the first value is the peak over `init_div`, the last value is the first over
+        `end_div`.
     anneal : {"cosine", "linear"}
-        The curve of both ways.
+        The curve of the rise and of the fall.
 
     Raises
     ------
     ValueError
-        If `peak`, the first or the last value isn't finite, another argument out of its range or
-        `anneal` unknown.
+        If `peak`, the first or the last value isn't finite, another argument is out of its range,
+        or `anneal` is unknown.
     TypeError
         If `steps` isn't an int, `anneal` not a str or another argument not a number.
 

@@ -1,4 +1,4 @@
-"""Schedules that fall (or grow) without an end of their own."""
+"""Schedules that fall (or grow) without end."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -17,7 +17,7 @@ from instep.schedules.curves import geometric
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExponentialDecay(Schedule):
-    """A constant ratio: ``f(t) = init * rate**(t / steps)``, not beyond `end`.
+    """A constant ratio: ``f(t) = init * rate**(t / steps)``, limited by `end`.
 
     Parameters
     ----------
@@ -26,18 +26,18 @@ class ExponentialDecay(Schedule):
     rate : float
         Factor for every `steps` steps, > 0. Above 1 the value grows, up to the largest float64.
     steps : int
-        Steps in which the value changes by `rate`, at least 1.
+        Steps in which the value is multiplied by `rate`, at least 1.
     staircase : bool
         Round ``t / steps`` down, so that the value changes only every `steps` steps.
     end : float, optional
-        The bound at which the value stays: a lower one where it falls, an upper one where it
+        The bound at which the value stays: a lower bound if the value falls, an upper bound if it
         grows. None by default.
 
     Raises
     ------
     ValueError
-        If `init` or `end` isn't finite, `rate` not > 0, `steps` less than 1, or `end` on that
-        side of `init` to which the value doesn't move.
+        If `init` or `end` isn't finite, `rate` is not > 0, `steps` is less than 1, or `end` is on
+        the side of `init` from which the value moves away.
     TypeError
         If `steps` isn't an int, `staircase` not a bool or another argument not a number.
 
@@ -151,8 +151,8 @@ class InverseSqrtDecay(Schedule):
 
     References
     ----------
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3; begun at `init`, so
-    that `Warmup` can lead to it.
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3; here it begins at
+    `init`, so that `Warmup` can lead to it.
 
     Examples
     --------
@@ -175,7 +175,7 @@ class InverseSqrtDecay(Schedule):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SqrtDecay(Schedule):
-    """A fall with the square root of time: ``f(t) = init / (1 + rate * sqrt(t))``.
+    """A decay with the square root of time: ``f(t) = init / (1 + rate * sqrt(t))``.
 
     Known as "dynamic gradient descent".
 
@@ -184,7 +184,7 @@ class SqrtDecay(Schedule):
     init : float
         Value at step 0, in the hyperparameter's unit.
     rate : float
-        How much the denominator has grown after one step, >= 0.
+        How much the denominator grows in the first step, >= 0.
 
     Raises
     ------
@@ -195,8 +195,8 @@ class SqrtDecay(Schedule):
 
     References
     ----------
-    The rate 1/sqrt(t) is that of Zinkevich, "Online Convex Programming and Generalized
-    Infinitesimal Gradient Ascent", ICML 2003.
+    The rate 1/sqrt(t) is from Zinkevich, "Online Convex Programming and Generalized Infinitesimal
+    Gradient Ascent", ICML 2003.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What becomes of the stateful schedules that are there already, when others are loaded."""
+"""What happens to the stateful schedules that an optimizer has, when stored schedules are loaded."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from instep.schedules.base import Schedule
 
-#: Called with a stateful schedule as it was stored; the present one of its class at its place, or
-#: None; and its number, or None. Returns the one to use.
+#: Called with a stateful schedule as it was stored; with the present schedule of the same class at
+#: the same place, or None; and with the stored schedule's number, or None. Returns the schedule to
+#: use.
 Choose: TypeAlias = "Callable[[Schedule, Schedule | None, int | None], Schedule]"
 
 
 class Loading:
-    """Stored schedules on their way into places where schedules may be already.
+    """Stored schedules on their way into places that may have schedules already.
 
-    A stateful one that is there already stays, whoever else holds it, and takes over what was
-    stored; where there is none, places that shared one share one again. To know who shares, every
-    place is gone through twice: with `note`, and then with `choose`.
+    If a place has a stateful schedule already, this object stays (others may hold it, too) and
+    takes over the stored arguments and state. If it has none, the places that shared one object
+    when they were stored share one object again. To know which places share, the caller goes
+    through all places twice: first with `note`, then with `choose`.
     """
 
     def __init__(self) -> None:
         self._first: dict[object, Schedule] = {}  # stored, by number and by the present one's id
-        self._in_place: dict[int, Schedule] = {}  # the present one by the number of its place
+        self._in_place: dict[int, Schedule] = {}  # the present schedule, by the number of its place
         self._changes: dict[int, tuple[Any, Schedule]] = {}
 
     def note(self, new: Schedule, present: Schedule | None, number: int | None) -> Schedule:
-        """Take down what is stored for a place; raise ValueError where it contradicts another."""
+        """Note what is stored for a place; raise ValueError if it contradicts another place."""
         keys: list[object] = [] if number is None else [("number", number)]
         if present is not None:
             keys.append(id(present))
@@ -43,12 +45,12 @@ class Loading:
         return new
 
     def choose(self, new: Schedule, present: Schedule | None, number: int | None) -> Schedule:
-        """Return the schedule that is to stand at a place."""
+        """Return the schedule for a place."""
         if present is not None or number is None:
             return new if present is None else present
         return self._in_place.get(number, self._first["number", number])
 
     def finish(self) -> None:
-        """Have the present ones take over what was stored for them."""
+        """Let the present schedules take over what was stored for them."""
         for present, new in self._changes.values():
             present._take_over(new)

@@ -1,4 +1,4 @@
-"""The schedules by module: which there are, known before any of them is made."""
+"""The names of the schedules and their modules, known before any class is made."""
 
 import importlib
 from typing import Any
@@ -14,13 +14,13 @@ _CLASSES = {
     "plateau": ("ReduceOnPlateau",),
     "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
 }
-#: What `from_dict` may make, and the module that has it.
+#: The classes that `from_dict` may make, and the module of each.
 MODULE_OF_CLASS = {name: module for module, names in _CLASSES.items() for name in names}
 
 
 def load(name: str, module: str) -> Any:
-    """Return what a module of this package has under a name, importing it on first use.
+    """Return the object that a module of this package has under a name; import the module on first use.
 
-    Making all these dataclasses would double the time that ``import instep`` takes.
+    Making all these dataclasses at once would double the time that ``import instep`` takes.
     """
     return getattr(importlib.import_module(f"instep.schedules.{module}"), name)

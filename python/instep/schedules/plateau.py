@@ -1,4 +1,4 @@
-"""The one schedule that looks at the training's progress, not at the step."""
+"""The one schedule that depends on the progress of the training, not on the step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from instep.schedules.checks import (
 
 
 class _Progress(NamedTuple):
-    """What a `ReduceOnPlateau` has seen."""
+    """The metrics that a `ReduceOnPlateau` has seen, in short."""
 
     best: float | None = None
     bad: int = 0
@@ -33,13 +33,13 @@ class _Progress(NamedTuple):
 @documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class ReduceOnPlateau(Schedule):
-    """Reduce the value whenever a metric has stopped improving.
+    """A value that is reduced whenever a metric has stopped improving.
 
-    ``f(t) = max(init * factor**n, end)`` after n reductions, at any step t. Call `observe` with
-    the metric, such as the validation loss, after every epoch. A metric is an improvement if it
-    differs from the best one so far, in the right direction, by more than
-    ``threshold * abs(best)``. When more than `patience` metrics in a row are none, the value is
-    reduced, and for the next `cooldown` metrics none counts as bad.
+    ``f(t) = max(init * factor**n, end)`` after n reductions, at any step t. Call `observe` with the
+    metric, such as the validation loss, after every epoch. A metric is an improvement if it differs
+    from the best metric so far, in the right direction, by more than ``threshold * abs(best)``.
+    When more than `patience` metrics in a row are no improvement, the value is reduced. Of the
+    `cooldown` metrics after that, none counts as bad.
 
     A metric that is NaN or infinite is never an improvement and never the best.
 
@@ -50,7 +50,7 @@ class ReduceOnPlateau(Schedule):
     factor : float
         Factor of the value at every reduction, > 0 and < 1.
     patience : int
-        Metrics in a row without improvement that are put up with; 0 or more.
+        Metrics in a row without improvement that don't yet reduce the value; 0 or more.
     threshold : float
         The smallest improvement that counts, as a part of the best metric; >= 0.
     mode : {"min", "max"}
@@ -72,9 +72,11 @@ class ReduceOnPlateau(Schedule):
     Source: none; the rule of PyTorch's ``ReduceLROnPlateau`` with a relative threshold, but
     without its ``eps``, and with ``abs(best)`` where a metric may be negative.
 
-    Arguments are frozen, but `observe` changes the state, and an optimizer that loads one into
-    this one's place has it take over arguments and state: keep it, and observe on. Two are equal if
-    their states are, too; `repr` shows the arguments only, and all have the same hash.
+    The arguments are frozen, but `observe` changes the state. If an optimizer that holds this
+    schedule loads a stored one into its place, this object takes over the arguments and the state
+    that were stored: keep it, and go on calling `observe`. Two schedules are equal if their
+    arguments and their states are equal; `repr` shows only the arguments, and all have the same
+    hash.
 
     Examples
     --------
@@ -116,7 +118,7 @@ class ReduceOnPlateau(Schedule):
         return hash(type(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what pickles and copies hold: arguments and state in plain types."""
+        """Return the content of pickles and copies: arguments and state in plain types."""
         return {**vars(self), "_progress": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -127,17 +129,18 @@ class ReduceOnPlateau(Schedule):
         return max(reduced, self.end)
 
     def observe(self, metric: float) -> None:
-        """Take notice of one metric, and reduce the value if it is time to.
+        """Note one metric, and reduce the value if it is time to.
 
         Parameters
         ----------
         metric : float
-            A number, or what converts to one: also a NumPy scalar or an array of no dimensions.
+            A number, or an object that converts to a number, such as a NumPy scalar or an array of
+            no dimensions.
 
         Raises
         ------
         TypeError
-            If it doesn't convert to a float.
+            If `metric` doesn't convert to a float.
         """
         try:
             if not is_real(metric):
@@ -169,14 +172,14 @@ class ReduceOnPlateau(Schedule):
         return metric < best - margin if self.mode == "min" else metric > best + margin
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was observed so far, in JSON's types.
+        """Return what was observed so far, in JSON types.
 
         Returns
         -------
         dict
-            "best": the best metric, None before the first; "bad": metrics in a row without an
-            improvement; "cooldown": metrics left that don't count as bad; "reductions": how often
-            the value was reduced.
+            "best": the best metric, None before the first; "bad": the number of metrics in a row
+            without an improvement; "cooldown": the number of coming metrics that don't count as
+            bad; "reductions": how often the value was reduced.
         """
         return self._progress._asdict()
 
@@ -188,7 +191,7 @@ class ReduceOnPlateau(Schedule):
         ValueError
             If a field is unknown, missing or out of its range.
         TypeError
-            If `state` isn't a dict or a field of the wrong type.
+            If `state` isn't a dict, or a field has the wrong type.
         """
         if not isinstance(state, dict):
             raise TypeError(f"ReduceOnPlateau: state must be a dict, got {found(state)}")

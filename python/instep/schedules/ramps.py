@@ -29,7 +29,7 @@ class Linear(Schedule):
 
     Notes
     -----
-    Source: none; the counterpart of PyTorch's ``LinearLR``, with values in the place of factors.
+    Source: none; the counterpart of PyTorch's ``LinearLR``, with values in place of factors.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class Linear(Schedule):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PolynomialDecay(Schedule):
-    """A power of what is left: ``f(t) = (init - end) * (1 - t/steps)**power + end``, then `end`.
+    """A power of the remaining part: ``f(t) = (init - end) * (1 - t/steps)**power + end``, then `end`.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class PolynomialDecay(Schedule):
     steps : int
         Length in steps, at least 1.
     power : float
-        Above 1 the curve falls early, below 1 late; must be > 0.
+        Must be > 0. Above 1 the curve falls early, below 1 it falls late.
 
     Raises
     ------
@@ -122,8 +122,8 @@ class CosineDecay(Schedule):
 
     References
     ----------
-    Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, of
-    which this is one period.
+    Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017; this is
+    one period of it.
 
     Examples
     --------
@@ -147,7 +147,7 @@ class CosineDecay(Schedule):
         return self.end + (self.init - self.end) * half_cosine(pi * t / self.steps)
 
 
-# The part of peak - end that is left after a fraction x of the decay.
+# The part of peak - end that remains after a fraction x of the decay.
 _LEFT: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1.0 - x,
     "cosine": lambda x: half_cosine(pi * x),
@@ -159,10 +159,10 @@ _LEFT: dict[str, Callable[[float], float]] = {
 class WarmupStableDecay(Schedule):
     """A trapezoid: up from `init` to `peak`, level, and down to `end`.
 
-    ``f(t) = init + (peak - init) * t / warmup`` for ``t < warmup``, then `peak` for `stable`
-    steps, then ``end + (peak - end) * left(x)``, where x is the fraction of `decay` that is over
-    and ``left(x)`` is ``1 - x`` ("linear"), ``(1 + cos(pi*x)) / 2`` ("cosine") or
-    ``1 - sqrt(x)`` ("sqrt"); then `end`.
+    ``f(t) = init + (peak - init) * t / warmup`` for ``t < warmup``, then `peak` for `stable` steps,
+    then ``end + (peak - end) * left(x)``, where x is the elapsed fraction of `decay` and
+    ``left(x)`` is ``1 - x`` ("linear"), ``(1 + cos(pi*x)) / 2`` ("cosine") or ``1 - sqrt(x)``
+    ("sqrt"); then `end`.
 
     Parameters
     ----------
@@ -178,7 +178,8 @@ class WarmupStableDecay(Schedule):
     Raises
     ------
     ValueError
-        If a value isn't finite, a length negative, `decay` less than 1 or `shape` unknown.
+        If a value isn't finite, a length is negative, `decay` is less than 1, or `shape` is
+        unknown.
     TypeError
         If a value isn't a number, a length not an int or `shape` not a str.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_dict", "restored"]
 
-_MOST_PARTS = 10_000  # a list that stands in itself in two places, say, stands for 2^50 schedules
+_MOST_PARTS = 10_000  # a list that contains itself twice, for example, stands for 2^50 schedules
 
 
 @documentation.without_quotes
@@ -27,19 +27,19 @@ def from_dict(stored: dict[str, Any]) -> Schedule:
     Parameters
     ----------
     stored : dict
-        The class's name under "schedule" and each argument under its own; `schedule`, where it is
-        an argument, under "of".
+        The class's name under "schedule" and each argument under its own name, except the argument
+        `schedule`, which is under "of".
 
     Returns
     -------
     Schedule
-        Equal to the one that was stored.
+        Equal to the schedule that was stored.
 
     Raises
     ------
     ValueError
-        If the class is unknown, a field unknown or missing, a value of the wrong type or out of
-        its range, or if schedules are nested more than 50 levels deep.
+        If the class is unknown, a field is unknown or missing, a value has the wrong type or is out
+        of its range, or schedules are nested more than 50 levels deep.
 
     Examples
     --------
@@ -55,13 +55,13 @@ def from_dict(stored: dict[str, Any]) -> Schedule:
 
 
 def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
-    """Make the schedule that was stored, in the place of the present value of any kind."""
+    """Make the schedule that was stored, for a place whose present value may be of any kind."""
     _require_small(stored)
     return _restored(stored, present, choose)
 
 
 def _require_small(stored: Any) -> None:
-    """Raise ValueError for what would take more calls or time than any schedule does."""
+    """Raise ValueError for a dictionary that would take more calls or time than any schedule takes."""
     parts = 0
     rest: list[tuple[Any, int]] = [(stored, 0)]
     while rest:
@@ -122,7 +122,7 @@ def _restored(stored: Any, present: Any, choose: Choose) -> Schedule:
 
 
 def _argument(value: Any, present: Any, choose: Choose) -> Any:
-    """Return an argument as the constructors take it."""
+    """Return an argument in the form that the constructors take."""
     if isinstance(value, list):
         fits = isinstance(present, tuple) and len(present) == len(value)
         own = present if fits else (None,) * len(value)

@@ -1,13 +1,15 @@
-"""Schedules as dictionaries of JSON's types: no pickle, no code.
+"""Schedules as dictionaries of JSON types: no pickle, no code.
 
-A schedule becomes ``{"schedule": its class's name, argument: value, ...}``, with schedules inside
-it written in the same way. The argument called `schedule` is stored as "of", since its own name is
-taken; a `ReduceOnPlateau` has its state under "state" and, where one object stands at several
-places, a number of its own under "shared" at each. In an optimizer's state a callable that is no
-schedule of this package becomes ``{"callable": its name}``, and has to be there when that is loaded.
+A schedule becomes ``{"schedule": its class's name, argument: value, ...}``; schedules inside it are
+written in the same way. The argument called `schedule` is stored as "of", since its own name is
+taken. A `ReduceOnPlateau` has its state under "state". If one object is used at several places, it
+has a number of its own under "shared" at each of them. In an optimizer's state, a callable that is
+not a schedule of this package becomes ``{"callable": its name}``; the optimizer must have the
+callable already when this state is loaded.
 
-This is below `Schedule`, which has it as a method, and so knows schedules by what `Schedule` gives
-its classes: ``_stored_as``, the name that `from_dict` knows, or None for one of your own.
+`Schedule` has `to_dict` as a method, so this module can't import `Schedule`. It recognises
+schedules by an attribute that `Schedule` gives its classes: ``_stored_as``, the name that
+`from_dict` knows, or None for a class of your own.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ __all__ = [
 
 CALLABLE = "callable"
 
-#: Levels of schedules in schedules. Evaluating, comparing, copying and storing one call themselves
-#: for each level, and a copy takes the most of the interpreter's 1,000 calls: 7 for each.
+#: Levels of schedules in schedules. Evaluation, comparison, copying and storing recurse for each
+#: level. A copy takes the most of the interpreter's 1,000 nested calls: 7 for each level.
 DEEPEST = 50
 
 
@@ -49,8 +51,8 @@ def to_dict(
 ) -> dict[str, Any]:
     """Return the dictionary of a schedule of this package; see `Schedule.to_dict`.
 
-    Any other callable raises TypeError or, `by_name`, leaves its name, unless it is a schedule that
-    keeps a state, which would be lost.
+    Any other callable raises TypeError. With `by_name`, only its name is stored instead, unless it
+    is or holds a schedule with a state, because the state would be lost.
     """
     cls = type(schedule)
     if not is_instep(cls):
@@ -72,16 +74,17 @@ def to_dict(
 
 
 def places_by_number(values: Iterable[Any]) -> dict[int, int]:
-    """Number the stateful schedules that stand at several places among these values, by their id."""
+    """Number the stateful schedules that these values have at several places; return the numbers by id."""
     counts = Counter(id(schedule) for value in values for schedule in _stateful_in(value))
     several = (identity for identity, places in counts.items() if places > 1)
     return {identity: number for number, identity in enumerate(several)}
 
 
 def levels(schedule: Any) -> int:
-    """Return how many schedules deep one is nested; `DEEPEST` + 1 stands for any number above."""
+    """Return how many levels deep a schedule is nested; `DEEPEST` + 1 stands for any greater number."""
     count, level = 0, {id(schedule): schedule}
-    # a loop, level by level: there may be no room for a recursion, nor time where parts are shared
+    # a loop, level by level: a recursion may have no room, and takes too long where parts are
+    # shared
     while level and count <= DEEPEST:
         count += 1
         level = {id(part): part for whole in level.values() for part in _parts(whole)}
@@ -104,7 +107,7 @@ def constructor_fields(schedule: Any) -> list[Field[Any]]:
 
 
 def field_by_key(cls: type[Any]) -> dict[str, str]:
-    """Return the names of a class's fields by those under which they are stored."""
+    """Return the names of a class's fields, by the names under which they are stored."""
     names = [field.name for field in constructor_fields(cls)]
     return {"of" if name == "schedule" else name: name for name in names}
 
@@ -144,7 +147,7 @@ def _stateful_in(value: Any) -> Iterator[Any]:
 
 
 def _stored(value: Any, name: str, numbers: Mapping[int, int], by_name: bool) -> Any:
-    """Return an argument as JSON holds it."""
+    """Return an argument in the form that JSON can hold."""
     if isinstance(value, tuple):
         return [_stored(item, f"{name}[{i}]", numbers, by_name) for i, item in enumerate(value)]
     return to_dict(value, name, numbers, by_name=by_name) if callable(value) else value
