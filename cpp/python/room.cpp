@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "python/arrays.hpp"
 #include "runtime/tensor_view.hpp"
@@ -16,8 +17,41 @@ using py::detail::npy_api;
 int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
 
 // The number of holders, by array and memory: steps of several optimizers may read one gradient at the same time. Read
-// and changed with the GIL held.
-using Holders = std::map<std::pair<PyObject*, char*>, std::size_t>;
+// and changed with the GIL held. A step asks for no memory, so entries that are over are kept for the next one.
+class Holders {
+public:
+    using Memory = std::pair<PyObject*, char*>;
+
+    bool has(const Memory& memory) const { return counts_.count(memory) != 0; }
+    void add(const Memory& memory) {
+        const auto found = counts_.find(memory);
+        if (found != counts_.end()) {
+            ++found->second;
+        } else if (spare_.empty()) {
+            counts_.emplace(memory, 1);
+            const std::size_t most = counts_.size();
+            if (spare_.capacity() < most) spare_.reserve(2 * most);  // so that remove can't fail
+        } else {
+            spare_.back().key() = memory;
+            spare_.back().mapped() = 1;
+            counts_.insert(std::move(spare_.back()));
+            spare_.pop_back();
+        }
+    }
+    // Returns whether nobody holds the memory any more.
+    bool remove(const Memory& memory) {
+        const auto found = counts_.find(memory);
+        if (--found->second != 0) return false;
+        spare_.push_back(counts_.extract(found));
+        return true;
+    }
+
+private:
+    using Counts = std::map<Memory, std::size_t>;
+    Counts counts_;
+    std::vector<Counts::node_type> spare_;
+};
+
 Holders& holders() {
     static auto* const all = std::make_unique<Holders>().release();
     return *all;
@@ -61,25 +95,19 @@ py::object owner_of(const py::handle& array) {
 }
 
 void Pins::pin(const py::handle& array) {
-    Pinned pinned{owner_of(array), nullptr};
-    if (is_array(pinned.owner.ptr())) {
-        int& flags = flags_of(pinned.owner);
-        const std::pair memory(pinned.owner.ptr(), ArrayFields(pinned.owner.ptr()).data);
-        if ((flags & npy_api::NPY_ARRAY_OWNDATA_) != 0 || holders().count(memory) != 0) {
-            ++holders()[memory];
-            pinned.data = memory.second;
-            flags &= ~npy_api::NPY_ARRAY_OWNDATA_;
-        }
-    }
-    pinned_.push_back(std::move(pinned));
+    Pinned& pinned = pinned_.emplace_back(Pinned{owner_of(array), nullptr});
+    if (!is_array(pinned.owner.ptr())) return;
+    int& flags = flags_of(pinned.owner);
+    const Holders::Memory memory(pinned.owner.ptr(), ArrayFields(pinned.owner.ptr()).data);
+    if ((flags & npy_api::NPY_ARRAY_OWNDATA_) == 0 && !holders().has(memory)) return;
+    holders().add(memory);
+    pinned.data = memory.second;
+    flags &= ~npy_api::NPY_ARRAY_OWNDATA_;
 }
 
 void Pins::release() {
     for (const Pinned& pinned : pinned_) {
-        if (pinned.data == nullptr) continue;
-        const auto held = holders().find({pinned.owner.ptr(), pinned.data});
-        if (--held->second != 0) continue;
-        holders().erase(held);
+        if (pinned.data == nullptr || !holders().remove({pinned.owner.ptr(), pinned.data})) continue;
         // If the array was given other memory meanwhile, its old memory is never freed, which is better than freed too
         // early.
         if (ArrayFields(pinned.owner.ptr()).data == pinned.data) flags_of(pinned.owner) |= npy_api::NPY_ARRAY_OWNDATA_;
