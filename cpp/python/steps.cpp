@@ -233,6 +233,7 @@ void Steps::arrange() {
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         if (!bound_[i].is_bound) continue;
         known_[i].param = held_.size();
+        known_[i].accumulated = stepper_.tensor(i).operands.accumulated.data != nullptr;  // as the last call left it
         for (const Place::Seen& seen : bound_[i].arrays) hold(i, seen);
         known_[i].strides = extents_.size();
         extents_.resize(extents_.size() + bound_[i].shape.size());

@@ -18,7 +18,13 @@ import instep
 from instep import _core
 
 share_memory, overlaps_itself = _core.testing.share_memory, _core.testing.overlaps_itself
-BUFFER = np.zeros(4096, np.uint8)
+BUFFER = np.zeros(8192, np.uint8)
+
+
+def reach(shape: tuple[int, ...], strides: list[int]) -> tuple[int, int]:
+    """Bytes from the first element to the one furthest down, and up."""
+    reaches = [(n - 1) * s for n, s in zip(shape, strides, strict=True) if n > 0]
+    return -sum(min(r, 0) for r in reaches), sum(max(r, 0) for r in reaches)
 
 
 @st.composite
@@ -27,15 +33,14 @@ def views(draw: Any) -> np.ndarray:
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 5), max_size=4).map(tuple))
     unit = draw(st.sampled_from([1, 1, 3, 16]))
-    strides = [dtype.itemsize * unit * draw(st.integers(-9, 9)) // 1 for _ in shape]
-    reaches = [(n - 1) * s for n, s in zip(shape, strides, strict=True) if n > 0]
-    low = -sum(min(r, 0) for r in reaches)
-    high = sum(max(r, 0) for r in reaches) + dtype.itemsize
-    if low + high > BUFFER.nbytes:
-        shape, strides, low = shape[:1], strides[:1], 9 * 16 * 8 * 5
-    start = low + dtype.itemsize * draw(st.integers(0, 40))
-    start = min(start, BUFFER.nbytes - high) // dtype.itemsize * dtype.itemsize
-    return np.ndarray(shape, dtype, BUFFER, max(start, 0), strides)
+    strides = [dtype.itemsize * unit * draw(st.integers(-9, 9)) for _ in shape]
+    low, high = reach(shape, strides)
+    if low + high + dtype.itemsize > BUFFER.nbytes:
+        shape, strides = shape[:1], strides[:1]
+        low, high = reach(shape, strides)
+    room = (BUFFER.nbytes - low - high) // dtype.itemsize - 1  # elements that it can be moved by
+    start = low + dtype.itemsize * draw(st.integers(0, min(40, room)))
+    return np.ndarray(shape, dtype, BUFFER, start, strides)
 
 
 def bytes_of(view: np.ndarray) -> list[int]:

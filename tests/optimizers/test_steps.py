@@ -282,5 +282,5 @@ class TestTensors:
         assert not steps.is_bound(0)
 
     def test_an_optimizer_takes_none(self) -> None:
-        with pytest.raises(TypeError, match="parameter '0' is a Tensor; a NumPy array is wanted"):
+        with pytest.raises(TypeError, match="parameter '0' is a Tensor; a NumPy array, or a dict"):
             instep.SGD([self.torch.ones(3)])  # type: ignore[list-item]

@@ -92,6 +92,19 @@ def test_only_parameters_with_a_sum_are_stepped() -> None:
     assert optimizer.params["0"].tolist() == [0.0, 0.0]
 
 
+def test_sums_begin_anew_after_a_step_where_others_begin_for_the_first_time() -> None:
+    """Room for their sums is made then, and all arrays are arranged anew."""
+    a, b = np.zeros(3), np.zeros(1)
+    optimizer = instep.SGD({"a": a, "b": b}, lr=1.0)
+    optimizer.accumulate({"a": None, "b": np.ones(1)})
+    optimizer.step({"a": np.ones(3), "b": np.ones(1)})
+    grads = {"a": np.ones(3), "b": np.ones(1)}
+    optimizer.accumulate(grads)
+    assert [sums.tolist() for sums in optimizer.accumulated.values()] == [[1.0, 1.0, 1.0], [1.0]]
+    optimizer.step()
+    assert (a.tolist(), b.tolist()) == ([-2.0, -2.0, -2.0], [-3.0])
+
+
 @pytest.mark.parametrize(
     ("scale", "error"),
     [
