@@ -27,6 +27,8 @@ private:
     std::string text_;
 };
 
+// NOLINTBEGIN(misc-no-recursion): containers are in containers, at most 200 deep (optimizers/tree.py)
+
 // The way from a container's root to what is looked at, for errors.
 struct Path {
     const Container& container;
@@ -152,6 +154,8 @@ Node Node::from(py::handle encoded) {
     }
     return node;
 }
+
+// NOLINTEND(misc-no-recursion)
 
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
     out.clear();
