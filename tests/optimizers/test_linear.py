@@ -23,13 +23,14 @@ def calls(action: Callable[[], Any]) -> int:
         count += 1
         return note
 
+    before = sys.gettrace(), sys.getprofile()
     sys.setprofile(note)
     sys.settrace(note)
     try:
         action()
     finally:
-        sys.settrace(None)
-        sys.setprofile(None)
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
     return count
 
 
