@@ -129,9 +129,16 @@ def test_groups_that_share_names() -> None:
     assert (a.tolist(), b.tolist(), c.tolist()) == ([0.0, 0.0], [-0.5, -0.5], [0.0, 0.0])
 
 
-def test_a_dict_with_params_alone_is_a_container() -> None:
+def test_groups_whose_names_are_taken_with_the_groups_number_too() -> None:
+    groups = [{"params": {"w": np.zeros(1), "1.w": np.zeros(1)}}, {"params": {"w": np.zeros(1)}}]
+    assert list(instep.SGD(groups).params) == ["w", "1.w", "1.1.w"]
+
+
+def test_a_dict_with_params_and_no_hyperparameter_is_a_container() -> None:
     tree = {"params": {"dense": {"kernel": np.zeros((2, 2))}}}  # as Flax has it
     assert list(instep.SGD(tree).params) == ["params.dense.kernel"]
+    beside = {"params": np.zeros(1), "more": np.zeros(1)}
+    assert list(instep.SGD(beside).params) == ["params", "more"]
 
 
 def test_an_array_put_in_later_is_told_of() -> None:
@@ -145,6 +152,11 @@ def test_an_array_put_in_later_is_told_of() -> None:
 @dataclass
 class Dense:
     w: Any
+
+
+class Sparse:
+    def todense(self) -> Any:
+        """As SciPy's matrices have it."""
 
 
 def deep(depth: int) -> Any:
@@ -181,6 +193,7 @@ def test_how_deep() -> None:
         ([[np.zeros(1), np.zeros(1, int)]], TypeError, r"parameter '0\.1' has dtype int"),
         ({"a.b": np.zeros(1), "a": {"b": np.zeros(1)}}, ValueError, r"by the name 'a\.b'"),
         ({1: np.zeros(1), "1": np.zeros(1)}, ValueError, "by the name '1'"),
+        ([Sparse()], TypeError, r"parameter '0' is a Sparse; .*\.data of a sparse matrix is one"),
         ([None, {}, [[]]], ValueError, "params is empty"),
         ({"params": np.zeros(1), "lr": 0.1}, TypeError, "a group's dict, with 'lr' beside"),
         ([{"params": np.zeros(1)}, {"w": np.zeros(1)}], ValueError, "group 1 has the keys 'w'"),
@@ -226,12 +239,13 @@ def test_refused_gradients(
 
 
 def test_refused_copies() -> None:
-    model = {"a": [np.zeros(2), np.zeros(1)]}
+    model = {"a": [np.zeros(2), np.zeros(1)], "none": None}
     for copies, message in (
-        ({"a": [None]}, r"copy_to\['a'\] is a list of 1; a list or tuple of 2"),
+        ({"a": [None], "none": None}, r"copy_to\['a'\] is a list of 1; a list or tuple of 2"),
         ({"b": None}, "copy_to must have the parameters' keys"),
-        ({"a": {}}, r"copy_to\['a'\] is a dict"),
+        ({"a": {}, "none": None}, r"copy_to\['a'\] is a dict"),
         ([None], "copy_to is a list; a dict"),
+        ({"a": [None, None], "none": 1}, r"copy_to\['none'\] is an int, but there is no parameter"),
     ):
         with pytest.raises(ValueError, match=message):
             instep.SGD(model, copy_to=copies)  # type: ignore[arg-type]

@@ -111,6 +111,24 @@ def test_groups_have_rules_of_their_own() -> None:
     assert adam == 0
 
 
+def test_what_becomes_of_gradients() -> None:
+    """Summed and forgotten, skipped, and gone up."""
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    w = np.zeros(2)
+    steps.bind(0, w)
+    steps.accumulate([np.ones(2)])
+    steps.discard_accumulated()
+    steps.accumulate([np.ones(2)])
+    steps.step(None, [SGD])
+    assert w.tolist() == [-1.0, -1.0]
+    steps.step([np.array([np.inf, 1.0])], [SGD], nonfinite="skip")
+    assert (steps.skipped_steps, steps.step_count, w.tolist()) == (1, 1, [-1.0, -1.0])
+    steps.step([np.ones(2)], [{**SGD, "maximize": True}])
+    assert w.tolist() == [0.0, 0.0]
+
+
 def test_a_gradient_for_an_empty_place() -> None:
     steps = instep.Steps()
     steps.add_group("adam")
