@@ -219,8 +219,8 @@ def test_changes_on_several_threads_are_all_made() -> None:
     assert not failed
 
 
-@pytest.mark.parametrize("one_group", [False, True])
-def test_a_number_that_sets_others_as_it_is_asked(one_group: bool) -> None:
+@pytest.mark.parametrize("how", ["in all", "in a group", "with others"])
+def test_a_number_that_sets_others_as_it_is_asked(how: str) -> None:
     """It is asked once, whatever has changed then, and all groups get the same."""
     optimizer = made()
     asked: list[int] = []
@@ -232,11 +232,14 @@ def test_a_number_that_sets_others_as_it_is_asked(one_group: bool) -> None:
             optimizer.l1 = 0.125 * len(asked)
             return 0.5 * len(asked)
 
-    if one_group:
+    if how == "in a group":
         optimizer.param_groups[1]["lr"] = Setting()
+    elif how == "with others":
+        optimizer.param_groups[1].update(lr=Setting(), weight_decay=0.25)
     else:
         optimizer.lr = Setting()
-    assert [group["lr"] for group in optimizer.param_groups] == [1.0 if one_group else 0.5, 0.5]
+    first = 0.5 if how == "in all" else 1.0
+    assert [group["lr"] for group in optimizer.param_groups] == [first, 0.5]
     assert optimizer.l1 == 0.125
 
 

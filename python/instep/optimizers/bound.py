@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import _core
+from instep._support import documentation
 from instep._support.bfloat16 import bfloat16
 from instep._support.wording import shown
 from instep.optimizers.containers import Array, NamedParameters, replaced
-from instep.optimizers.settings import Settings
+from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Settings, number_at
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "check_state_dtype"]
 
 
+@documentation.without_quotes
 class Bound(Settings):
     """Settings of groups whose parameters the core has been given, with their states."""
 
@@ -110,13 +112,47 @@ class Bound(Settings):
             )
             return
 
-    def _completed_steps(self) -> int:
-        return self._plan.step_count
-
     @property
     def step_count(self) -> int:
         """Completed steps; what schedules are called with."""
         return self._plan.step_count
+
+    def current(self, name: str) -> Any:
+        """Return a hyperparameter as the next step uses it: of a schedule, its number.
+
+        Parameters
+        ----------
+        name : str
+            Such as "lr": one of the groups' hyperparameters, ``clip_norm`` or ``ema_decay``.
+
+        Raises
+        ------
+        ValueError
+            If the groups differ: ask ``param_groups[k].at(step_count)`` then.
+        TypeError
+            If there is no such hyperparameter. An error of a schedule is raised as it is.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> optimizer = instep.SGD(np.ones(2), lr=instep.schedules.Linear(1.0, 0.0, steps=4))
+        >>> optimizer.step(np.ones(2))
+        >>> f"{optimizer.current('lr'):.3f}"
+        '0.750'
+        """
+        step = self.step_count
+        if name in ("clip_norm", "ema_decay"):
+            interval = CLIP_NORM if name == "clip_norm" else EMA_DECAY
+            value = getattr(self, name)
+            if value is None:
+                return None
+            return _core.in_default_environment(number_at, name, value, interval, step)
+        first, *others = (group.at(step, name) for group in self.param_groups)
+        if any(other != first for other in others):
+            raise ValueError(
+                f"the groups' {name} differ; read each as param_groups[k].at(step)[{name!r}]"
+            )
+        return first
 
     @property
     def params(self) -> Mapping[str, Array]:

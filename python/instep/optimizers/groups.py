@@ -97,13 +97,11 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def update(self, *others: Any, **more: Any) -> None:
         """Set several hyperparameters, or, if one of them is refused, none."""
-        new = dict(*others, **more)
+        taken = self._taken(dict(*others, **more))
         k = self._index
 
         def changed(now: Values) -> Values:
-            for name, value in new.items():
-                _checked(self._rule, name, value)  # for its own message
-            mine = self._checked_values({**now.groups[k].settings, **new})
+            mine = self._changed(now.groups[k], taken)
             return now._replace(groups=(*now.groups[:k], mine, *now.groups[k + 1 :]))
 
         self._current.change(changed)
@@ -115,31 +113,19 @@ class ParamGroup(MutableMapping[str, Any]):
         return self.params if name == "params" else self._settings[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        k = self._index
-        taken = self._taken(name, value)
+        self.update({name: value})
 
-        def changed(now: Values) -> Values:
-            return now._replace(
-                groups=(
-                    *now.groups[:k],
-                    self._changed(now.groups[k], name, taken),
-                    *now.groups[k + 1 :],
-                )
-            )
-
-        self._current.change(changed)
-
-    def _taken(self, name: str, value: Any) -> Any:
-        """Check a hyperparameter by itself, once, and return the value to keep.
+    def _taken(self, new: Mapping[str, Any]) -> dict[str, Any]:
+        """Check hyperparameters by themselves, once, and return the values to keep.
 
         A value's own code, which converts it to a number, may set hyperparameters. So it runs once,
         and not again whenever another change has come between.
         """
-        return _checked(self._rule, name, value)
+        return {name: _checked(self._rule, name, value) for name, value in new.items()}
 
-    def _changed(self, values: GroupValues, name: str, value: Any) -> GroupValues:
-        """Return these values with a checked value in place of one."""
-        return self._checked_values({**values.settings, name: value})
+    def _changed(self, values: GroupValues, taken: Mapping[str, Any]) -> GroupValues:
+        """Return these values with checked ones in place of some."""
+        return self._checked_values({**values.settings, **taken})
 
     def _checked_values(self, settings: Mapping[str, Any]) -> GroupValues:
         """Check hyperparameters that are to replace the present ones, and return them."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instep import _core
 from instep._support import documentation
 from instep._support.wording import shown
 from instep.optimizers.containers import NamedParameters
@@ -30,6 +29,7 @@ __all__ = [
     "NONFINITE",
     "Settings",
     "checked_nonfinite",
+    "number_at",
 ]
 
 CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
@@ -109,47 +109,6 @@ class Settings(Rule):
         checked = checked_nonfinite(value)
         self._current.change(lambda now: now._replace(nonfinite=checked))
 
-    def current(self, name: str) -> Any:
-        """Return a hyperparameter as the next step uses it: of a schedule, its number.
-
-        Parameters
-        ----------
-        name : str
-            Such as "lr"; that of a group, ``clip_norm`` or ``ema_decay``.
-
-        Raises
-        ------
-        ValueError
-            If the groups differ: ask ``param_groups[k].at(step_count)`` then. What a schedule raises
-            comes through.
-        TypeError
-            If there is no such hyperparameter.
-
-        Examples
-        --------
-        >>> import numpy as np, instep
-        >>> optimizer = instep.SGD(np.ones(2), lr=instep.schedules.Linear(1.0, 0.0, steps=4))
-        >>> optimizer.step(np.ones(2))
-        >>> f"{optimizer.current('lr'):.3f}"
-        '0.750'
-        """
-        step = self._completed_steps()
-        if name in ("clip_norm", "ema_decay"):
-            interval = CLIP_NORM if name == "clip_norm" else EMA_DECAY
-            value = getattr(self, name)
-            if value is None:
-                return None
-            return _core.in_default_environment(_number_at, name, value, interval, step)
-        first, *others = (group.at(step, name) for group in self.param_groups)
-        if any(other != first for other in others):
-            raise ValueError(
-                f"the groups' {name} differ; read each as param_groups[k].at(step)[{name!r}]"
-            )
-        return first
-
-    def _completed_steps(self) -> int:
-        raise NotImplementedError
-
     def __repr__(self) -> str:
         groups = self.param_groups
         values = {name: [group[name] for group in groups] for name in groups[0]._settings}
@@ -180,8 +139,8 @@ class Settings(Rule):
         It asks after every change anyway; without schedules there is no other need.
         """
         now = self._current.now
-        clip_norm = _number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
-        ema_decay = _number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
+        clip_norm = number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
+        ema_decay = number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
         scheduled = (
             callable(now.clip_norm)
             or callable(now.ema_decay)
@@ -205,11 +164,11 @@ class Settings(Rule):
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, or, where one refuses it, in none."""
-        taken = self._param_groups[0]._taken(name, value)
+        taken = self._param_groups[0]._taken({name: value})
 
         def changed(now: Values) -> Values:
             pairs = zip(self._param_groups, now.groups, strict=True)
-            return now._replace(groups=tuple(g._changed(old, name, taken) for g, old in pairs))
+            return now._replace(groups=tuple(g._changed(old, taken) for g, old in pairs))
 
         self._current.change(changed)
 
@@ -221,8 +180,8 @@ class Settings(Rule):
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
 
 
-def _number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
-    """The number of this step; NaN for None."""
+def number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
+    """Return the number of this step; NaN for None."""
     if callable(value):
         return value_at(name, value, interval, step)
     return math.nan if value is None else value
