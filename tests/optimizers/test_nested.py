@@ -139,6 +139,8 @@ def test_a_dict_with_params_and_no_hyperparameter_is_a_container() -> None:
     assert list(instep.SGD(tree).params) == ["params.dense.kernel"]
     beside = {"params": np.zeros(1), "more": np.zeros(1)}
     assert list(instep.SGD(beside).params) == ["params", "more"]
+    pair = {"params": np.zeros(1), "head": (np.zeros(2), np.zeros(1))}
+    assert list(instep.SGD(pair).params) == ["params", "head.0", "head.1"]
 
 
 def test_an_array_put_in_later_is_told_of() -> None:
@@ -196,6 +198,7 @@ def test_how_deep() -> None:
         ([Sparse()], TypeError, r"parameter '0' is a Sparse; .*\.data of a sparse matrix is one"),
         ([None, {}, [[]]], ValueError, "params is empty"),
         ({"params": np.zeros(1), "lr": 0.1}, TypeError, "a group's dict, with 'lr' beside"),
+        ({"params": np.zeros(1), "betas": (0.5, 0.5)}, TypeError, "with 'betas' beside"),
         ([{"params": np.zeros(1)}, {"w": np.zeros(1)}], ValueError, "group 1 has the keys 'w'"),
         ([{"params": np.zeros(1)}, np.zeros(1)], ValueError, "group 1 is an ndarray"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Collection, Iterable
 
-__all__ = ["difference", "kind", "listed", "shown"]
+__all__ = ["described", "difference", "kind", "listed", "shown"]
 
 _LONGEST = 80  # a value's own text
 _MOST = 3  # names before "and N more"
@@ -21,6 +21,12 @@ def kind(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeio' or name == 'ndarray' else 'a'} {name}"
+
+
+def described(container: object) -> str:
+    """Name the kind of a container, with the length of a list or tuple: "a list of 3"."""
+    size = f" of {len(container)}" if isinstance(container, (list, tuple)) else ""
+    return kind(container) + size
 
 
 def shown(value: object) -> str:

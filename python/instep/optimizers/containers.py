@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from instep._support.wording import kind, listed
+from instep._support.wording import described, kind, listed
 from instep.optimizers.tree import (
     Node,
     decoded,
@@ -146,10 +146,7 @@ def _are_groups(params: Any) -> bool:
     """Tell whether params is a list of groups, each a dict with "params", rather than a container."""
     if isinstance(params, Mapping) and "params" in params and len(params) > 1:
         others = [key for key in params if key != "params"]
-        if all(
-            isinstance(params[key], (int, float, bool, tuple)) or callable(params[key])
-            for key in others
-        ):
+        if all(_is_number(params[key]) for key in others):
             raise TypeError(
                 f"params is a group's dict, with {listed(others)} beside 'params'; "
                 "groups come in a list, such as [{'params': ...}]"
@@ -166,6 +163,13 @@ def _are_groups(params: Any) -> bool:
         )
         raise ValueError(f"group {k} {found}; a dict with 'params' among its keys is wanted")
     return all(groups)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value is a hyperparameter rather than arrays: a number, a schedule or a pair of these."""
+    if isinstance(value, tuple):
+        return len(value) > 0 and all(map(_is_number, value))
+    return isinstance(value, (int, float)) or callable(value)
 
 
 def replaced(group: NamedParameters) -> str | None:
@@ -197,22 +201,13 @@ def match_copies(
     if copies is None:
         return [(None,) * len(group.names) for group in groups]
     if not grouped:
-        return [_match_group(copies, groups[0], "copy_to")]
+        return [tuple(match(groups[0].tree, copies, "copy_to"))]
     if not isinstance(copies, (list, tuple)) or len(copies) != len(groups):
         raise ValueError(
-            f"copy_to is {_described(copies)}; a list with an entry for each of the "
+            f"copy_to is {described(copies)}; a list with an entry for each of the "
             f"{len(groups)} parameter groups is wanted"
         )
     return [
-        _match_group(entry, group, f"copy_to[{k}]")
+        tuple(match(group.tree, entry, f"copy_to[{k}]"))
         for k, (entry, group) in enumerate(zip(copies, groups, strict=True))
     ]
-
-
-def _match_group(copies: Any, group: NamedParameters, who: str) -> tuple[Array | None, ...]:
-    return tuple(match(group.tree, copies, who))
-
-
-def _described(container: Any) -> str:
-    size = f" of {len(container)}" if isinstance(container, (list, tuple)) else ""
-    return kind(container) + size

@@ -235,7 +235,7 @@ class Steps:
         clip_norm, grad_scale, nonfinite
             As for `Optimizer` and its ``step``.
         ema_decay : float, optional
-            At least 0 and below 1: the share of the averages that the step keeps. Required if a
+            From 0 to 1: the share of the averages that the step keeps. Required if a
             place has an average.
 
         Raises

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep._support.wording import difference, kind, listed, shown
+from instep._support.wording import described, difference, kind, listed, shown
 from instep.schedules.loading import Loading
 from instep.schedules.reading import restored
 from instep.schedules.writing import places_by_number, to_dict
@@ -184,9 +184,8 @@ def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose:
 
 def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[GroupValues]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
-        size = f" of {len(groups)}" if isinstance(groups, list) else ""
         raise ValueError(
-            f"param_groups is {kind(groups)}{size}; a list of {len(optimizer.param_groups)} is wanted"
+            f"param_groups is {described(groups)}; a list of {len(optimizer.param_groups)} is wanted"
         )
     checked = []
     for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):

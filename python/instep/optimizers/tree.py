@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instep._support.wording import difference, kind, shown
+from instep._support.wording import described, difference, kind, shown
 
 __all__ = ["Node", "decoded", "encoded", "filled", "is_plain", "leaves", "match", "take_down"]
 
@@ -203,9 +203,8 @@ def match(node: Node, values: Any, who: str) -> Iterator[Any]:
     else:
         count = len(node.children)
         if not isinstance(values, (list, tuple)) or len(values) != count:
-            size = f" of {len(values)}" if isinstance(values, (list, tuple)) else ""
             raise ValueError(
-                f"{who} is {kind(values)}{size}; a list or tuple of {count} is wanted, "
+                f"{who} is {described(values)}; a list or tuple of {count} is wanted, "
                 "one for each parameter (None for one without)"
             )
         for k, child in enumerate(node.children):
