@@ -31,15 +31,20 @@ std::string variants_of(const RuleFamily& family) {
     for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
         if (!family.variants[options].valid) continue;
         std::string names;
-        for (int k = 0; k < family.option_count; ++k)
-            if ((options >> static_cast<unsigned>(k) & 1U) != 0)
-                names += (names.empty() ? "" : " and ") + std::string(family.options[k]);
+        for (const std::string& name : option_names(family, options)) names += (names.empty() ? "" : " and ") + name;
         all += (all.empty() ? "" : ", ") + (names.empty() ? "no option" : names);
     }
     return all;
 }
 
 }  // namespace
+
+std::vector<std::string> option_names(const RuleFamily& family, unsigned options) {
+    std::vector<std::string> names;
+    for (int k = 0; k < family.option_count; ++k)
+        if ((options >> static_cast<unsigned>(k) & 1U) != 0) names.emplace_back(family.options[k]);
+    return names;
+}
 
 Group make_group(const std::string& rule, const py::sequence& options) {
     Group group{};

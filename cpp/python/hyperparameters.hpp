@@ -27,6 +27,9 @@ struct Hyperparameters {
     void take(const py::sequence& numbers, const py::sequence& extras);
 };
 
+// The names of the options of a rule whose bits are set.
+std::vector<std::string> option_names(const RuleFamily& family, unsigned options);
+
 // A group of this rule and these options, its numbers still unknown. Throws ValueError if there is no such rule or
 // option.
 Group make_group(const std::string& rule, const py::sequence& options);

@@ -56,8 +56,7 @@ void Steps::replace_groups(std::vector<Group> groups) {
     for (std::size_t k = 0; k < groups.size(); ++k) {
         const RuleFamily& family = *current_level().families[groups[k].family];
         py::list options;
-        for (int i = 0; i < family.option_count; ++i)
-            if ((groups[k].options >> static_cast<unsigned>(i) & 1U) != 0) options.append(family.options[i]);
+        for (const std::string& option : option_names(family, groups[k].options)) options.append(option);
         names[k] = py::make_tuple(family.name, py::tuple(options));
     }
     hyperparameters_.groups = std::move(groups);
