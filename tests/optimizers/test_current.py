@@ -111,6 +111,8 @@ def test_entries_of_a_list_go_by_numbers_too() -> None:
         with pytest.raises(KeyError, match="there are '0', '1'"):
             optimizer.state[missing]
     assert 1 not in optimizer.state
+    with pytest.raises(KeyError, match="there are 'True'"):
+        _ = instep.SGD({"True": np.zeros(1)}).params[True]  # type: ignore[index]
 
 
 def test_what_groups_may_not_have() -> None:

@@ -134,6 +134,11 @@ def test_groups_whose_names_are_taken_with_the_groups_number_too() -> None:
     assert list(instep.SGD(groups).params) == ["w", "1.w", "1.1.w"]
 
 
+def test_the_lists_of_groups_are_counted_on_at_the_top_alone() -> None:
+    groups = [{"params": [np.zeros(1), np.zeros(1)]}, {"params": [[np.zeros(1)], np.zeros(1)]}]
+    assert list(instep.SGD(groups).params) == ["0", "1", "2.0", "3"]
+
+
 def test_a_dict_with_params_and_no_hyperparameter_is_a_container() -> None:
     tree = {"params": {"dense": {"kernel": np.zeros((2, 2))}}}  # as Flax has it
     assert list(instep.SGD(tree).params) == ["params.dense.kernel"]
