@@ -87,6 +87,7 @@ void bind(Steps& steps, std::int64_t place, const std::string& name, int group, 
     binding.average = average;
     binding.copy = copy;
     binding.steps = t;
+    const Call call(steps);
     steps.bind(checked, binding);
 }
 
@@ -95,11 +96,18 @@ void bind(Steps& steps, std::int64_t place, const std::string& name, int group, 
 void bind_steps(py::module_& m) {
     py::class_<Steps>(m, "Steps", py::is_final(), py::custom_type_setup(traversed<Steps>),
                       "Places that are bound to arrays, and steps over them; made by make_steps.")
-        .def("add_group", &Steps::add_group, "rule"_a, "options"_a, "Returns the number of a new group.")
+        .def(
+            "add_group",
+            [](Steps& steps, const std::string& rule, const py::sequence& options) {
+                const Call call(steps);
+                return steps.add_group(rule, options);
+            },
+            "rule"_a, "options"_a, "Returns the number of a new group.")
         .def(
             "set_group",
             [](Steps& steps, int group, const std::string& rule, const py::sequence& options) {
                 check_group(steps, group);
+                const Call call(steps);
                 steps.set_group(group, rule, options);
             },
             "group"_a, "rule"_a, "options"_a, "Another rule for an unused group.")
@@ -108,6 +116,7 @@ void bind_steps(py::module_& m) {
             [](Steps& steps, std::int64_t count) {
                 if (count < 0)
                     throw py::value_error("count is " + std::to_string(count) + "; a number of places is wanted");
+                const Call call(steps);
                 steps.append(static_cast<std::size_t>(count));
             },
             "count"_a, "Makes more places, empty ones.")
@@ -117,8 +126,13 @@ void bind_steps(py::module_& m) {
         .def("bind", &bind, "place"_a, "name"_a, "group"_a, "parameter"_a, "states"_a, "average"_a, "copy"_a, "t"_a,
              "Binds a place, whatever it was bound to.")
         .def(
-            "unbind", [](Steps& steps, std::int64_t place) { steps.unbind(checked_place(steps, place)); }, "place"_a,
-            "Empties a place.")
+            "unbind",
+            [](Steps& steps, std::int64_t place) {
+                const std::size_t checked = checked_place(steps, place);
+                const Call call(steps);
+                steps.unbind(checked);
+            },
+            "place"_a, "Empties a place.")
         .def(
             "is_bound",
             [](const Steps& steps, std::int64_t place) { return steps.bound(checked_place(steps, place)).is_bound; },

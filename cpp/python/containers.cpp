@@ -64,7 +64,7 @@ struct Path {
         if (!keys.contains(key)) unknown.add(key);
     std::string text = path.called() + " must have the parameters' keys";
     if (!missing.empty()) text += "; missing: " + missing.text() + " (None leaves a parameter alone)";
-    if (!unknown.empty()) text += "; unknown: " + unknown.text();
+    if (!unknown.empty()) text += "; unknown: " + unknown.text() + " (add_param_group adds parameters)";
     throw py::value_error(text);
 }
 
@@ -156,6 +156,13 @@ Node Node::from(py::handle encoded) {
 }
 
 // NOLINTEND(misc-no-recursion)
+
+void GradientCollector::add(Node root, bool grouped) {
+    containers_.push_back({std::move(root), ""});
+    grouped_ = grouped;
+    for (std::size_t k = 0; k < containers_.size(); ++k)
+        containers_[k].called = grouped ? "the gradients of group " + std::to_string(k) : "the gradients";
+}
 
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
     out.clear();

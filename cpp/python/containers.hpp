@@ -32,14 +32,14 @@ struct Container {
 // references. Throws TypeError or ValueError if the container doesn't match.
 class GradientCollector {
 public:
-    GradientCollector(std::vector<Container> containers, bool grouped)
-        : containers_(std::move(containers)), grouped_(grouped) {}
+    // grouped: whether gradients come in a list with an entry for each container, even if there is one.
+    void add(Node root, bool grouped);
 
     void collect(py::handle gradients, std::vector<py::object>& out) const;
 
 private:
     std::vector<Container> containers_;
-    bool grouped_;
+    bool grouped_ = false;
 };
 
 }  // namespace instep

@@ -23,6 +23,8 @@ PYBIND11_MODULE(_core, m) {
 
     py::class_<instep::Plan>(m, "Plan", py::is_final(), py::custom_type_setup(instep::traversed<instep::Plan>),
                              "Parameters and states bound once, and the step over them; made by make_plan.")
+        .def("add", &instep::Plan::add, "groups"_a, "grouped"_a, "take_read_only"_a, "before"_a, "now"_a, "optimizer"_a,
+             "held"_a, "Binds more parameters and makes their states.")
         .def("step", &instep::Plan::step, "gradients"_a, "optimizer"_a, "grad_scale"_a = 1.0,
              "Takes one step; the optimizer is asked for its hyperparameters where these have changed.")
         .def("step_accumulated", &instep::Plan::step_accumulated, "optimizer"_a, "grad_scale"_a = 1.0,
@@ -55,13 +57,10 @@ PYBIND11_MODULE(_core, m) {
 
     m.def(
         "make_plan",
-        [](const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
-           bool take_read_only) {
-            return std::make_unique<instep::Plan>(groups, grouped, state_dtype, averaged, std::move(current),
-                                                  take_read_only);
+        [](py::object state_dtype, bool averaged, py::object current) {
+            return std::make_unique<instep::Plan>(std::move(state_dtype), averaged, std::move(current));
         },
-        "groups"_a, "grouped"_a, "state_dtype"_a, "averaged"_a, "current"_a, "take_read_only"_a = false,
-        "Binds parameters and makes their states.");
+        "state_dtype"_a, "averaged"_a, "current"_a, "A plan without parameters.");
     py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
                                py::custom_type_setup(instep::forbid_new),
                                "Bytes that arrays of an optimizer's own lie in.")

@@ -49,40 +49,56 @@ void unraisable(Action action) {
 
 }  // namespace
 
-Plan::Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
-           bool take_read_only)
-    : current_(std::move(current)) {
-    std::vector<Container> containers;
-    std::vector<Binding> bindings;
-    for (const py::handle item : groups) {
-        const auto fields = item.cast<py::tuple>();
-        const int group = steps_.add_group(fields[0].cast<std::string>(), fields[1].cast<py::sequence>());
-        const auto names = fields[3].cast<std::vector<std::string>>();
-        const auto arrays = fields[4].cast<py::sequence>();
-        const auto copies = fields[5].cast<py::sequence>();
-        Container container{Node::from(fields[2]), "the gradients"};
-        if (grouped) container.called += " of group " + std::to_string(containers.size());
-        containers.push_back(std::move(container));
-        for (std::size_t i = 0; i < names.size(); ++i) {
-            Binding binding;
-            binding.name = names[i];
-            binding.group = group;
-            binding.parameter = arrays[i];
-            binding.copy = copies[i];
-            binding.read_only = take_read_only ? ReadOnly::taken : ReadOnly::refused;
-            bindings.push_back(std::move(binding));
+bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
+               const py::object& now, const py::object& optimizer, const py::object& held) {
+    const Hold hold(*this);
+    refuse_averages("add parameters");
+    GradientCollector collector = collector_;
+    const std::size_t first_group = steps_.hyperparameters().groups.size();
+    const std::size_t first = steps_.count();
+    try {
+        std::vector<Binding> bindings;
+        for (const py::handle item : groups) {
+            const auto fields = item.cast<py::tuple>();
+            const int group = steps_.add_group(fields[0].cast<std::string>(), fields[1].cast<py::sequence>());
+            collector.add(Node::from(fields[2]), grouped);
+            const auto names = fields[3].cast<std::vector<std::string>>();
+            const auto arrays = fields[4].cast<py::sequence>();
+            const auto copies = fields[5].cast<py::sequence>();
+            for (std::size_t i = 0; i < names.size(); ++i) {
+                Binding binding;
+                binding.name = names[i];
+                binding.group = group;
+                binding.parameter = arrays[i];
+                binding.copy = copies[i];
+                binding.read_only = take_read_only ? ReadOnly::taken : ReadOnly::refused;
+                bindings.push_back(std::move(binding));
+            }
         }
+        bind_all(bindings);
+        if (first > 0 || !take_read_only) steps_.check_unchanged();  // code of subclasses may have run
+    } catch (...) {
+        steps_.cut(first_group, first);
+        throw;
     }
-    bind_all(bindings, state_dtype, averaged);
-    collector_ = std::make_unique<GradientCollector>(std::move(containers), grouped);
-    if (take_read_only) return;  // averages and copies come with the parameters
-    steps_.check_unchanged();    // code of subclasses may have run
-    steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average);
-    steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy);
+    // No code of Python's runs from here on, so that a Ctrl-C comes before all of this or after it.
+    if (!py::object(current_.attr("now")).is(before)) {
+        steps_.cut(first_group, first);
+        return false;
+    }
+    if (!take_read_only) {
+        steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average, first);
+        steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy, first);
+    }
+    collector_ = std::move(collector);
+    current_.attr("now") = now;
+    if (PyObject_GenericSetAttr(optimizer.ptr(), py::str("_held").ptr(), held.ptr()) != 0)
+        throw py::error_already_set();
+    return true;
 }
 
 // Makes states and averages for the parameters, and binds all arrays.
-void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& state_dtype, bool averaged) {
+void Plan::bind_all(const std::vector<Binding>& bindings) {
     std::vector<Like> likes;
     std::vector<Format> state_formats;
     for (const Binding& binding : bindings) {
@@ -95,7 +111,7 @@ void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& stat
                   memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
                   view.format == Format::float64 ? Format::float64 : Format::float32,
                   view.size()};
-        const Format state = state_dtype.is_none() ? like.compute : format_of_dtype(state_dtype, "state_dtype");
+        const Format state = state_dtype_.is_none() ? like.compute : format_of_dtype(state_dtype_, "state_dtype");
         if (item_size(state) > item_size(like.compute))
             throw py::value_error(std::string("state_dtype ") + format_name(state) + " is wider than " +
                                   format_name(like.compute) + ", the compute type of " + who +
@@ -116,7 +132,7 @@ void Plan::bind_all(const std::vector<Binding>& bindings, const py::object& stat
         for (std::size_t i = 0; i < bindings.size(); ++i)
             if (formats[i] != nullptr) whole[i].states[variant(i).states[k].name] = made[i];
     }
-    if (averaged) {
+    if (averaged_) {
         for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;
         const std::vector<py::object> made = make_arrays(1 + max_states, likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i) whole[i].average = made[i];
@@ -143,7 +159,7 @@ void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
     const Hold hold(*this);
     refuse_averages("step");
     settle(optimizer);
-    collector_->collect(gradients, steps_.gradients());
+    collector_.collect(gradients, steps_.gradients());
     steps_.step(grad_scale);
 }
 
@@ -156,7 +172,7 @@ void Plan::step_accumulated(py::handle optimizer, double grad_scale) {
 
 void Plan::accumulate(py::handle gradients) {
     const Hold hold(*this);
-    collector_->collect(gradients, steps_.gradients());
+    collector_.collect(gradients, steps_.gradients());
     steps_.accumulate();
 }
 

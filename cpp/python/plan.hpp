@@ -19,13 +19,19 @@ namespace instep {
 
 class Plan {
 public:
-    // groups: one (rule, options, kind, keys, names, arrays, copies) for each group; see _core.pyi. Read-only
-    // parameters are refused here or, if they are taken, by each step until they are writeable.
-    //
     // The attribute `now` of `current` holds all hyperparameters of the optimizer; it is replaced by another object
     // when they change.
-    Plan(const py::list& groups, bool grouped, const py::object& state_dtype, bool averaged, py::object current,
-         bool take_read_only);
+    Plan(py::object state_dtype, bool averaged, py::object current)
+        : state_dtype_(std::move(state_dtype)), averaged_(averaged), current_(std::move(current)) {}
+
+    // Adds groups: one (rule, options, structure, names, arrays, copies) for each; see _core.pyi. Their states are
+    // zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken, by each
+    // step until they are writeable; averages and copies are then left as they are. `grouped` says whether gradients
+    // come by groups from now on. If everything is accepted, `now` replaces the present hyperparameters, and the
+    // optimizer's attribute `_held` becomes `held`, all in this one call; otherwise nothing changes. Returns false if
+    // the hyperparameters are others than `before`: another thread has changed them meanwhile.
+    bool add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before, const py::object& now,
+             const py::object& optimizer, const py::object& held);
 
     // If `now` is another object than at the last step, or the step named then has come, the step calls the optimizer's
     // `_hyperparameters_at(completed steps)`. This returns (numbers, extras, step): for the first two see
@@ -103,13 +109,15 @@ private:
     class Load;
 
     void refuse_averages(const char* what) const;
-    void bind_all(const std::vector<Binding>& bindings, const py::object& state_dtype, bool averaged);
+    void bind_all(const std::vector<Binding>& bindings);
     void settle(py::handle optimizer);
     void hide_late() noexcept;
 
     Steps steps_;
     Averages averages_{steps_};
-    std::unique_ptr<GradientCollector> collector_;
+    GradientCollector collector_;
+    py::object state_dtype_;
+    bool averaged_;
     py::object current_;
     py::object taken_ = py::none();  // the `now` whose numbers the steps have
     std::int64_t ask_from_ = 0;      // completed steps

@@ -32,7 +32,6 @@ std::string names_of(const py::dict& states) {
 }  // namespace
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
-    const StepLock::Guard guard(lock_);
     std::vector<Group> groups = hyperparameters_.groups;
     groups.push_back(make_group(rule, options));
     replace_groups(std::move(groups));
@@ -40,7 +39,6 @@ int Steps::add_group(const std::string& rule, const py::sequence& options) {
 }
 
 void Steps::set_group(int group, const std::string& rule, const py::sequence& options) {
-    const StepLock::Guard guard(lock_);
     const bool in_use = std::any_of(bound_.begin(), bound_.end(),
                                     [group](const Place& bound) { return bound.is_bound && bound.group == group; });
     if (in_use)
@@ -64,7 +62,6 @@ void Steps::replace_groups(std::vector<Group> groups) {
 }
 
 void Steps::append(std::size_t count) {
-    const StepLock::Guard guard(lock_);
     if (count > bound_.max_size() - bound_.size())
         throw py::value_error(std::to_string(count) + " more places are asked for; fewer are wanted");
     stepper_.append(count);  // first: if memory runs out, places that exist only there do no harm
@@ -85,7 +82,6 @@ void Steps::Place::see(std::size_t kind, const py::object& array, const Look& lo
 }
 
 void Steps::bind(std::size_t place, const Binding& binding) {
-    const StepLock::Guard guard(lock_);  // a subclass may run its own code
     const std::string who = "parameter '" + binding.name + "'";
     require_unmasked(binding.parameter.ptr(), who);
     const Look look(binding.parameter.ptr(), who, takes_tensors_);
@@ -177,10 +173,22 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
 }
 
 void Steps::unbind(std::size_t place) {
-    const StepLock::Guard guard(lock_);
     averages_ -= bound_.at(place).average.is_none() ? 0U : 1U;
     bound_.at(place) = {};
     stepper_.unbind(place);
+    arranged_ = false;
+}
+
+void Steps::cut(std::size_t groups, std::size_t places) {
+    for (std::size_t place = places; place < bound_.size(); ++place) unbind(place);
+    bound_.resize(places);
+    stepper_.cut(places);
+    changed_.erase(
+        std::remove_if(changed_.begin(), changed_.end(), [places](std::size_t place) { return place >= places; }),
+        changed_.end());
+    std::vector<Group> kept = hyperparameters_.groups;
+    kept.resize(groups);
+    replace_groups(std::move(kept));
     arranged_ = false;
 }
 

@@ -36,6 +36,7 @@ class Steps {
 public:
     explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
 
+    // The caller of these holds the lock: a subclass of ndarray may run its own code.
     int add_group(const std::string& rule, const py::sequence& options);
     // Gives a group another rule or other options; none of its places may be bound.
     void set_group(int group, const std::string& rule, const py::sequence& options);
@@ -47,6 +48,8 @@ public:
     void append(std::size_t count);
     void bind(std::size_t place, const Binding& binding);
     void unbind(std::size_t place);
+    // Removes the groups and places from these numbers on. They may have been added half-way.
+    void cut(std::size_t groups, std::size_t places);
     // Makes room for the sums of the places that get a gradient and have no sum yet.
     void make_accumulated();
     // Throws ValueError if arrays share memory. Every step calls it; later it would be too late to name the arrays.
@@ -169,7 +172,7 @@ private:
     bool bind_known(std::size_t i);
     void bind_given(std::size_t i);
     void bind_accumulated(std::size_t i, bool given, Use use);
-    static void take_scalar(py::object& gradient);
+    void make_array(std::size_t i);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
 

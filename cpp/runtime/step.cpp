@@ -44,6 +44,13 @@ void Stepper::append(std::size_t count) {
     turns_.resize(tensors_.size());
 }
 
+void Stepper::cut(std::size_t count) {
+    for (std::size_t i = count; i < tensors_.size(); ++i) unbind(i);
+    tensors_.resize(count);
+    turns_.resize(count);
+    arranged_ = false;
+}
+
 void Stepper::bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps) {
     unbind(place);
     Turn& turn = turns_[place];
@@ -223,10 +230,11 @@ void Stepper::count_accumulation() {
     ++pending_changes_;
 }
 
-void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into) {
+void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into, std::size_t first) {
     const FloatEnvironment environment;
     arrange();
     for (const Segment& segment : segments_) {
+        if (segment.tensor < first) continue;
         const Tensor& tensor = *tensors_[segment.tensor];
         const Operand& target = tensor.operands.*into;
         if (target.data == nullptr) continue;

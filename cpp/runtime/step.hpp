@@ -69,6 +69,8 @@ class Stepper {
 public:
     std::size_t count() const { return tensors_.size(); }
     void append(std::size_t count);
+    // Removes the places from this number on.
+    void cut(std::size_t count);
     // The tensor must keep its size until it is removed.
     void bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps);
     std::unique_ptr<Tensor> unbind(std::size_t place);
@@ -128,9 +130,9 @@ public:
     void accumulate(const Level& level, int most_threads);
     // Called with the GIL again: notes that each of these tensors has accumulated gradients now.
     void count_accumulation();
-    // Rounds one operand of each tensor into another: the parameters into the averages or copies, or the averages into
-    // the parameters or copies.
-    void copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into);
+    // Rounds one operand of each tensor, from a place on, into another: the parameters into the averages or copies, or
+    // the averages into the parameters or copies.
+    void copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into, std::size_t first = 0);
 
 private:
     struct Segment {  // at most one chunk of one tensor

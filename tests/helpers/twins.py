@@ -49,7 +49,7 @@ class Twins:
         assert type(optimizer) is type(self.optimizer)
         self.optimizer, self.params = optimizer, optimizer.params
         self.reference.grad_norm = None  # of the last step; the copy has taken none yet
-        copies = itertools.chain.from_iterable(optimizer._copies)
+        copies = itertools.chain.from_iterable(optimizer._held.copies)
         self.copies = dict(zip(optimizer.params, copies, strict=True))
 
     def check(self) -> None:

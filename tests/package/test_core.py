@@ -15,7 +15,10 @@ W = np.zeros(2)
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
     group = (rule, options, ("list", (), ("array",)), ("w",), (W,), (None,))
-    return _core.make_plan([group], False, None, False, SimpleNamespace(now=None))
+    current, optimizer = SimpleNamespace(now=None), SimpleNamespace()
+    made = _core.make_plan(None, False, current)
+    assert made.add([group], False, False, None, None, optimizer, None)
+    return made
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,7 @@ class _HasHyperparameters(Protocol):
 # steps, states by name, average, accumulated gradient, weights
 _RestoredParameter = tuple[int, Mapping[str, Array], Array | None, Array | None, Array | None]
 
-def make_plan(
-    groups: list[_Group],
-    grouped: bool,
-    state_dtype: np.dtype[Any] | None,
-    averaged: bool,
-    current: Current,
-    take_read_only: bool = False,
-) -> Plan: ...
+def make_plan(state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> Plan: ...
 def make_steps() -> Steps: ...
 
 @final
@@ -103,6 +96,16 @@ def build() -> dict[str, Any]: ...
 
 @final
 class Plan:
+    def add(
+        self,
+        groups: list[_Group],
+        grouped: bool,
+        take_read_only: bool,
+        before: Values,
+        now: Values,
+        optimizer: object,
+        held: object,
+    ) -> bool: ...
     def step(
         self,
         gradients: Gradients,

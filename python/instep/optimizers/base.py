@@ -107,6 +107,8 @@ class Optimizer(Bound):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         documentation.complete(cls)
+        if {"_rule", "_torch"} & vars(cls).keys():
+            cls._rule_name = cls.__name__
         rule = _core.rules()[cls._rule]
         cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
         cls._hyperparameters = {
@@ -149,7 +151,7 @@ class Optimizer(Bound):
         }
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
-        super().__init__(groups, settings, clip_norm, nonfinite, ema_decay)
+        super().__init__(settings, clip_norm, nonfinite, ema_decay)
         self._bind(groups, copies, check_state_dtype(state_dtype), grouped=grouped)
 
     # ---- stepping ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,16 @@ from instep import _core
 from instep._support import documentation
 from instep._support.bfloat16 import bfloat16
 from instep._support.wording import shown
-from instep.optimizers.containers import Array, NamedParameters, replaced
-from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Settings, number_at
+from instep.optimizers.containers import (
+    Array,
+    Copies,
+    NamedParameters,
+    match_copies,
+    name_group,
+    replaced,
+)
+from instep.optimizers.groups import ParamGroup, group_values
+from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
 
@@ -23,21 +31,25 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "check_state_dtype"]
 
 
+class Views(NamedTuple):
+    """What an optimizer shows of its arrays, as of the groups that it held then."""
+
+    held: Held
+    params: View[Array]
+    states: View[View[Array]]
+    averages: View[Array]
+
+
 @documentation.without_quotes
 class Bound(Settings):
     """Settings of groups whose parameters the core has been given, with their states."""
 
     __slots__ = (
         "_accumulated",
-        "_averages",
-        "_copies",
-        "_grouped",
         "_look_at",
-        "_named",
-        "_params",
         "_plan",
         "_state_dtype",
-        "_states",
+        "_views",
         "_warned",
     )
 
@@ -51,35 +63,115 @@ class Bound(Settings):
         take_read_only: bool = False,
     ) -> None:
         """Have the core check the arrays and make the states; settings are there already."""
-        self._grouped, self._state_dtype = grouped, state_dtype
-        self._named, self._copies = tuple(groups), tuple(copies)
-        self._plan = _core.make_plan(
-            [
-                (
-                    self._rule,
-                    group._options,
-                    encoded(named.tree),
-                    named.names,
-                    named.arrays,
-                    copied,
-                )
-                for group, named, copied in zip(self.param_groups, groups, copies, strict=True)
-            ],
-            grouped,
-            state_dtype,
-            self.ema_decay is not None,
-            self._current,
-            take_read_only,
-        )
-        # The arrays stay the same for as long as the optimizer is there.
-        self._params: Mapping[str, Array] = View(
-            pair for named in groups for pair in zip(named.names, named.arrays, strict=True)
-        )
-        self._states = View({name: View(states) for name, states in self._plan.states.items()})
-        self._averages = View(self._plan.averages)
+        self._state_dtype = state_dtype
+        self._plan = _core.make_plan(state_dtype, self.ema_decay is not None, self._current)
+        self._views: Views | None = None
         self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False
         self._look_at = 0  # completed steps
+        self._add(groups, copies, grouped=grouped, take_read_only=take_read_only)
+
+    def _add(
+        self,
+        groups: Sequence[NamedParameters],
+        copies: Sequence[tuple[Array | None, ...]],
+        *,
+        grouped: bool,
+        take_read_only: bool = False,
+    ) -> None:
+        """Add groups: all of them, with their states, or, if something is refused, none."""
+        rule = type(self)
+        added = [group_values(rule, {**self._defaults, **named.settings}) for named in groups]
+        while True:  # until no other thread has changed hyperparameters meanwhile
+            held, before = self._held, self._current.now
+            new = [
+                ParamGroup(rule, named, self._current, len(held.groups) + k, values.settings)
+                for k, (named, values) in enumerate(zip(groups, added, strict=True))
+            ]
+            done = self._plan.add(
+                [
+                    (
+                        self._rule,
+                        group._options,
+                        encoded(named.tree),
+                        named.names,
+                        named.arrays,
+                        copied,
+                    )
+                    for group, named, copied in zip(new, groups, copies, strict=True)
+                ],
+                grouped,
+                take_read_only,
+                before,
+                before._replace(groups=(*before.groups, *added)),
+                self,
+                Held(
+                    (*held.groups, *new),
+                    (*held.named, *groups),
+                    (*held.copies, *copies),
+                    grouped,
+                ),
+            )
+            if done:
+                return
+
+    def add_param_group(
+        self, param_group: Mapping[str, Any], *, copy_to: Copies | None = None
+    ) -> None:
+        """Add a group of parameters, such as layers that are trained from now on.
+
+        The states of the new parameters are zero, their averages are the parameters themselves, and
+        their own step counts begin at 0; `step_count` goes on. So the group is stepped as if it had
+        been there from the beginning and all its gradients had been None until now. From then on
+        gradients come in a list with an entry for each group, also if the optimizer was made without
+        groups. To load a state that has the group, add the group first.
+
+        Parameters
+        ----------
+        param_group : dict
+            A group as for the optimizer itself: arrays under "params", and any of the groups'
+            hyperparameters. Others have the values that the optimizer was made with.
+        copy_to : container like the group's params, or None
+            As for the optimizer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for the optimizer; nothing has changed then.
+        RuntimeError
+            Inside ``averaged()``.
+
+        Examples
+        --------
+        >>> import numpy as np, instep
+        >>> w, b = np.ones(2), np.ones(1)
+        >>> optimizer = instep.SGD({"w": w}, lr=0.5)
+        >>> optimizer.step({"w": np.ones(2)})
+        >>> optimizer.add_param_group({"params": {"b": b}, "lr": 0.25})
+        >>> optimizer.step([{"w": None}, {"b": np.ones(1)}])
+        >>> w, b
+        (array([0.5, 0.5]), array([0.75]))
+        """
+        held = self._held
+        named = name_group(param_group, held.named)
+        copies = match_copies(copy_to, [named], grouped=False)
+        self._add([named], copies, grouped=True)
+
+    @property
+    def _arrays(self) -> Views:
+        """The arrays in use, by name: other views where groups have been added."""
+        held, views = self._held, self._views
+        if views is None or views.held is not held:
+            views = Views(
+                held,
+                View(
+                    p for named in held.named for p in zip(named.names, named.arrays, strict=True)
+                ),
+                View({name: View(states) for name, states in self._plan.states.items()}),
+                View(self._plan.averages),
+            )
+            self._views = views
+        return views
 
     def _hyperparameters_at(
         self, step: int
@@ -98,7 +190,7 @@ class Bound(Settings):
         """
         if self._warned:
             return
-        for group in self._named:
+        for group in self._held.named:
             if (name := replaced(group)) is None:
                 continue
             self._warned = True
@@ -157,7 +249,7 @@ class Bound(Settings):
     @property
     def params(self) -> Mapping[str, Array]:
         """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
-        return self._params
+        return self._arrays.params
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Array]]:
@@ -166,7 +258,7 @@ class Bound(Settings):
         They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
         it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
         """
-        return self._states
+        return self._arrays.states
 
     @property
     def grad_norm(self) -> float | None:
@@ -186,7 +278,7 @@ class Bound(Settings):
     @property
     def averages(self) -> Mapping[str, Array]:
         """The moving averages by parameter's name: the arrays in use, empty without ``ema_decay``."""
-        return self._averages
+        return self._arrays.averages
 
     @property
     def accumulated(self) -> Mapping[str, Array]:

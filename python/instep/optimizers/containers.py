@@ -34,6 +34,7 @@ __all__ = [
     "NamedParameters",
     "Params",
     "match_copies",
+    "name_group",
     "name_parameters",
     "packed",
     "replaced",
@@ -126,20 +127,33 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
     taken: set[str] = set()
     entries: Any = params if grouped else [{"params": params}]
     for index, entry in enumerate(entries):
-        settings = dict(entry)
-        container = settings.pop("params")
         who = f"params of group {index}" if grouped else "params"
-        tree, names, arrays = take_down(container, who, first=len(taken))
-        if not arrays:
-            raise ValueError(f"{who} is empty; at least one array is wanted")
-        if not taken.isdisjoint(names):  # before all of its names, so that they stay together
-            names = [f"{index}.{name}" for name in names]
-            while not taken.isdisjoint(names):
-                names = [f"{index}.{name}" for name in names]
-        taken.update(names)
-        own = filled(tree, iter(arrays))
-        groups.append(NamedParameters(container, own, tree, tuple(names), tuple(arrays), settings))
+        groups.append(_named(entry, who, index, taken))
+        taken.update(groups[-1].names)
     return grouped, groups
+
+
+def name_group(group: Any, others: Sequence[NamedParameters]) -> NamedParameters:
+    """Return a group that is added to others."""
+    if not isinstance(group, Mapping) or "params" not in group:
+        found = f"one with {listed(group)}" if isinstance(group, Mapping) else kind(group)
+        raise TypeError(f"param_group must be a dict with 'params' among its keys, got {found}")
+    taken = {name for other in others for name in other.names}
+    return _named(group, f"params of group {len(others)}", len(others), taken)
+
+
+def _named(group: Mapping[str, Any], who: str, index: int, taken: set[str]) -> NamedParameters:
+    settings = dict(group)
+    container = settings.pop("params")
+    tree, names, arrays = take_down(container, who, first=len(taken))
+    if not arrays:
+        raise ValueError(f"{who} is empty; at least one array is wanted")
+    # The number of the group goes before all of its names, so that they stay together.
+    while not taken.isdisjoint(names):
+        names = [f"{index}.{name}" for name in names]
+    return NamedParameters(
+        container, filled(tree, iter(arrays)), tree, tuple(names), tuple(arrays), settings
+    )
 
 
 def _are_groups(params: Any) -> bool:

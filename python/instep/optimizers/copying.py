@@ -24,16 +24,18 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
     arrays is looked at by the optimizer that is made of the parts.
     """
     refuse_averages(optimizer, "copy")
+    held = optimizer._held
     return {
+        "defaults": optimizer._defaults,
         "groups": [
             packed(named, group._settings)
-            for named, group in zip(optimizer._named, optimizer.param_groups, strict=True)
+            for named, group in zip(held.named, held.groups, strict=True)
         ],
-        "grouped": optimizer._grouped,
+        "grouped": held.grouped,
         "clip_norm": optimizer.clip_norm,
         "nonfinite": optimizer.nonfinite,
         "ema_decay": optimizer.ema_decay,
-        "copies": list(optimizer._copies),
+        "copies": list(held.copies),
         "state_dtype": optimizer._state_dtype,
         "counts": (optimizer.step_count, optimizer.skipped_steps),
         "steps": optimizer._plan.steps,
@@ -52,7 +54,11 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
     """
     groups = [unpacked(group) for group in parts["groups"]]
     Settings.__init__(
-        optimizer, groups, {}, parts["clip_norm"], parts["nonfinite"], parts["ema_decay"]
+        optimizer,
+        parts["defaults"],
+        parts["clip_norm"],
+        parts["nonfinite"],
+        parts["ema_decay"],
     )
     optimizer._bind(
         groups,
@@ -64,7 +70,7 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
     averages, accumulated = parts["averages"], parts["accumulated"]
     entries = [
         (steps, parts["state"][name], averages.get(name), accumulated.get(name), None)
-        for name, steps in zip(optimizer._params, parts["steps"], strict=True)
+        for name, steps in zip(optimizer.params, parts["steps"], strict=True)
     ]
     step_count, skipped_steps = parts["counts"]
     with optimizer._plan:

@@ -38,12 +38,13 @@ class ParamGroup(MutableMapping[str, Any]):
         parameters: NamedParameters,
         current: Current,
         index: int,
+        settings: Mapping[str, Any],
     ) -> None:
         self._rule = rule
         self._parameters = parameters
         self._current = current  # not the optimizer, which a group must not keep alive
         self._index = index
-        self._options = rule._options(self._settings)
+        self._options = rule._options(settings)
 
     @property
     def names(self) -> tuple[str, ...]:

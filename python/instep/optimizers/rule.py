@@ -29,6 +29,9 @@ class Rule:
 
     _by_name: ClassVar[dict[str, type[Rule]]] = {}  # the first class of each of the core's rules
     _rule: ClassVar[str] = ""
+    #: The name in stored states: of the class that says _rule or _torch. A subclass of it, such as
+    #: one with other defaults, has the same rule.
+    _rule_name: ClassVar[str] = ""
     _torch: ClassVar[InTorch | None]  # each class says its own; None: torch has no such rule
     _decoupled_decay: ClassVar[bool] = (
         False  # weight_decay belongs to the rule, not to the gradient
@@ -42,6 +45,12 @@ class Rule:
         """Options of the core's rule that are on: those whose hyperparameter is a schedule, or isn't 0 or False."""
         values = {"decoupled_decay": cls._decoupled_decay, **settings}
         return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        """Return the names that a stored state of this rule may have: also those of derived classes."""
+        names = [base.__name__ for base in cls.__mro__]
+        return tuple(names[: names.index(cls._rule_name) + 1])
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:

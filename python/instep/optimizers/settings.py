@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from instep._support import documentation
 from instep._support.wording import shown
-from instep.optimizers.containers import NamedParameters
+from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
-from instep.optimizers.groups import ParamGroup, group_values
+from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
@@ -27,6 +27,7 @@ __all__ = [
     "EMA_DECAY",
     "GRAD_SCALE",
     "NONFINITE",
+    "Held",
     "Settings",
     "checked_nonfinite",
     "number_at",
@@ -41,12 +42,21 @@ NONFINITE = ("propagate", "skip", "raise")
 _NEVER = 2**62  # steps
 
 
+class Held(NamedTuple):
+    """The groups of an optimizer, with what they came in; replaced as a whole when one is added."""
+
+    groups: tuple[ParamGroup, ...] = ()
+    named: tuple[NamedParameters, ...] = ()
+    copies: tuple[tuple[Array | None, ...], ...] = ()
+    grouped: bool = False  # whether gradients come in a list with an entry for each group
+
+
 @documentation.without_quotes
 class Settings(Rule):
     """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
 
     # So that optimizer.rate = 0.1, which would set nothing, is an error.
-    __slots__ = ("_current", "_param_groups")
+    __slots__ = ("_current", "_defaults", "_held")
 
     lr = Numeric(Interval())
     weight_decay = Numeric(Interval())
@@ -56,28 +66,23 @@ class Settings(Rule):
 
     def __init__(
         self,
-        groups: Sequence[NamedParameters],
-        settings: Mapping[str, Any],
+        defaults: Mapping[str, Any],
         clip_norm: Number | None,
         nonfinite: str,
         ema_decay: Number | None,
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
-        nonfinite = checked_nonfinite(nonfinite)
-        rule = type(self)
-        values = tuple(group_values(rule, {**settings, **named.settings}) for named in groups)
-        self._current = Current(Values(values, clip_norm, ema_decay, nonfinite))
-        self._param_groups = tuple(
-            ParamGroup(rule, named, self._current, k) for k, named in enumerate(groups)
-        )
+        self._defaults = defaults
+        self._current = Current(Values((), clip_norm, ema_decay, checked_nonfinite(nonfinite)))
+        self._held = Held()
 
     # ---- reading and setting -------------------------------------------------------------------
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
         """The parameter groups; hyperparameters are read and set as ``param_groups[0]["lr"]``."""
-        return self._param_groups
+        return self._held.groups
 
     @property
     def clip_norm(self) -> Number | None:
@@ -164,10 +169,11 @@ class Settings(Rule):
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, or, where one refuses it, in none."""
-        taken = self._param_groups[0]._taken({name: value})
+        taken = self.param_groups[0]._taken({name: value})
 
         def changed(now: Values) -> Values:
-            pairs = zip(self._param_groups, now.groups, strict=True)
+            # Without strict=True: another thread may have added groups, and then this is done again.
+            pairs = zip(self.param_groups, now.groups, strict=False)
             return now._replace(groups=tuple(g._changed(old, taken) for g, old in pairs))
 
         self._current.change(changed)

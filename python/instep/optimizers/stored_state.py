@@ -48,7 +48,7 @@ def numbers(optimizer: Bound) -> dict[str, Any]:
     several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
     return {
         "schema": SCHEMA,
-        "rule": type(optimizer).__name__,
+        "rule": optimizer._rule_name,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
         "clip_norm": _encoded(optimizer.clip_norm, several),
@@ -66,7 +66,7 @@ def numbers(optimizer: Bound) -> dict[str, Any]:
 
 def steps(optimizer: Bound) -> dict[str, int]:
     """Return each parameter's own step count."""
-    return dict(zip(optimizer._params, optimizer._plan.steps, strict=True))
+    return dict(zip(optimizer.params, optimizer._plan.steps, strict=True))
 
 
 def arrays(optimizer: Bound) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def checked(
     """
     require_keys("the state", state, KEYS)
     require_schema("the state", state["schema"], SCHEMA)
-    if state["rule"] != type(optimizer).__name__:
+    if state["rule"] not in optimizer._names():
         raise ValueError(
-            f"the state is of rule {shown(state['rule'])}; {type(optimizer).__name__!r} is wanted"
+            f"the state must be of rule {optimizer._rule_name!r}, got {shown(state['rule'])}"
         )
     loading = Loading()
     _checked_hyperparameters(optimizer, state, loading.note)
@@ -132,7 +132,7 @@ def take_over(
             accumulated.get(name),
             weights.get(name),
         )
-        for name in optimizer._params
+        for name in optimizer.params
     ]
     optimizer._plan.restore(*counts, parameters, hyperparameters)
 
@@ -145,7 +145,7 @@ def refuse_averages(optimizer: Bound, what: str) -> None:
 
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
-    names = tuple(optimizer._params)
+    names = tuple(optimizer.params)
     states = optimizer.state
     require_keys("steps", state["steps"], names)
     require_keys("state", state["state"], names)
@@ -161,9 +161,9 @@ def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     if not isinstance(state["accumulated"], Mapping):
         raise TypeError(f"accumulated is {kind(state['accumulated'])}; a dict is wanted")
     for name, array in state["accumulated"].items():
-        if name not in optimizer._params:
+        if name not in optimizer.params:
             raise ValueError(f"accumulated has {listed([name])}; names of parameters are wanted")
-        param = np.asarray(optimizer._params[name])
+        param = np.asarray(optimizer.params[name])
         wide = np.float64 if param.dtype == np.float64 else np.float32
         like = np.broadcast_to(np.zeros((), wide), param.shape)
         require_like(f"the accumulated gradient of {name!r}", array, like)
