@@ -47,7 +47,7 @@ void Steps::take(Use use, double grad_scale) {
     for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
-            if (bound_[i].is_bound && bound_[i].shape.empty()) take_scalar(gradients_[i]);
+            if (bound_[i].is_bound) make_array(i);
         }
     if (use == Use::accumulate) make_accumulated();
     arrange();
@@ -219,11 +219,35 @@ void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
     }
 }
 
-// In NumPy, a sum over all elements is a scalar, not an array, and so is the usual gradient of a 0-d parameter.
-void Steps::take_scalar(py::object& gradient) {
-    const py::module_ numpy = py::module_::import("numpy");
-    if (!PyFloat_Check(gradient.ptr()) && !py::isinstance(gradient, numpy.attr("generic"))) return;
-    gradient = numpy.attr("asarray")(gradient);
+// Makes an array of a gradient that is none, where that is possible. Runs code of the gradient's class.
+void Steps::make_array(std::size_t i) {
+    py::object& gradient = gradients_[i];
+    if (is_array(gradient.ptr()) || (takes_tensors_ && is_tensor(gradient.ptr()))) return;
+    const std::string who = gradient_of(bound_[i].name);
+    const py::object numpy = py::module_::import("numpy");
+    const bool is_scalar = (PyFloat_Check(gradient.ptr()) || PyLong_Check(gradient.ptr()) ||
+                            py::isinstance(gradient, numpy.attr("generic"))) &&
+                           !PyBool_Check(gradient.ptr());
+    if (is_scalar) {
+        // In NumPy, a sum over all elements is a scalar, and so is the usual gradient of a 0-d parameter.
+        if (!bound_[i].shape.empty())
+            throw py::type_error(who + " must have shape " +
+                                 text_of_shape(bound_[i].shape.data(), static_cast<int>(bound_[i].shape.size())) +
+                                 ", got " + kind_of(gradient) +
+                                 ", which is a scalar; a sum with keepdims=True has as many axes as before");
+    } else if (!py::hasattr(gradient, "__array__")) {  // arrays of JAX and the like have it
+        return;
+    }
+    try {
+        const bool is_int = PyLong_Check(gradient.ptr()) || py::isinstance(gradient, numpy.attr("integer"));
+        gradient = numpy.attr("asarray")(is_int ? py::object(py::float_(gradient)) : gradient);
+    } catch (py::error_already_set& error) {
+        if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
+        const std::string text = who + " must be an array, got " + kind_of(gradient) +
+                                 ", of which NumPy makes none: " + py::cast<std::string>(py::str(error.value()));
+        py::raise_from(error, PyExc_TypeError, text.c_str());
+        throw py::error_already_set();
+    }
 }
 
 }  // namespace instep

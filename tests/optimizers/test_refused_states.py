@@ -31,7 +31,7 @@ def changed(
 
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (("schema",), {"to": 2}, ValueError, "the state has schema 2; 1 is wanted"),
-    (("rule",), {"to": "Adam"}, ValueError, "the state is of rule 'Adam'; 'AdamW' is wanted"),
+    (("rule",), {"to": "Adam"}, ValueError, "the state must be of rule 'AdamW', got 'Adam'"),
     (
         ("steps",),
         {"drop": True},

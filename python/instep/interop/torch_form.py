@@ -184,11 +184,12 @@ def _read_groups(
 
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:
-    """Return the class's own `InTorch`: a subclass may be another rule than its base."""
-    found = vars(rule).get("_torch")
+    """Return the `InTorch` of the class that names the rule: its base may be another rule."""
+    said = next((vars(cls) for cls in rule.__mro__ if cls.__name__ == rule._rule_name), {})
+    found = said.get("_torch")
     if isinstance(found, InTorch):
         return found
-    why = "" if "_torch" in vars(rule) else f", as {rule.__name__} says nothing of it in _torch"
+    why = "" if "_torch" in said else f", as {rule.__name__} says nothing of it in _torch"
     raise ValueError(
         f"there is no rule {rule.__name__!r} in torch{why}; one of {sorted(_rules_of_torch())} is wanted"
     )
