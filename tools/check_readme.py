@@ -1,6 +1,6 @@
 """Type-checks the README's examples as the strictest user would: `python tools/check_readme.py`.
 
-All blocks are one program there, as a reader follows them and as the tests run them.
+Each block is a program of its own, as a reader copies it and as the tests run it.
 """
 
 import os
@@ -15,17 +15,15 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> int:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    # Padded with empty lines, so that mypy names the README's own.
-    lines = [""] * (readme.count("\n") + 1)
-    for block in re.finditer(r"^```python\n(.*?)^```", readme, re.M | re.S):
-        first = readme.count("\n", 0, block.start(1))
-        code = block[1].splitlines()
-        lines[first : first + len(code)] = code
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "README.py")
-        program.write_text("\n".join(lines), encoding="utf-8")
+        programs = []
+        for block in re.finditer(r"^```python\n(.*?)^```", readme, re.M | re.S):
+            before = readme.count("\n", 0, block.start(1))
+            programs.append(Path(folder, f"README_{before + 1}.py"))
+            # After empty lines, so that mypy names the README's own.
+            programs[-1].write_text("\n" * before + block[1], encoding="utf-8")
         options = ("--strict", "--python-version=3.10", "--allow-redefinition", "--config-file=")
-        command = [sys.executable, "-m", "mypy", *options, str(program)]
+        command = [sys.executable, "-m", "mypy", *options, *map(str, programs)]
         environment = {**os.environ, "MYPYPATH": str(ROOT / "python")}
         return subprocess.run(command, env=environment, check=False).returncode
 

@@ -105,15 +105,33 @@ def python_blocks(path: Path) -> list[str]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_PYTHON = [path for path in PAGES if python_blocks(path)]
+APART = ("README.md", "recipes.md")  # whose blocks are programs of their own, to be copied
 
 
-@pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda p: p.name)
-def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
-    """The blocks of a page, one after another in one program, in an empty folder."""
-    program = "\n".join(python_blocks(path))
-    done = python("-W", "error", "-c", program, folder=tmp_path, timeout=120)
+def programs() -> Iterator[Any]:
+    """Each block of some pages, and all blocks of any other page, one after another."""
+    for path in PAGES:
+        blocks = python_blocks(path)
+        if path.name in APART:
+            assert len(blocks) > 5, path
+            for k, block in enumerate(blocks):
+                yield pytest.param(block, id=f"{path.name}-{k}")
+        elif blocks:
+            yield pytest.param("\n".join(blocks), id=path.name)
+
+
+@pytest.mark.parametrize("program", list(programs()))
+def test_python_blocks_run(program: str, tmp_path: Path) -> None:
+    """As a file in an empty folder."""
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = python("-W", "error", "program.py", folder=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_lead_somewhere() -> None:
@@ -121,12 +139,15 @@ def test_links_lead_somewhere() -> None:
     links = [
         (page, link)
         for page in pages
-        for link in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8"))
+        for link in re.findall(r"\]\(([^)\s]+)", page.read_text(encoding="utf-8"))
         if "://" not in link
     ]
     assert len(links) > 20
     for page, link in links:
-        assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page.relative_to(ROOT)}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.relative_to(ROOT)}: {link}"
 
 
 def test_the_index_of_benchmarks_names_every_folder_and_its_build() -> None:

@@ -79,7 +79,8 @@ def test_no_import_in_a_circle() -> None:
 def sources() -> list[Path]:
     folders = [ROOT / name for name in ("python", "cpp", "tests", "bench", "tools")]
     kinds = (".py", ".pyi", ".cpp", ".hpp")
-    return sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in kinds)
+    code = (p for folder in folders for p in folder.rglob("*") if p.suffix in kinds)
+    return sorted([*code, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def test_no_file_is_too_long_to_read() -> None:
