@@ -185,7 +185,9 @@ def _read_groups(
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:
     """Return the `InTorch` of the class that names the rule: its base may be another rule."""
-    said = next((vars(cls) for cls in rule.__mro__ if cls.__name__ == rule._rule_name), {})
+    said: Mapping[str, Any] = next(
+        (vars(cls) for cls in rule.__mro__ if cls.__name__ == rule._rule_name), {}
+    )
     found = said.get("_torch")
     if isinstance(found, InTorch):
         return found
