@@ -221,3 +221,19 @@ def test_beside_changes_on_other_threads() -> None:
     assert not errors
     assert len(opt.param_groups) == 101
     opt.step([np.ones(1) for _ in opt.param_groups])
+
+
+def test_threads_that_add_groups_name_them_apart() -> None:
+    opt = instep.SGD({"w": np.zeros(1)})
+
+    def add() -> None:
+        for _ in range(50):
+            opt.add_param_group({"params": [np.zeros(1)]})
+
+    threads = [threading.Thread(target=add) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(opt.params) == ["w", *(str(k) for k in range(1, 151))]
+    opt.step([None, *([np.ones(1)] for _ in range(150))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -69,24 +69,25 @@ class Bound(Settings):
         self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False
         self._look_at = 0  # completed steps
-        self._add(groups, copies, grouped=grouped, take_read_only=take_read_only)
+        self._add(lambda others: groups, copies, grouped=grouped, take_read_only=take_read_only)
 
     def _add(
         self,
-        groups: Sequence[NamedParameters],
+        make: Callable[[Sequence[NamedParameters]], Sequence[NamedParameters]],
         copies: Sequence[tuple[Array | None, ...]],
         *,
         grouped: bool,
         take_read_only: bool = False,
     ) -> None:
-        """Add groups: all of them, with their states, or, if something is refused, none."""
-        rule = type(self)
-        added = [group_values(rule, {**self._defaults, **named.settings}) for named in groups]
-        while True:  # until no other thread has changed hyperparameters meanwhile
-            held, before = self._held, self._current.now
+        """Add the groups that are made for those that are there: all, or, if one is refused, none."""
+        rule, done = type(self), False
+        while not done:  # until no other thread has added groups or set hyperparameters meanwhile
+            before, held = self._current.now, self._held
+            groups = make(held.named)
+            values = [group_values(rule, {**self._defaults, **named.settings}) for named in groups]
             new = [
-                ParamGroup(rule, named, self._current, len(held.groups) + k, values.settings)
-                for k, (named, values) in enumerate(zip(groups, added, strict=True))
+                ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
+                for k, (named, own) in enumerate(zip(groups, values, strict=True))
             ]
             done = self._plan.add(
                 [
@@ -103,17 +104,12 @@ class Bound(Settings):
                 grouped,
                 take_read_only,
                 before,
-                before._replace(groups=(*before.groups, *added)),
+                before._replace(groups=(*before.groups, *values)),
                 self,
                 Held(
-                    (*held.groups, *new),
-                    (*held.named, *groups),
-                    (*held.copies, *copies),
-                    grouped,
+                    (*held.groups, *new), (*held.named, *groups), (*held.copies, *copies), grouped
                 ),
             )
-            if done:
-                return
 
     def add_param_group(
         self, param_group: Mapping[str, Any], *, copy_to: Copies | None = None
@@ -152,10 +148,9 @@ class Bound(Settings):
         >>> w, b
         (array([0.5, 0.5]), array([0.75]))
         """
-        held = self._held
-        named = name_group(param_group, held.named)
+        named = name_group(param_group, self._held.named)
         copies = match_copies(copy_to, [named], grouped=False)
-        self._add([named], copies, grouped=True)
+        self._add(lambda others: [name_group(param_group, others)], copies, grouped=True)
 
     @property
     def _arrays(self) -> Views:
