@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from instep._support.wording import kind
-from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
+from instep.checkpoint.document import (
+    path_text,
+    require_scaler,
+    stored_extra,
+    stored_optimizer,
+)
+from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
 from instep.optimizers import Optimizer, stored_state
 from instep.optimizers.containers import Array
@@ -38,6 +44,12 @@ def load(
         same dtypes of states, and with averages if the saved optimizer had averages.
     scaler : LossScaler, optional
         Give one if, and only if, one was saved.
+
+    Returns
+    -------
+    object
+        The `extra` that was saved, None without one: lists for tuples, and Python numbers for NumPy
+        scalars. Arrays have their dtypes and shapes, in C order, and memory of their own.
 
     Raises
     ------
@@ -71,15 +83,17 @@ def load(
     path = path_text(path)
     require_scaler(scaler)
     with opened(path) as file:
+        stored_extra(file.document, file.stand_ins)
         with optimizer._plan:
             _checked(file.document, file.stand_ins, optimizer, scaler)
         arrays = {name: file.array(name) for name in file.stand_ins}
+        extra = stored_extra(file.document, arrays)
         with optimizer._plan:  # other threads may have changed it while the arrays were read
             change = _checked(file.document, arrays, optimizer, scaler)
             change()
             if scaler is not None:
                 scaler.load_state_dict(file.document["scaler"])
-    return file.document["extra"]
+    return extra
 
 
 def _take_arrays(
@@ -89,6 +103,8 @@ def _take_arrays(
     by_kind: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, array in arrays.items():
+        if is_of_extra(full_name):  # stored_extra checks it
+            continue
         what, _, name = full_name.partition("/")
         if what == "state":
             key, _, name = name.partition("/")
