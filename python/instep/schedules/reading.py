@@ -9,7 +9,14 @@ from instep._support.wording import shown
 from instep.schedules.checks import count, exact_fields, found
 from instep.schedules.loading import Loading
 from instep.schedules.names import MODULE_OF_CLASS, load
-from instep.schedules.writing import CALLABLE, DEEPEST, field_by_key, is_instep, is_stateful
+from instep.schedules.writing import (
+    CALLABLE,
+    DEEPEST,
+    defaults_left_out,
+    field_by_key,
+    is_instep,
+    is_stateful,
+)
 
 if TYPE_CHECKING:
     from instep.schedules.base import Schedule
@@ -102,6 +109,7 @@ def _restored(stored: Any, present: Any, choose: Choose) -> Schedule:
         raise ValueError(f"'schedule' must name a class of instep.schedules, got {found(name)}")
     cls: type[Any] = load(name, MODULE_OF_CLASS[name])
     fields = field_by_key(cls)
+    values = {**defaults_left_out(cls), **values}
     stateful = is_stateful(cls)
     own = present if type(present) is cls else None
     try:
