@@ -244,7 +244,7 @@ DOCUMENTS = {
     "unknown schedule": (_set(*GROUP, "lr", {"schedule": "os.system"}), "os.system"),
     "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
     "ema_decay": (_set("optimizer", "ema_decay", None), "no ema_decay; one is wanted"),
-    "scaler gone": (_set("scaler", None), "in only one of"),
+    "scaler gone": (_set("scaler", None), "scaler must be None, got a LossScaler: "),
     "scaler a list": (_set("scaler", []), "a dict is wanted"),
     "scaler's keys": (_set("scaler", {}), "missing: 'scale', 'growth_interval', 'good_steps'"),
     "scale": (_set("scaler", "scale", -1), "scale"),

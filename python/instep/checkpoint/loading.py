@@ -32,7 +32,8 @@ def load(
     hyperparameters are checked before the arrays are read. All arrays are in memory, once, until
     every one is verified. Hyperparameters are loaded, too, as `Optimizer.load_state_dict` does: a
     callable that is not a schedule of instep can't be loaded, so the optimizer must have it
-    already; and a `ReduceOnPlateau` that the optimizer has takes over what was stored. Nothing in
+    already, with a warning if its name differs; and a `ReduceOnPlateau` that the optimizer has
+    takes over what was stored. Nothing in
     the file is executed.
 
     Parameters
@@ -90,7 +91,7 @@ def load(
         extra = stored_extra(file.document, arrays)
         with optimizer._plan:  # other threads may have changed it while the arrays were read
             change = _checked(file.document, arrays, optimizer, scaler)
-            change()
+            change(3)
             if scaler is not None:
                 scaler.load_state_dict(file.document["scaler"])
     return extra
@@ -126,7 +127,7 @@ def _checked(
     arrays: Mapping[str, Array],
     optimizer: Optimizer,
     scaler: LossScaler | None,
-) -> Callable[[], None]:
+) -> Callable[[int], None]:
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     stored_state.refuse_averages(optimizer, "load")
     stored = stored_optimizer(document)
@@ -146,10 +147,15 @@ def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
 
 
 def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
-    if (stored is None) != (scaler is None):
+    if stored is None and scaler is not None:
         raise ValueError(
-            "a loss scaler is there in only one of the file and the call; "
-            "in both or neither is wanted"
+            "scaler must be None, got a LossScaler: the checkpoint has none; save with scaler=..., or "
+            "load without it"
+        )
+    if stored is not None and scaler is None:
+        raise ValueError(
+            "scaler must be a LossScaler, got None: the checkpoint has the state of one; pass "
+            "scaler=instep.LossScaler()"
         )
     if scaler is not None:
         if not isinstance(stored, Mapping):

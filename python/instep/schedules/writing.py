@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLABLE",
     "DEEPEST",
+    "callable_name",
     "constructor_fields",
     "defaults_left_out",
     "field_by_key",
@@ -62,7 +63,7 @@ def to_dict(
     cls = type(schedule)
     if not is_instep(cls):
         if by_name and next(_stateful_in(schedule), None) is None:
-            return {CALLABLE: getattr(schedule, "__qualname__", cls.__qualname__)}
+            return {CALLABLE: callable_name(schedule)}
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
         )
@@ -79,6 +80,12 @@ def to_dict(
         if id(schedule) in numbers:
             stored["shared"] = numbers[id(schedule)]
     return stored
+
+
+def callable_name(function: Any) -> str:
+    """Return the name under which a callable of your own is stored."""
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name
 
 
 def places_by_number(values: Iterable[Any]) -> dict[int, int]:
