@@ -33,8 +33,7 @@ def load(
     every one is verified. Hyperparameters are loaded, too, as `Optimizer.load_state_dict` does: a
     callable that is not a schedule of instep can't be loaded, so the optimizer must have it
     already, with a warning if its name differs; and a `ReduceOnPlateau` that the optimizer has
-    takes over what was stored. Nothing in
-    the file is executed.
+    takes over what was stored. Nothing in the file is executed.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instep._support.archives import refuse_archive
 from instep._support.wording import described, difference, kind, listed, shown
 from instep.schedules.loading import Loading
 from instep.schedules.reading import other_callables, restored
@@ -95,6 +96,7 @@ def checked(
     Raises TypeError or ValueError. Weights, where given, have been checked. What is returned takes
     the stacklevel of its warnings.
     """
+    refuse_archive(state, "schema")
     require_keys("the state", state, KEYS)
     require_schema("the state", state["schema"], SCHEMA)
     if state["rule"] not in optimizer._names():
