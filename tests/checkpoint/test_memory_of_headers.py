@@ -32,9 +32,9 @@ def test_the_promise_is_the_one_that_is_tested() -> None:
     assert "more than 2^21 values" in text
 
 
-def document(extra: str, optimizer: str = "{}") -> bytes:
+def document(extra: str, optimizer: str = "{}", schema: int = 1) -> bytes:
     """The header of a file whose document has these, and its checksum."""
-    text = f'{{"schema":1,"optimizer":{optimizer},"scaler":null,"extra":{extra},"tensors":{{}}}}'
+    text = f'{{"schema":{schema},"optimizer":{optimizer},"scaler":null,"extra":{extra},"tensors":{{}}}}'
     return metadata(text, json.dumps(text))
 
 
@@ -61,6 +61,10 @@ HEADERS: dict[str, Callable[[int], bytes]] = {
     "many keys": lambda n: document(numbered('"%x":0', n // 2)),
     "keys of objects": lambda n: document(numbered('"%x":{}', n // 3)),
     "in the optimizer": lambda n: document("0", numbered('"%x":{}', n // 3)),
+    "lists of a later schema": lambda n: document(listed("[]", n), schema=2),
+    "dicts of a later schema": lambda n: document(listed('{"dict":{"dict":0}}', n), schema=2),
+    "keys of a later schema": lambda n: document(numbered('"%x":{}', n // 3), schema=2),
+    "numbers of a later schema": lambda n: document(listed('{"float":"nan"}', n), schema=2),
     "integers": lambda n: document(listed("999", n)),
     "floats": lambda n: document(listed("0.5", n)),
     "words": lambda n: document(listed('"ab"', n)),

@@ -214,8 +214,10 @@ def test_shapes_that_the_format_has_and_numpy_has_not(shape, saved):
 
 # Changes of the document, with its checksum set right.
 DOCUMENTS = {
-    "schema": (_set("schema", 2), "schema 2; 1 is wanted"),
-    "no schema": (_delete("schema"), "schema None"),
+    "schema": (_set("schema", 3), "the checkpoint must have schema 1 or 2, got 3"),
+    "schema 0": (_set("schema", 0), "the checkpoint must have schema 1 or 2, got 0"),
+    "schema True": (_set("schema", True), "the checkpoint must have schema 1 or 2, got True"),
+    "no schema": (_delete("schema"), "the checkpoint must have schema 1 or 2, got None"),
     "no extra": (_delete("extra"), "missing: 'extra'"),
     "no tensors": (_delete("tensors"), "no table of tensors"),
     "tensors a list": (_set("tensors", []), "no table of tensors"),
@@ -242,7 +244,7 @@ DOCUMENTS = {
     "unknown schedule": (_set(*GROUP, "lr", {"schedule": "os.system"}), "os.system"),
     "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
     "ema_decay": (_set("optimizer", "ema_decay", None), "no ema_decay; one is wanted"),
-    "scaler gone": (_set("scaler", None), "in only one of"),
+    "scaler gone": (_set("scaler", None), "scaler must be None, got a LossScaler: "),
     "scaler a list": (_set("scaler", []), "a dict is wanted"),
     "scaler's keys": (_set("scaler", {}), "missing: 'scale', 'growth_interval', 'good_steps'"),
     "scale": (_set("scaler", "scale", -1), "scale"),

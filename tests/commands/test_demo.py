@@ -4,7 +4,6 @@ import io
 import itertools
 import math
 import re
-import struct
 import sys
 
 import numpy as np
@@ -278,39 +277,6 @@ def test_report_of_a_quick_demo(capsys):
     ):
         assert re.search(rf"^{row}$", out, re.M), f"{row} in\n{out}"
     assert "Both runs ended in the same bits" in out
-
-
-def test_picture(capsys, tmp_path):
-    from matplotlib import image  # noqa: PLC0415 - slow to import
-
-    path = tmp_path / "own.png"
-    assert main([*QUICK, "--output", str(path)]) == 0
-    assert capsys.readouterr().out.endswith(f"Picture: {path}\n")
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", content[16:24])
-    assert 1200 <= width <= 2400
-    assert 400 <= height <= 1200
-    pixels = image.imread(path)[..., :3].reshape(-1, 3)
-    for colour in ("f4a259", "1d3557", "2a9d8f"):  # both curves and the learning rate
-        rgb = np.array(list(bytes.fromhex(colour))) / 255
-        assert (np.abs(pixels - rgb).max(axis=1) < 0.01).sum() > 100, colour
-    assert not (tmp_path / "instep-demo.png").exists()
-
-
-def test_no_picture(tmp_path):
-    assert main([*QUICK, "--no-picture"]) == 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_picture_that_can_not_be_written(capsys, tmp_path):
-    (tmp_path / "a.png").mkdir()
-    assert main([*QUICK, "--output", "a.png"]) == 1
-    out, err = capsys.readouterr()
-    assert "Both runs ended in the same bits" in out
-    assert err.startswith("instep demo: the picture was not saved: ")
-    assert "a.png" in err
-    assert err.count("\n") == 1
 
 
 def test_the_seed_decides_the_result(monkeypatch):

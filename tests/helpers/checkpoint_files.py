@@ -35,6 +35,19 @@ def small():
     return optimizer, grads
 
 
+def sgd():
+    """The smallest optimizer."""
+    return instep.SGD({"w": np.array([0.5, -2.0], np.float32)}, lr=0.5)
+
+
+def nested(levels):
+    """Lists and dicts in one another."""
+    deep = "x"
+    for k in range(levels):
+        deep = [deep, 1] if k % 2 else {"inner": deep, "other": 1}
+    return deep
+
+
 def parts(content):
     """The header and the data of a file."""
     length = int.from_bytes(content[:8], "little")

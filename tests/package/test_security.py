@@ -29,6 +29,7 @@ IN_CPP = re.compile(r"PyRun_|Py_Compile|PyEval_Eval|PyMarshal|py::(eval|exec)|dl
 # Files that open others, and those that import by a name that is not written out there, with whence it comes.
 OPEN = {
     "commands/cli.py": "the null device",
+    "commands/demo/picture.py": "the picture, to see whether it can be written",
     "machine/openmp.py": "/proc/self/maps",
     "machine/threads.py": "the cgroup's quota",
     "checkpoint/format.py": "checkpoints",

@@ -38,6 +38,17 @@ def after(schedule, metrics):
         ({"patience": 0, "threshold": 0.1}, [-10, -11, -11.1], [1, 0.5, 0.5]),
         ({"patience": 0, "threshold": 0.1, "mode": "max"}, [10, 11, 11.1], [1, 0.5, 0.5]),
         ({"patience": 0, "threshold": 0.0}, [3, 3, math.nextafter(3, 0)], [1, 0.5, 0.5]),
+        # threshold: absolute
+        (
+            {"patience": 0, "threshold": 0.5, "threshold_mode": "abs"},
+            [10, 9.5, 9.4, -1, -1.5],
+            [1, 0.5, 0.5, 0.5, 0.25],
+        ),
+        (
+            {"patience": 0, "threshold": 0.5, "threshold_mode": "abs", "mode": "max"},
+            [0, 0.5, 0.6],
+            [1, 0.5, 0.5],
+        ),
         # cooldown: after a reduction, that many metrics don't count
         ({"patience": 0, "cooldown": 2}, [5] * 7, [1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]),
         ({"patience": 1, "cooldown": 1}, [5] * 7, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]),
@@ -142,6 +153,37 @@ def test_resumes_as_if_never_stopped():
 def restored(schedule, state):
     schedule.load_state_dict(state)
     return schedule
+
+
+FIRST_FORM = {
+    "schedule": "ReduceOnPlateau",
+    **{"init": 0.5, "factor": 0.1, "patience": 2, "threshold": 0.25, "mode": "max"},
+    **{"cooldown": 0, "end": 0.0, "state": {**FRESH, "best": 3.0}},
+}
+
+
+def test_a_relative_threshold_is_stored_as_before_there_were_others():
+    """So earlier versions read it, and what they stored can be read."""
+    schedule = ReduceOnPlateau(0.5, patience=2, threshold=0.25, mode="max")
+    schedule.observe(3)
+    assert list(schedule.to_dict().items()) == list(FIRST_FORM.items())
+    assert from_dict(FIRST_FORM) == schedule
+    assert from_dict(FIRST_FORM).threshold_mode == "rel"
+    assert from_dict({**FIRST_FORM, "threshold_mode": "rel"}) == schedule
+    absolute = from_dict({**FIRST_FORM, "threshold_mode": "abs"})
+    assert absolute.threshold_mode == "abs"
+    assert absolute != schedule
+    assert from_dict(absolute.to_dict()) == absolute
+    with pytest.raises(ValueError, match="threshold_mode must be 'rel' or 'abs', got 'x'"):
+        from_dict({**FIRST_FORM, "threshold_mode": "x"})
+
+
+def test_a_pickle_from_before_there_were_absolute_thresholds():
+    schedule = ReduceOnPlateau(0.5, patience=2)
+    state = {k: v for k, v in schedule.__getstate__().items() if k != "threshold_mode"}
+    old = ReduceOnPlateau.__new__(ReduceOnPlateau)
+    old.__setstate__(state)
+    assert old == schedule
 
 
 def test_equality_covers_the_state_and_hash_does_not():

@@ -109,6 +109,7 @@ KINDS = [
             "mode": "max",
             "cooldown": "length or 0",
             "end": "number",
+            "threshold_mode": "abs",
         },
     ),
     (Product, {"factor": "number", "schedule": "callable"}),
@@ -140,6 +141,7 @@ REFUSED = {
     "cosine": (["cosine", "linear"], ["", "cos", "sqrt"], [None, 2]),
     "sqrt": (["linear", "cosine", "sqrt"], ["", "1-sqrt"], [None, 2]),
     "max": (["min", "max"], ["", "Min", "auto"], [None, 2]),
+    "abs": (["rel", "abs"], ["", "Rel", "relative"], [None, 2]),
 }
 
 

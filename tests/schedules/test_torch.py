@@ -1,5 +1,6 @@
 """The schedules against PyTorch's, over 1,000 steps of an optimizer."""
 
+import math
 import random
 
 import numpy as np
@@ -202,31 +203,59 @@ def test_one_cycle_of_lines_ends_exactly():
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("cooldown", [0, 5])
 @pytest.mark.parametrize("end", [0.0, 0.01])
-@pytest.mark.parametrize("threshold", [1e-4, 0.05])
-def test_plateau_equals_its_counterpart(mode, cooldown, end, threshold):
-    optimizer = sgd()
-    scheduler = theirs.ReduceLROnPlateau(
-        optimizer, mode, 0.8, 10, threshold, cooldown=cooldown, min_lr=end, eps=0.0
-    )
-    schedule = ReduceOnPlateau(0.1, 0.8, 10, threshold, mode, cooldown, end)
+@pytest.mark.parametrize(
+    ("threshold", "threshold_mode"), [(1e-4, "rel"), (0.05, "rel"), (1e-4, "abs"), (0.03, "abs")]
+)
+def test_plateau_equals_its_counterpart(mode, cooldown, end, threshold, threshold_mode):
+    arguments = {"mode": mode, "threshold": threshold, "cooldown": cooldown, "patience": 10}
+    arguments |= {"threshold_mode": threshold_mode, "factor": 0.8}
     noise = random.Random(3)
     sign = 1 if mode == "min" else -1
+    metrics = [
+        (1 + 200 / (step + 20)) ** sign * noise.uniform(0.9, 1.1)
+        if step % 97 != 50
+        else float("nan")
+        for step in range(STEPS)
+    ]
+    assert compared_on_a_plateau(metrics, end, **arguments) > 5
+
+
+def test_absolute_thresholds_over_random_sequences():
+    """Also where metrics are negative or zero, and on the threshold itself, which is no improvement."""
+    rng, reductions = random.Random(5), 0
+    for _ in range(300):
+        arguments = {
+            "mode": rng.choice(["min", "max"]),
+            "threshold": rng.choice([0.0, 0.25, 1.0, 1e-3, rng.random()]),
+            "threshold_mode": "abs",
+            "patience": rng.randrange(4),
+            "cooldown": rng.randrange(3),
+            "factor": 0.5,
+        }
+        metrics = [rng.choice([rng.randrange(-8, 9) / 4, rng.gauss(0, 1)]) for _ in range(60)]
+        reductions += compared_on_a_plateau(metrics, 0.0, **arguments)
+    assert reductions > 1000
+
+
+def compared_on_a_plateau(metrics, end, **arguments):
+    """Compare values and states after each metric, and return how many values there were."""
+    optimizer = sgd()
+    optimizer.step()
+    scheduler = theirs.ReduceLROnPlateau(optimizer, min_lr=end, eps=0.0, **arguments)
+    schedule = ReduceOnPlateau(0.1, end=end, **arguments)
     ours, expected = [], []
-    for step in range(STEPS):
+    for step, metric in enumerate(metrics):
         ours.append(schedule(step))
         expected.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        metric = (1 + 200 / (step + 20)) ** sign * noise.uniform(0.9, 1.1)
-        if step % 97 == 50:
-            metric = float("nan")
         schedule.observe(metric)
         scheduler.step(metric)
-    assert len(set(expected)) > 5
+        state = scheduler.state_dict()
+        best = None if math.isinf(state["best"]) else state["best"]
+        assert schedule.state_dict()["best"] == best
+        assert schedule.state_dict()["bad"] == state["num_bad_epochs"]
+        assert schedule.state_dict()["cooldown"] == state["cooldown_counter"]
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=0)
-    state = scheduler.state_dict()
-    assert schedule.state_dict()["best"] == state["best"]
-    assert schedule.state_dict()["bad"] == state["num_bad_epochs"]
-    assert schedule.state_dict()["cooldown"] == state["cooldown_counter"]
+    return len(set(expected))
 
 
 def test_drives_a_hyperparameter_of_their_optimizer():

@@ -5,28 +5,29 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from instep._support.wording import kind
-from instep.checkpoint.format import as_text, parse
+from instep._support.wording import kind, shown
+from instep.checkpoint.extra import Encoded, decoded, is_of_extra, require_each_once
 from instep.optimizers import stored_state
+from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 
 __all__ = [
     "SCHEMA",
-    "as_json",
+    "made",
     "path_text",
     "require_scaler",
+    "stored_extra",
     "stored_optimizer",
-    "without_infinity",
 ]
 
-#: Version of the layout of a checkpoint's document.
-SCHEMA = 1
+#: Newest version of the layout of a checkpoint's document. A file has the oldest version that can
+#: hold its content: version 1 if `extra` has neither arrays nor numbers that aren't finite.
+SCHEMA = 2
+
+_OF_JSON_ALONE = 1  # the version in which extra is its own form
 
 _DOCUMENT = ("schema", "optimizer", "scaler", "extra", "tensors")
 _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
-_DEEPEST = 200  # levels of extra: far from the interpreter's limit, wherever load is called
 
 
 def path_text(path: object) -> str:
@@ -43,58 +44,50 @@ def require_scaler(scaler: object) -> None:
         raise TypeError(f"scaler is {kind(scaler)}; a LossScaler is wanted")
 
 
-def as_json(extra: Any) -> Any:
-    """Return extra in the form in which `load` will return it."""
-    too_deep = f"it is nested too deeply; at most {_DEEPEST} levels are wanted"
-    try:
-        found = parse(as_text(extra, default=_python_number))
-    except TypeError as error:
-        raise TypeError(f"extra can't be written as JSON: {error}") from None
-    except (ValueError, RecursionError) as error:
-        why = too_deep if isinstance(error, RecursionError) else error
-        raise ValueError(f"extra can't be written as JSON: {why}") from None
-    if _depth(found) > _DEEPEST:
-        raise ValueError(f"extra can't be written as JSON: {too_deep}")
-    return found
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    # a loop, since a recursion may have no room
-    while outers := [inner for inner in level if isinstance(inner, (dict, list))]:
-        depth += 1
-        level = [
-            inner
-            for outer in outers
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return depth
-
-
-def _python_number(value: Any) -> Any:
-    """Return a NumPy scalar as a Python number."""
-    for kinds, make in ((np.bool_, bool), (np.integer, int), (np.floating, float)):
-        if isinstance(value, kinds):
-            return make(value)
-    raise TypeError(f"{kind(value)} is nothing for JSON")
+def made(optimizer: Mapping[str, Any], scaler: LossScaler | None, extra: Encoded) -> dict[str, Any]:
+    """Return the document of a new file for an optimizer's numbers."""
+    return {
+        "schema": _OF_JSON_ALONE if extra.is_json else SCHEMA,
+        "optimizer": _without_infinity(optimizer),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "extra": extra.form,
+    }
 
 
 def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the optimizer's state without its arrays; raise if the document is of another schema."""
-    stored_state.require_schema("the checkpoint", document.get("schema"), SCHEMA)
-    stored_state.require_keys("the checkpoint", document, _DOCUMENT)
+    _require_document(document)
     stored = _with_infinity(document["optimizer"])
     wanted = tuple(key for key in stored_state.KEYS if key not in _ARRAYS)
     stored_state.require_keys("the optimizer's state", stored, wanted)
     return dict(stored)
 
 
-def without_infinity(value: Any) -> Any:
+def stored_extra(document: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:
+    """Return extra, with its arrays from among those of the file; raise if the document is wrong."""
+    _require_document(document)
+    own = {name: array for name, array in arrays.items() if is_of_extra(name)}
+    if document["schema"] == _OF_JSON_ALONE:
+        require_each_once([], own)
+        return document["extra"]
+    return decoded(document["extra"], own)
+
+
+def _require_document(document: Mapping[str, Any]) -> None:
+    schema = document.get("schema")
+    if type(schema) is not int or not _OF_JSON_ALONE <= schema <= SCHEMA:
+        raise ValueError(
+            f"the checkpoint must have schema {_OF_JSON_ALONE} or {SCHEMA}, got {shown(schema)}"
+        )
+    stored_state.require_keys("the checkpoint", document, _DOCUMENT)
+
+
+def _without_infinity(value: Any) -> Any:
     """Return hyperparameters in a form that strict JSON can hold: a limit may be infinite."""
     if isinstance(value, dict):
-        return {key: without_infinity(inner) for key, inner in value.items()}
+        return {key: _without_infinity(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_infinity(inner) for inner in value]
+        return [_without_infinity(inner) for inner in value]
     return {"float": str(value)} if isinstance(value, float) and math.isinf(value) else value
 
 

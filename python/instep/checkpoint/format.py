@@ -32,7 +32,17 @@ from instep._support.bfloat16 import bfloat16
 from instep._support.wording import difference, kind, shown
 from instep.optimizers.containers import Array
 
-__all__ = ["CheckpointError", "File", "as_text", "decode", "one_line", "opened", "parse", "write"]
+__all__ = [
+    "DTYPES",
+    "CheckpointError",
+    "File",
+    "as_text",
+    "decode",
+    "one_line",
+    "opened",
+    "parse",
+    "write",
+]
 
 _DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
 _LONGEST_HEADER = 100_000_000  # the limit of safetensors, which refuses a longer header
@@ -42,8 +52,18 @@ _LONGEST_LINE = 400
 _ON_WINDOWS = os.name == "nt"
 _OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in the errors of safetensors
 
-#: NumPy's names of the optimizers' dtypes, by safetensors' names.
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+#: NumPy's names of the dtypes that safetensors gives to NumPy, by its own names.
+_NAMES = {
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "BF16": "bfloat16",
+    "C64": "complex64",
+}
+
+#: NumPy's names of the dtypes that a file can hold.
+DTYPES = tuple(_NAMES.values())
 
 # The errors that the checks of a document raise; a document may have any content.
 _WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -97,6 +117,11 @@ class File:
             ) from None
         if _checksum(array) != self.document["tensors"][name]["sha256"]:
             raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
+        # NumPy counts on it: what it does with other bytes is undefined.
+        if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
+            raise CheckpointError(
+                f"{who} must have the bytes 0 and 1, got others in an array of bool"
+            )
         return array
 
 
@@ -196,8 +221,21 @@ def _save(
         raise _os_error(error, path) or ValueError(
             f"extra and the names of the parameters can't be written: {error}"
         ) from None
-    with open(path, "rb") as raw:
+    with open(path, "r+b") as raw:
         _require_few(_values_in_header(raw), "extra, with the names of the parameters,")
+        _put_in_order(raw, metadata)
+
+
+def _put_in_order(file: BinaryIO, metadata: Mapping[str, str]) -> None:
+    """Put the metadata of a new file in this order: safetensors writes them in a random one."""
+    entries = [f"{as_text(key)}:{as_text(value)}" for key, value in metadata.items()]
+    wanted, other = (
+        ('{"__metadata__":{' + ",".join(some) + "}").encode() for some in (entries, entries[::-1])
+    )
+    file.seek(8)
+    if file.read(len(other)) == other:
+        file.seek(8)
+        file.write(wanted)
 
 
 def _values_in_header(file: BinaryIO) -> int:
@@ -217,8 +255,8 @@ def _require_few(values: int, who: str) -> None:
     """
     if values > _MOST_VALUES:
         raise ValueError(
-            f"{who} has {values} values; at most {_MOST_VALUES} are wanted (keep large lists in a "
-            "file of their own)"
+            f"{who} has {values} values; at most {_MOST_VALUES} are wanted (pass large lists as "
+            "NumPy arrays)"
         )
 
 
@@ -243,7 +281,8 @@ def _checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
 
 def _checksum(array: Array) -> str:
     """Return the checksum of a C-contiguous array's bytes in the file, which are little-endian."""
-    size = array.itemsize
+    # A complex number is two numbers.
+    size = array.itemsize // 2 if array.dtype.kind == "c" else array.itemsize
     words = array.reshape(-1).view(f"u{size}").astype(f"<u{size}", copy=False)
     return hashlib.sha256(words.view(np.uint8).data).hexdigest()
 

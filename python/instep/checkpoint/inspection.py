@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from instep.checkpoint.document import path_text, stored_optimizer
+from instep.checkpoint.document import path_text, stored_extra, stored_optimizer
+from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
 from instep.optimizers.containers import Array
 
@@ -12,6 +13,8 @@ __all__ = ["inspect"]
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the content of a checkpoint, after verifying its checksums, one array at a time.
+
+    Only the arrays in `extra` are in memory together.
 
     Parameters
     ----------
@@ -23,8 +26,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``schema``, ``rule``, ``step_count``, ``skipped_steps``; ``hyperparameters``, a dict of
         ``clip_norm``, ``ema_decay`` and ``param_groups``; ``scaler`` (None without one);
-        ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``. The names are
-        ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME`` and ``accumulated/NAME``.
+        ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``, as `load`
+        returns it. The names are ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME``,
+        ``accumulated/NAME`` and, for arrays in extra, ``extra/KEY/KEY...``.
 
     Raises
     ------
@@ -52,14 +56,21 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     with opened(path_text(path)) as file:
         document = file.document
         stored = stored_optimizer(document)
-        tensors = {name: _description(file.array(name)) for name in file.stand_ins}
+        stored_extra(document, file.stand_ins)
+        tensors, of_extra = {}, {}
+        for name in file.stand_ins:
+            array = file.array(name)
+            tensors[name] = _description(array)
+            if is_of_extra(name):
+                of_extra[name] = array
+        extra = stored_extra(document, of_extra)
     return {
         "schema": document["schema"],
         **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
         "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
         "scaler": document["scaler"],
         "tensors": dict(sorted(tensors.items())),
-        "extra": document["extra"],
+        "extra": extra,
     }
 
 

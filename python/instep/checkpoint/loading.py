@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from instep._support.wording import kind
-from instep.checkpoint.document import path_text, require_scaler, stored_optimizer
+from instep.checkpoint.document import (
+    path_text,
+    require_scaler,
+    stored_extra,
+    stored_optimizer,
+)
+from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
 from instep.optimizers import Optimizer, stored_state
 from instep.optimizers.containers import Array
@@ -26,8 +32,8 @@ def load(
     hyperparameters are checked before the arrays are read. All arrays are in memory, once, until
     every one is verified. Hyperparameters are loaded, too, as `Optimizer.load_state_dict` does: a
     callable that is not a schedule of instep can't be loaded, so the optimizer must have it
-    already; and a `ReduceOnPlateau` that the optimizer has takes over what was stored. Nothing in
-    the file is executed.
+    already, with a warning if its name differs; and a `ReduceOnPlateau` that the optimizer has
+    takes over what was stored. Nothing in the file is executed.
 
     Parameters
     ----------
@@ -38,6 +44,12 @@ def load(
         same dtypes of states, and with averages if the saved optimizer had averages.
     scaler : LossScaler, optional
         Give one if, and only if, one was saved.
+
+    Returns
+    -------
+    object
+        The `extra` that was saved, None without one: lists for tuples, and Python numbers for NumPy
+        scalars. Arrays have their dtypes and shapes, in C order, and memory of their own.
 
     Raises
     ------
@@ -71,15 +83,17 @@ def load(
     path = path_text(path)
     require_scaler(scaler)
     with opened(path) as file:
+        stored_extra(file.document, file.stand_ins)
         with optimizer._plan:
             _checked(file.document, file.stand_ins, optimizer, scaler)
         arrays = {name: file.array(name) for name in file.stand_ins}
+        extra = stored_extra(file.document, arrays)
         with optimizer._plan:  # other threads may have changed it while the arrays were read
             change = _checked(file.document, arrays, optimizer, scaler)
-            change()
+            change(3)
             if scaler is not None:
                 scaler.load_state_dict(file.document["scaler"])
-    return file.document["extra"]
+    return extra
 
 
 def _take_arrays(
@@ -89,6 +103,8 @@ def _take_arrays(
     by_kind: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, array in arrays.items():
+        if is_of_extra(full_name):  # stored_extra checks it
+            continue
         what, _, name = full_name.partition("/")
         if what == "state":
             key, _, name = name.partition("/")
@@ -110,7 +126,7 @@ def _checked(
     arrays: Mapping[str, Array],
     optimizer: Optimizer,
     scaler: LossScaler | None,
-) -> Callable[[], None]:
+) -> Callable[[int], None]:
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     stored_state.refuse_averages(optimizer, "load")
     stored = stored_optimizer(document)
@@ -130,10 +146,15 @@ def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
 
 
 def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
-    if (stored is None) != (scaler is None):
+    if stored is None and scaler is not None:
         raise ValueError(
-            "a loss scaler is there in only one of the file and the call; "
-            "in both or neither is wanted"
+            "scaler must be None, got a LossScaler: the checkpoint has none; save with scaler=..., or "
+            "load without it"
+        )
+    if stored is not None and scaler is None:
+        raise ValueError(
+            "scaler must be a LossScaler, got None: the checkpoint has the state of one; pass "
+            "scaler=instep.LossScaler()"
         )
     if scaler is not None:
         if not isinstance(stored, Mapping):

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from instep.checkpoint.document import SCHEMA, as_json, path_text, require_scaler, without_infinity
+from instep.checkpoint.document import made, path_text, require_scaler
+from instep.checkpoint.extra import encoded
 from instep.checkpoint.format import write
 from instep.checkpoint.whole_file import replace_file
 from instep.optimizers import Optimizer, stored_state
@@ -42,9 +43,14 @@ def save(
         other threads wait while the arrays are written, but not while they are synced to the disk.
         To go on stepping meanwhile, save a ``copy.deepcopy`` on a thread of its own.
     extra : optional
-        Any value of yours that JSON can hold, up to 200 levels deep, such as the state of a random
-        number generator. It comes back in the form that JSON gives it: tuples as lists, keys as
-        str, NumPy scalars as Python numbers. NaN and infinity are refused.
+        A value of yours: None, bool, int, float, str, NumPy scalars and arrays, and dicts (with
+        keys of str), lists and tuples of these, up to 200 levels deep. The state of a generator of
+        random numbers is such a value: ``rng.bit_generator.state``, or
+        ``rng.get_state(legacy=False)`` of a ``RandomState``. `load` returns tuples as lists and
+        NumPy scalars as Python numbers. Arrays may be of bool, of integers, or of float16, float32,
+        float64, bfloat16 or complex64; in the file they are tensors, such as
+        ``extra/rng/state/key``. Versions of instep that don't know arrays, NaN and infinity in
+        extra refuse a file that has one of them.
     scaler : LossScaler, optional
         Its state is written, too.
 
@@ -57,7 +63,8 @@ def save(
         folder can't be synced, at the very end, the new file is in place, but perhaps not yet on
         the disk.
     TypeError, ValueError
-        If extra can't be written as JSON, or another argument has the wrong type.
+        If extra has a value that a checkpoint can't hold (the error names its place), or another
+        argument has the wrong type.
     RuntimeError
         Inside ``averaged()``, where the parameters hold averages.
     ImportError
@@ -72,31 +79,30 @@ def save(
     >>> optimizer = instep.SGD(rng.standard_normal(4), lr=0.1)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "run.safetensors")
-    ...     checkpoint.save(path, optimizer, extra={"rng": rng.bit_generator.state})
-    ...     rng.bit_generator.state = checkpoint.load(path, optimizer)["rng"]
+    ...     extra = {"rng": rng.bit_generator.state, "best": np.inf, "order": rng.permutation(9)}
+    ...     checkpoint.save(path, optimizer, extra)
+    ...     found = checkpoint.load(path, optimizer)
+    >>> rng.bit_generator.state = found["rng"]  # its next numbers are those after the save
+    >>> found["best"], found["order"].dtype
+    (inf, dtype('int64'))
     """
     require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
     optimizer._warn_of_replaced()
     path = path_text(path)
     require_scaler(scaler)
-    extra = as_json(extra)
+    own = encoded(extra)
 
     def write_all(place: Path) -> None:
         with optimizer._plan:
             stored_state.refuse_averages(optimizer, "save")
-            document = {
-                "schema": SCHEMA,
-                "optimizer": without_infinity(stored_state.numbers(optimizer)),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "extra": extra,
-            }
-            write(place, document, _arrays(optimizer))
+            document = made(stored_state.numbers(optimizer), scaler, own)
+            write(place, document, {**_arrays(optimizer), **own.arrays})
 
     replace_file(path, write_all)
 
 
 def _arrays(optimizer: Optimizer) -> dict[str, Array]:
-    """Return all arrays of a file by their names in it: these are the arrays in use."""
+    """Return the optimizer's arrays by their names in a file: these are the arrays in use."""
     arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
     for name, states in optimizer.state.items():
         arrays.update({f"state/{key}/{name}": array for key, array in states.items()})

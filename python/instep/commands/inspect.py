@@ -44,13 +44,17 @@ def _readable(found: Mapping[str, Any]) -> dict[str, Any]:
         },
         "scaler": found["scaler"],
         "tensors": {
-            name: f"{tensor['dtype']} {tensor['shape']}, {tensor['bytes']:,} bytes"
+            name: f"{_array(tensor['dtype'], tensor['shape'])}, {tensor['bytes']:,} bytes"
             for name, tensor in found["tensors"].items()
         },
-        "extra": json.dumps(found["extra"]),
+        "extra": json.dumps(found["extra"], default=lambda array: _array(array.dtype, array.shape)),
     }
     printable: dict[str, Any] = _printable(tree)
     return printable
+
+
+def _array(dtype: object, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {shape}"
 
 
 def _printable(value: Any) -> Any:

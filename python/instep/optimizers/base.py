@@ -348,7 +348,8 @@ class Optimizer(Bound):
 
         The optimizer must have the same rule, for parameters of the same names, shapes and dtypes.
         Hyperparameters are loaded, too. A callable that is not a schedule of instep can't be
-        loaded: the optimizer must have it already, at the same place of the same schedule. If the
+        loaded: the optimizer must have it already, at the same place of the same schedule; if its
+        name differs from the stored name, a UserWarning names both. If the
         optimizer has a `ReduceOnPlateau` where one was stored, its object stays and takes over what
         was stored, so that you go on calling `observe` on the object that you have. Otherwise a new
         object is made. Places that shared one object share one again.

@@ -10,6 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from instep._support import documentation
+from instep._support.archives import refuse_archive
 from instep._support.rounding import rounded
 from instep._support.wording import difference, kind, shown
 from instep.optimizers.containers import GRADIENTS
@@ -280,6 +281,7 @@ class LossScaler:
             If a key is missing or unknown, or a value has the wrong type or is out of its range;
             nothing has changed then.
         """
+        refuse_archive(state_dict, "growth_interval")
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"the state is {kind(state_dict)}; a dict is wanted")
         if set(state_dict) == set(_FIRST_KEYS):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instep._support.archives import refuse_archive
 from instep._support.wording import described, difference, kind, listed, shown
 from instep.schedules.loading import Loading
-from instep.schedules.reading import restored
+from instep.schedules.reading import other_callables, restored
 from instep.schedules.writing import places_by_number, to_dict
 
 if TYPE_CHECKING:
@@ -83,16 +85,18 @@ def arrays(optimizer: Bound) -> dict[str, Any]:
 
 def load_state_dict(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Check everything, then change the optimizer; raise TypeError or ValueError before that."""
-    checked(optimizer, state)()
+    checked(optimizer, state)(4)
 
 
 def checked(
     optimizer: Bound, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
-) -> Callable[[], None]:
+) -> Callable[[int], None]:
     """Check everything, and return what then changes the optimizer.
 
-    Raises TypeError or ValueError. Weights, where given, have been checked.
+    Raises TypeError or ValueError. Weights, where given, have been checked. What is returned takes
+    the stacklevel of its warnings.
     """
+    refuse_archive(state, "schema")
     require_keys("the state", state, KEYS)
     require_schema("the state", state["schema"], SCHEMA)
     if state["rule"] not in optimizer._names():
@@ -108,7 +112,11 @@ def checked(
         _count("skipped_steps", state["skipped_steps"]),
     )
 
-    def change() -> None:
+    others = list(_other_callables(optimizer, state))
+
+    def change(stacklevel: int) -> None:
+        for message in others:  # first: as an error, a warning leaves everything as it was
+            warnings.warn(message, UserWarning, stacklevel=stacklevel)
         take_over(optimizer, hyperparameters, counts, state, weights)
         loading.finish()
 
@@ -180,6 +188,22 @@ def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose:
         )
     groups = _checked_groups(optimizer, state["param_groups"], choose)
     return optimizer._checked_values(groups, clip_norm, ema_decay)
+
+
+def _other_callables(optimizer: Bound, state: Mapping[str, Any]) -> Iterator[str]:
+    """Say where the optimizer has another callable than the one whose name was stored; all is checked."""
+    places = [(name, state[name], getattr(optimizer, name)) for name in ("clip_norm", "ema_decay")]
+    for k, (group, stored) in enumerate(
+        zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ):
+        for name, mine in group._settings.items():
+            places.append((f"param_groups[{k}][{name!r}]", stored[name], mine))
+    for who, stored, mine in places:
+        for name, own in other_callables(stored, mine):
+            yield (
+                f"{who} was saved with the callable {shown(name)}, and is {shown(own)} now; "
+                f"the run goes on with {shown(own)}"
+            )
 
 
 def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[GroupValues]:

@@ -4,7 +4,8 @@ A schedule is a pure function of the step, in closed form. Called with a number 
 called with an array it returns a float64 array of the same shape. A resumed run needs nothing but
 its step count to go on exactly. Only `ReduceOnPlateau` has a state. Schedules are frozen
 dataclasses. They compose with `Warmup`, `Sequential` and `*` (and `/` by a number), also with any
-other callable of the step.
+other callable of the step; `StepFunction` is the type of all these. Step decay is
+`ExponentialDecay` with ``staircase=True``, or `PiecewiseConstant` for steps of your own.
 
 >>> from instep.schedules import CosineDecay, Warmup
 >>> lr = Warmup(CosineDecay(1e-3, steps=10_000), steps=500)

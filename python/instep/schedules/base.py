@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 StepFunction: TypeAlias = Callable[[float], float]
-"""A schedule, or any other callable from the number of completed steps to a number."""
+"""The type of schedules and of other callables from the number of completed steps to a number.
+
+It is not step decay: this is `ExponentialDecay` with ``staircase=True``, or `PiecewiseConstant`.
+"""
 
 LARGEST_STEP = 1e300  # leaves room to the formulas: none overflows on the way
 

@@ -19,6 +19,7 @@ from instep.schedules.checks import (
     optional_number,
     proper_fraction,
 )
+from instep.schedules.writing import later_argument
 
 
 class _Progress(NamedTuple):
@@ -37,9 +38,10 @@ class ReduceOnPlateau(Schedule):
 
     ``f(t) = max(init * factor**n, end)`` after n reductions, at any step t. Call `observe` with the
     metric, such as the validation loss, after every epoch. A metric is an improvement if it differs
-    from the best metric so far, in the right direction, by more than ``threshold * abs(best)``.
-    When more than `patience` metrics in a row are no improvement, the value is reduced. Of the
-    `cooldown` metrics after that, none counts as bad.
+    from the best metric so far, in the right direction, by more than ``threshold * abs(best)``, or
+    by more than ``threshold`` if `threshold_mode` is "abs". When more than `patience` metrics in a
+    row are no improvement, the value is reduced. Of the `cooldown` metrics after that, none counts
+    as bad.
 
     A metric that is NaN or infinite is never an improvement and never the best.
 
@@ -52,25 +54,28 @@ class ReduceOnPlateau(Schedule):
     patience : int
         Metrics in a row without improvement that don't yet reduce the value; 0 or more.
     threshold : float
-        The smallest improvement that counts, as a part of the best metric; >= 0.
+        The smallest improvement that counts, >= 0: as a part of the best metric, or in the metric's
+        unit; see `threshold_mode`.
     mode : {"min", "max"}
         Whether the metric should fall or rise.
     cooldown : int
         Metrics after a reduction that don't count as bad; 0 or more.
     end : float
         Lower bound of the value, at most `init`.
+    threshold_mode : {"rel", "abs"}
+        Whether the threshold is relative to the best metric or absolute.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range or `mode` unknown.
+        If an argument is out of its range, or `mode` or `threshold_mode` unknown.
     TypeError
         If an argument is of the wrong type.
 
     Notes
     -----
-    Source: none; the rule of PyTorch's ``ReduceLROnPlateau`` with a relative threshold, but
-    without its ``eps``, and with ``abs(best)`` where a metric may be negative.
+    Source: none; the rule of PyTorch's ``ReduceLROnPlateau``, but without its ``eps``, and with
+    ``abs(best)`` for a relative threshold, since a metric may be negative.
 
     The arguments are frozen, but `observe` changes the state. If an optimizer that holds this
     schedule loads a stored one into its place, this object takes over the arguments and the state
@@ -95,6 +100,7 @@ class ReduceOnPlateau(Schedule):
     mode: str = "min"
     cooldown: int = 0
     end: float = 0.0
+    threshold_mode: str = later_argument("rel")
     _progress: _Progress = field(default=_Progress(), init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +113,7 @@ class ReduceOnPlateau(Schedule):
             mode=one_of(("min", "max")),
             cooldown=count,
             end=number,
+            threshold_mode=one_of(("rel", "abs")),
         )
         if self.end > self.init:
             raise ValueError(
@@ -168,7 +175,7 @@ class ReduceOnPlateau(Schedule):
         best = self._progress.best
         if best is None:
             return True
-        margin = self.threshold * abs(best)
+        margin = self.threshold * abs(best) if self.threshold_mode == "rel" else self.threshold
         return metric < best - margin if self.mode == "min" else metric > best + margin
 
     def state_dict(self) -> dict[str, Any]:

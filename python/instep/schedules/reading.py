@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
@@ -9,13 +10,21 @@ from instep._support.wording import shown
 from instep.schedules.checks import count, exact_fields, found
 from instep.schedules.loading import Loading
 from instep.schedules.names import MODULE_OF_CLASS, load
-from instep.schedules.writing import CALLABLE, DEEPEST, field_by_key, is_instep, is_stateful
+from instep.schedules.writing import (
+    CALLABLE,
+    DEEPEST,
+    callable_name,
+    defaults_left_out,
+    field_by_key,
+    is_instep,
+    is_stateful,
+)
 
 if TYPE_CHECKING:
     from instep.schedules.base import Schedule
     from instep.schedules.loading import Choose
 
-__all__ = ["from_dict", "restored"]
+__all__ = ["from_dict", "other_callables", "restored"]
 
 _MOST_PARTS = 10_000  # a list that contains itself twice, for example, stands for 2^50 schedules
 
@@ -60,6 +69,24 @@ def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
     return _restored(stored, present, choose)
 
 
+def other_callables(stored: Any, present: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the names, stored and present, of each callable in whose place another one is.
+
+    `restored` has taken the present one for each of them.
+    """
+    if isinstance(stored, (list, tuple)) and isinstance(present, tuple):
+        for part, own in zip(stored, present, strict=False):
+            yield from other_callables(part, own)
+    elif isinstance(stored, Mapping) and set(stored) == {CALLABLE}:
+        if stored[CALLABLE] != (name := callable_name(present)):
+            yield stored[CALLABLE], name
+    elif isinstance(stored, Mapping) and is_instep(type(present)):
+        if stored["schedule"] != type(present).__name__:
+            return  # no callable in it, or `restored` would have missed the present one
+        for key, field in field_by_key(type(present)).items():
+            yield from other_callables(stored.get(key), getattr(present, field))
+
+
 def _require_small(stored: Any) -> None:
     """Raise ValueError for a dictionary that would take more calls or time than any schedule takes."""
     parts = 0
@@ -102,6 +129,7 @@ def _restored(stored: Any, present: Any, choose: Choose) -> Schedule:
         raise ValueError(f"'schedule' must name a class of instep.schedules, got {found(name)}")
     cls: type[Any] = load(name, MODULE_OF_CLASS[name])
     fields = field_by_key(cls)
+    values = {**defaults_left_out(cls), **values}
     stateful = is_stateful(cls)
     own = present if type(present) is cls else None
     try:

@@ -3,7 +3,8 @@
 A schedule becomes ``{"schedule": its class's name, argument: value, ...}``; schedules inside it are
 written in the same way. The argument called `schedule` is stored as "of", since its own name is
 taken. A `ReduceOnPlateau` has its state under "state". If one object is used at several places, it
-has a number of its own under "shared" at each of them. In an optimizer's state, a callable that is
+has a number of its own under "shared" at each of them. A `later_argument` is left out if it has
+its default. In an optimizer's state, a callable that is
 not a schedule of this package becomes ``{"callable": its name}``; the optimizer must have the
 callable already when this state is loaded.
 
@@ -26,16 +27,21 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLABLE",
     "DEEPEST",
+    "callable_name",
     "constructor_fields",
+    "defaults_left_out",
     "field_by_key",
     "is_instep",
     "is_stateful",
+    "later_argument",
     "levels",
     "places_by_number",
     "to_dict",
 ]
 
 CALLABLE = "callable"
+
+_LATER = "instep: later"  # in the metadata of a field
 
 #: Levels of schedules in schedules. Evaluation, comparison, copying and storing recurse for each
 #: level. A copy takes the most of the interpreter's 1,000 nested calls: 7 for each level.
@@ -57,20 +63,29 @@ def to_dict(
     cls = type(schedule)
     if not is_instep(cls):
         if by_name and next(_stateful_in(schedule), None) is None:
-            return {CALLABLE: getattr(schedule, "__qualname__", cls.__qualname__)}
+            return {CALLABLE: callable_name(schedule)}
         raise TypeError(
             f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
         )
     numbers = places_by_number([schedule]) if numbers is None else numbers
     stored: dict[str, Any] = {"schedule": cls.__name__}
+    left_out = defaults_left_out(cls)
     for key, field in field_by_key(cls).items():
         value = getattr(schedule, field)
+        if key in left_out and value == left_out[key]:
+            continue
         stored[key] = _stored(value, f"{cls.__name__}: {field}", numbers, by_name)
     if is_stateful(cls):
         stored["state"] = schedule.state_dict()
         if id(schedule) in numbers:
             stored["shared"] = numbers[id(schedule)]
     return stored
+
+
+def callable_name(function: Any) -> str:
+    """Return the name under which a callable of your own is stored."""
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name
 
 
 def places_by_number(values: Iterable[Any]) -> dict[int, int]:
@@ -110,6 +125,23 @@ def field_by_key(cls: type[Any]) -> dict[str, str]:
     """Return the names of a class's fields, by the names under which they are stored."""
     names = [field.name for field in constructor_fields(cls)]
     return {"of" if name == "schedule" else name: name for name in names}
+
+
+def later_argument(default: Any) -> Any:
+    """Declare an argument of a schedule that earlier versions of the schedule don't have.
+
+    A schedule with the default is stored as they store it, so that they can read it.
+    """
+    from dataclasses import field  # noqa: PLC0415 (as in `_fields`)
+
+    return field(default=default, metadata={_LATER: True})
+
+
+def defaults_left_out(cls: type[Any]) -> dict[str, Any]:
+    """Return the defaults that are not stored, by the names under which other values are."""
+    return {
+        field.name: field.default for field in constructor_fields(cls) if _LATER in field.metadata
+    }
 
 
 def _is_schedule(value: Any) -> bool:

@@ -14,7 +14,7 @@ from instep.commands.demo.digits import load_digits
 from instep.commands.demo.extras import MissingExtraError, load_extra
 from instep.commands.demo.mlp import MLP
 from instep.commands.demo.numpy_adamw import NumpyAdamW
-from instep.commands.demo.picture import PictureError, save_picture
+from instep.commands.demo.picture import PictureError, require_writable, save_picture
 from instep.commands.demo.report import setting, table
 from instep.commands.demo.training import Run, first_difference, learning_rate, train
 
@@ -43,15 +43,6 @@ def _not_negative(text: str) -> int:
     return number
 
 
-def _png(text: str) -> Path:
-    path = Path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
-    return path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
@@ -64,11 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the split, the weights and the batches (%(default)s)",
     )
     add(
+        "--save",
         "--output",
-        type=_png,
+        type=Path,
         default="instep-demo.png",
         metavar="FILE",
-        help="the picture, a PNG (%(default)s)",
+        help="where to save the picture, in any format of Matplotlib's (%(default)s)",
     )
     add("--quiet", action="store_true", help="no progress bar")
     add("--no-picture", action="store_true", help="no picture")
@@ -86,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     epochs = _epochs(arguments)
     if not arguments.no_picture:
-        load_extra("matplotlib.figure")  # missing? say so now, not after the training
+        require_writable(arguments.save)  # if it can't be: say so now, not after the training
     split, weights, order = np.random.SeedSequence(arguments.seed).spawn(3)
     digits = load_digits(np.random.default_rng(split))
     steps_per_epoch = -(-len(digits.train[1]) // arguments.batch_size)
@@ -112,8 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.no_picture:
         bits = "different bits" if different else "the same bits"
         title = f"Handwritten digits, network {'-'.join(map(str, SIZES))}: the runs end in {bits}"
-        save_picture(arguments.output, title, runs, lr, steps)
-        print(f"Picture: {arguments.output.resolve()}")
+        save_picture(arguments.save, title, runs, lr, steps)
+        print(f"Picture: {arguments.save.resolve()}")
     return 0 if different is None else 1
 
 

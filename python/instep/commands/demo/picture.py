@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from instep.commands.demo.extras import load_extra
 from instep.commands.demo.training import Run
 from instep.schedules import Schedule
 
-__all__ = ["PictureError", "save_picture"]
+__all__ = ["PictureError", "require_writable", "save_picture"]
 
 # The first curve is broad and pale, the second thin and dark: both show where they coincide.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -25,8 +27,31 @@ class PictureError(Exception):
     """The picture can't be written."""
 
 
+def require_writable(path: Path) -> None:
+    """Raise PictureError unless Matplotlib draws such a file here, and it can be written."""
+    figure = load_extra("matplotlib.figure").Figure(figsize=(1, 1))
+    figure.text(0, 0, "text")  # some formats need other programs for it
+    formats = figure.canvas.get_supported_filetypes()
+    if _format(path) not in formats:
+        endings = ", ".join(f".{name}" for name in sorted(formats))
+        raise PictureError(f"--save must end in one of {endings}, got {str(path)!r}")
+    _save(figure, io.BytesIO(), _format(path))
+    try:
+        target = Path(os.path.realpath(path))  # of a symbolic link, which stays
+        is_new = not target.exists()
+        if is_new or target.is_file() or target.is_dir():  # opening a pipe would wait for a reader
+            with open(target, "ab"):
+                pass
+        if is_new:
+            target.unlink()
+    except OSError as error:
+        raise PictureError(
+            f"--save must be a file that can be written, got {str(path)!r}: {error.strerror}"
+        ) from error
+
+
 def save_picture(path: Path, title: str, runs: Sequence[Run], lr: Schedule, steps: int) -> None:
-    """Save three panels as a PNG: loss and accuracy of each run, and the learning rate."""
+    """Save three panels, in the format of the file's name: loss and accuracy of each run, and the learning rate."""
     # A figure without pyplot draws with Agg and leaves the process's backend alone.
     figure = load_extra("matplotlib.figure").Figure(figsize=(13, 4.2), dpi=120, layout="tight")
     losses, accuracies, rates = figure.subplots(1, 3)
@@ -49,7 +74,16 @@ def save_picture(path: Path, title: str, runs: Sequence[Run], lr: Schedule, step
         axes.legend()
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
+    _save(figure, path, _format(path))
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
+
+
+def _save(figure: Any, file: Path | io.BytesIO, format_: str) -> None:
     try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise PictureError(f"the picture was not saved: {error}") from error
+        figure.savefig(file, format=format_)
+    except (OSError, RuntimeError, ValueError) as error:  # also of programs that a format needs
+        text = " ".join(str(error).split())
+        raise PictureError(f"the picture was not saved: {text}") from error
