@@ -226,7 +226,7 @@ DOCUMENTS = {
     "table's dtype": (_set("tensors", "weights/w", "dtype", ["f"]), "is wanted"),
     "table's shape": (_set("tensors", "weights/w", "shape", {}), "is wanted"),
     "optimizer": (_set("optimizer", None), "a dict is wanted"),
-    "rule": (_set("optimizer", "rule", "AdamW"), "of rule 'AdamW'"),
+    "rule": (_set("optimizer", "rule", "AdamW"), "must be of rule 'Adam', got 'AdamW'"),
     "rule no text": (_set("optimizer", "rule", [[]]), "of rule"),
     "its schema": (_set("optimizer", "schema", 99), "schema 99"),
     "negative count": (_set("optimizer", "step_count", -1), "count of steps"),
