@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
@@ -19,18 +19,24 @@ __all__ = [
     "Hyperparameter",
     "InInterval",
     "Interval",
+    "Nonfinite",
     "Number",
     "Numeric",
     "NumericOrNone",
     "NumericPair",
+    "Schedule",
     "as_float",
     "check_number",
     "check_number_or_none",
     "value_at",
 ]
 
-#: A number, or a callable from the number of completed steps (0 at the first step) to one.
-Number: TypeAlias = "float | Callable[[int], float]"
+#: A callable from the number of completed steps (0 at the first step) to a number.
+Schedule: TypeAlias = Callable[[int], float]
+#: A number, or a schedule of one.
+Number: TypeAlias = float | Schedule
+#: What may be done about gradients that are infinite or NaN, in the core's order.
+Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
 
 Value = TypeVar("Value")
 

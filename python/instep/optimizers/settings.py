@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from instep._support import documentation
 from instep._support.wording import shown
@@ -14,6 +14,7 @@ from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
+    Nonfinite,
     Number,
     Numeric,
     NumericOrNone,
@@ -36,8 +37,7 @@ __all__ = [
 CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
 EMA_DECAY = Interval(0.0, 1.0)  # 1: the averages stay as they are
 GRAD_SCALE = Interval(0.0, low_open=True)
-#: What may be done about gradients that are infinite or NaN, in the core's order.
-NONFINITE = ("propagate", "skip", "raise")
+NONFINITE: tuple[Nonfinite, ...] = get_args(Nonfinite)
 
 _NEVER = 2**62  # steps
 
@@ -68,7 +68,7 @@ class Settings(Rule):
         self,
         defaults: Mapping[str, Any],
         clip_norm: Number | None,
-        nonfinite: str,
+        nonfinite: Nonfinite,
         ema_decay: Number | None,
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
@@ -105,12 +105,12 @@ class Settings(Rule):
         self._current.change(lambda now: now._replace(ema_decay=checked))
 
     @property
-    def nonfinite(self) -> str:
+    def nonfinite(self) -> Nonfinite:
         """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
         return self._current.now.nonfinite
 
     @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
+    def nonfinite(self, value: Nonfinite) -> None:
         checked = checked_nonfinite(value)
         self._current.change(lambda now: now._replace(nonfinite=checked))
 
@@ -193,8 +193,8 @@ def number_at(name: str, value: Number | None, interval: Interval, step: int) ->
     return math.nan if value is None else value
 
 
-def checked_nonfinite(value: object) -> str:
+def checked_nonfinite(value: Any) -> Nonfinite:
     """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
     if value not in NONFINITE:
         raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
-    return str(value)
+    return NONFINITE[NONFINITE.index(value)]
