@@ -44,7 +44,8 @@ else:  # hidden from type checkers, for which every name would be there
     def __getattr__(name: str) -> object:
         if name in ("checkpoint", "interop", "typing"):  # on first use: a step needs none of them
             return importlib.import_module(f"instep.{name}")
-        raise AttributeError(f"module 'instep' has no attribute {name!r}")
+        hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'" if name == "bfloat16" else ""
+        raise AttributeError(f"module 'instep' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -62,6 +62,15 @@ def test_names_are_those_promised() -> None:
     assert all(hasattr(instep, name) for name in instep.__all__)
 
 
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'instep' has no attribute 'Nadam'$"):
+        _ = instep.Nadam
+    hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'$"
+    with pytest.raises(AttributeError, match=f"^module 'instep' has no attribute 'bfloat16'{hint}"):
+        _ = instep.bfloat16
+    assert not hasattr(instep, "bfloat16")
+
+
 def test_typed() -> None:
     folder = Path(instep.__file__).parent
     assert (folder / "py.typed").exists()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Flag",
+    "GroupsDifferError",
     "Hyperparameter",
     "InInterval",
     "Interval",
@@ -136,11 +137,20 @@ def _add_note(error: Exception, note: str) -> None:
         notes.append(note)
 
 
+class GroupsDifferError(AttributeError, ValueError):
+    """A hyperparameter that has no one value to read, since the groups have several.
+
+    An AttributeError, so that ``hasattr(optimizer, "lr")`` is False then, ``getattr`` returns its
+    default, and what looks through all attributes goes on; a ValueError, since the name is right.
+    NumPy's AxisError is of two kinds, too.
+    """
+
+
 class Hyperparameter(ABC, Generic[Value]):
     """What a rule's hyperparameter may be; as an attribute of an optimizer, its value in all groups.
 
-    Reading it raises ValueError where the groups differ; setting it sets it for all groups, or,
-    where one refuses it, for none.
+    Reading it raises `GroupsDifferError` where the groups differ; setting it sets it for all
+    groups, or, where one refuses it, for none.
     """
 
     _name = ""
@@ -164,7 +174,7 @@ class Hyperparameter(ABC, Generic[Value]):
             return self
         first, *others = (group[self._name] for group in optimizer.param_groups)
         if any(other != first for other in others):
-            raise ValueError(
+            raise GroupsDifferError(
                 f"the groups' {self._name} differ; read each as param_groups[k]['{self._name}']"
             )
         return first

@@ -21,6 +21,7 @@ from instep.optimizers.hyperparameters import (
     check_number_or_none,
     value_at,
 )
+from instep.optimizers.near_misses import add_near_misses, without_near_misses
 from instep.optimizers.rule import Rule
 
 __all__ = [
@@ -114,6 +115,9 @@ class Settings(Rule):
         checked = checked_nonfinite(value)
         self._current.change(lambda now: now._replace(nonfinite=checked))
 
+    def __dir__(self) -> list[str]:
+        return without_near_misses(type(self), super().__dir__())
+
     def __repr__(self) -> str:
         groups = self.param_groups
         values = {name: [group[name] for group in groups] for name in groups[0]._settings}
@@ -184,6 +188,9 @@ class Settings(Rule):
         """Check what is to replace all hyperparameters; that of the groups has been checked."""
         checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
+
+
+add_near_misses(Settings)
 
 
 def number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
