@@ -118,7 +118,7 @@ def test_momentum_can_not_come_or_go_but_be_scheduled_to_zero() -> None:
 def test_repr_of_what_is_no_default() -> None:
     optimizer = instep.SGD(np.zeros(1), nonfinite="skip", state_dtype="f2", clip_norm=2.0)
     assert repr(optimizer).endswith(
-        ", clip_norm=2.0, nonfinite='skip', state_dtype='float16', parameters=1)"
+        ", clip_norm=2.0, nonfinite='skip', state_dtype='float16', parameters=1, elements=1, step_count=0)"
     )
 
 
@@ -127,13 +127,14 @@ def test_repr() -> None:
     assert repr(one) == (
         "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, centered=True, momentum=0.0, "
         "eps_inside_sqrt=False, weight_decay=0.0, l1=0.0, clip_value=None, maximize=False, "
-        "parameters=2)"
+        "parameters=2, elements=5, step_count=0)"
     )
     two = two_groups(instep.Adam, lr=schedules.Constant(0.5), clip_norm=2.0, ema_decay=0.25)
+    two.step([None, np.ones(3)])
     assert repr(two) == (
         "Adam(lr=Constant(value=0.5), betas=(0.9, 0.999), eps=1e-08, amsgrad=False, "
         "weight_decay=0.0, l1=[0.0, 0.5], clip_value=None, maximize=False, "
-        "clip_norm=2.0, ema_decay=0.25, parameters=2, groups=2)"
+        "clip_norm=2.0, ema_decay=0.25, parameters=2, groups=2, elements=5, step_count=1)"
     )
 
 

@@ -308,6 +308,11 @@ class Optimizer(Bound):
         """
         self._plan.end_averaged()
 
+    def _repr_html_(self) -> str | None:
+        from instep.optimizers import notebook  # noqa: PLC0415 (for notebooks alone)
+
+        return notebook.tables(self)
+
     # ---- saving --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from instep._support import documentation
-from instep._support.wording import shown
+from instep._support.wording import shown, text_of
 from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
 from instep.optimizers.groups import ParamGroup
@@ -118,16 +119,24 @@ class Settings(Rule):
     def __dir__(self) -> list[str]:
         return without_near_misses(type(self), super().__dir__())
 
+    @reprlib.recursive_repr()  # a schedule may lead back here
     def __repr__(self) -> str:
-        groups = self.param_groups
-        values = {name: [group[name] for group in groups] for name in groups[0]._settings}
-        told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
-        told.update(self._extras_in_use())
-        told["parameters"] = sum(len(group.names) for group in groups)
-        if len(groups) > 1:
-            told["groups"] = len(groups)
-        text = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        try:
+            groups = self.param_groups
+            values = {name: [group[name] for group in groups] for name in groups[0]._settings}
+            told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+            told |= self._extras_in_use() | self._counts()
+        except Exception:  # a debugger asks at any time, also before the object is complete
+            return super().__repr__()
+        text = ", ".join(f"{name}={text_of(value)}" for name, value in told.items())
         return f"{type(self).__name__}({text})"
+
+    def _counts(self) -> dict[str, int]:
+        """How many parameters there are, and groups where there are several; for `repr`."""
+        counts = {"parameters": sum(len(group.names) for group in self.param_groups)}
+        if len(self.param_groups) > 1:
+            counts["groups"] = len(self.param_groups)
+        return counts
 
     def _extras_in_use(self) -> dict[str, Any]:
         """What all groups share, where it isn't the default; for `repr`."""
