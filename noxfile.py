@@ -17,6 +17,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 CPP = sorted(str(path) for folder in ("cpp", "tests/cpp") for path in Path(folder).rglob("*.?pp"))
+# As users write them, type-checked as strictly as the package.
+PROGRAMS = sorted(map(str, Path("tests/programs").glob("[!t]*.py")))
 # Tests of what only a build with OpenMP has. pytest fails where one of them isn't there.
 THREADED = ("tests/threads", "tests/faults/test_openmp.py", "tests/faults/test_processes.py")
 THREADED += ("tests/arithmetic/test_norm.py", "tests/arithmetic/test_properties.py")
@@ -63,6 +65,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("mypy", *PROGRAMS, env={"MYPYPATH": "python"})
     session.run("python", "tools/check_readme.py")
     session.run("clang-format", "--dry-run", "--Werror", *CPP)
 

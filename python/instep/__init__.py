@@ -12,8 +12,9 @@ True
 said by `Optimizer`. `instep.schedules` has learning rates that change with the step, `LossScaler`
 is for float16 gradients, `Steps` for libraries that keep states of their own,
 `instep.checkpoint` saves and loads a run, `instep.interop` goes between
-here and ``torch.optim``. `set_num_threads` and `set_isa` say what steps may use of this machine,
-`config` tells what they do use. ``instep --help`` lists the commands.
+here and ``torch.optim``, `instep.typing` has names for annotations. `set_num_threads` and
+`set_isa` say what steps may use of this machine, `config` tells what they do use.
+``instep --help`` lists the commands.
 """
 
 import importlib
@@ -37,13 +38,14 @@ from instep.optimizers.steps import Steps  # noqa: E402
 from instep.rules import SGD, Adam, AdamW, Momentum, RMSprop  # noqa: E402
 
 if TYPE_CHECKING:
-    from instep import checkpoint, interop
+    from instep import checkpoint, interop, typing
 else:  # hidden from type checkers, for which every name would be there
 
     def __getattr__(name: str) -> object:
-        if name in ("checkpoint", "interop"):  # on first use: a step needs neither
+        if name in ("checkpoint", "interop", "typing"):  # on first use: a step needs none of them
             return importlib.import_module(f"instep.{name}")
-        raise AttributeError(f"module 'instep' has no attribute {name!r}")
+        hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'" if name == "bfloat16" else ""
+        raise AttributeError(f"module 'instep' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
@@ -69,6 +71,7 @@ __all__ = [
     "schedules",
     "set_isa",
     "set_num_threads",
+    "typing",
 ]
 
 publish(__name__, [name for name in __all__ if name in globals()], globals())

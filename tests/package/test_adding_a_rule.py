@@ -96,6 +96,8 @@ def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
         yield "docs/semantics.md: no section"
     yield from lacks_of_reference(name, rule)
     for number, kind in rule._hyperparameters.items():
+        if number not in instep.typing.Group.__annotations__:
+            yield f"python/instep/typing.py: Group has no {number!r}"
         if not isinstance(kind, Flag) and number not in cases.NUMBERS:
             yield f"tests/helpers/cases.py: NUMBERS has no {number!r}"
     if name not in table("tests/reference/test_by_hand.py", "BY_HAND"):
@@ -165,7 +167,7 @@ def test_contributing_names_every_place() -> None:
     nothing = {"hyperparameters": ("lr", "speed"), "options": ("twice",), "states": ()}
     lacks = [*lacks_of_rule("speedy", nothing), *lacks_of_class(Speedy)]
     places = {re.sub(r"speedy", "<name>", lack.partition(":")[0]) for lack in lacks}
-    assert len(places) == 13
+    assert len(places) == 14
     section = text("CONTRIBUTING.md").partition("## Adding a rule")[2].partition("\n## ")[0]
     missing = {place for place in places if f"`{place}`" not in section}
     assert not missing

@@ -96,8 +96,10 @@ def test_a_step_without_gradients_in_its_signature() -> None:
     assert default == "<accumulated gradients>"
 
 
-def test_dir_has_what_is_public() -> None:
-    assert dir(instep) == sorted(instep.__all__)
+@pytest.mark.parametrize("module", [*PUBLIC, instep.typing], ids=lambda module: module.__name__)
+def test_dir_has_what_is_public(module: ModuleType) -> None:
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
 
 
 def python_blocks(path: Path) -> list[str]:

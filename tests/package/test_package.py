@@ -33,7 +33,8 @@ def test_what_a_step_does_without_is_imported_on_first_use() -> None:
         import sys, numpy
         given = set(sys.modules)
         import instep
-        late = ["checkpoint", "interop", "schedules.composition", "schedules.constants", "schedules.cycles"]
+        late = ["checkpoint", "interop", "typing"]
+        late += ["schedules.composition", "schedules.constants", "schedules.cycles"]
         late += ["schedules.decays", "schedules.plateau", "schedules.ramps"]
         late = {f"instep.{name}" for name in late}
         others = {"hashlib", "json", "numpy.typing", "safetensors"} - given
@@ -46,7 +47,7 @@ def test_what_a_step_does_without_is_imported_on_first_use() -> None:
         modules = set(sys.modules)
         optimizer.state_dict(), scheduled.state_dict()
         meanwhile = set(sys.modules) - modules
-        instep.interop, instep.checkpoint
+        instep.interop, instep.checkpoint, instep.typing
         for name in instep.schedules.__all__:
             getattr(instep.schedules, name)
         print(sorted(before), sorted(meanwhile), sorted(late - set(sys.modules)))
@@ -59,6 +60,15 @@ def test_names_are_those_promised() -> None:
     promised |= {"set_num_threads", "get_num_threads", "num_threads", "set_isa", "isa_levels"}
     assert promised <= set(instep.__all__)
     assert all(hasattr(instep, name) for name in instep.__all__)
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'instep' has no attribute 'Nadam'$"):
+        _ = instep.Nadam
+    hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'$"
+    with pytest.raises(AttributeError, match=f"^module 'instep' has no attribute 'bfloat16'{hint}"):
+        _ = instep.bfloat16
+    assert not hasattr(instep, "bfloat16")
 
 
 def test_typed() -> None:

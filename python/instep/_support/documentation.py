@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["complete", "keywords", "without_quotes"]
+__all__ = ["complete", "complete_signature", "keywords", "without_quotes"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -30,7 +30,20 @@ def complete(rule: type[Any]) -> None:
         rule.__doc__ = whole
     if "__init__" in vars(rule):
         without_quotes(rule)
-        _complete_signature(rule, vars(rule)["__init__"])
+        base: Any = next(base for base in rule.__mro__[1:] if "__init__" in vars(base))
+        complete_signature(vars(rule)["__init__"], base.__init__)
+
+
+def complete_signature(function: Callable[..., None], called: Callable[..., None]) -> None:
+    """Put the keywords of the function that it hands them to, with their defaults, in place of ``**``."""
+    signature = inspect.signature(function)
+    own = {n: p for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    if len(own) == len(signature.parameters):
+        return
+    others = inspect.signature(called).parameters
+    inherited = [p for n, p in others.items() if p.kind is p.KEYWORD_ONLY and n not in own]
+    whole: Any = function
+    whole.__signature__ = signature.replace(parameters=[*own.values(), *inherited])
 
 
 def without_quotes(what: Decorated) -> Decorated:
@@ -73,19 +86,6 @@ def _entries(docstring: str) -> dict[str, str]:
         for name in entry["names"].split(", "):
             found.setdefault(name, entry[0].rstrip() + "\n")
     return found
-
-
-def _complete_signature(rule: type[Any], init: Callable[..., None]) -> None:
-    """Put the keywords of the next constructor, with their defaults, in place of ``**``."""
-    signature = inspect.signature(init)
-    own = {n: p for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
-    if len(own) == len(signature.parameters):
-        return
-    base: Any = next(base for base in rule.__mro__[1:] if "__init__" in vars(base))
-    others = inspect.signature(base.__init__).parameters
-    inherited = [p for n, p in others.items() if p.kind is p.KEYWORD_ONLY and n not in own]
-    whole: Any = init
-    whole.__signature__ = signature.replace(parameters=[*own.values(), *inherited])
 
 
 class _Docstring:

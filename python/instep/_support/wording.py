@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Collection, Iterable
 
-__all__ = ["described", "difference", "kind", "listed", "shown"]
+__all__ = ["described", "difference", "kind", "listed", "shown", "text_of"]
 
 _LONGEST = 80  # a value's own text
 _MOST = 3  # names before "and N more"
@@ -31,11 +31,16 @@ def described(container: object) -> str:
 
 def shown(value: object) -> str:
     """Show a value, or name its kind where its text is long, has several lines or can't be had."""
+    text = text_of(value)
+    return text if len(text) <= _LONGEST and text.isprintable() else kind(value)
+
+
+def text_of(value: object) -> str:
+    """Return a value's own text, of any length, or name its kind where it has none."""
     try:
-        text = repr(value)
+        return repr(value)
     except Exception:  # of a class of the caller's, or RecursionError for lists in lists in lists
         return kind(value)
-    return text if len(text) <= _LONGEST and text.isprintable() else kind(value)
 
 
 def listed(names: Collection[object]) -> str:

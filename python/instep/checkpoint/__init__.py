@@ -28,6 +28,11 @@ from instep.checkpoint.inspection import inspect
 from instep.checkpoint.loading import load
 from instep.checkpoint.saving import save
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 __all__ = ["SCHEMA", "CheckpointError", "inspect", "load", "save"]
 
 publish(__name__, __all__, globals())

@@ -10,4 +10,9 @@
 
 from instep.interop.torch_form import from_torch_state_dict, to_torch_state_dict
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]

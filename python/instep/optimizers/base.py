@@ -6,9 +6,8 @@ import copy
 import copyreg
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from instep import _core
 from instep._support import documentation
 from instep.optimizers import copying, stored_state
 from instep.optimizers.bound import Bound, check_state_dtype
@@ -21,26 +20,15 @@ from instep.optimizers.containers import (
     match_copies,
     name_parameters,
 )
-from instep.optimizers.hyperparameters import Hyperparameter, Number, as_float
+from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
+from instep.optimizers.keywords import Shared
 from instep.optimizers.settings import GRAD_SCALE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from typing_extensions import Unpack
 
-__all__ = ["Optimizer", "Shared"]
-
-
-class Shared(TypedDict, total=False):
-    """Keywords of every rule, besides weight_decay: `Optimizer` has their defaults."""
-
-    l1: Number
-    clip_value: Number | None
-    maximize: bool
-    clip_norm: Number | None
-    nonfinite: str
-    ema_decay: Number | None
-    copy_to: Copies | None
-    state_dtype: npt.DTypeLike | None
+__all__ = ["Optimizer"]
 
 
 @documentation.without_quotes
@@ -104,22 +92,17 @@ class Optimizer(Bound):
 
     __slots__ = ("__weakref__",)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        documentation.complete(cls)
-        if {"_rule", "_torch"} & vars(cls).keys():
-            cls._rule_name = cls.__name__
-        rule = _core.rules()[cls._rule]
-        cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
-        cls._hyperparameters = {
-            name: value
-            for base in reversed(cls.__mro__)
-            for name, value in vars(base).items()
-            if isinstance(value, Hyperparameter)
-        }
-        cls._by_name.setdefault(cls._rule, cls)
-
     def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        weight_decay: Number = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        self._set_up(params, {"lr": lr}, weight_decay=weight_decay, **shared)
+
+    def _set_up(
         self,
         params: Params,
         own: dict[str, Any],
@@ -129,14 +112,15 @@ class Optimizer(Bound):
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Nonfinite = "propagate",
         ema_decay: Number | None = None,
         copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
         **unknown: Any,
     ) -> None:
+        """Make the optimizer of a rule's own hyperparameters and of what all rules share: a constructor's last call."""
         if not self._rule:
-            raise TypeError("Optimizer has no rule; one of those that have is wanted, such as SGD")
+            self._refuse_without_rule()
         if unknown:
             known = ", ".join(documentation.keywords(type(self)))
             raise TypeError(
@@ -324,6 +308,11 @@ class Optimizer(Bound):
         """
         self._plan.end_averaged()
 
+    def _repr_html_(self) -> str | None:
+        from instep.optimizers import notebook  # noqa: PLC0415 (for notebooks alone)
+
+        return notebook.tables(self)
+
     # ---- saving --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -398,3 +387,6 @@ class Optimizer(Bound):
             arrays = {name: parts.pop(name) for name in copying.ARRAYS}  # the core copies these
             copying.put_together(twin, {**copy.deepcopy(parts, memo), **arrays})
             return twin
+
+
+documentation.complete_signature(Optimizer.__init__, Optimizer._set_up)

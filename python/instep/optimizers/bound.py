@@ -285,6 +285,10 @@ class Bound(Settings):
             self._accumulated = changes, view
         return view
 
+    def _counts(self) -> dict[str, int]:
+        sizes = (np.asarray(array).size for array in self._params.values())
+        return {**super()._counts(), "elements": sum(sizes), "step_count": self.step_count}
+
     def _extras_in_use(self) -> dict[str, Any]:
         more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
         return super()._extras_in_use() | more

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from instep.optimizers.hyperparameters import value_at
 
 if TYPE_CHECKING:
-    from instep.optimizers.hyperparameters import Interval, Number
+    from instep.optimizers.hyperparameters import Interval, Nonfinite, Number
 
 __all__ = ["Current", "GroupValues", "Values"]
 
@@ -34,7 +34,7 @@ class Values(NamedTuple):
     groups: tuple[GroupValues, ...]
     clip_norm: Number | None
     ema_decay: Number | None
-    nonfinite: str
+    nonfinite: Nonfinite
 
 
 class Current:

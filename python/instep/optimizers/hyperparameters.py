@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
@@ -16,21 +16,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Flag",
+    "GroupsDifferError",
     "Hyperparameter",
     "InInterval",
     "Interval",
+    "Nonfinite",
     "Number",
     "Numeric",
     "NumericOrNone",
     "NumericPair",
+    "Schedule",
     "as_float",
     "check_number",
     "check_number_or_none",
     "value_at",
 ]
 
-#: A number, or a callable from the number of completed steps (0 at the first step) to one.
-Number: TypeAlias = "float | Callable[[int], float]"
+#: A callable from the number of completed steps (0 at the first step) to a number.
+Schedule: TypeAlias = Callable[[int], float]
+#: A number, or a schedule of one.
+Number: TypeAlias = float | Schedule
+#: What may be done about gradients that are infinite or NaN, in the core's order.
+Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
 
 Value = TypeVar("Value")
 
@@ -130,11 +137,20 @@ def _add_note(error: Exception, note: str) -> None:
         notes.append(note)
 
 
+class GroupsDifferError(AttributeError, ValueError):
+    """A hyperparameter that has no one value to read, since the groups have several.
+
+    An AttributeError, so that ``hasattr(optimizer, "lr")`` is False then, ``getattr`` returns its
+    default, and what looks through all attributes goes on; a ValueError, since the name is right.
+    NumPy's AxisError is of two kinds, too.
+    """
+
+
 class Hyperparameter(ABC, Generic[Value]):
     """What a rule's hyperparameter may be; as an attribute of an optimizer, its value in all groups.
 
-    Reading it raises ValueError where the groups differ; setting it sets it for all groups, or,
-    where one refuses it, for none.
+    Reading it raises `GroupsDifferError` where the groups differ; setting it sets it for all
+    groups, or, where one refuses it, for none.
     """
 
     _name = ""
@@ -158,7 +174,7 @@ class Hyperparameter(ABC, Generic[Value]):
             return self
         first, *others = (group[self._name] for group in optimizer.param_groups)
         if any(other != first for other in others):
-            raise ValueError(
+            raise GroupsDifferError(
                 f"the groups' {self._name} differ; read each as param_groups[k]['{self._name}']"
             )
         return first

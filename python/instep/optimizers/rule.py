@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
-if TYPE_CHECKING:
-    from instep.optimizers.hyperparameters import Hyperparameter
+from instep import _core
+from instep._support import documentation
+from instep.optimizers.hyperparameters import Hyperparameter
 
 __all__ = ["InTorch", "Rule"]
 
@@ -40,6 +41,31 @@ class Rule:
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls._rule:  # a base of rules
+            return
+        documentation.complete(cls)
+        if {"_rule", "_torch"} & vars(cls).keys():
+            cls._rule_name = cls.__name__
+        rule = _core.rules()[cls._rule]
+        cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
+        cls._hyperparameters = {
+            name: value
+            for base in reversed(cls.__mro__)
+            for name, value in vars(base).items()
+            if isinstance(value, Hyperparameter)
+        }
+        cls._by_name.setdefault(cls._rule, cls)
+
+    @classmethod
+    def _refuse_without_rule(cls) -> NoReturn:
+        """Raise TypeError for a class that is none of a rule, and name instep's classes that are."""
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        rules = ", ".join(dict.fromkeys(_rules_below(Rule)))
+        do = "use" if cls.__module__ == "instep" else "derive it from"
+        raise TypeError(f"{path} has no update rule; {do} a class that has one: {rules}")
+
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Options of the core's rule that are on: those whose hyperparameter is a schedule, or isn't 0 or False."""
@@ -55,3 +81,11 @@ class Rule:
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
         """Raise ValueError where hyperparameters don't go together."""
+
+
+def _rules_below(cls: type[Rule]) -> Iterator[str]:
+    """Go through the names of instep's own classes of rules."""
+    if cls._rule and cls.__module__ == "instep":
+        yield cls.__name__
+    for derived in cls.__subclasses__():
+        yield from _rules_below(derived)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from instep._support import documentation
-from instep._support.wording import shown
+from instep._support.wording import shown, text_of
 from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
 from instep.optimizers.groups import ParamGroup
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
+    Nonfinite,
     Number,
     Numeric,
     NumericOrNone,
     check_number_or_none,
     value_at,
 )
+from instep.optimizers.near_misses import add_near_misses, without_near_misses
 from instep.optimizers.rule import Rule
 
 __all__ = [
@@ -36,8 +39,7 @@ __all__ = [
 CLIP_NORM = Interval(0.0, low_open=True, finite=False)  # infinity: the norm alone, nothing clipped
 EMA_DECAY = Interval(0.0, 1.0)  # 1: the averages stay as they are
 GRAD_SCALE = Interval(0.0, low_open=True)
-#: What may be done about gradients that are infinite or NaN, in the core's order.
-NONFINITE = ("propagate", "skip", "raise")
+NONFINITE: tuple[Nonfinite, ...] = get_args(Nonfinite)
 
 _NEVER = 2**62  # steps
 
@@ -68,7 +70,7 @@ class Settings(Rule):
         self,
         defaults: Mapping[str, Any],
         clip_norm: Number | None,
-        nonfinite: str,
+        nonfinite: Nonfinite,
         ema_decay: Number | None,
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
@@ -105,25 +107,36 @@ class Settings(Rule):
         self._current.change(lambda now: now._replace(ema_decay=checked))
 
     @property
-    def nonfinite(self) -> str:
+    def nonfinite(self) -> Nonfinite:
         """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
         return self._current.now.nonfinite
 
     @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
+    def nonfinite(self, value: Nonfinite) -> None:
         checked = checked_nonfinite(value)
         self._current.change(lambda now: now._replace(nonfinite=checked))
 
+    def __dir__(self) -> list[str]:
+        return without_near_misses(type(self), super().__dir__())
+
+    @reprlib.recursive_repr()  # a schedule may lead back here
     def __repr__(self) -> str:
-        groups = self.param_groups
-        values = {name: [group[name] for group in groups] for name in groups[0]._settings}
-        told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
-        told.update(self._extras_in_use())
-        told["parameters"] = sum(len(group.names) for group in groups)
-        if len(groups) > 1:
-            told["groups"] = len(groups)
-        text = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        try:
+            groups = self.param_groups
+            values = {name: [group[name] for group in groups] for name in groups[0]._settings}
+            told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
+            told |= self._extras_in_use() | self._counts()
+        except Exception:  # a debugger asks at any time, also before the object is complete
+            return super().__repr__()
+        text = ", ".join(f"{name}={text_of(value)}" for name, value in told.items())
         return f"{type(self).__name__}({text})"
+
+    def _counts(self) -> dict[str, int]:
+        """How many parameters there are, and groups where there are several; for `repr`."""
+        counts = {"parameters": sum(len(group.names) for group in self.param_groups)}
+        if len(self.param_groups) > 1:
+            counts["groups"] = len(self.param_groups)
+        return counts
 
     def _extras_in_use(self) -> dict[str, Any]:
         """What all groups share, where it isn't the default; for `repr`."""
@@ -186,6 +199,9 @@ class Settings(Rule):
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
 
 
+add_near_misses(Settings)
+
+
 def number_at(name: str, value: Number | None, interval: Interval, step: int) -> float:
     """Return the number of this step; NaN for None."""
     if callable(value):
@@ -193,8 +209,8 @@ def number_at(name: str, value: Number | None, interval: Interval, step: int) ->
     return math.nan if value is None else value
 
 
-def checked_nonfinite(value: object) -> str:
+def checked_nonfinite(value: Any) -> Nonfinite:
     """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
     if value not in NONFINITE:
         raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
-    return str(value)
+    return NONFINITE[NONFINITE.index(value)]

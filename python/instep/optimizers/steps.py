@@ -10,7 +10,7 @@ from instep import _core
 from instep._support import documentation
 from instep._support.reals import whole
 from instep._support.wording import kind, shown
-from instep.optimizers.hyperparameters import as_float
+from instep.optimizers.hyperparameters import Nonfinite, as_float
 from instep.optimizers.settings import (
     CLIP_NORM,
     EMA_DECAY,
@@ -218,7 +218,7 @@ class Steps:
         clip_norm: float | None = None,
         grad_scale: float = 1.0,
         ema_decay: float | None = None,
-        nonfinite: str = "propagate",
+        nonfinite: Nonfinite = "propagate",
     ) -> None:
         """Take one step over the places that get a gradient.
 

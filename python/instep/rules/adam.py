@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+from instep.optimizers.keywords import Shared
 from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Adam(Optimizer):
         **shared: Unpack[Shared],
     ) -> None:
         own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
-        super().__init__(params, own, weight_decay=weight_decay, **shared)
+        self._set_up(params, own, weight_decay=weight_decay, **shared)
 
 
 class AdamW(Adam):

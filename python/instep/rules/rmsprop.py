@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.keywords import Shared
 from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
@@ -108,4 +109,4 @@ class RMSprop(Optimizer):
             "momentum": momentum,
             "eps_inside_sqrt": eps_inside_sqrt,
         }
-        super().__init__(params, own, weight_decay=weight_decay, **shared)
+        self._set_up(params, own, weight_decay=weight_decay, **shared)

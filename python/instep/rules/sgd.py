@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from instep.optimizers.base import Optimizer, Shared
+from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
+from instep.optimizers.keywords import Shared
 from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "lr_in_velocity": lr_in_velocity,
         }
-        super().__init__(params, own, weight_decay=weight_decay, **shared)
+        self._set_up(params, own, weight_decay=weight_decay, **shared)
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:

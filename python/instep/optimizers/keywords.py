@@ -1,0 +1,26 @@
+"""The keywords that every rule takes, for type checkers and editors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from instep.optimizers.containers import Copies
+from instep.optimizers.hyperparameters import Nonfinite, Number
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Shared"]
+
+
+class Shared(TypedDict, total=False):
+    """Keywords of every rule, besides weight_decay: `Optimizer` has their defaults."""
+
+    l1: Number
+    clip_value: Number | None
+    maximize: bool
+    clip_norm: Number | None
+    nonfinite: Nonfinite
+    ema_decay: Number | None
+    copy_to: Copies | None
+    state_dtype: npt.DTypeLike | None

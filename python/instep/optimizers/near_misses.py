@@ -1,0 +1,67 @@
+"""Names that other libraries have for what an optimizer has: reading or setting one tells the name here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["add_near_misses", "without_near_misses"]
+
+_MEANT = {
+    "learning_rate": "lr",
+    "step_size": "lr",
+    "momentum": "betas",
+    "beta1": "betas",
+    "beta2": "betas",
+    "epsilon": "eps",
+    "l2": "weight_decay",
+    "parameters": "params",
+    "groups": "param_groups",
+    "iterations": "step_count",
+    "zero_grad": "discard_accumulated",
+}
+
+
+class _NearMiss:
+    """An attribute that isn't there, for whoever asks with `hasattr`, too.
+
+    A descriptor for each name, and no ``__getattr__``: that would slow down every attribute that is
+    there, `step` too. An object of a class of the user's, which has a ``__dict__``, may have the
+    name.
+    """
+
+    def __init__(self, name: str, meant: str) -> None:
+        self._name, self._meant = name, meant
+        self.__doc__ = f"Not there; see {meant}."
+
+    def __get__(self, optimizer: object, owner: type) -> Any:
+        try:
+            return vars(optimizer)[self._name]
+        except (TypeError, KeyError):
+            raise self._refusal(owner) from None
+
+    def __set__(self, optimizer: object, value: object) -> None:
+        try:
+            vars(optimizer)[self._name] = value
+        except TypeError:  # no __dict__
+            raise self._refusal(type(optimizer)) from None
+
+    def __delete__(self, optimizer: object) -> None:
+        self.__get__(optimizer, type(optimizer))
+        del vars(optimizer)[self._name]
+
+    def _refusal(self, owner: type) -> AttributeError:
+        hint = f"; did you mean {self._meant!r}?" if hasattr(owner, self._meant) else ""
+        return AttributeError(f"{owner.__name__} has no attribute {self._name!r}{hint}")
+
+
+def add_near_misses(cls: type) -> None:
+    """Have the class tell of them: after its body, so that type checkers see no such attribute."""
+    for name, meant in _MEANT.items():
+        setattr(cls, name, _NearMiss(name, meant))
+
+
+def without_near_misses(cls: type, names: Iterable[str]) -> list[str]:
+    """Return the names without those that are told of, for ``dir``."""
+    return [n for n in names if not isinstance(inspect.getattr_static(cls, n, None), _NearMiss)]

@@ -1,0 +1,116 @@
+"""Names for annotations: what arguments and results of instep may be.
+
+>>> import numpy as np, instep
+>>> from instep.typing import Gradients, Group, Params, Schedule
+>>> def stepped(params: Params, grads: Gradients, lr: Schedule) -> instep.Optimizer:
+...     optimizer = instep.Adam(params, lr=lr)
+...     optimizer.step(grads)
+...     return optimizer
+>>> w, b = np.ones(2), np.ones(1)
+>>> groups: list[Group] = [{"params": w, "betas": (0.5, 0.9)}, {"params": b, "l1": 0.1}]
+>>> stepped(groups, [w.copy(), None], lambda step: 0.25 / (1 + step)).step_count
+1
+>>> w
+array([0.75, 0.75])
+
+====================  ===================================================================================
+`Array`               a NumPy array of any dtype
+`Params`              what an optimizer takes: an array, dicts, lists and tuples of arrays in any nesting,
+                      or a list of groups; None is a place without a parameter
+`Group`               a dict of a list of groups: ``params``, and hyperparameters of any rule
+`Gradients`           what `Optimizer.step` takes: gradients in a container like that of the parameters
+`Copies`              what ``copy_to`` takes: arrays in a container like that of the parameters
+`Schedule`            a callable from the number of completed steps to a number; the classes of
+                      `instep.schedules` are such callables, and more than that
+`Number`              a hyperparameter that is a number: a float or a `Schedule`
+`Nonfinite`           what ``nonfinite`` may be: "propagate", "skip" or "raise"
+`Shared`              the keywords of every rule, for ``**keywords: Unpack[Shared]``
+`ParamGroup`          an entry of `Optimizer.param_groups`
+`StateDict`           what `Optimizer.state_dict` returns
+====================  ===================================================================================
+
+``type[instep.Optimizer]`` is a class of optimizers that may be called with the parameters, ``lr``,
+``weight_decay`` and the keywords of `Shared`.
+"""
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, get_type_hints
+
+import numpy as np
+
+from instep.optimizers import ParamGroup, containers
+from instep.optimizers.containers import Array, Container, Copies, Gradients, Params
+from instep.optimizers.hyperparameters import Nonfinite, Number, Schedule
+from instep.optimizers.keywords import Shared
+
+__all__ = [
+    "Array",
+    "Copies",
+    "Gradients",
+    "Group",
+    "Nonfinite",
+    "Number",
+    "ParamGroup",
+    "Params",
+    "Schedule",
+    "Shared",
+    "StateDict",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:
+    # In the package these are text, for type checkers. Objects can stand in `Params | None`, and `get_type_hints` finds
+    # them. It can't follow an alias that names itself, so everything inside a container is Any here.
+    _array = np.ndarray[Any, np.dtype[Any]]
+    _texts = {name: getattr(containers, name) for name in ("Params", "Gradients", "Copies")}
+    _texts["Container"] = containers.Container
+    _inside = {"Array": _array, "Gradient": _array | float | np.floating[Any] | None}
+    _known = {**vars(containers), **dict.fromkeys(_texts, Any), **_inside}
+    _found = get_type_hints(SimpleNamespace(__annotations__=_texts), _known)
+    Array, Container = _array, _found["Container"]
+    Params, Gradients, Copies = _found["Params"], _found["Gradients"], _found["Copies"]
+
+#: Plain data, as `Optimizer.state_dict` describes; a dict of any kind can be loaded.
+StateDict: TypeAlias = dict[str, Any]
+
+
+class _Params(TypedDict):
+    params: Container
+
+
+class Group(_Params, total=False):
+    """A parameter group: ``params``, and hyperparameters that differ from the optimizer's own arguments.
+
+    It admits the hyperparameters of all rules; an optimizer refuses those that its rule doesn't
+    have.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> groups: list[instep.typing.Group] = [
+    ...     {"params": {"w": np.ones((2, 2))}, "weight_decay": 0.1},
+    ...     {"params": {"b": np.ones(2)}, "lr": 0.01},
+    ... ]
+    >>> [group["lr"] for group in instep.AdamW(groups, lr=0.001).param_groups]
+    [0.001, 0.01]
+    """
+
+    lr: Number
+    weight_decay: Number
+    l1: Number
+    clip_value: Number | None
+    maximize: bool
+    momentum: Number
+    dampening: Number
+    nesterov: bool
+    lr_in_velocity: bool
+    alpha: Number
+    eps: Number
+    centered: bool
+    eps_inside_sqrt: bool
+    betas: tuple[Number, Number]
+    amsgrad: bool
