@@ -286,7 +286,7 @@ class Bound(Settings):
         return view
 
     def _counts(self) -> dict[str, int]:
-        sizes = (np.asarray(array).size for array in self._params.values())
+        sizes = (np.asarray(array).size for array in self.params.values())
         return {**super()._counts(), "elements": sum(sizes), "step_count": self.step_count}
 
     def _extras_in_use(self) -> dict[str, Any]:
