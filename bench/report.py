@@ -115,9 +115,9 @@ def main() -> int:
     arguments = parser.parse_args()
     for name in arguments.pieces:
         if name not in PIECES:
-            parser.error(f"piece {name!r} is not known; one of {', '.join(PIECES)} is wanted")
+            parser.error(f"a piece must be one of {', '.join(PIECES)}, got {name!r}")
     if arguments.passes is not None and not (arguments.all and arguments.passes >= 1):
-        parser.error("--passes goes with --all, and 1 or more are wanted")
+        parser.error("--passes must be at least 1 and go with --all")
     machine = describe()
     results = Results(arguments.folder, machine)
     if arguments.all and arguments.again:

@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     unknown = [name for name in arguments.rows if name not in ROWS]
     if unknown:
-        parser.error(f"row {unknown[0]!r} is not known; one of {', '.join(ROWS)} is wanted")
+        parser.error(f"a row must be one of {', '.join(ROWS)}, got {unknown[0]!r}")
     report: dict[str, Any] = {"machine": describe(), "rows": {}}
     with Pool() as pool:
         for name in arguments.rows or ROWS:

@@ -32,7 +32,7 @@ def output_path(description: str) -> Path | None:
 @contextmanager
 def picture(path: Path, title: str, panels: int = 2) -> Iterator[Any]:
     """Yield axes side by side, and save the figure as a PNG at the end of the block."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only where a picture is wanted
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only if a picture is asked for
 
     # Without pyplot, a figure draws with Agg, also on machines without a screen.
     figure = Figure(figsize=(1 + 4.8 * panels, 4.6), dpi=110, layout="constrained")

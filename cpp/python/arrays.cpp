@@ -10,7 +10,9 @@ namespace instep {
 
 namespace {
 
-constexpr const char* wanted_dtypes = "float64, float32, float16 or bfloat16 (ml_dtypes)";
+constexpr const char* dtypes = "float64, float32, float16 or bfloat16 (ml_dtypes)";
+
+constexpr const char* aligned = "have elements that lie on their own boundaries";
 
 std::string text_of(py::handle object) { return py::cast<std::string>(py::str(object)); }
 
@@ -50,8 +52,8 @@ bool is_bfloat16(const py::dtype& dtype) {
     return std::strcmp(last == nullptr ? name : last + 1, "bfloat16") == 0;
 }
 
-// has_dtype: " has dtype ", or " is " if `who` is a dtype itself.
-Format find_format(PyObject* descr, const std::string& who, const std::string& has_dtype = " has dtype ") {
+// verb: "have dtype ", or "be " if `who` is a dtype itself.
+Format find_format(PyObject* descr, const std::string& who, const std::string& verb = "have dtype ") {
     if (const KnownDtype* known = find_known(descr)) return known->format;
     const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
     const char byteorder = dtype.byteorder();
@@ -67,11 +69,10 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
     else if (is_bfloat16(dtype))
         format = Format::bfloat16;
     else
-        throw py::type_error(who + has_dtype + text_of(dtype) + "; " + wanted_dtypes + " is wanted");
+        throw py::type_error(refusal(who, verb + dtypes, text_of(dtype)));
     if (swapped)
-        throw py::type_error(who + has_dtype + text_of(dtype) +
-                             ", byte-swapped; one in the machine's byte order is wanted "
-                             "(array.astype(array.dtype.newbyteorder('=')))");
+        throw py::type_error(refusal(who, "be in the machine's byte order", text_of(dtype)) +
+                             "; pass array.astype(array.dtype.newbyteorder('='))");
     // Only the shared object of bfloat16 is added, whichever object the array has: unpickling an array makes another
     // object.
     const bool is_new = std::none_of(known_dtypes().begin(), known_dtypes().end(),
@@ -83,7 +84,7 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& h
 Format tensor_format(const TensorFields& tensor, const std::string& who) {
     for (const Format format : {Format::float64, Format::float32, Format::float16, Format::bfloat16})
         if (tensor.is_of(format)) return format;
-    throw py::type_error(who + " is a tensor of another dtype; float64, float32, float16 or bfloat16 is wanted");
+    throw py::type_error(refusal(who, std::string("have dtype ") + dtypes, "a tensor of another dtype"));
 }
 
 }  // namespace
@@ -99,12 +100,24 @@ py::dtype dtype_of(Format format) {
     return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
 }
 
-Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, " is "); }
+Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, "be "); }
+
+std::string refusal(const std::string& who, const std::string& expected, const std::string& found) {
+    return who + " must " + expected + ", got " + found;
+}
+
+std::string joined(const std::vector<std::string>& names, const char* between) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : between) + name;
+    return text;
+}
 
 std::string kind_of(py::handle object) {
     if (object.is_none()) return "None";
-    const std::string name = Py_TYPE(object.ptr())->tp_name;
-    return (std::string("aeioAEIO").find(name[0]) == std::string::npos ? "a " : "an ") + name;
+    const std::string path = Py_TYPE(object.ptr())->tp_name;
+    const std::string name = path.substr(path.rfind('.') + 1);
+    const bool vowel = std::string("aeioAEIO").find(name[0]) != std::string::npos || name == "ndarray";
+    return (vowel ? "an " : "a ") + name;
 }
 
 std::string text_of_shape(const std::int64_t* shape, int ndim) {
@@ -113,7 +126,7 @@ std::string text_of_shape(const std::int64_t* shape, int ndim) {
     return text + (ndim == 1 ? ",)" : ")");
 }
 
-std::string gradient_of(const std::string& name) { return "gradient of '" + name + "'"; }
+std::string gradient_of(const std::string& name) { return "the gradient of '" + name + "'"; }
 
 std::string state_of(const std::string& name, const std::string& state) {
     std::string text = "state '";
@@ -123,7 +136,7 @@ std::string state_of(const std::string& name, const std::string& state) {
 // An update of a masked array's data would ignore its mask.
 void require_unmasked(PyObject* array, const std::string& who) {
     if (!is_plain_array(array) && is_array(array) && py::hasattr(array, "mask"))
-        throw py::type_error(who + " is " + kind_of(array) + "; a plain NumPy array is wanted");
+        throw py::type_error(refusal(who, "be a plain NumPy array", kind_of(array)));
 }
 
 Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
@@ -131,42 +144,39 @@ Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
         const ArrayFields fields(object);
         descr_ = fields.descr;
         view_ = fields.view(find_format(fields.descr, who));
-        if (!fields.aligned())
-            throw py::value_error(who +
-                                  " is misaligned; an array whose elements lie on their own boundaries is wanted");
+        if (!fields.aligned()) throw py::value_error(refusal(who, aligned, "an array that is misaligned"));
     } else if (takes_tensors && is_tensor(object)) {
         tensor_ = look_at_tensor(object);
         if (!tensor_.on_cpu)
-            throw py::value_error(who + " is not in the CPU's memory; a tensor that is there is wanted");
+            throw py::value_error(refusal(who, "be in the CPU's memory", "a tensor on another device"));
         view_ = {tensor_.data, tensor_.ndim, tensor_.shape, tensor_.strides.data(), tensor_format(tensor_, who), true};
         if (view_.data == nullptr && view_.size() != 0)
-            throw py::value_error(who + " has elements but no memory; a tensor that has its own is wanted");
+            throw py::value_error(refusal(who, "have memory for its elements", "a tensor without memory"));
         if (reinterpret_cast<std::uintptr_t>(view_.data) % static_cast<std::size_t>(item_size(view_.format)) != 0)
-            throw py::value_error(who +
-                                  " is misaligned; a tensor whose elements lie on their own boundaries is wanted");
+            throw py::value_error(refusal(who, aligned, "a tensor that is misaligned"));
     } else {
-        throw py::type_error(who + " is " + kind_of(object) + "; a NumPy array is wanted");
+        const bool detaches = py::hasattr(object, "detach");
+        throw py::type_error(refusal(who, "be a NumPy array", kind_of(object)) +
+                             (detaches ? "; pass tensor.detach().numpy(), which shares its memory" : ""));
     }
     if (!is_within_memory(view_))
-        throw py::value_error(who +
-                              " has strides that reach further than any memory; an array whose elements are all there "
-                              "is wanted");
+        throw py::value_error(
+            refusal(who, "have all its elements in memory", "strides that reach further than any memory"));
 }
 
 void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only) {
     if (read_only == ReadOnly::refused && !view.writeable)
-        throw py::value_error(who + " is read-only; a writeable array is wanted, for it is updated in place");
+        throw py::value_error(refusal(who, "be writeable, as it is updated in place", "an array that is read-only"));
     if (overlaps_itself(view))
         throw py::value_error(
-            who +
-            " overlaps itself: several of its elements share memory (a broadcast or sliding view); an "
-            "array of separate elements is wanted");
+            refusal(who, "have separate elements", "an array that overlaps itself (a broadcast or sliding view)") +
+            "; pass array.copy()");
 }
 
 void require_shape(const TensorView& view, const std::string& who, const std::int64_t* shape, int ndim) {
     if (ndim == view.ndim && std::equal(shape, shape + ndim, view.shape)) return;
-    throw py::value_error(who + " has shape " + text_of_shape(view.shape, view.ndim) + "; the parameter's, " +
-                          text_of_shape(shape, ndim) + ", is wanted");
+    throw py::value_error(
+        refusal(who, "have shape " + text_of_shape(shape, ndim), text_of_shape(view.shape, view.ndim)));
 }
 
 bool is_known_dtype(PyObject* descr) { return find_known(descr) != nullptr; }
@@ -176,8 +186,9 @@ bool same_dtype(PyObject* a, PyObject* b) { return py::detail::npy_api::get().Py
 void require_copy(const TensorView& view, const std::string& who, const TensorView& parameter, ReadOnly read_only) {
     require_parameter(view, who, read_only);
     if (item_size(view.format) >= item_size(parameter.format))
-        throw py::type_error(who + " has dtype " + format_name(view.format) + "; one narrower than the parameter's " +
-                             format_name(parameter.format) + " is wanted");
+        throw py::type_error(
+            refusal(who, std::string("have a narrower dtype than its parameter's ") + format_name(parameter.format),
+                    format_name(view.format)));
     require_shape(view, who, parameter.shape, parameter.ndim);
 }
 

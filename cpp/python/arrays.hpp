@@ -66,7 +66,11 @@ py::dtype dtype_of(Format format);
 
 // The format of a dtype; throws a TypeError that calls it `who` ("state_dtype").
 Format format_of_dtype(const py::dtype& dtype, const std::string& who);
-// Its type with an article, for errors: "a list", "an int", "None".
+// The form of an error: "WHO must EXPECTED, got FOUND".
+std::string refusal(const std::string& who, const std::string& expected, const std::string& found);
+// Names with a text between each two, for errors.
+std::string joined(const std::vector<std::string>& names, const char* between = ", ");
+// Its type with an article, for errors: "a list", "an ndarray", "None".
 std::string kind_of(py::handle object);
 // A shape as Python writes it, for errors.
 std::string text_of_shape(const std::int64_t* shape, int ndim);

@@ -10,7 +10,8 @@
 namespace instep {
 
 void Averages::show(const void* block) {
-    if (shown()) throw std::runtime_error("averaged() is in use already; its blocks can't be nested");
+    if (shown())
+        throw std::runtime_error("a block of averaged() must end before the next begins, got a block in a block");
     steps_.arrange();
     steps_.check_unchanged();
     Stepper& stepper = steps_.stepper();
@@ -65,9 +66,9 @@ void Averages::hide() {
                    "'";
     }
     if (!lost.empty())
-        throw py::value_error(lost +
-                              " has been resized or moved in memory inside averaged(); it must stay where it is, or "
-                              "its weights can't be put back");
+        throw py::value_error(
+            refusal(lost, "keep its memory inside averaged()", "an array that has been resized or moved in memory") +
+            ", so its weights can't be put back");
 }
 
 }  // namespace instep

@@ -32,8 +32,9 @@ private:
 
 std::size_t checked_place(const Steps& steps, std::int64_t place) {
     if (place < 0 || static_cast<std::size_t>(place) >= steps.count())
-        throw py::index_error("place " + std::to_string(place) + " is none of the " + std::to_string(steps.count()) +
-                              " places; append makes more");
+        throw py::index_error(
+            refusal("place", "be one of the " + std::to_string(steps.count()) + " places", std::to_string(place)) +
+            "; append makes more");
     return static_cast<std::size_t>(place);
 }
 
@@ -44,8 +45,10 @@ void collect(Steps& steps, const py::sequence& sequence) {
     const std::size_t count =
         is_stored ? static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence.ptr())) : sequence.size();
     if (count != steps.count())
-        throw py::value_error("there are " + std::to_string(count) + " gradients; one for each of " +
-                              std::to_string(steps.count()) + " places is wanted (None for no gradient)");
+        throw py::value_error(
+            refusal("gradients",
+                    "have " + std::to_string(steps.count()) + " entries, one for each place (None for no gradient)",
+                    std::to_string(count)));
     if (is_stored) {  // taking its items runs no code
         PyObject** items = PySequence_Fast_ITEMS(sequence.ptr());
         for (std::size_t i = 0; i < count; ++i)
@@ -68,8 +71,9 @@ void step(Steps& steps, const py::object& gradients, const py::sequence& numbers
 void check_group(Steps& steps, int group) {
     const std::size_t count = steps.hyperparameters().groups.size();
     if (group < 0 || static_cast<std::size_t>(group) >= count)
-        throw py::index_error("group " + std::to_string(group) + " is none of the " + std::to_string(count) +
-                              " groups; add_group makes more");
+        throw py::index_error(
+            refusal("group", "be one of the " + std::to_string(count) + " groups", std::to_string(group)) +
+            "; add_group makes more");
 }
 
 void bind(Steps& steps, std::int64_t place, const std::string& name, int group, const py::object& parameter,
@@ -77,8 +81,7 @@ void bind(Steps& steps, std::int64_t place, const std::string& name, int group, 
     const std::size_t checked = checked_place(steps, place);
     check_group(steps, group);
     constexpr std::int64_t most = std::int64_t{1} << 53;  // the largest number in a state_dict
-    if (t < 0 || t > most)
-        throw py::value_error("t is " + std::to_string(t) + "; a count of completed steps is wanted, at most 2**53");
+    if (t < 0 || t > most) throw py::value_error(refusal("t", "be an int from 0 to 2**53", std::to_string(t)));
     Binding binding;
     binding.name = name;
     binding.group = group;
@@ -115,7 +118,7 @@ void bind_steps(py::module_& m) {
             "append",
             [](Steps& steps, std::int64_t count) {
                 if (count < 0)
-                    throw py::value_error("count is " + std::to_string(count) + "; a number of places is wanted");
+                    throw py::value_error(refusal("count", "be an int of at least 0", std::to_string(count)));
                 const Call call(steps);
                 steps.append(static_cast<std::size_t>(count));
             },

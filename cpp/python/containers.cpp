@@ -69,9 +69,10 @@ struct Path {
 }
 
 [[noreturn]] void refuse_length(const Node& node, const Path& path, std::size_t count) {
-    throw py::value_error(path.called() + " have " + std::to_string(count) + " entries; " +
-                          std::to_string(node.children.size()) +
-                          " are wanted, one for each parameter (None leaves one alone)");
+    throw py::value_error(refusal(
+        path.called(),
+        "have " + std::to_string(node.children.size()) + " entries, one for each parameter (None leaves one alone)",
+        std::to_string(count)));
 }
 
 void collect_from(const Node& node, const Path& path, py::handle gradients, std::vector<py::object>& out);
@@ -90,8 +91,9 @@ void collect_child(const Node& node, const Path& path, std::size_t i, PyObject* 
 
 void collect_sequence(const Node& node, const Path& path, py::handle gradients, std::vector<py::object>& out) {
     if (!is_sequence(gradients))
-        throw py::type_error(path.called() + " came as " + kind_of(gradients) + "; a list or tuple of " +
-                             std::to_string(node.children.size()) + " is wanted, as the parameters came");
+        throw py::type_error(refusal(
+            path.called(), "be a list or tuple of " + std::to_string(node.children.size()) + ", as the parameters are",
+            kind_of(gradients)));
     // What is inside may run code, by a key's hash, that changes a list.
     for (std::size_t i = 0; i < node.children.size(); ++i) {
         const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(gradients.ptr()));
@@ -106,8 +108,7 @@ void collect_mapping(const Node& node, const Path& path, py::handle given, std::
     auto gradients = py::reinterpret_borrow<py::object>(given);
     if (!PyDict_Check(given.ptr())) {
         if (!py::hasattr(given, "keys"))
-            throw py::type_error(path.called() + " came as " + kind_of(given) +
-                                 "; a dict is wanted, as the parameters came");
+            throw py::type_error(refusal(path.called(), "be a dict, as the parameters are", kind_of(given)));
         gradients = py::dict(gradients);
     }
     if (static_cast<std::size_t>(PyDict_Size(gradients.ptr())) != node.keys.size()) refuse_keys(node, path, gradients);
@@ -129,8 +130,7 @@ void collect_from(const Node& node, const Path& path, py::handle gradients, std:
     } else if (node.kind == Node::Kind::mapping) {
         collect_mapping(node, path, gradients, out);
     } else {
-        throw py::type_error(path.called() + " came as " + kind_of(gradients) +
-                             "; None is wanted, for there is no parameter");
+        throw py::type_error(refusal(path.called(), "be None, as there is no parameter", kind_of(gradients)));
     }
 }
 
@@ -172,12 +172,13 @@ void GradientCollector::collect(py::handle gradients, std::vector<py::object>& o
     };
     if (!grouped_) return collect_group(0, gradients);
     if (!is_sequence(gradients))
-        throw py::type_error("the gradients came as " + kind_of(gradients) +
-                             "; a list with an entry for each parameter group is wanted");
+        throw py::type_error(
+            refusal("the gradients", "be a list with an entry for each parameter group", kind_of(gradients)));
     const auto groups = py::reinterpret_borrow<py::sequence>(gradients);
     if (groups.size() != containers_.size())
-        throw py::value_error("the gradients have " + std::to_string(groups.size()) + " entries; one for each of the " +
-                              std::to_string(containers_.size()) + " parameter groups is wanted");
+        throw py::value_error(refusal(
+            "the gradients", "have " + std::to_string(containers_.size()) + " entries, one for each parameter group",
+            std::to_string(groups.size())));
     for (std::size_t k = 0; k < containers_.size(); ++k) {
         const py::object given = groups[k];
         if (given.is_none())

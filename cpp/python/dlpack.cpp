@@ -77,12 +77,13 @@ bool is_tensor(PyObject* object) { return known_table_of(object) != nullptr; }
 TensorFields look_at_tensor(PyObject* object) {
     Tensor tensor{};
     if (known_table_of(object)->look(object, &tensor) != 0) {
-        if (PyErr_Occurred() == nullptr) PyErr_SetString(PyExc_ValueError, "the tensor can't be looked at");
+        if (PyErr_Occurred() == nullptr)
+            PyErr_SetString(PyExc_ValueError, "a tensor must describe its memory, got an error without a text");
         throw py::error_already_set();
     }
     TensorFields fields;
     if (tensor.ndim > static_cast<std::int32_t>(fields.strides.size()))
-        throw py::value_error("a tensor has " + std::to_string(tensor.ndim) + " axes; at most 64 are wanted");
+        throw py::value_error("a tensor must have at most 64 axes, got " + std::to_string(tensor.ndim));
     fields.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
     fields.ndim = tensor.ndim;
     fields.shape = tensor.shape;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "python/arrays.hpp"
 #include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
 
@@ -18,21 +19,27 @@ unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
         const auto name = option.cast<std::string>();
         int index = 0;
         while (index < family.option_count && name != family.options[index]) ++index;
-        if (index == family.option_count)
-            throw py::value_error(std::string("rule '") + family.name + "' has no option '" + name + "'");
+        if (index == family.option_count) {
+            const std::vector<std::string> known(family.options, family.options + index);
+            throw py::value_error(refusal(std::string("an option of rule '") + family.name + "'",
+                                          known.empty() ? "be none" : "be one of " + joined(known), "'" + name + "'"));
+        }
         bits |= 1U << index;
     }
     return bits;
 }
 
-// The choices of options that are valid, for an error: "no option", "momentum", "momentum and nesterov".
+// A choice of options, for an error: "no option", "momentum", "momentum and nesterov".
+std::string choice(const RuleFamily& family, unsigned options) {
+    return options == 0 ? "no option" : joined(option_names(family, options), " and ");
+}
+
+// The choices of options that are valid.
 std::string variants_of(const RuleFamily& family) {
     std::string all;
     for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
         if (!family.variants[options].valid) continue;
-        std::string names;
-        for (const std::string& name : option_names(family, options)) names += (names.empty() ? "" : " and ") + name;
-        all += (all.empty() ? "" : ", ") + (names.empty() ? "no option" : names);
+        all += (all.empty() ? "" : ", ") + choice(family, options);
     }
     return all;
 }
@@ -49,12 +56,16 @@ std::vector<std::string> option_names(const RuleFamily& family, unsigned options
 Group make_group(const std::string& rule, const py::sequence& options) {
     Group group{};
     group.family = find_family(current_level(), rule);
-    if (group.family < 0) throw py::value_error("there is no rule '" + rule + "'");
+    if (group.family < 0) {
+        std::vector<std::string> known;
+        for (int i = 0; i < current_level().family_count; ++i) known.emplace_back(current_level().families[i]->name);
+        throw py::value_error(refusal("rule", "be one of " + joined(known), "'" + rule + "'"));
+    }
     const RuleFamily& family = *current_level().families[group.family];
     group.options = option_bits(family, options);
     if (!family.variants[group.options].valid)
-        throw py::value_error(std::string("rule '") + family.name + "' has no variant with these options; it has " +
-                              variants_of(family));
+        throw py::value_error(refusal(std::string("the options of rule '") + family.name + "'",
+                                      "be one of " + variants_of(family), choice(family, group.options)));
     return group;
 }
 
@@ -73,12 +84,15 @@ void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extr
     parsed.clip_norm = extras[0].cast<double>();
     parsed.average_rate = 1.0 - extras[1].cast<double>();
     parsed.not_finite = static_cast<NotFinite>(extras[2].cast<int>());
-    if (numbers.size() != groups.size()) throw py::value_error("numbers: one sequence a group is wanted");
+    if (numbers.size() != groups.size())
+        throw py::value_error(refusal("numbers", "have a sequence for each group", std::to_string(numbers.size())));
     for (std::size_t k = 0; k < groups.size(); ++k) {
         Group& group = parsed.groups[k];
         const auto values = numbers[k].cast<py::sequence>();
         const auto count = static_cast<std::size_t>(current_level().families[group.family]->hyperparameter_count);
-        if (values.size() != count + term_count) throw py::value_error("numbers: wrong number of values for a group");
+        if (values.size() != count + term_count)
+            throw py::value_error(refusal("the numbers of a group", "be " + std::to_string(count + term_count),
+                                          std::to_string(values.size())));
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
         const auto clip_value = values[count].cast<double>();
         const auto l2 = values[count + 1].cast<double>();

@@ -1,5 +1,6 @@
 #include "python/introspection.hpp"
 
+#include "python/arrays.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/levels.hpp"
 #include "runtime/team.hpp"
@@ -74,10 +75,8 @@ void set_level_by_name(const std::string& name) {
         set_level(*level);
         return;
     }
-    std::string usable;
-    for (const std::string& level : usable_level_names()) usable += (usable.empty() ? "" : ", ") + level;
-    throw py::value_error("instruction-set level '" + name + "' is not to be had here; one of " + usable +
-                          " is wanted");
+    throw py::value_error(
+        refusal("the instruction-set level", "be one of " + joined(usable_level_names()), "'" + name + "'"));
 }
 
 int x86_64_level_of(std::uint32_t leaf1_ecx, std::uint32_t leaf7_ebx, std::uint32_t extended1_ecx, std::uint64_t xcr0) {
@@ -110,7 +109,8 @@ py::dict build() {
 
 void start() {
     const std::vector<const Level*> levels = usable_levels();
-    if (levels.empty()) throw py::import_error("instep needs a CPU of level x86-64-v2 (SSE4.2) or later");
+    if (levels.empty())
+        throw py::import_error("the CPU must be of level x86-64-v2 (SSE4.2) or later, got an earlier one");
     set_level(*levels.front());
     team::watch_forks();
 }

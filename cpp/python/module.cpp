@@ -40,6 +40,7 @@ PYBIND11_MODULE(_core, m) {
             "end_averaged", [](instep::Plan& plan) { plan.hide_averages(nullptr); },
             "Puts the weights back, whichever block shows averages.")
         .def_property_readonly("shows_averages", &instep::Plan::shows_averages, "Steps are refused.")
+        .def("refuse_averages", &instep::Plan::refuse_averages, "what"_a, "Raises where the averages are shown.")
         .def("refresh_copies", &instep::Plan::refresh_copies, "Rounds the parameters into their copies.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
         .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "now"_a = py::none(),

@@ -113,9 +113,10 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
                   view.size()};
         const Format state = state_dtype_.is_none() ? like.compute : format_of_dtype(state_dtype_, "state_dtype");
         if (item_size(state) > item_size(like.compute))
-            throw py::value_error(std::string("state_dtype ") + format_name(state) + " is wider than " +
-                                  format_name(like.compute) + ", the compute type of " + who +
-                                  "; that or a narrower one is wanted");
+            throw py::value_error(refusal(
+                "state_dtype",
+                std::string("be ") + format_name(like.compute) + ", in which " + who + " is computed, or narrower",
+                format_name(state)));
         likes.push_back(std::move(like));
         state_formats.push_back(state);
     }
@@ -254,8 +255,9 @@ void Plan::hide_late() noexcept {
 
 void Plan::refuse_averages(const char* what) const {
     if (shows_averages())
-        throw std::runtime_error(std::string("inside averaged() the parameters are averages; ") + what +
-                                 " after the block");
+        throw std::runtime_error(
+            refusal("averaged()", std::string("have ended to ") + what, "a call inside its block") + "; " + what +
+            " after the block");
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {

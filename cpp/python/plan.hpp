@@ -74,6 +74,8 @@ public:
     // released. The same holds if another thread has the lock and this call is not to wait for it.
     void hide_averages(const void* block, bool wait = true);
     bool shows_averages() const { return averages_.shown(); }
+    // Throws RuntimeError, which names what is refused, if the parameters' arrays hold the averages.
+    void refuse_averages(const char* what) const;
 
     // For Python's garbage collector: visits every array that is held. An array of a subclass can have attributes that
     // lead back to the optimizer. Every such cycle goes through these attributes, and the collector clears them, so a
@@ -108,7 +110,6 @@ private:
     using Wanted = std::function<Operand&(Tensor&)>;
     class Load;
 
-    void refuse_averages(const char* what) const;
     void bind_all(const std::vector<Binding>& bindings);
     void settle(py::handle optimizer);
     void hide_late() noexcept;

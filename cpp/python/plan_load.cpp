@@ -34,8 +34,8 @@ public:
             const Format format = view.format;
             require_shape(view, asked.who, bound.shape.data(), ndim);
             if (format != into.format)
-                throw py::value_error(asked.who + " has dtype " + format_name(format) + "; " +
-                                      format_name(into.format) + " is wanted");
+                throw py::value_error(
+                    refusal(asked.who, std::string("have dtype ") + format_name(into.format), format_name(format)));
             Incoming incoming{{view.data, format, nullptr}, into, view.size()};
             if (!same_strides(view.shape, view.strides, bound.dense.data(), ndim, item_size(format))) {
                 layouts_.push_back(std::make_unique<StridedLayout>());
@@ -79,7 +79,9 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
                    const py::object& now, bool is_new) {
     refuse_averages("load");
     const std::size_t count = steps_.count();
-    if (parameters.size() != count) throw py::value_error("parameters: one entry a parameter is wanted");
+    if (parameters.size() != count)
+        throw py::value_error(
+            refusal("parameters", "have an entry for each parameter", std::to_string(parameters.size())));
     Stepper& stepper = steps_.stepper();
     std::vector<std::int64_t> steps;
     std::vector<bool> pending;

@@ -51,20 +51,21 @@ bool StepLock::waits_for_this_thread() const {
 StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
     if (lock.is_mine())
         throw std::runtime_error(
-            "this optimizer is in the middle of a step on this very thread: "
+            "this optimizer must be free, got a call in the middle of a step on this very thread; "
             "a schedule or a signal handler can not step it or load its state");
     if (!lock.mutex_.try_lock()) {
         if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
             throw std::runtime_error(
-                "this process was forked while another thread was stepping this optimizer: "
-                "its arrays are partly updated here and the thread that would finish is gone");
+                "this optimizer must be whole, got a process that was forked while another thread was stepping it; "
+                "its arrays are partly updated here");
         // During finalization, a thread that wants the GIL back after a step stops for good while it holds its lock.
         if (interpreter_is_finalizing())
-            throw std::runtime_error("another thread is stepping this optimizer, and the interpreter is shutting down");
+            throw std::runtime_error(
+                "this optimizer must be free, got a step on another thread while the interpreter shuts down");
         if (lock.waits_for_this_thread())
             throw std::runtime_error(
-                "another thread is in the middle of a step of this optimizer and waits for one that this thread is in "
-                "the middle of: schedules can not step each other's optimizers");
+                "this optimizer must be free, got a step on another thread that waits for a step of this thread; "
+                "schedules can not step each other's optimizers");
         const Waiting waiting(lock);
         const GilReleased released;
         lock.mutex_.lock();

@@ -42,8 +42,9 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
     const bool in_use = std::any_of(bound_.begin(), bound_.end(),
                                     [group](const Place& bound) { return bound.is_bound && bound.group == group; });
     if (in_use)
-        throw py::value_error("group " + std::to_string(group) +
-                              " has places that are bound; unbind these before it gets another rule");
+        throw py::value_error(refusal("group " + std::to_string(group), "have no bound place to get another rule",
+                                      "a group with bound places") +
+                              "; unbind them");
     std::vector<Group> groups = hyperparameters_.groups;
     groups.at(static_cast<std::size_t>(group)) = make_group(rule, options);
     replace_groups(std::move(groups));
@@ -62,8 +63,8 @@ void Steps::replace_groups(std::vector<Group> groups) {
 }
 
 void Steps::append(std::size_t count) {
-    if (count > bound_.max_size() - bound_.size())
-        throw py::value_error(std::to_string(count) + " more places are asked for; fewer are wanted");
+    if (const std::size_t room = bound_.max_size() - bound_.size(); count > room)
+        throw py::value_error(refusal("count", "be at most " + std::to_string(room), std::to_string(count)));
     stepper_.append(count);  // first: if memory runs out, places that exist only there do no harm
     bound_.resize(bound_.size() + count);
     arranged_ = false;
@@ -138,9 +139,10 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
         require_shape(view, who, bound.shape.data(), ndim);
         require_parameter(view, who);
         if (item_size(view.format) > item_size(compute))
-            throw py::value_error(who + " has dtype " + format_name(view.format) + ", which is wider than " +
-                                  format_name(compute) + ", in which its parameter is computed; that or a narrower " +
-                                  "one is wanted");
+            throw py::value_error(refusal(
+                who,
+                std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed, or narrower",
+                format_name(view.format)));
         bound.see(kind, array, look);
         return operand_of(view, bound.order, bound.dense, tensor);
     };
@@ -151,24 +153,25 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
         const py::str name(variant.states[k].name);
         const std::string who = state_of(bound.name, variant.states[k].name);
         if (!binding.states.contains(name))
-            throw py::value_error(who + " is missing; an array is wanted, among states that are " +
-                                  names_of(binding.states));
+            throw py::value_error(refusal(who, "be among the states", names_of(binding.states)));
         const py::object array = binding.states[name];
         tensor.operands.states[k] = bind_one(first_state + static_cast<std::size_t>(k), array, who);
         bound.states[name] = array;
     }
     for (const auto& item : py::dict(binding.states))
         if (!bound.states.contains(item.first))
-            throw py::value_error(state_of(bound.name, py::cast<std::string>(py::str(item.first))) +
-                                  " is none of the rule's with the group's options; those that it has are wanted: " +
-                                  names_of(bound.states));
+            throw py::value_error(
+                refusal("a state of '" + bound.name + "'",
+                        "be one that the rule has with the group's options (" + names_of(bound.states) + ")",
+                        "'" + py::cast<std::string>(py::str(item.first)) + "'"));
     tensor.operands.average.format = compute;
     if (binding.average.is_none()) return;
     tensor.operands.average = bind_one(average, binding.average, "the average of '" + bound.name + "'");
     if (tensor.operands.average.format != compute)
-        throw py::value_error("the average of '" + bound.name + "' has dtype " +
-                              format_name(tensor.operands.average.format) + "; " + format_name(compute) +
-                              ", in which its parameter is computed, is wanted");
+        throw py::value_error(
+            refusal("the average of '" + bound.name + "'",
+                    std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed",
+                    format_name(tensor.operands.average.format)));
     bound.average = binding.average;
 }
 
@@ -226,8 +229,8 @@ void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) cons
     const std::size_t id = place * kinds + seen.kind;
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
-    throw py::value_error(name_of(id) + " shares memory with " + name_of(other) +
-                          "; arrays that don't overlap are wanted, or an element would be written twice");
+    throw py::value_error(
+        refusal(name_of(id), "have memory of its own", "an array that shares memory with " + name_of(other)));
 }
 
 void Steps::arrange() {
@@ -294,7 +297,7 @@ void Steps::require_writeable() const {
             const ArrayFields fields(array.ptr());
             if (!fields.writeable() && fields.view(Format::float64).size() != 0)
                 throw py::value_error(
-                    who + " has been made read-only; it must be writeable, for what is loaded is written there");
+                    refusal(who, "be writeable to be loaded", "an array that has been made read-only"));
         };
         for (const auto& state : bound.states)
             require(state.second, state_of(bound.name, py::cast<std::string>(state.first)));

@@ -35,7 +35,8 @@ void Steps::step(double grad_scale) { take(Use::step, grad_scale); }
 
 void Steps::step_accumulated(double grad_scale) {
     if (!stepper_.any_pending())
-        throw py::value_error("step() without gradients, and none have been accumulated; call accumulate first");
+        throw py::value_error(refusal("step()", "have gradients, given or accumulated", "none") +
+                              "; pass them, or call accumulate first");
     gradients_.assign(bound_.size(), py::none());
     take(Use::step_accumulated, grad_scale);
 }
@@ -74,9 +75,9 @@ void Steps::run_step(double grad_scale, bool release_gil) {
     const int threads = team::threads_for(stepper_.present_work());
     const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_.take(threads); });
     if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
-        const std::string text = gradient_of(bound_[static_cast<std::size_t>(bad)].name) +
-                                 " is not finite everywhere in its parameter's arithmetic; finite numbers are wanted, "
-                                 "and nothing has changed";
+        const std::string text = refusal(gradient_of(bound_[static_cast<std::size_t>(bad)].name),
+                                         "be finite in its parameter's arithmetic", "an infinity or NaN") +
+                                 "; nothing has changed";
         PyErr_SetString(PyExc_FloatingPointError, text.c_str());
         throw py::error_already_set();
     }
@@ -103,8 +104,9 @@ void Steps::check(Use use) {
         if (stepper_.is_bound(i))  // asked there, where the places' flags lie side by side
             bind_gradient(i, use);
         else if (!gradients_[i].is_none())
-            throw py::value_error("there is a gradient for place " + std::to_string(i) +
-                                  ", which is empty; None is wanted, or an array has to be bound there before");
+            throw py::value_error(refusal("the gradient of place " + std::to_string(i),
+                                          "be None, as the place is empty", kind_of(gradients_[i])) +
+                                  "; bind an array there first");
 }
 
 bool Steps::same_layout(const Held& held, int ndim, const std::int64_t* shape, const std::int64_t* strides) const {
@@ -117,10 +119,9 @@ void Steps::check_tensor(const Held& held) const {
     const TensorFields fields = look_at_tensor(held.array);
     if (fields.data != held.data || !fields.is_of(held.format) ||
         !same_layout(held, fields.ndim, fields.shape, fields.strides.data()))
-        throw py::value_error(
-            name_of(held.id) +
-            " has been given other memory, another shape or another dtype since it was bound; it must "
-            "stay as it was, or be bound again");
+        throw py::value_error(refusal(name_of(held.id), "keep its memory, shape and dtype while it is bound",
+                                      "a tensor that has been given other memory, another shape or another dtype") +
+                              "; bind it again");
 }
 
 void Steps::check_unchanged(const Held& held) const {
@@ -128,20 +129,21 @@ void Steps::check_unchanged(const Held& held) const {
     const ArrayFields fields(held.array);
     if (!fields.writeable())
         throw py::value_error(
-            name_of(held.id) +
-            (held.came_read_only
-                 ? " is read-only, as it came with the stored optimizer (from a memory map, or from buffers that "
-                   "processes share); to step, make a new optimizer of writeable copies and load this one's "
-                   "state_dict()"
-                 : " has been made read-only since it was given to the optimizer; it must stay writeable"));
+            held.came_read_only
+                ? refusal(name_of(held.id), "be writeable",
+                          "an array that is read-only, as it came with the stored optimizer (from a memory map, or "
+                          "from buffers that processes share)") +
+                      "; to step, make a new optimizer of writeable copies and load this one's state_dict()"
+                : refusal(name_of(held.id), "stay writeable",
+                          "an array that has been made read-only since it was given to the optimizer"));
     if (fields.data != held.data || !same_layout(held, fields.ndim, fields.shape, fields.strides))
-        throw py::value_error(name_of(held.id) +
-                              " has been reshaped or moved in memory since it was given to the optimizer; it must stay "
-                              "as it was");
+        throw py::value_error(
+            refusal(name_of(held.id), "keep its shape and its place in memory",
+                    "an array that has been reshaped or moved in memory since it was given to the optimizer"));
     if (fields.descr != held.descr && !same_dtype(fields.descr, held.descr))
-        throw py::value_error(name_of(held.id) +
-                              " has been given another dtype since it was given to the optimizer; it must stay as it "
-                              "was");
+        throw py::value_error(
+            refusal(name_of(held.id), "keep its dtype",
+                    "an array that has been given another dtype since it was given to the optimizer"));
 }
 
 void Steps::bind_gradient(std::size_t i, Use use) {
@@ -192,8 +194,9 @@ void Steps::bind_given(std::size_t i) {
     if (!range.empty() && !occupied_.is_free(range)) {
         const std::size_t owner = occupied_.find(view);
         if (owner == OccupiedMemory::none) return;  // woven into other arrays' memory: checked again next time
-        throw py::value_error(who + " shares memory with " + name_of(owner) +
-                              "; an array of its own is wanted, or the step would change it while reading it");
+        throw py::value_error(
+            refusal(who, "have memory of its own", "an array that shares memory with " + name_of(owner)) +
+            "; pass a copy");
     }
     if (look.descr() == nullptr || !is_known_dtype(look.descr())) return;
     std::copy(view.strides, view.strides + view.ndim, extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));

@@ -45,13 +45,13 @@ def _average(_: np.ndarray, optimizer: instep.Optimizer) -> np.ndarray:
 
 
 CHANGES: list[tuple[Callable[..., Any], type[Exception], str]] = [
-    (_resized, ValueError, r"has shape \(5, 3\)"),
-    (_retyped, TypeError, "has dtype int32"),
+    (_resized, ValueError, r"must have shape \(3, 5\), got \(5, 3\)"),
+    (_retyped, TypeError, "must have dtype .*, got int32"),
     (_misaligned, ValueError, "is misaligned"),
-    (np.ma.array, TypeError, "is a .*Masked"),
-    (lambda g: g.tolist(), TypeError, "is a list"),
-    (lambda g: g.astype(">f4"), TypeError, "byte-swapped"),
-    (lambda g: g[:, :4], ValueError, r"has shape \(3, 4\)"),
+    (np.ma.array, TypeError, "must be a plain NumPy array, got a Masked"),
+    (lambda g: g.tolist(), TypeError, "must be .*, got a list"),
+    (lambda g: g.astype(">f4"), TypeError, "must be in the machine's byte order, got >f4"),
+    (lambda g: g[:, :4], ValueError, r"must have shape \(3, 5\), got \(3, 4\)"),
     (_overlapping, ValueError, "shares memory with parameter '0'"),
     (_state, ValueError, "shares memory with state 'exp_avg' of '0'"),
     (_average, ValueError, "shares memory with the average of '0'"),

@@ -102,21 +102,33 @@ def test_arrays_of_no_memory_are_refused_at_once(shape: Any, strides: Any, role:
     wild = as_strided(small, shape, strides)
     began = time.monotonic()
     if role == "parameter":
-        with pytest.raises(ValueError, match=r"parameter '0' (has strides that reach|overlaps)"):
+        with pytest.raises(
+            ValueError,
+            match=r"parameter '0' must have (all its elements .*, got strides that reach|separate .*, got .* overlaps)",
+        ):
             instep.Adam([wild])
     elif role == "copy":
-        with pytest.raises(ValueError, match=r"the copy of '0' (has strides|overlaps|has shape)"):
+        with pytest.raises(
+            ValueError,
+            match=r"the copy of '0' must have (all its elements .*, got strides|"
+            r"separate .*, got .* overlaps|shape .*, got )",
+        ):
             instep.Adam(np.zeros((2,) * len(shape)), copy_to=wild)
     else:
         like = np.zeros(shape if math.prod(shape) <= 8 else (2,) * len(shape))
         optimizer = instep.Momentum(like, momentum=0.5)
         if role == "gradient":
-            with pytest.raises(ValueError, match=r"gradient of '0' has (strides|shape)"):
+            with pytest.raises(
+                ValueError,
+                match=r"gradient of '0' must have (all its elements .*, got strides|shape .*, got )",
+            ):
                 optimizer.step(wild)
         else:
             state = optimizer.state_dict()
             state["state"]["0"]["momentum_buffer"] = wild
-            with pytest.raises(ValueError, match="state 'momentum_buffer' of '0' has"):
+            with pytest.raises(
+                ValueError, match=r"state 'momentum_buffer' of '0' must have .*, got "
+            ):
                 optimizer.load_state_dict(state)
         assert optimizer.step_count == 0
     assert time.monotonic() - began < 5
@@ -163,7 +175,10 @@ def test_a_subclass_is_not_asked_whether_it_shares_memory() -> None:
     with pytest.raises(ValueError, match="overlaps itself"):
         instep.SGD(as_strided(base, (3, 3), (8, 8)).view(Denying))
     optimizer = instep.SGD([base[:3], np.zeros(3)], lr=1.0)
-    with pytest.raises(ValueError, match="gradient of '1' shares memory with parameter '0'"):
+    with pytest.raises(
+        ValueError,
+        match=r"gradient of '1' must have memory of its own, got .* shares memory with parameter '0'",
+    ):
         optimizer.step([None, base[:3].view(Denying)])
 
 
@@ -188,7 +203,7 @@ def test_a_dtype_that_is_only_called_bfloat16(dtype: Any, role: str) -> None:
         "copy": lambda: instep.SGD(w, copy_to=array),
         "state_dtype": lambda: instep.Adam(w, state_dtype=dtype),
     }[role]
-    with pytest.raises(TypeError, match=r"has dtype .* is wanted|state_dtype is"):
+    with pytest.raises(TypeError, match=r"must have dtype .*, got|state_dtype must be .*, got"):
         use()
     assert not w.any()
     real = np.zeros(4, DTYPES[3])

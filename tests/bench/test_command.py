@@ -15,6 +15,7 @@ import pytest
 from instep import _core
 from instep.commands import cli
 from instep.commands.bench import limit
+from instep.commands.bench.workloads import WORKLOADS
 
 SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4096, 100_003]
 EDGE = 64  # bytes around an array that nobody may touch
@@ -88,18 +89,53 @@ APART = np.zeros(16)
 @pytest.mark.parametrize(
     ("arrays", "written", "error", "complaint"),
     [
-        ([], 0, ValueError, "read of pass 1 is 0; 1 to 5 is wanted"),
-        ([np.zeros(1)] * 6, 0, ValueError, "read of pass 1 is 6; 1 to 5 is wanted"),
-        ([np.zeros(8)], 2, ValueError, "written of pass 1 is 2; 0 to what is read is wanted"),
-        ([np.zeros(8)], -1, ValueError, "written of pass 1 is -1; 0 to what is read is wanted"),
-        ([[1.0]], 0, TypeError, "array 0 of piece 1 is no NumPy array; one is wanted"),
-        ([np.zeros(16)[::2]], 0, ValueError, "array 0 of piece 1 is not C-contiguous"),
-        ([np.zeros(24, "u1")[1:17]], 0, ValueError, "array 0 of piece 1 is misaligned"),
-        ([read_only()], 1, ValueError, "array 0 of piece 1 is read-only; it is to be written"),
-        ([np.zeros(8), np.zeros(9)], 0, ValueError, "array 1 of piece 1 has 72 bytes; the first"),
-        ([np.zeros(8)] * 2, 0, ValueError, "array 1 of piece 1 shares memory with another one"),
-        ([APART[:9], APART[7:]], 0, ValueError, "shares memory with another one"),
-        ([APART[7:], APART[:9]], 0, ValueError, "shares memory with another one"),
+        ([], 0, ValueError, "read of pass 1 must be from 1 to 5, got 0"),
+        ([np.zeros(1)] * 6, 0, ValueError, "read of pass 1 must be from 1 to 5, got 6"),
+        ([np.zeros(8)], 2, ValueError, "written of pass 1 must be from 0 to 1, got 2"),
+        ([np.zeros(8)], -1, ValueError, "written of pass 1 must be from 0 to 1, got -1"),
+        ([[1.0]], 0, TypeError, "array 0 of piece 1 must be a NumPy array, got a list"),
+        (
+            [np.zeros(16)[::2]],
+            0,
+            ValueError,
+            "array 0 of piece 1 must be C-contiguous, got an array with gaps",
+        ),
+        (
+            [np.zeros(24, "u1")[1:17]],
+            0,
+            ValueError,
+            "array 0 of piece 1 must begin on a multiple of 8 bytes, got an array that is misaligned",
+        ),
+        (
+            [read_only()],
+            1,
+            ValueError,
+            "array 0 of piece 1 must be writeable, got an array that is read-only",
+        ),
+        (
+            [np.zeros(8), np.zeros(9)],
+            0,
+            ValueError,
+            "array 1 of piece 1 must have 64 bytes, as the first array has, got 72",
+        ),
+        (
+            [np.zeros(8)] * 2,
+            0,
+            ValueError,
+            "array 1 of piece 1 must have memory of its own, got .* shares memory with another",
+        ),
+        (
+            [APART[:9], APART[7:]],
+            0,
+            ValueError,
+            "must have memory of its own, got .* shares memory with another",
+        ),
+        (
+            [APART[7:], APART[:9]],
+            0,
+            ValueError,
+            "must have memory of its own, got .* shares memory with another",
+        ),
     ],
 )
 def test_the_limit_refuses(
@@ -118,9 +154,9 @@ def test_the_limit_takes_arrays_that_touch() -> None:
 @pytest.mark.parametrize(
     ("piece", "error", "complaint"),
     [
-        ((np.zeros(8),), TypeError, "piece 0 is no list; one of arrays is wanted"),
-        ([np.zeros(8)], ValueError, "piece 0 has 1 arrays; 2 are wanted"),
-        ([np.zeros(8)] * 3, ValueError, "piece 0 has 3 arrays; 2 are wanted"),
+        ((np.zeros(8),), TypeError, "piece 0 must be a list of arrays, got a tuple"),
+        ([np.zeros(8)], ValueError, "piece 0 must have 2 arrays, got 1"),
+        ([np.zeros(8)] * 3, ValueError, "piece 0 must have 2 arrays, got 3"),
     ],
 )
 def test_the_limit_refuses_a_piece(piece: Any, error: type[Exception], complaint: str) -> None:
@@ -129,32 +165,43 @@ def test_the_limit_refuses_a_piece(piece: Any, error: type[Exception], complaint
 
 
 def test_the_limit_refuses_no_passes() -> None:
-    with pytest.raises(ValueError, match="there are no passes; at least one is wanted"):
+    with pytest.raises(ValueError, match="passes must have at least one pass, got none"):
         _core.testing.make_memory_traffic([], [])
 
 
 @pytest.mark.parametrize(
     ("copy", "error", "complaint"),
     [
-        (1.0, TypeError, "the copy of piece 0 is no NumPy array; one is wanted"),
-        (read_only(), ValueError, "the copy of piece 0 is read-only; it is to be written"),
-        (np.zeros(7), ValueError, "the copy of piece 0 has 56 bytes; half of an array's, 64 are"),
+        (1.0, TypeError, "the copy of piece 0 must be a NumPy array, got a float"),
+        (
+            read_only(),
+            ValueError,
+            "the copy of piece 0 must be writeable, got an array that is read-only",
+        ),
+        (
+            np.zeros(7),
+            ValueError,
+            "the copy of piece 0 must have 64 bytes, half of an array's, got 56",
+        ),
     ],
 )
 def test_the_limit_refuses_a_copy(copy: Any, error: type[Exception], complaint: str) -> None:
     arrays = [np.zeros(16), np.zeros(16)]
     with pytest.raises(error, match=complaint):
         _core.testing.make_memory_traffic([[*arrays, copy]], [(2, 1)], copied=True)
-    with pytest.raises(ValueError, match="the copy of piece 0 shares memory with another one"):
+    with pytest.raises(
+        ValueError,
+        match=r"the copy of piece 0 must have memory of its own, got .* shares memory with another",
+    ):
         _core.testing.make_memory_traffic([[*arrays, arrays[1][:8]]], [(2, 1)], copied=True)
-    with pytest.raises(ValueError, match="piece 0 has 2 arrays; 3 are wanted"):
+    with pytest.raises(ValueError, match="piece 0 must have 3 arrays, got 2"):
         _core.testing.make_memory_traffic([arrays], [(2, 1)], copied=True)
 
 
 @pytest.mark.parametrize(("threads", "chunk"), [(0, 64), (-1, 64), (1, 0)])
 def test_the_limit_refuses_no_threads_and_no_chunk(threads: int, chunk: int) -> None:
     traffic = _core.testing.make_memory_traffic([[np.zeros(8)]], [(1, 0)])
-    with pytest.raises(ValueError, match="at least 1 is wanted"):
+    with pytest.raises(ValueError, match=r"(threads|chunk) must be at least 1, got (0|-1)"):
         traffic.move(threads, chunk)
 
 
@@ -193,12 +240,24 @@ def test_gradients_stand_for_the_last_stream_and_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("gradients", "error", "complaint"),
     [
-        ((np.zeros(8),), TypeError, "the gradients are no list; one is wanted"),
-        ([], ValueError, "there are 0 gradients; one for each of 1 pieces is wanted"),
-        ([1.0], TypeError, "the gradient of piece 0 is no NumPy array"),
-        ([np.zeros(16)[::2]], ValueError, "the gradient of piece 0 is not C-contiguous"),
-        ([np.zeros(9)], ValueError, "the gradient of piece 0 has 72 bytes; the other arrays' 64"),
-        ([APART[:8]], ValueError, "the gradient of piece 0 shares memory with another one"),
+        ((np.zeros(8),), TypeError, "the gradients must be a list, got a tuple"),
+        ([], ValueError, "the gradients must have 1 arrays, one for each piece, got 0"),
+        ([1.0], TypeError, "the gradient of piece 0 must be a NumPy array, got a float"),
+        (
+            [np.zeros(16)[::2]],
+            ValueError,
+            "the gradient of piece 0 must be C-contiguous, got an array with gaps",
+        ),
+        (
+            [np.zeros(9)],
+            ValueError,
+            "the gradient of piece 0 must have 64 bytes, as the other arrays have, got 72",
+        ),
+        (
+            [APART[:8]],
+            ValueError,
+            "the gradient of piece 0 must have memory of its own, got .* shares memory with another",
+        ),
     ],
 )
 def test_the_limit_refuses_gradients(
@@ -213,7 +272,10 @@ def test_the_limit_refuses_a_gradient_in_the_copy() -> None:
     room = np.zeros(20)
     piece = [np.zeros(16), np.zeros(16), room[:8]]
     traffic = _core.testing.make_memory_traffic([piece], [(2, 1)], copied=True)
-    with pytest.raises(ValueError, match="the gradient of piece 0 shares memory with another one"):
+    with pytest.raises(
+        ValueError,
+        match=r"the gradient of piece 0 must have memory of its own, got .* shares memory with another",
+    ):
         traffic.move(1, 64, [room[4:]])
 
 
@@ -221,7 +283,10 @@ def test_the_limit_refuses_read_only_gradients_where_they_are_written() -> None:
     for written, refused in ((0, False), (1, True)):
         traffic = _core.testing.make_memory_traffic([[np.zeros(8)]], [(1, written)])
         if refused:
-            with pytest.raises(ValueError, match="the gradient of piece 0 is read-only"):
+            with pytest.raises(
+                ValueError,
+                match="the gradient of piece 0 must be writeable, got an array that is read-only",
+            ):
                 traffic.move(1, 64, [read_only()])
         else:
             traffic.move(1, 64, [read_only()])
@@ -249,7 +314,7 @@ def test_the_limit_hands_passes_and_pieces_over(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_limit_of_no_arrays_is_refused() -> None:
-    with pytest.raises(ValueError, match="piece 0 has 0 arrays; 4 are wanted"):
+    with pytest.raises(ValueError, match="piece 0 must have 4 arrays, got 0"):
         limit.MemoryLimit([(1, 0), (4, 3)], [[]], threads=2)
 
 
@@ -308,14 +373,17 @@ def test_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny["numpy_by_instep"] > 1
 
 
+A_WORKLOAD = f"a workload must be one of {', '.join(WORKLOADS)}, or a number of parameters from 1 to 1000000000"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--seconds", "0"], "'0' is no number of seconds"),
-        (["--seconds", "long"], "'long' is no number of seconds"),
-        (["--seconds", "nan"], "'nan' is no number of seconds"),
-        (["huge"], "'huge' is not known; one of tiny, mlp,"),
-        (["0"], "'0' is not known"),
+        (["--seconds", "0"], "the seconds must be a number above 0, 3600 at most, got '0'"),
+        (["--seconds", "long"], "the seconds must be a number above 0, 3600 at most, got 'long'"),
+        (["--seconds", "nan"], "the seconds must be a number above 0, 3600 at most, got 'nan'"),
+        (["huge"], f"{A_WORKLOAD}, got 'huge'"),
+        (["0"], f"{A_WORKLOAD}, got '0'"),
     ],
     ids=" ".join,
 )

@@ -60,7 +60,7 @@ REFUSED = {
     "masked": (
         {"m": np.ma.ones(2)},
         TypeError,
-        "extra['m'] is a MaskedArray; a plain NumPy array is wanted",
+        "extra['m'] must be a plain NumPy array, got a MaskedArray",
     ),
     "byte order": (
         [np.zeros(1, np.dtype(np.int32).newbyteorder())],

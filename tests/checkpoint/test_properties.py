@@ -242,6 +242,6 @@ def test_documents_changed_behind_their_checksum(data: Any, files: Any) -> None:
     path, optimizer, scaler, _ = files
     path.write_bytes(file_of(header, arrays))
     before = bits(optimizer, scaler)
-    with pytest.raises(CheckpointError, match="differ from their checksum"):
+    with pytest.raises(CheckpointError, match="must agree with their checksum"):
         checkpoint.load(path, optimizer, scaler)
     assert bits(optimizer, scaler) == before

@@ -47,7 +47,9 @@ def test_a_bit_flipped_in_any_byte(saved):
 
 ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 
-NONE = "the file is cut off, damaged or no checkpoint: "
+NONE = "the file must be a whole checkpoint, got one cut off, damaged or of another kind: "
+
+NOT_OURS = "the file must be one that instep.checkpoint wrote, got a file without its metadata"
 
 FOREIGN = {
     "empty": (b"", NONE),
@@ -56,9 +58,9 @@ FOREIGN = {
     "pickle": (b"\x80\x04\x95" + bytes(100), NONE),
     "huge header": ((2**64 - 1).to_bytes(8, "little") + b"{}", NONE),
     "header one byte longer": ((3).to_bytes(8, "little") + b"{}", NONE),
-    "no metadata": (file_of({"x": ONE}, bytes(4)), "no metadata of instep's"),
+    "no metadata": (file_of({"x": ONE}, bytes(4)), NOT_OURS),
     "no object": (file_of(b"[1]"), NONE),
-    "metadata of others": (file_of({"__metadata__": {"format": "pt"}}), "no metadata of"),
+    "metadata of others": (file_of({"__metadata__": {"format": "pt"}}), NOT_OURS),
     "metadata a list": (file_of({"__metadata__": ["instep"]}), NONE),
     "metadata no text": (file_of({"__metadata__": {"instep": 1, "instep_sha256": "0"}}), NONE),
     "deep header": (file_of(b'{"x":' + b"[" * 100_000), NONE),
@@ -109,10 +111,10 @@ def test_a_large_file_that_is_wrong_is_not_read(start, tmp_path):
 
 
 def test_what_is_no_file(tmp_path):
-    refused(tmp_path, small()[0], match="not a file")
+    refused(tmp_path, small()[0], match="path must be a file, got a folder")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        refused(tmp_path / "pipe", small()[0], match="not a file")
+        refused(tmp_path / "pipe", small()[0], match="path must be a file, got a pipe")
 
 
 def _set(*keys_and_value):
@@ -209,49 +211,87 @@ def test_shapes_that_the_format_has_and_numpy_has_not(shape, saved):
         dtype = "F32" if tree is header else "float32"
         tree["weights/x"] = {"dtype": dtype, "shape": shape, **what}
     path.write_bytes(with_document(file_of(header, data), document))
-    refused(path, optimizer, scaler, match="the tensor 'weights/x' can't be read: ")
+    refused(
+        path,
+        optimizer,
+        scaler,
+        match="the tensor 'weights/x' must have a shape that NumPy has, got ",
+    )
 
 
 # Changes of the document, with its checksum set right.
 DOCUMENTS = {
-    "schema": (_set("schema", 3), "the checkpoint must have schema 1 or 2, got 3"),
-    "schema 0": (_set("schema", 0), "the checkpoint must have schema 1 or 2, got 0"),
-    "schema True": (_set("schema", True), "the checkpoint must have schema 1 or 2, got True"),
-    "no schema": (_delete("schema"), "the checkpoint must have schema 1 or 2, got None"),
+    "schema": (_set("schema", 3), "the schema of the checkpoint must be 1 or 2, got 3"),
+    "schema 0": (_set("schema", 0), "the schema of the checkpoint must be 1 or 2, got 0"),
+    "schema True": (_set("schema", True), "the schema of the checkpoint must be 1 or 2, got True"),
+    "no schema": (_delete("schema"), "the schema of the checkpoint must be 1 or 2, got None"),
     "no extra": (_delete("extra"), "missing: 'extra'"),
-    "no tensors": (_delete("tensors"), "no table of tensors"),
-    "tensors a list": (_set("tensors", []), "no table of tensors"),
-    "table": (_set("tensors", "weights/w", 3), "say 3 of the tensor"),
-    "table's checksum": (_set("tensors", "weights/w", "sha256", None), "from its checksum"),
-    "table's dtype": (_set("tensors", "weights/w", "dtype", ["f"]), "is wanted"),
-    "table's shape": (_set("tensors", "weights/w", "shape", {}), "is wanted"),
-    "optimizer": (_set("optimizer", None), "a dict is wanted"),
-    "rule": (_set("optimizer", "rule", "AdamW"), "must be of rule 'Adam', got 'AdamW'"),
-    "rule no text": (_set("optimizer", "rule", [[]]), "of rule"),
-    "its schema": (_set("optimizer", "schema", 99), "schema 99"),
-    "negative count": (_set("optimizer", "step_count", -1), "count of steps"),
-    "count in halves": (_set("optimizer", "step_count", 0.5), "count of steps"),
-    "large count": (_set("optimizer", "skipped_steps", 2**64), "count of steps"),
-    "count of a parameter": (_set("optimizer", "steps", "w", True), "count of steps"),
+    "no tensors": (_delete("tensors"), "the table of tensors must be a dict, got None"),
+    "tensors a list": (_set("tensors", []), "the table of tensors must be a dict, got a list"),
+    "table": (_set("tensors", "weights/w", 3), "must be dtype, shape and sha256, got 3"),
+    "table's checksum": (
+        _set("tensors", "weights/w", "sha256", None),
+        "must agree with its checksum, got another",
+    ),
+    "table's dtype": (
+        _set("tensors", "weights/w", "dtype", ["f"]),
+        "must have dtype ['f'], got F32",
+    ),
+    "table's shape": (_set("tensors", "weights/w", "shape", {}), "must have shape {}, got [4]"),
+    "optimizer": (_set("optimizer", None), "must be a dict, got None"),
+    "rule": (
+        _set("optimizer", "rule", "AdamW"),
+        "the rule of the state must be 'Adam', got 'AdamW'",
+    ),
+    "rule no text": (
+        _set("optimizer", "rule", [[]]),
+        "the rule of the state must be 'Adam', got [[]]",
+    ),
+    "its schema": (_set("optimizer", "schema", 99), "the schema of the state must be 1, got 99"),
+    "negative count": (
+        _set("optimizer", "step_count", -1),
+        "must be a count of steps, an int from 0 to 2**53, got -1",
+    ),
+    "count in halves": (
+        _set("optimizer", "step_count", 0.5),
+        "must be a count of steps, an int from 0 to 2**53, got 0.5",
+    ),
+    "large count": (
+        _set("optimizer", "skipped_steps", 2**64),
+        "must be a count of steps, an int from 0 to 2**53, got 1844",
+    ),
+    "count of a parameter": (
+        _set("optimizer", "steps", "w", True),
+        "must be a count of steps, an int from 0 to 2**53, got True",
+    ),
     "no count of a parameter": (_delete("optimizer", "steps", "w"), "missing: 'w'"),
-    "steps": (_set("optimizer", "steps", []), "a dict is wanted"),
-    "groups": (_set("optimizer", "param_groups", {}), "a list of 1 is wanted"),
-    "group": (_set(*GROUP, "x"), "a dict is wanted"),
-    "members": (_set(*GROUP, "params", ["w"]), "not of the wanted parameters; missing: 'b'"),
+    "steps": (_set("optimizer", "steps", []), "steps must be a dict, got a list"),
+    "groups": (
+        _set("optimizer", "param_groups", {}),
+        "param_groups must be a list of 1, got a dict",
+    ),
+    "group": (_set(*GROUP, "x"), "param_groups[0] must be a dict, got a str"),
+    "members": (
+        _set(*GROUP, "params", ["w"]),
+        "the params of param_groups[0] must be the optimizer's; missing: 'b'",
+    ),
     "lr": (_set(*GROUP, "lr", "0.1; import os"), "lr"),
     "infinite lr": (_set(*GROUP, "lr", {"float": "inf"}), "lr"),
     "betas": (_set(*GROUP, "betas", [2, 2]), "betas"),
     "unknown schedule": (_set(*GROUP, "lr", {"schedule": "os.system"}), "os.system"),
     "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
-    "ema_decay": (_set("optimizer", "ema_decay", None), "no ema_decay; one is wanted"),
+    "ema_decay": (
+        _set("optimizer", "ema_decay", None),
+        "ema_decay of the state must be a number, .*, got None",
+    ),
     "scaler gone": (_set("scaler", None), "scaler must be None, got a LossScaler: "),
-    "scaler a list": (_set("scaler", []), "a dict is wanted"),
+    "scaler a list": (_set("scaler", []), "the loss scaler must be a dict, got a list"),
     "scaler's keys": (_set("scaler", {}), "missing: 'scale', 'growth_interval', 'good_steps'"),
     "scale": (_set("scaler", "scale", -1), "scale"),
-    "NaN": (json.dumps({"x": math.nan}), "NaN is not finite"),
-    "deep": ("[" * 100_000, "nested too deeply"),
-    "no JSON": ("{", "no JSON"),
-    "no object": ("[]", "a JSON object is wanted"),
+    "NaN": (json.dumps({"x": math.nan}), "a number must be finite, got NaN"),
+    "deep": ("[" * 100_000, "the metadata must be nested less deeply, got too many levels"),
+    "no JSON": ("{", "the metadata must be JSON, got another text"),
+    "no object": ("[]", "the metadata must be a JSON object, got a list"),
 }
 
 
@@ -286,4 +326,4 @@ def test_a_tensor_of_an_unknown_kind(saved):
     for tree in (document["tensors"], header):
         tree["other/w"] = tree.pop("weights/w")
     path.write_bytes(with_document(file_of(header, data), document))
-    refused(path, optimizer, scaler, match="the tensor 'other/w' is unknown")
+    refused(path, optimizer, scaler, match=r"a tensor must be of the weights, .*, got 'other/w'")

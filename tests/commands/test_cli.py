@@ -42,10 +42,10 @@ def test_version(capsys):
         (["--nonsense"], "--nonsense"),
         (["info", "--nonsense"], "--nonsense"),
         (["demo", "extra"], "extra"),
-        (["demo", "--epochs", "0"], "--epochs: 0 is less than 1"),
-        (["demo", "--epochs", "two"], "--epochs: 'two' is not a whole number"),
-        (["demo", "--batch-size", "-1"], "--batch-size: -1 is less than 0"),
-        (["demo", "--seed", "-1"], "--seed: -1 is less than 0"),
+        (["demo", "--epochs", "0"], "--epochs: the number must be at least 1, got 0"),
+        (["demo", "--epochs", "two"], "--epochs: the number must be a whole number, got 'two'"),
+        (["demo", "--batch-size", "-1"], "--batch-size: the number must be at least 0, got -1"),
+        (["demo", "--seed", "-1"], "--seed: the number must be at least 0, got -1"),
     ],
     ids=" ".join,
 )
@@ -128,7 +128,7 @@ def test_module_passes_the_status_on():
     )
     done = python("-c", code)
     assert done.returncode == 1
-    message = "the demo needs scikit-learn, which is missing: pip install 'instep[demo]'"
+    message = "the demo needs scikit-learn, which is missing; pip install 'instep[demo]'"
     assert done.stderr == f"instep demo: {message}\n"
 
 

@@ -314,7 +314,7 @@ def test_a_missing_package_is_named(module, package, capsys, monkeypatch):
     assert main(QUICK) == 1
     out, err = capsys.readouterr()
     assert not out
-    message = f"the demo needs {package}, which is missing: pip install 'instep[demo]'"
+    message = f"the demo needs {package}, which is missing; pip install 'instep[demo]'"
     assert err == f"instep demo: {message}\n"
 
 

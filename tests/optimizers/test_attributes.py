@@ -37,7 +37,10 @@ def test_a_hyperparameter_is_read_and_set_in_all_groups(rule: Any, name: str) ->
     optimizer = two_groups(rule)
     values = [group[name] for group in optimizer.param_groups]
     if name == "l1":
-        with pytest.raises(ValueError, match=r"groups' l1 differ; read each as param_groups\[k\]"):
+        with pytest.raises(
+            ValueError,
+            match=r"l1 must be the same in all groups .*, got .*; read param_groups\[k\]",
+        ):
             _ = optimizer.l1
     else:
         assert getattr(optimizer, name) == values[0]
@@ -65,9 +68,9 @@ def test_a_value_that_one_group_refuses_is_set_in_none() -> None:
     groups = [{"params": np.ones(1)}, {"params": np.ones(1), "nesterov": True}]
     optimizer = instep.SGD(groups, momentum=lambda step: 0.5)
     before = [dict(group) for group in optimizer.param_groups]
-    with pytest.raises(ValueError, match=r"nesterov is True and dampening is 0.5"):
+    with pytest.raises(ValueError, match=r"dampening must be 0 with nesterov=True, got 0.5"):
         optimizer.dampening = 0.5
-    with pytest.raises(ValueError, match=r"lr is -1.0"):
+    with pytest.raises(ValueError, match=r"lr must be .*, got -1.0"):
         optimizer.lr = -1.0
     assert [dict(group) for group in optimizer.param_groups] == before
 
@@ -90,12 +93,12 @@ def test_the_decay_of_averages_can_change_but_not_come_or_go() -> None:
     optimizer.ema_decay = lambda step: 0.0
     optimizer.step(np.zeros(1))
     assert optimizer.averages["0"].tolist() == [4.0]
-    with pytest.raises(ValueError, match=r"ema_decay can't go from .* to None: whether there are"):
+    with pytest.raises(ValueError, match=r"ema_decay must stay a number, got None, since averages"):
         optimizer.ema_decay = None
-    with pytest.raises(ValueError, match=r"ema_decay is 1\.5"):
+    with pytest.raises(ValueError, match=r"ema_decay must be a number in \[0, 1\], got 1\.5"):
         optimizer.ema_decay = 1.5
     plain = instep.SGD(w)
-    with pytest.raises(ValueError, match=r"ema_decay can't go from None to 0.5"):
+    with pytest.raises(ValueError, match=r"ema_decay must stay None, got 0\.5"):
         plain.ema_decay = 0.5
     assert plain.ema_decay is None
 
@@ -104,14 +107,16 @@ def test_momentum_can_not_come_or_go_but_be_scheduled_to_zero() -> None:
     w = np.zeros(2)
     optimizer = instep.SGD(w, lr=1.0, momentum=0.5)
     optimizer.step(np.ones(2))
-    with pytest.raises(ValueError, match=r"from 0.5 to 0.0: .*; schedules.Constant\(0.0\) can$"):
+    with pytest.raises(
+        ValueError, match=r"must stay other than 0, got 0.0, .*; pass schedules.Constant\(0.0\)$"
+    ):
         optimizer.momentum = 0.0
     optimizer.momentum = schedules.Constant(0.0)
     optimizer.step(np.full(2, 3.0))
     assert w.tolist() == [-4.0, -4.0]
-    with pytest.raises(ValueError, match=r"momentum can't go from 0.0 to 0.5: .*; make a new opt"):
+    with pytest.raises(ValueError, match=r"momentum must stay 0.0, got 0.5, .*; make a new opt"):
         instep.SGD(w).momentum = 0.5
-    with pytest.raises(ValueError, match=r"amsgrad can't go from True to False: .*; make a new"):
+    with pytest.raises(ValueError, match=r"amsgrad must stay True, got False, .*; make a new"):
         instep.Adam(w, amsgrad=True).amsgrad = False
 
 
@@ -174,7 +179,7 @@ def test_an_array_put_where_it_would_be_lost_is_refused(what: str, change: str) 
     optimizer = with_all_arrays()
     view = VIEWS[what](optimizer)
     before = {key: id(value) for key, value in view.items()}
-    with pytest.raises(TypeError, match=r"can't be replaced or removed here; write into the array"):
+    with pytest.raises(TypeError, match=r"can't be replaced or removed; write into it"):
         CHANGES[change](view, next(iter(view)))
     assert {key: id(value) for key, value in view.items()} == before
 
@@ -244,7 +249,9 @@ def test_an_unknown_argument(rule: Any) -> None:
     with pytest.raises(TypeError) as caught:
         rule(np.ones(1), learning_rate=0.1)
     known = ", ".join(list(inspect.signature(rule).parameters)[1:])
-    assert str(caught.value) == f"{rule.__name__} has no argument 'learning_rate'; it has {known}"
+    assert str(caught.value) == (
+        f"an argument of {rule.__name__} must be one of {known}, got 'learning_rate'"
+    )
 
 
 # ---- schedules that raise ----------------------------------------------------------------------------

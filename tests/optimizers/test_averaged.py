@@ -186,7 +186,12 @@ def test_the_end_of_an_old_block_does_nothing() -> None:
         assert shown(optimizer) == 1.0
         del old
         assert shown(optimizer) == 1.0
-        with pytest.raises(RuntimeError, match="can't be nested"), optimizer.averaged():
+        with (
+            pytest.raises(
+                RuntimeError, match="must end before the next begins, got a block in a block"
+            ),
+            optimizer.averaged(),
+        ):
             pass
         assert shown(optimizer) == 1.0
     assert shown(optimizer) == 4.0

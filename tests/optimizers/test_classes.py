@@ -59,7 +59,7 @@ def test_what_the_rules_have_in_common_is_no_rule(made: Any, do: str, arguments:
         made(np.ones(1), **arguments)
     told, _, names = str(caught.value).rpartition(": ")
     path = f"{made.__module__}.{made.__name__}"
-    assert told == f"{path} has no update rule; {do} a class that has one"
+    assert told == f"{path} must have an update rule, got none; {do} a class that has one"
     assert sorted(names.split(", ")) == sorted(rule.__name__ for rule in OPTIMIZERS)
 
 

@@ -63,38 +63,43 @@ BAD_COPIES: list[tuple[Any, Any, type[Exception], str]] = [
         W,
         C[0],
         ValueError,
-        r"the copy of '0' has shape \(2,\); the parameter's, \(2, 2\), is wanted",
+        r"the copy of '0' must have shape \(2, 2\), got \(2,\)",
     ),
-    (W, READ_ONLY, ValueError, "the copy of '0' is read-only"),
+    (
+        W,
+        READ_ONLY,
+        ValueError,
+        "the copy of '0' must be writeable, .*, got an array that is read-only",
+    ),
     (
         W,
         C.astype("f8"),
         TypeError,
-        "dtype float64; one narrower than the parameter's float64 is wanted",
+        "must have a narrower dtype than its parameter's float64, got float64",
     ),
-    (W, C.astype("i4"), TypeError, "the copy of '0' has dtype int32"),
-    (W, [C], TypeError, "the copy of '0' is a list"),
-    ([W], 1, ValueError, "copy_to is an int; a list or tuple of 1 is wanted"),
-    ([W], C, ValueError, "copy_to is an ndarray; a list or tuple of 1 is wanted"),
-    ([W], [C, C], ValueError, "copy_to is a list of 2; a list or tuple of 1"),
+    (W, C.astype("i4"), TypeError, "the copy of '0' must have dtype .*, got int32"),
+    (W, [C], TypeError, "the copy of '0' must be .*NumPy array.*, got a list"),
+    ([W], 1, ValueError, "copy_to must be a list or tuple of 1.*, got an int"),
+    ([W], C, ValueError, "copy_to must be a list or tuple of 1.*, got an ndarray"),
+    ([W], [C, C], ValueError, "copy_to must be a list or tuple of 1.*, got a list of 2"),
     (
         {"w": W},
         {"v": C},
         ValueError,
         r"copy_to must have the parameters' keys \(None.*; missing: 'w'; unknown: 'v'$",
     ),
-    ({"w": W}, [C], ValueError, "copy_to is a list; a dict with the parameters' keys is wanted"),
+    ({"w": W}, [C], ValueError, "copy_to must be a dict with the parameters' keys, got a list"),
     (
         [{"params": W}],
         C,
         ValueError,
-        "copy_to is an ndarray; a list with an entry for each of the 1 parameter groups",
+        "copy_to must be a list of 1, with an entry for each parameter group, got an ndarray",
     ),
     (
         [W, W.copy()],
         [C, C],
         ValueError,
-        "the copy of '1' shares memory with the copy of '0'|'0' shares memory",
+        r"the copy of '[01]' must have memory of its own, got .* shares memory with the copy of '[01]'",
     ),
 ]
 
@@ -113,5 +118,7 @@ def test_a_gradient_in_a_copy() -> None:
     with pytest.raises(ValueError, match="shares memory with the copy of '0'"):
         optimizer.step(copy)
     copy.flags.writeable = False
-    with pytest.raises(ValueError, match="the copy of '0' has been made read-only"):
+    with pytest.raises(
+        ValueError, match=r"the copy of '0' must .*, got .* has been made read-only"
+    ):
         optimizer.step(np.ones(3))

@@ -75,9 +75,7 @@ def test_a_forgotten_update_is_told() -> None:
     one = optimizer()
     scaler.step(one, GOOD, update=False)
     state = scaler.state_dict()
-    with pytest.raises(
-        RuntimeError, match=r"has been stepped since the last update; call update\("
-    ):
+    with pytest.raises(RuntimeError, match=r"got a second step; call update\("):
         scaler.step(one, GOOD)
     assert scaler.state_dict() == state
     assert one.step_count == 1
@@ -190,21 +188,21 @@ STATE = instep.LossScaler().state_dict()
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"growth_factor": 1.0}, "growth_factor is 1.0; a finite number greater than 1"),
-        ({"growth_factor": np.inf}, "growth_factor is inf"),
-        ({"growth_factor": True}, "growth_factor is True"),
-        ({"backoff_factor": 1}, r"backoff_factor is 1.0; a number in \(0, 1\)"),
-        ({"backoff_factor": 0.0}, "backoff_factor is 0.0"),
-        ({"min_scale": 0.0}, "min_scale is 0.0"),
-        ({"max_scale": 2.0**101}, "max_scale is"),
-        ({"min_scale": 4.0, "max_scale": 2.0}, "min_scale is 4.0, above max_scale, which is 2.0"),
-        ({"max_scale": 4.0}, r"scale is 65536.0; a number in \["),
-        ({"scale": True}, "scale is True"),
-        ({"scale": np.True_}, "scale is"),
-        ({"scale": np.array("8")}, "scale is"),
-        ({"growth_interval": True}, "growth_interval is True; a whole"),
-        ({"growth_interval": 3.0}, "growth_interval is 3.0; a whole"),
-        ({"growth_interval": 2**53 + 1}, r"at most 2\^53 is wanted"),
+        ({"growth_factor": 1.0}, "growth_factor must be a finite number greater than 1, got 1.0"),
+        ({"growth_factor": np.inf}, "growth_factor must be .*, got inf"),
+        ({"growth_factor": True}, "growth_factor must be .*, got True"),
+        ({"backoff_factor": 1}, r"backoff_factor must be a number in \(0, 1\), got 1.0"),
+        ({"backoff_factor": 0.0}, "backoff_factor must be .*, got 0.0"),
+        ({"min_scale": 0.0}, "min_scale must be .*, got 0.0"),
+        ({"max_scale": 2.0**101}, "max_scale must be .*, got 2.5"),
+        ({"min_scale": 4.0, "max_scale": 2.0}, "min_scale must be at most max_scale=2.0, got 4.0"),
+        ({"max_scale": 4.0}, r"scale must be a number in \[.*, got 65536.0"),
+        ({"scale": True}, "scale must be .*, got True"),
+        ({"scale": np.True_}, "scale must be .*, got "),
+        ({"scale": np.array("8")}, "scale must be .*, got "),
+        ({"growth_interval": True}, "growth_interval must be a whole.*, got True"),
+        ({"growth_interval": 3.0}, "growth_interval must be a whole.*, got 3.0"),
+        ({"growth_interval": 2**53 + 1}, r"from 1 to 2\*\*53, got 9007199254740993"),
     ],
     ids=str,
 )
@@ -221,9 +219,9 @@ def test_refusals_of_arguments_and_states(wrong: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({**STATE, "good_steps": True}, "good_steps is True"),
-        ({**STATE, "good_steps": 2.0}, "good_steps is 2.0"),
-        ({**STATE, "pending": 1}, "pending is 1; True, False or None"),
+        ({**STATE, "good_steps": True}, "good_steps must be .*, got True"),
+        ({**STATE, "good_steps": 2.0}, "good_steps must be .*, got 2.0"),
+        ({**STATE, "pending": 1}, "pending must be True, False or None, got 1"),
         ({**STATE, "more": 1}, "unknown: 'more'"),
         ({**EARLIER, "pending": None}, "missing: 'growth_factor'"),
     ],
@@ -238,5 +236,5 @@ def test_refusals_of_states(state: dict[str, Any], message: str) -> None:
 
 
 def test_update_is_a_truth() -> None:
-    with pytest.raises(TypeError, match="update is 1; True or False is wanted"):
+    with pytest.raises(TypeError, match="update must be True or False, got 1"):
         instep.LossScaler().step(optimizer(), GOOD, update=1)  # type: ignore[arg-type]

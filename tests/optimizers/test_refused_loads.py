@@ -157,15 +157,15 @@ TAKEN: dict[str, Callable[[np.ndarray, Path], Any]] = {
     "matrix": lambda a, _: a.view(np.recarray),
 }
 REFUSED: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
-    "masked": (lambda a: np.ma.masked_equal(a, 0), "a plain NumPy array is wanted"),
-    "masked, of nothing": (np.ma.array, "a plain NumPy array is wanted"),
-    "objects": (lambda a: a.astype(object), "dtype object"),
-    "a list": (lambda a: a.tolist(), "a NumPy array is wanted"),
-    "another dtype that lies": (lambda a: a.astype("i4").view(Lying), "dtype int32"),
-    "another shape that lies": (lambda a: a[:-1].view(Lying), r"shape \(3,\)"),
-    "a scalar": (lambda a: a[0], "a NumPy array is wanted"),
-    "None": (lambda a: None, "is None; a NumPy array is wanted"),
-    "bfloat16": (lambda a: a.astype(BFLOAT16), "dtype bfloat16"),
+    "masked": (lambda a: np.ma.masked_equal(a, 0), "must be a plain NumPy array, got a "),
+    "masked, of nothing": (np.ma.array, "must be a plain NumPy array, got a "),
+    "objects": (lambda a: a.astype(object), "got .* and object"),
+    "a list": (lambda a: a.tolist(), "must be a NumPy array, got "),
+    "another dtype that lies": (lambda a: a.astype("i4").view(Lying), "got .* and int32"),
+    "another shape that lies": (lambda a: a[:-1].view(Lying), r"got \(3,\) and "),
+    "a scalar": (lambda a: a[0], "must be a NumPy array, got "),
+    "None": (lambda a: None, "must be a NumPy array, got None"),
+    "bfloat16": (lambda a: a.astype(BFLOAT16), "got .* and bfloat16"),
 }
 
 

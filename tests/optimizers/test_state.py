@@ -114,7 +114,8 @@ def test_a_function_of_the_users_own_must_be_there() -> None:
     assert "rate" in state["param_groups"][0]["lr"]["callable"]
     for other in (0.1, instep.schedules.Constant(0.1)):
         with pytest.raises(
-            ValueError, match=r"lr.*: '.*rate' is no schedule of .* can't be stored"
+            ValueError,
+            match=r"lr.*: a stored schedule must be of .*, got the callable '.*rate'; make",
         ):
             instep.SGD(np.zeros(1), lr=other).load_state_dict(state)
     same = instep.SGD(np.zeros(1), lr=rate)

@@ -101,7 +101,9 @@ def test_groups_have_rules_of_their_own() -> None:
     steps.bind(1, b, group=sgd, states={"momentum_buffer": np.zeros(2)})
     steps.step([np.ones(2)] * 2, [ADAM, {"lr": 0.5, "momentum": 0.9, "dampening": 0.0}])
     assert b.tolist() == [0.5, 0.5]
-    with pytest.raises(ValueError, match=f"group {sgd} has places that are bound"):
+    with pytest.raises(
+        ValueError, match=f"group {sgd} must have no bound place .*, got a group with bound"
+    ):
         steps.set_group(sgd, "sgd")
     steps.unbind(1)
     steps.set_group(sgd, "sgd")
@@ -134,7 +136,9 @@ def test_a_gradient_for_an_empty_place() -> None:
     steps.add_group("adam")
     steps.append(2)
     adam_place(steps, 0, np.ones(2))
-    with pytest.raises(ValueError, match="a gradient for place 1, which is empty"):
+    with pytest.raises(
+        ValueError, match=r"the gradient of place 1 must be None, .*, got an ndarray"
+    ):
         steps.step([np.ones(2)] * 2, [ADAM])
 
 
@@ -243,7 +247,7 @@ class TestTensors:
         numbers = [SGD]
         steps.step([torch.ones(4)], numbers)
         p.data = torch.ones(4)
-        with pytest.raises(ValueError, match="'0' has been given other memory"):
+        with pytest.raises(ValueError, match=r"'0' must .*, got .* has been given other memory"):
             steps.step([torch.ones(4)], numbers)
         steps.bind(0, p)
         steps.step([torch.ones(4)], numbers)
@@ -266,5 +270,7 @@ class TestTensors:
         assert not steps.is_bound(0)
 
     def test_an_optimizer_takes_none(self) -> None:
-        with pytest.raises(TypeError, match="parameter '0' is a Tensor; a NumPy array, or a dict"):
+        with pytest.raises(
+            TypeError, match=r"parameter '0' must be a NumPy array, or a dict.*, got a Tensor"
+        ):
             instep.SGD([self.torch.ones(3)])  # type: ignore[list-item]

@@ -61,12 +61,12 @@ def test_everything_at_once(clip_norm: float | None, threads: int, level: str) -
 def test_nothing_accumulated() -> None:
     optimizer = instep.SGD(np.zeros(2))
     with pytest.raises(
-        ValueError, match=r"step\(\) without gradients, and none have been accumulated"
+        ValueError, match=r"step\(\) must have gradients, given or accumulated, got none"
     ):
         optimizer.step()
     optimizer.accumulate(np.ones(2))
     optimizer.discard_accumulated()
-    with pytest.raises(ValueError, match="none have been accumulated"):
+    with pytest.raises(ValueError, match="must have gradients, given or accumulated, got none"):
         optimizer.step()
     assert optimizer.step_count == 0
 
@@ -118,7 +118,7 @@ def test_sums_begin_anew_after_a_step_where_others_begin_for_the_first_time() ->
 )
 def test_bad_scales(scale: Any, error: type[Exception]) -> None:
     optimizer = instep.SGD(np.zeros(1))
-    with pytest.raises(error, match="grad_scale is"):
+    with pytest.raises(error, match=r"grad_scale must be .*, got "):
         optimizer.step(np.ones(1), grad_scale=scale)
     assert optimizer.step_count == 0
 
@@ -169,7 +169,8 @@ def test_guards(bad: float, where: tuple[str, Any], threads: int, accumulated: b
             assert optimizer.accumulated == {}
         else:
             with pytest.raises(
-                FloatingPointError, match=f"gradient of '{where[0]}' is not finite everywhere"
+                FloatingPointError,
+                match=f"gradient of '{where[0]}' must be finite .*, got an infinity or NaN",
             ):
                 optimizer.step(spoilt)
             assert optimizer.skipped_steps == 0
@@ -205,7 +206,10 @@ def test_a_gradient_that_is_absent_is_not_blamed() -> None:
     optimizer = instep.SGD({"a": np.zeros(2), "b": np.zeros(2)}, nonfinite="raise")
     bad = np.array([1.0, math.nan])
     for grads, name in (({"a": bad, "b": bad}, "a"), ({"a": None, "b": bad}, "b")):
-        with pytest.raises(FloatingPointError, match=f"gradient of '{name}' is not finite"):
+        with pytest.raises(
+            FloatingPointError,
+            match=f"gradient of '{name}' must be finite .*, got an infinity or NaN",
+        ):
             optimizer.step(grads)
 
 
@@ -216,7 +220,7 @@ def test_propagate_is_the_default() -> None:
     assert math.isnan(w[0])
     assert (optimizer.nonfinite, optimizer.skipped_steps) == ("propagate", 0)
     with pytest.raises(
-        ValueError, match="nonfinite is 'ignore'; one of propagate, skip, raise is wanted"
+        ValueError, match="nonfinite must be one of propagate, skip, raise, got 'ignore'"
     ):
         instep.SGD(w, nonfinite="ignore")
 
@@ -226,13 +230,13 @@ def test_propagate_is_the_default() -> None:
 
 def test_lr_of_all_groups() -> None:
     optimizer = instep.SGD([{"params": np.zeros(1)}, {"params": np.zeros(1), "lr": 0.5}], lr=0.25)
-    with pytest.raises(ValueError, match="the groups' lr differ"):
+    with pytest.raises(ValueError, match=r"lr must be the same in all groups .*, got 0.25 and 0.5"):
         _ = optimizer.lr
     optimizer.lr = 2.0
     assert optimizer.lr == 2.0
     optimizer.step([np.ones(1), np.ones(1)])
     assert [p[0] for p in optimizer.params.values()] == [-2.0, -2.0]
-    with pytest.raises(ValueError, match="lr is -1"):
+    with pytest.raises(ValueError, match=r"lr must be .*, got -1"):
         optimizer.lr = -1.0
     assert optimizer.lr == 2.0
 

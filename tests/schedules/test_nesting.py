@@ -61,7 +61,9 @@ def nested(wrap: Callable[[Any], Schedule], levels: int) -> Schedule:
 @every_wrapper
 def test_one_level_too_many_is_refused_by_name(wrap: Callable[[Any], Schedule]) -> None:
     deepest = nested(wrap, DEEPEST)
-    with pytest.raises(ValueError, match=r"^\w+: schedules are nested more than 50 levels deep; "):
+    with pytest.raises(
+        ValueError, match=r"^\w+: schedules must be nested at most 50 levels deep, got more; "
+    ):
         wrap(deepest)
 
 
@@ -71,7 +73,7 @@ def test_levels_of_all_kinds_are_counted_together() -> None:
     for k in range(DEEPEST - 1):
         schedule = wraps[k % len(wraps)](schedule)
     for wrap in wraps:
-        with pytest.raises(ValueError, match="nested more than 50 levels deep"):
+        with pytest.raises(ValueError, match="nested at most 50 levels deep, got more"):
             wrap(schedule)
 
 
@@ -109,7 +111,7 @@ def test_parts_at_several_places_cost_no_more() -> None:
     schedule: Schedule = Linear(0.5, 1.0, 9)
     for _ in range(DEEPEST - 1):
         schedule = schedule * schedule
-    with pytest.raises(ValueError, match="nested more than 50 levels deep"):
+    with pytest.raises(ValueError, match="nested at most 50 levels deep, got more"):
         schedule * schedule
 
 
@@ -131,15 +133,15 @@ for _ in range(100_000):
     LISTS = [LISTS]
 
 HOSTILE = {
-    "one level too many": (deep(DEEPEST, LEAF), "nested more than 50 levels deep"),
-    "thousands of levels": (deep(100_000, LEAF), "nested more than 50 levels deep"),
-    "in itself": (LOOP, "nested more than 50 levels deep"),
+    "one level too many": (deep(DEEPEST, LEAF), "nested at most 50 levels deep, got more"),
+    "thousands of levels": (deep(100_000, LEAF), "nested at most 50 levels deep, got more"),
+    "in itself": (LOOP, "nested at most 50 levels deep, got more"),
     "lists in lists": ({**LOOP, "of": LISTS}, "a list in a list"),
     "a state of dicts": (
         {**ReduceOnPlateau(0.5).to_dict(), "state": deep(1000, {})},
-        "nested more than 50 levels deep",
+        "nested at most 50 levels deep, got more",
     ),
-    "2^41 schedules": (WIDE[0], "more than 10000 parts"),
+    "2^41 schedules": (WIDE[0], "must have at most 10000 parts, got more"),
 }
 
 

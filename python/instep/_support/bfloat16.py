@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from instep._support.wording import missing
+
 __all__ = ["bfloat16"]
 
 
@@ -14,8 +16,6 @@ def bfloat16(who: str) -> np.dtype[Any]:
     try:
         import ml_dtypes  # noqa: PLC0415
     except ImportError:
-        raise ImportError(
-            f"{who} needs the package ml_dtypes: pip install 'instep[bfloat16]'"
-        ) from None
+        raise ImportError(missing(who, "ml_dtypes", "bfloat16")) from None
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Collection, Iterable
 
-__all__ = ["described", "difference", "kind", "listed", "shown", "text_of"]
+__all__ = ["described", "difference", "kind", "listed", "missing", "shown", "text_of"]
 
 _LONGEST = 80  # a value's own text
 _MOST = 3  # names before "and N more"
@@ -51,23 +51,28 @@ def listed(names: Collection[object]) -> str:
     return few + (f" and {more} more" if more > 0 else "")
 
 
-def difference(found: Iterable[object], wanted: Iterable[object]) -> str:
+def missing(who: str, package: str, extra: str) -> str:
+    """Say that a package is missing, and how to install it with instep's extra."""
+    return f"{who} needs {package}, which is missing; pip install 'instep[{extra}]'"
+
+
+def difference(found: Iterable[object], expected: Iterable[object]) -> str:
     """Say what is missing and what is unknown among names, or that their order differs."""
-    found, wanted = list(found), list(wanted)
-    missing, unknown = _without(wanted, found), _without(found, wanted)
+    found, expected = list(found), list(expected)
+    lacking, unknown = _without(expected, found), _without(found, expected)
     parts = [
         f"{what}: {listed(names)}"
-        for what, names in (("missing", missing), ("unknown", unknown))
+        for what, names in (("missing", lacking), ("unknown", unknown))
         if names
     ]
-    return "; ".join(parts) or _other_order(found, wanted)
+    return "; ".join(parts) or _other_order(found, expected)
 
 
-def _other_order(found: list[object], wanted: list[object]) -> str:
-    for place, (mine, theirs) in enumerate(zip(found, wanted, strict=False)):
-        if mine != theirs:
-            return f"the order differs: {listed([mine])} is number {place}, {listed([theirs])} is wanted there"
-    return f"there are {len(found)}, some of them twice; {len(wanted)} are wanted"
+def _other_order(found: list[object], expected: list[object]) -> str:
+    for place, (mine, other) in enumerate(zip(found, expected, strict=False)):
+        if mine != other:
+            return f"number {place} must be {listed([other])}, got {listed([mine])}"
+    return f"there must be {len(expected)}, got {len(found)}, some of them twice"
 
 
 def _without(names: list[object], others: list[object]) -> list[object]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from instep._support.checks import require_keys
 from instep._support.wording import kind, shown
 from instep.checkpoint.extra import Encoded, decoded, is_of_extra, require_each_once
 from instep.optimizers import stored_state
@@ -34,14 +35,14 @@ def path_text(path: object) -> str:
     """Return a path as text; raise TypeError for any other object."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str):  # such as a descriptor, which opening and closing would close
-        raise TypeError(f"path is {kind(path)}; a str or a path of str is wanted")
+        raise TypeError(f"path must be a str or a path of str, got {kind(path)}")
     return text
 
 
 def require_scaler(scaler: object) -> None:
     """Raise TypeError unless this is a LossScaler or None."""
     if scaler is not None and not isinstance(scaler, LossScaler):
-        raise TypeError(f"scaler is {kind(scaler)}; a LossScaler is wanted")
+        raise TypeError(f"scaler must be a LossScaler, got {kind(scaler)}")
 
 
 def made(optimizer: Mapping[str, Any], scaler: LossScaler | None, extra: Encoded) -> dict[str, Any]:
@@ -58,8 +59,8 @@ def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the optimizer's state without its arrays; raise if the document is of another schema."""
     _require_document(document)
     stored = _with_infinity(document["optimizer"])
-    wanted = tuple(key for key in stored_state.KEYS if key not in _ARRAYS)
-    stored_state.require_keys("the optimizer's state", stored, wanted)
+    expected = tuple(key for key in stored_state.KEYS if key not in _ARRAYS)
+    require_keys("the optimizer's state", stored, expected)
     return dict(stored)
 
 
@@ -77,9 +78,9 @@ def _require_document(document: Mapping[str, Any]) -> None:
     schema = document.get("schema")
     if type(schema) is not int or not _OF_JSON_ALONE <= schema <= SCHEMA:
         raise ValueError(
-            f"the checkpoint must have schema {_OF_JSON_ALONE} or {SCHEMA}, got {shown(schema)}"
+            f"the schema of the checkpoint must be {_OF_JSON_ALONE} or {SCHEMA}, got {shown(schema)}"
         )
-    stored_state.require_keys("the checkpoint", document, _DOCUMENT)
+    require_keys("the checkpoint", document, _DOCUMENT)
 
 
 def _without_infinity(value: Any) -> Any:

@@ -29,7 +29,8 @@ import numpy as np
 
 from instep import _core
 from instep._support.bfloat16 import bfloat16
-from instep._support.wording import difference, kind, shown
+from instep._support.wording import difference, kind, missing, shown
+from instep.checkpoint.whole_file import file_kind
 from instep.optimizers.containers import Array
 
 __all__ = [
@@ -100,7 +101,7 @@ class File:
         table, names = self.document["tensors"], file.keys()
         if set(names) != set(table):
             raise CheckpointError(
-                f"the tensors are not those of the metadata; {difference(names, table)}"
+                f"the tensors must be those of the metadata; {difference(names, table)}"
             )
         #: Arrays with the shapes and dtypes of the arrays in the file, in the order in which these
         #: were saved, to be checked before any array is read.
@@ -113,7 +114,7 @@ class File:
             array: Array = self._file.get_tensor(name)
         except _safetensors().SafetensorError as error:
             raise _os_error(error, self._path) or CheckpointError(
-                f"{who} can't be read: {error}"
+                f"{who} must be readable, got an error: {error}"
             ) from None
         if _checksum(array) != self.document["tensors"][name]["sha256"]:
             raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
@@ -136,14 +137,14 @@ def opened(path: str) -> Iterator[File]:
     mode = os.stat(path).st_mode
     try:
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
-            raise CheckpointError("this is not a file; a checkpoint is wanted")
+            raise CheckpointError(f"path must be a file, got {file_kind(mode)}")
         with open(path, "rb") as raw:  # safetensors doesn't say why a file can't be opened
             _require_few(_values_in_header(raw), "the header")
         try:
             file = safetensors.safe_open(path, framework="np", backend="pread")
         except safetensors.SafetensorError as error:
             raise CheckpointError(
-                f"the file is cut off, damaged or no checkpoint: {error}"
+                f"the file must be a whole checkpoint, got one cut off, damaged or of another kind: {error}"
             ) from None
         with file as entered:
             yield File(entered, path)
@@ -158,11 +159,11 @@ def decode(text: str, who: str) -> dict[str, Any]:
     try:
         found = parse(text)
     except RecursionError:
-        raise CheckpointError(f"{who} is nested too deeply") from None
+        raise CheckpointError(f"{who} must be nested less deeply, got too many levels") from None
     except ValueError as error:
-        raise CheckpointError(f"{who} is no JSON: {error}") from None
+        raise CheckpointError(f"{who} must be JSON, got another text: {error}") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{who} is {kind(found)}; a JSON object is wanted")
+        raise CheckpointError(f"{who} must be a JSON object, got {kind(found)}")
     return found
 
 
@@ -198,9 +199,7 @@ def _safetensors(submodule: str = "") -> Any:
     try:
         return import_module(f"safetensors{submodule}")
     except ImportError:
-        raise ImportError(
-            "checkpoints need the package safetensors: pip install 'instep[checkpoint]'"
-        ) from None
+        raise ImportError(missing("a checkpoint", "safetensors", "checkpoint")) from None
 
 
 def _save(
@@ -219,7 +218,7 @@ def _save(
         _safetensors(".numpy").save_file(arrays, path, metadata)
     except _safetensors().SafetensorError as error:
         raise _os_error(error, path) or ValueError(
-            f"extra and the names of the parameters can't be written: {error}"
+            f"extra and the names of the parameters must fit a header of safetensors: {error}"
         ) from None
     with open(path, "r+b") as raw:
         _require_few(_values_in_header(raw), "extra, with the names of the parameters,")
@@ -255,7 +254,7 @@ def _require_few(values: int, who: str) -> None:
     """
     if values > _MOST_VALUES:
         raise ValueError(
-            f"{who} has {values} values; at most {_MOST_VALUES} are wanted (pass large lists as "
+            f"{who} must have at most {_MOST_VALUES} values, got {values} (pass large lists as "
             "NumPy arrays)"
         )
 
@@ -290,15 +289,19 @@ def _checksum(array: Array) -> str:
 def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if metadata is None or not {_DOCUMENT, _CHECKSUM} <= set(metadata):
         raise CheckpointError(
-            "the file has no metadata of instep's; a file that instep.checkpoint wrote is wanted"
+            "the file must be one that instep.checkpoint wrote, got a file without its metadata"
         )
     text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
     if _sha256(text) != checksum:
-        raise CheckpointError("the metadata differ from their checksum; the file is damaged")
+        raise CheckpointError(
+            "the metadata must agree with their checksum, got others; the file is damaged"
+        )
     _require_few(sum(map(text.count, ",:[{")), "the document")  # in the header they may be escaped
     document = decode(text, "the metadata")
     if not isinstance(document.get("tensors"), dict):
-        raise CheckpointError("the metadata have no table of tensors")
+        raise CheckpointError(
+            f"the table of tensors must be a dict, got {kind(document.get('tensors'))}"
+        )
     return document
 
 
@@ -309,30 +312,34 @@ def _stand_in(file: Any, name: str, listed: Any) -> Array:
     """
     who = f"the tensor {shown(name)}"
     if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
-        raise CheckpointError(f"the metadata say {shown(listed)} of {who}")
+        raise CheckpointError(
+            f"the metadata of {who} must be dtype, shape and sha256, got {shown(listed)}"
+        )
     entry = file.get_slice(name)
     dtype, shape = entry.get_dtype(), entry.get_shape()
     if dtype not in _NAMES or _NAMES[dtype] != listed["dtype"]:
-        raise CheckpointError(f"{who} has dtype {dtype}; {shown(listed['dtype'])} is wanted")
+        raise CheckpointError(f"{who} must have dtype {shown(listed['dtype'])}, got {dtype}")
     if shape != listed["shape"] or not all(type(n) is int for n in listed["shape"]):
-        raise CheckpointError(f"{who} has shape {shown(shape)}; {shown(listed['shape'])} is wanted")
+        raise CheckpointError(f"{who} must have shape {shown(listed['shape'])}, got {shown(shape)}")
     if dtype == "BF16":
         bfloat16("a checkpoint with bfloat16")  # otherwise NumPy doesn't know the name
     try:
         return np.broadcast_to(np.zeros((), _NAMES[dtype]), shape)
     except ValueError as error:  # NumPy's limits
-        raise CheckpointError(f"{who} can't be read: {error}") from None
+        raise CheckpointError(
+            f"{who} must have a shape that NumPy has, got {shape}: {error}"
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("each key must be there once, got one twice")
     return found
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
+        raise ValueError(f"a number must be finite, got {text}")
     return value

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from instep._support.wording import kind
+from instep._support.checks import mapping, require_keys
 from instep.checkpoint.document import (
     path_text,
     require_scaler,
@@ -76,7 +76,7 @@ def load(
     ...         checkpoint.load(path, instep.Adam(np.ones(3)))
     ...     except checkpoint.CheckpointError as error:
     ...         print(str(error).removeprefix(path))
-    : the stored parameter '0' has shape (2,) and dtype float64; (3,) and float64 are wanted
+    : the stored parameter '0' must have shape (3,) and dtype float64, got (2,) and float64
     """
     require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
     optimizer._warn_of_replaced()
@@ -113,8 +113,8 @@ def _take_arrays(
             by_kind[what][name] = array
         else:
             raise ValueError(
-                f"the tensor {full_name!r} is unknown; weights, states, averages and accumulated "
-                "gradients are wanted"
+                "a tensor must be of the weights, states, averages or accumulated gradients, got "
+                f"{full_name!r}"
             )
     weights = by_kind.pop("weights")
     stored.update(state=states, **by_kind)
@@ -128,7 +128,7 @@ def _checked(
     scaler: LossScaler | None,
 ) -> Callable[[int], None]:
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
-    stored_state.refuse_averages(optimizer, "load")
+    optimizer._plan.refuse_averages("load")
     stored = stored_optimizer(document)
     weights = _take_arrays(stored, arrays, optimizer)
     _check_weights(weights, optimizer)
@@ -138,11 +138,13 @@ def _checked(
 
 def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
     params = optimizer.params
-    stored_state.require_keys("weights", weights, tuple(params))
+    require_keys("weights", weights, tuple(params))
     for name, param in params.items():
         stored_state.require_like(f"the stored parameter {name!r}", weights[name], param)
         if not np.asarray(param).flags.writeable:
-            raise ValueError(f"{name!r} is read-only; a parameter that can be written is wanted")
+            raise ValueError(
+                f"parameter {name!r} must be writeable to be loaded, got an array that is read-only"
+            )
 
 
 def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
@@ -157,6 +159,6 @@ def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
             "scaler=instep.LossScaler()"
         )
     if scaler is not None:
-        if not isinstance(stored, Mapping):
-            raise TypeError(f"the loss scaler is {kind(stored)}; a dict is wanted")
-        LossScaler().load_state_dict(stored)  # a trial, on another scaler
+        LossScaler().load_state_dict(
+            mapping("the loss scaler", stored)
+        )  # a trial, on another scaler

@@ -94,7 +94,7 @@ def save(
 
     def write_all(place: Path) -> None:
         with optimizer._plan:
-            stored_state.refuse_averages(optimizer, "save")
+            optimizer._plan.refuse_averages("save")
             document = made(stored_state.numbers(optimizer), scaler, own)
             write(place, document, {**_arrays(optimizer), **own.arrays})
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["file_kind", "replace_file"]
 
 _IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux has it
 _KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -64,26 +66,30 @@ def _named(path: str) -> Iterator[None]:
         raise
 
 
+def file_kind(mode: int) -> str:
+    """Name the kind of what is at a path, for errors: "a folder", "a pipe"."""
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
 def _mode_there(path: str) -> int | None:
     """Return the mode of the file at a path, None if nothing is there; refuse everything but a file.
 
     This looks only once: it makes no difference if a file is removed or appears afterwards.
     """
-    wanted = "a regular file or a free name is wanted"
+    expected = "path must be a regular file or a free name, got"
     if not path:
-        raise FileNotFoundError(errno.ENOENT, f"path is empty; {wanted}", path)
+        raise FileNotFoundError(errno.ENOENT, f"{expected} an empty path", path)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         if os.path.basename(path) in ("", os.curdir, os.pardir):  # "new/", which is no "new"
-            text = f"path ends as a folder's does; {wanted}"
+            text = f"{expected} a path that ends as a folder's does"
             raise IsADirectoryError(errno.EISDIR, text, path) from None
         return None
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, f"path is a folder; {wanted}", path)
+        raise IsADirectoryError(errno.EISDIR, f"{expected} a folder", path)
     if not stat.S_ISREG(mode):
-        found = _KINDS.get(stat.S_IFMT(mode), "no file")
-        raise FileExistsError(errno.EEXIST, f"path is {found}; {wanted}", path)
+        raise FileExistsError(errno.EEXIST, f"{expected} {file_kind(mode)}", path)
     return stat.S_IMODE(mode)
 
 

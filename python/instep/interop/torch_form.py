@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from instep import _core, rules
-from instep._support.wording import listed
+from instep._support.wording import listed, shown
 from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
 from instep.optimizers.current import GroupValues
@@ -61,8 +61,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     rule = type(optimizer)
     torchs = _in_torch(rule)
     with optimizer._plan:  # no step on another thread meanwhile
-        if optimizer.accumulated:
-            raise ValueError("gradients have been accumulated and not been used; step first")
+        _require_none_accumulated(optimizer)
         steps, states = optimizer._plan.steps, optimizer.state
         named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none
         groups: list[dict[str, Any]] = []
@@ -132,16 +131,17 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     counts_steps = _in_torch(type(optimizer)).counts_steps
     groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
-        if optimizer.accumulated:
-            raise ValueError("gradients have been accumulated and not been used; step first")
+        _require_none_accumulated(optimizer)
         by_group, numbers = _read_groups(optimizer, groups)
         known = set(numbers.values())
         if len(known) < len(numbers):
-            raise ValueError("the groups of torch's state have a parameter twice; one is wanted")
+            raise ValueError(
+                "each parameter in the groups of torch's state must be there once, got one twice"
+            )
         if unknown := [param for param in state if param not in known]:
             raise ValueError(
-                f"'state' of torch's state has entries for {listed(unknown)}, and the groups' "
-                f"parameters are {listed(known)}"
+                f"a key of 'state' of torch's state must be one of the groups' parameters "
+                f"{listed(known)}, got {listed(unknown)}"
             )
         arrays, steps = {}, {}
         for name, states in optimizer.state.items():
@@ -156,6 +156,13 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         take_over(optimizer, values, (count, optimizer.skipped_steps), whole)
 
 
+def _require_none_accumulated(optimizer: Optimizer) -> None:
+    if optimizer.accumulated:
+        raise ValueError(
+            f"the accumulated gradients must be none, got {listed(optimizer.accumulated)}; step first"
+        )
+
+
 def _read_groups(
     optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]
 ) -> tuple[list[GroupValues], dict[str, Any]]:
@@ -163,7 +170,7 @@ def _read_groups(
     rule = type(optimizer)
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(
-            f"torch's state has {len(groups)} parameter groups; {len(optimizer.param_groups)} are wanted"
+            f"torch's state must have {len(optimizer.param_groups)} parameter groups, got {len(groups)}"
         )
     by_group: list[GroupValues] = []
     numbers: dict[str, Any] = {}
@@ -191,9 +198,10 @@ def _in_torch(rule: type[Optimizer]) -> InTorch:
     found = said.get("_torch")
     if isinstance(found, InTorch):
         return found
-    why = "" if "_torch" in said else f", as {rule.__name__} says nothing of it in _torch"
+    why = "" if "_torch" in said else f"; describe torch's form in {rule.__name__}._torch"
     raise ValueError(
-        f"there is no rule {rule.__name__!r} in torch{why}; one of {sorted(_rules_of_torch())} is wanted"
+        f"the rule must be one that torch has, {', '.join(sorted(_rules_of_torch()))}, got "
+        f"{rule.__name__!r}{why}"
     )
 
 
@@ -209,7 +217,7 @@ def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> 
     strange = sorted((others - set(mine.hyperparameters)) & set(group))
     if strange and not set(mine.known_by) & set(group):
         raise ValueError(
-            f"{who} has {listed(strange)}, which torch's {rule.__name__} hasn't: of which rule is it?"
+            f"the hyperparameters of {who} must be those of torch's {rule.__name__}, got {listed(strange)}"
         )
     name = "decoupled_weight_decay"  # newer torch says so
     if group.get(name) is None:
@@ -217,14 +225,14 @@ def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> 
     decoupled = flag(f"{name} of {who}", group[name])
     if decoupled != mine.own.get(name, False):
         other = "AdamW" if decoupled else "Adam"
-        raise ValueError(f"{who} is of torch's {other} by {name}; {rule.__name__}'s is wanted")
+        raise ValueError(f"{who} must be of torch's {rule.__name__}, got {other}'s by {name}")
 
 
 def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
     for name, value in {**_ABSENT, **_in_torch(rule).absent}.items():
         if group[name] != value:
             raise ValueError(
-                f"{name} is {group[name]!r}; torch's {rule.__name__} has none, {value!r} is wanted"
+                f"{name} must be {value!r}, as torch's {rule.__name__} has none, got {shown(group[name])}"
             )
 
 

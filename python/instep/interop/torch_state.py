@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from instep import _core
+from instep._support.checks import mapping
 from instep._support.wording import difference, kind, listed, shown
 from instep.optimizers.stored_state import require_unmasked
 
@@ -21,23 +22,21 @@ _MOMENTUM = "momentum_buffer"
 
 def parts(state_dict: Any) -> tuple[Sequence[Mapping[str, Any]], Mapping[Any, Any]]:
     """Return the groups and the states by parameter, or raise TypeError or ValueError."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"torch's state is {kind(state_dict)}; a dict is wanted")
+    mapping("torch's state", state_dict)
     if "schema" in state_dict:
         raise ValueError(
-            "torch's state has the key 'schema': it is instep's own, which load_state_dict takes"
+            "torch's state must have no key 'schema', got a state of instep's own; pass it to "
+            "load_state_dict"
         )
     if not {"param_groups", "state"} <= set(state_dict):
         has = f"the keys {listed(state_dict)}" if state_dict else "no keys"
-        raise ValueError(f"torch's state has {has}; 'state' and 'param_groups' are wanted")
+        raise ValueError(f"torch's state must have the keys 'state' and 'param_groups', got {has}")
     groups, state = state_dict["param_groups"], state_dict["state"]
-    if not isinstance(state, Mapping):
-        raise TypeError(f"'state' of torch's state is {kind(state)}; a dict is wanted")
+    mapping("'state' of torch's state", state)
     if not isinstance(groups, (list, tuple)):
-        raise TypeError(f"'param_groups' of torch's state is {kind(groups)}; a list is wanted")
+        raise TypeError(f"'param_groups' of torch's state must be a list, got {kind(groups)}")
     for k, group in enumerate(groups):
-        if not isinstance(group, Mapping):
-            raise TypeError(f"group {k} of torch's state is {kind(group)}; a dict is wanted")
+        mapping(f"group {k} of torch's state", group)
     for param in state:
         _require_number_of_param("a key of 'state' of torch's state", param)
     return groups, state
@@ -56,30 +55,30 @@ def params_by_name(
     if theirs is None:
         return dict(zip(names, params, strict=True))
     if not isinstance(theirs, (list, tuple)) or not all(isinstance(name, str) for name in theirs):
-        raise TypeError(f"'param_names' of {who} is {kind(theirs)}; a list of str is wanted")
+        raise TypeError(f"'param_names' of {who} must be a list of str, got {kind(theirs)}")
     if len(theirs) != len(params) or len(set(theirs)) < len(theirs):
         raise ValueError(
-            f"'param_names' of {who} has {len(set(theirs))} names for {len(params)} parameters; "
-            "one for each is wanted"
+            f"'param_names' of {who} must have a name for each of {len(params)} parameters, got "
+            f"{len(set(theirs))} names"
         )
     if not named:
         return dict(zip(names, params, strict=True))
     if set(theirs) != set(names):
         raise ValueError(
-            f"{who} is of other parameters by its 'param_names'; {difference(theirs, names)} "
-            "(without 'param_names' they go by their order)"
+            f"'param_names' of {who} must be the names of the optimizer's parameters; "
+            f"{difference(theirs, names)} (without 'param_names' they go by their order)"
         )
     numbers = dict(zip(theirs, params, strict=True))
     return {name: numbers[name] for name in names}
 
 
-def _params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]:
-    """Return the numbers of a group's parameters, as many as are wanted."""
+def _params_of(who: str, group: Mapping[str, Any], count: int) -> Sequence[Any]:
+    """Return the numbers of a group's parameters; raise ValueError unless there are `count`."""
     params = group.get("params")
     if not isinstance(params, (list, tuple)):
-        raise TypeError(f"'params' of {who} is {kind(params)}; a list is wanted")
-    if len(params) != wanted:
-        raise ValueError(f"{who} has {len(params)} parameters; {wanted} are wanted")
+        raise TypeError(f"'params' of {who} must be a list, got {kind(params)}")
+    if len(params) != count:
+        raise ValueError(f"{who} must have {count} parameters, got {len(params)}")
     for param in params:
         _require_number_of_param(f"a parameter of {who}", param)
     return params
@@ -88,7 +87,7 @@ def _params_of(who: str, group: Mapping[str, Any], wanted: int) -> Sequence[Any]
 def _require_number_of_param(who: str, param: object) -> None:
     """Raise TypeError for any key that torch doesn't write, also for True and 1.0, which equal 1."""
     if isinstance(param, bool) or not isinstance(param, (int, str)):
-        raise TypeError(f"{who} is {kind(param)}; its number is wanted")
+        raise TypeError(f"{who} must be its number, got {kind(param)}")
 
 
 def number(who: str, value: Any) -> Any:
@@ -101,7 +100,7 @@ def number(who: str, value: Any) -> Any:
 def flag(who: str, value: Any) -> bool:
     """Return an option as a bool; torch takes 0 and 1, too."""
     if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
-        raise TypeError(f"{who} is {shown(value)}; True or False is wanted")
+        raise TypeError(f"{who} must be True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -114,7 +113,7 @@ def _scalar(who: str, value: Any) -> float:
             raise TypeError
         return float(found.item())
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{who} is {shown(value)}; a number is wanted") from None
+        raise TypeError(f"{who} must be a number, got {shown(value)}") from None
 
 
 def _detached(value: Any) -> Any:
@@ -134,7 +133,7 @@ class Entry:
     found : mapping or None
         States by name and, but for SGD, ``step``.
     states : collection of str
-        The names of the states that are wanted.
+        The names of the states that the rule has.
     counts_steps : bool
         Whether torch's rule counts a parameter's steps.
     """
@@ -143,26 +142,24 @@ class Entry:
         self, name: str, found: Any, states: Collection[str], *, counts_steps: bool
     ) -> None:
         self._name = name
-        if found is not None and not isinstance(found, Mapping):
-            raise TypeError(f"torch's state of '{name}' is {kind(found)}; a dict is wanted")
-        self._found: Mapping[str, Any] = found or {}
+        self._found = {} if found is None else mapping(f"torch's state of '{name}'", found)
         self._states = set(states)
         self._counts_steps = counts_steps
 
     def require_whole(self) -> None:
-        """Raise ValueError unless exactly the wanted states are there.
+        """Raise ValueError unless exactly the states of the rule are there.
 
         The momentum of SGD begins with a parameter's first step: until then it is None, or missing.
         """
         if not self._found:
             return
         there = {key for key, value in self._found.items() if value is not None}
-        wanted = self._states | ({"step"} if self._counts_steps else set())
+        expected = self._states | ({"step"} if self._counts_steps else set())
         optional = set() if self._counts_steps else {_MOMENTUM}
-        if there - wanted or wanted - there - optional:
+        if there - expected or expected - there - optional:
             raise ValueError(
-                f"torch's state of '{self._name}' doesn't fit the rule and its options; "
-                f"{difference(sorted(there, key=str), sorted(wanted))}"
+                f"torch's state of '{self._name}' must have the states of the rule and its options; "
+                f"{difference(sorted(there, key=str), sorted(expected))}"
             )
 
     def steps(self) -> int:
@@ -171,36 +168,36 @@ class Entry:
             return int(self._found.get(_MOMENTUM) is not None)  # SGD counts only the first
         step = _scalar(f"torch's step of '{self._name}'", self._found.get("step", 0.0))
         if not (0 <= step <= 2**53 and step.is_integer()):
-            raise ValueError(
-                f"torch's step of '{self._name}' is {step}; a count of steps is wanted"
-            )
+            raise ValueError(f"torch's step of '{self._name}' must be a count of steps, got {step}")
         return int(step)
 
-    def array(self, key: str, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return a state as an array like `wanted`; zeros if torch has no such state.
+    def array(self, key: str, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return a state as an array like `like`; zeros if torch has no such state.
 
-        If `wanted` is narrower, the state is rounded to nearest; numbers beyond its range raise
+        If `like` is narrower, the state is rounded to nearest; numbers beyond its range raise
         ValueError.
         """
         found = self._found.get(key)
         if found is None:
-            return np.zeros_like(wanted)
+            return np.zeros_like(like)
         who = f"torch's {key} of '{self._name}'"
         require_unmasked(who, found)
         try:
             array = np.asarray(_detached(found))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{who} can't be read as a NumPy array: {error}") from None
-        if array.shape != wanted.shape:
-            raise ValueError(f"{who} has shape {array.shape}; {wanted.shape} is wanted")
+            raise TypeError(
+                f"{who} must be readable as a NumPy array, got {kind(found)}: {error}"
+            ) from None
+        if array.shape != like.shape:
+            raise ValueError(f"{who} must have shape {like.shape}, got {array.shape}")
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-            raise TypeError(f"{who} has dtype {array.dtype}; real numbers are wanted")
+            raise TypeError(f"{who} must have a dtype of real numbers, got {array.dtype}")
         with np.errstate(all="ignore"):
-            rounded: np.ndarray[Any, Any] = _core.in_default_environment(array.astype, wanted.dtype)
+            rounded: np.ndarray[Any, Any] = _core.in_default_environment(array.astype, like.dtype)
         overflown = ~np.isfinite(rounded)
         if np.isfinite(array[overflown]).any():
             raise ValueError(
-                f"{who} has numbers beyond {wanted.dtype}, in which this optimizer keeps its "
-                "states; smaller ones, or a wider state_dtype, are wanted"
+                f"{who} must have numbers in the range of {like.dtype}, in which this optimizer keeps "
+                "its states, got numbers beyond it; make the optimizer with a wider state_dtype"
             )
         return rounded

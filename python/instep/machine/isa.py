@@ -49,7 +49,9 @@ def set_isa(name: str) -> None:
     >>> instep.set_isa(instep.isa_levels()[0])
     """
     if not isinstance(name, str):
-        raise TypeError(f"name is {kind(name)}; a str, one of {isa_levels()}, is wanted")
+        raise TypeError(
+            f"the instruction-set level must be one of {', '.join(isa_levels())}, got {kind(name)}"
+        )
     # Encoded such that the core can take it: the bytes of the environment may not be text.
     _core.set_level(name.encode("utf-8", "backslashreplace").decode())
 

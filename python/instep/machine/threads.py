@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from instep import _core
+from instep._support.wording import shown
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
@@ -71,11 +72,12 @@ def available_cpus(root: str = "/") -> int:
 
 
 def _checked(count: object, who: str) -> int:
+    expected = f"a whole number from 1 to {_MOST_THREADS}"
     if isinstance(count, bool) or not hasattr(count, "__index__"):
-        raise TypeError(f"{who} is {count!r}; a whole number from 1 to {_MOST_THREADS} is wanted")
+        raise TypeError(f"{who} must be {expected}, got {shown(count)}")
     number = int(count.__index__())
     if not 1 <= number <= _MOST_THREADS:
-        raise ValueError(f"{who} is {number}; a whole number from 1 to {_MOST_THREADS} is wanted")
+        raise ValueError(f"{who} must be {expected}, got {number}")
     return number
 
 
@@ -87,8 +89,8 @@ def _threads_from_environment() -> int | None:
     number = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
     if not 1 <= number <= _MOST_THREADS:
         raise ValueError(
-            f"the environment variable INSTEP_NUM_THREADS is {reprlib.repr(text)}; "
-            f"a whole number from 1 to {_MOST_THREADS} is wanted"
+            f"the environment variable INSTEP_NUM_THREADS must be a whole number from 1 to "
+            f"{_MOST_THREADS}, got {reprlib.repr(text)}"
         )
     return number
 

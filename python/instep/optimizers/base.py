@@ -22,7 +22,7 @@ from instep.optimizers.containers import (
 )
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
 from instep.optimizers.keywords import Shared
-from instep.optimizers.settings import GRAD_SCALE
+from instep.optimizers.settings import EMA_DECAY, GRAD_SCALE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -124,7 +124,7 @@ class Optimizer(Bound):
         if unknown:
             known = ", ".join(documentation.keywords(type(self)))
             raise TypeError(
-                f"{type(self).__name__} has no argument {next(iter(unknown))!r}; it has {known}"
+                f"an argument of {type(self).__name__} must be one of {known}, got {next(iter(unknown))!r}"
             )
         settings = {
             **own,
@@ -285,7 +285,7 @@ class Optimizer(Bound):
         """
         if self.ema_decay is None:
             raise ValueError(
-                "there are no averages; ema_decay is wanted when the optimizer is made"
+                f"ema_decay must be {EMA_DECAY} for averages, got None; make the optimizer with it"
             )
         self._warn_of_replaced()
         return self._plan.averaged()

@@ -21,6 +21,7 @@ from instep.optimizers.containers import (
     replaced,
 )
 from instep.optimizers.groups import ParamGroup, group_values
+from instep.optimizers.hyperparameters import of_all_groups
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
@@ -190,10 +191,10 @@ class Bound(Settings):
                 continue
             self._warned = True
             warnings.warn(
-                f"{name!r} in the container that the parameters came in is another array than the "
-                "one that the optimizer steps: it was put there later, or model and optimizer were "
-                "stored by something that writes each array anew (joblib); write into the array "
-                "instead, as in [...] = values, or take those of optimizer.params",
+                f"{name!r} in the container of the parameters must be the array that the optimizer "
+                "steps, got another array, which was put there later or made anew when model and "
+                "optimizer were stored (joblib); write into the array, as in [...] = values, or "
+                "use the arrays of optimizer.params",
                 RuntimeWarning,
                 stacklevel=stacklevel,
             )
@@ -234,12 +235,8 @@ class Bound(Settings):
             if value is None:
                 return None
             return _core.in_default_environment(number_at, name, value, interval, step)
-        first, *others = (group.at(step, name) for group in self.param_groups)
-        if any(other != first for other in others):
-            raise ValueError(
-                f"the groups' {name} differ; read each as param_groups[k].at(step)[{name!r}]"
-            )
-        return first
+        values = [group.at(step, name) for group in self.param_groups]
+        return of_all_groups(name, values, f"param_groups[k].at(step)[{name!r}]")
 
     @property
     def params(self) -> Mapping[str, Array]:
@@ -303,4 +300,4 @@ def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
     try:
         return np.dtype(dtype)
     except TypeError as error:
-        raise TypeError(f"state_dtype is {shown(dtype)}, which is no dtype: {error}") from None
+        raise TypeError(f"state_dtype must be a dtype, got {shown(dtype)}: {error}") from None

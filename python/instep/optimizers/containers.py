@@ -147,7 +147,7 @@ def _named(group: Mapping[str, Any], who: str, index: int, taken: set[str]) -> N
     container = settings.pop("params")
     tree, names, arrays = take_down(container, who, first=len(taken))
     if not arrays:
-        raise ValueError(f"{who} is empty; at least one array is wanted")
+        raise ValueError(f"{who} must have at least one array, got none")
     # The number of the group goes before all of its names, so that they stay together.
     while not taken.isdisjoint(names):
         names = [f"{index}.{name}" for name in names]
@@ -162,8 +162,8 @@ def _are_groups(params: Any) -> bool:
         others = [key for key in params if key != "params"]
         if all(_is_number(params[key]) for key in others):
             raise TypeError(
-                f"params is a group's dict, with {listed(others)} beside 'params'; "
-                "groups come in a list, such as [{'params': ...}]"
+                f"params must be a list of groups, got a group's dict with {listed(others)} beside "
+                "'params'; pass [{'params': ...}]"
             )
     if not isinstance(params, (list, tuple)) or len(params) == 0:
         return False
@@ -171,11 +171,11 @@ def _are_groups(params: Any) -> bool:
     if any(groups) and not all(groups):
         k = groups.index(False)
         found = (
-            f"has the keys {listed(params[k])}"
-            if isinstance(params[k], Mapping)
-            else f"is {kind(params[k])}"
+            f"a dict with the keys {listed(params[k])}"
+            if isinstance(params[k], Mapping) and params[k]
+            else described(params[k])
         )
-        raise ValueError(f"group {k} {found}; a dict with 'params' among its keys is wanted")
+        raise ValueError(f"group {k} must be a dict with 'params' among its keys, got {found}")
     return all(groups)
 
 
@@ -218,8 +218,8 @@ def match_copies(
         return [tuple(match(groups[0].tree, copies, "copy_to"))]
     if not isinstance(copies, (list, tuple)) or len(copies) != len(groups):
         raise ValueError(
-            f"copy_to is {described(copies)}; a list with an entry for each of the "
-            f"{len(groups)} parameter groups is wanted"
+            f"copy_to must be a list of {len(groups)}, with an entry for each parameter group, "
+            f"got {described(copies)}"
         )
     return [
         tuple(match(group.tree, entry, f"copy_to[{k}]"))

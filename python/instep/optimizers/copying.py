@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from instep.optimizers.containers import packed, unpacked
 from instep.optimizers.settings import Settings
-from instep.optimizers.stored_state import refuse_averages
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
@@ -23,7 +22,7 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
     The arrays are those in use. The caller's containers go along as they are: whether they hold these
     arrays is looked at by the optimizer that is made of the parts.
     """
-    refuse_averages(optimizer, "copy")
+    optimizer._plan.refuse_averages("copy")
     held = optimizer._held
     return {
         "defaults": optimizer._defaults,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep import _core
 from instep._support import documentation
+from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 
@@ -69,7 +70,7 @@ class ParamGroup(MutableMapping[str, Any]):
         step : int
             Completed steps before it, such as ``optimizer.step_count`` for the next one.
         name : str, optional
-            Of the one that is wanted; all, in a dict, without it.
+            Of one hyperparameter; without it, all are returned, in a dict.
 
         Raises
         ------
@@ -136,9 +137,9 @@ class ParamGroup(MutableMapping[str, Any]):
             old, new = self._settings[name], checked[name]
             to_zero = new == 0 and not isinstance(new, bool)
             raise ValueError(
-                f"{name} can't go from {old!r} to {new!r}: that would change which states there "
-                "are, which is fixed when the optimizer is made; "
-                + (f"schedules.Constant({new!r}) can" if to_zero else "make a new optimizer")
+                f"{name} must stay {'other than 0' if to_zero else shown(old)}, got {shown(new)}, "
+                "since the states are fixed when the optimizer is made; "
+                + (f"pass schedules.Constant({new!r})" if to_zero else "make a new optimizer")
             )
         return values
 
@@ -190,8 +191,10 @@ def _no_such(rule: type[Rule], name: str) -> str:
     known = ", ".join(rule._hyperparameters)
     hint = ""
     if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype"):
-        hint = f" ({name} is for all groups together: give it to the optimizer)"
-    return f"{rule.__name__} has no hyperparameter {name!r} in a group; it has {known}{hint}"
+        hint = f"; give {name} to the optimizer, for all groups together"
+    return (
+        f"a hyperparameter of a group of {rule.__name__} must be one of {known}, got {name!r}{hint}"
+    )
 
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:

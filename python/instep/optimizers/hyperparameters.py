@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
+from instep._support.checks import flag
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
 
@@ -29,6 +30,7 @@ __all__ = [
     "as_float",
     "check_number",
     "check_number_or_none",
+    "of_all_groups",
     "value_at",
 ]
 
@@ -89,16 +91,18 @@ class Interval:
 def as_float(value: object, interval: Interval, who: str) -> float:
     """Return value as a float in the interval, or raise in the name of who."""
     if not is_real(value):
-        raise TypeError(f"{who} is {shown(value)}; {interval} is wanted")
+        raise TypeError(f"{who} must be {interval}, got {shown(value)}")
     number_like: Any = value
     try:
         number = float(number_like)
     except TypeError:
-        raise TypeError(f"{who} is {shown(value)}; {interval} is wanted") from None
+        raise TypeError(f"{who} must be {interval}, got {shown(value)}") from None
     except OverflowError:
-        raise ValueError(f"{who} is larger than any float; {interval} is wanted") from None
+        raise ValueError(
+            f"{who} must be {interval}, got {kind(value)} larger than any float"
+        ) from None
     if number not in interval:
-        raise ValueError(f"{who} is {number!r}; {interval} is wanted")
+        raise ValueError(f"{who} must be {interval}, got {number!r}")
     return number
 
 
@@ -106,8 +110,8 @@ def check_number(name: str, value: Any, interval: Interval) -> Number:
     """Return a hyperparameter as given by the user: a checked float, or the callable itself."""
     if isinstance(value, type):  # it could be called, but makes a schedule instead of a number
         raise TypeError(
-            f"{name} is {kind(value)}; {interval} or a callable of the step is wanted, "
-            f"such as what {value.__name__}(...) makes"
+            f"{name} must be {interval} or a callable of the step, got {kind(value)}; "
+            f"pass {value.__name__}(...)"
         )
     return value if callable(value) else as_float(value, interval, name)
 
@@ -146,6 +150,18 @@ class GroupsDifferError(AttributeError, ValueError):
     """
 
 
+def of_all_groups(name: str, values: Sequence[Any], each: str) -> Any:
+    """Return the value that all groups have; raise GroupsDifferError, with the way to read each, if they differ."""
+    first = values[0]
+    for other in values[1:]:
+        if other != first:
+            raise GroupsDifferError(
+                f"{name} must be the same in all groups to be read here, got {shown(first)} and "
+                f"{shown(other)}; read {each}"
+            )
+    return first
+
+
 class Hyperparameter(ABC, Generic[Value]):
     """What a rule's hyperparameter may be; as an attribute of an optimizer, its value in all groups.
 
@@ -172,12 +188,8 @@ class Hyperparameter(ABC, Generic[Value]):
     def __get__(self, optimizer: HasGroups | None, owner: type) -> Any:
         if optimizer is None:
             return self
-        first, *others = (group[self._name] for group in optimizer.param_groups)
-        if any(other != first for other in others):
-            raise GroupsDifferError(
-                f"the groups' {self._name} differ; read each as param_groups[k]['{self._name}']"
-            )
-        return first
+        values = [group[self._name] for group in optimizer.param_groups]
+        return of_all_groups(self._name, values, f"param_groups[k]['{self._name}']")
 
     def __set__(self, optimizer: HasGroups, value: Value) -> None:
         optimizer._set_in_all_groups(self._name, value)
@@ -215,7 +227,7 @@ class NumericPair(InInterval["tuple[Number, Number]"]):
             first, second = value
         except (TypeError, ValueError):
             raise TypeError(
-                f"{name} is {shown(value)}; a pair, each {self.interval}, is wanted"
+                f"{name} must be a pair, each {self.interval}, got {shown(value)}"
             ) from None
         return (
             check_number(f"{name}[0]", first, self.interval),
@@ -228,6 +240,4 @@ class Flag(Hyperparameter[bool]):
 
     def check(self, name: str, value: Any) -> bool:
         """Accept True or False."""
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} is {shown(value)}; True or False is wanted")
-        return value
+        return flag(name, value)

@@ -11,8 +11,9 @@ import numpy as np
 
 from instep._support import documentation
 from instep._support.archives import refuse_archive
+from instep._support.checks import flag, mapping, require_keys
 from instep._support.rounding import rounded
-from instep._support.wording import difference, kind, shown
+from instep._support.wording import shown
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
 from instep.optimizers.require import require_optimizer
@@ -200,17 +201,16 @@ class LossScaler:
             another loss, and the scale should have been updated before it.
         """
         require_optimizer(optimizer, "scaler.step(optimizer, grads)")
-        if not isinstance(update, bool):
-            raise TypeError(f"update is {shown(update)}; True or False is wanted")
+        flag("update", update)
         if optimizer.nonfinite != "skip":
             raise ValueError(
-                f"the optimizer has nonfinite={optimizer.nonfinite!r}; 'skip' is wanted, or a step "
-                "with an infinite gradient would be taken"
+                f"nonfinite of the optimizer must be 'skip', got {optimizer.nonfinite!r}; set "
+                "optimizer.nonfinite = 'skip'"
             )
         if optimizer in self._stepped:
             raise RuntimeError(
-                "this optimizer has been stepped since the last update; call update() once for "
-                "each loss, after the steps of all its optimizers"
+                "an optimizer must be stepped once between two updates, got a second step; call "
+                "update() once for each loss, after the steps of all its optimizers"
             )
         counts = grads is GRADIENTS or _has_any(grads) or bool(optimizer.accumulated)
         skipped = optimizer.skipped_steps
@@ -282,14 +282,9 @@ class LossScaler:
             nothing has changed then.
         """
         refuse_archive(state_dict, "growth_interval")
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"the state is {kind(state_dict)}; a dict is wanted")
-        if set(state_dict) == set(_FIRST_KEYS):
+        if set(mapping("the state", state_dict)) == set(_FIRST_KEYS):
             state_dict = {**LossScaler().state_dict(), **state_dict}
-        if set(state_dict) != set(_KEYS):
-            raise ValueError(
-                f"the keys of the state are not those wanted; {difference(state_dict, _KEYS)}"
-            )
+        require_keys("the state", state_dict, _KEYS)
         self._set(state_dict)
         self._stepped.clear()
 
@@ -297,7 +292,7 @@ class LossScaler:
         """Check all values of a state, and then set them."""
         least, largest = (as_float(state_dict[k], _SCALE, k) for k in ("min_scale", "max_scale"))
         if least > largest:
-            raise ValueError(f"min_scale is {least!r}, above max_scale, which is {largest!r}")
+            raise ValueError(f"min_scale must be at most max_scale={largest!r}, got {least!r}")
         scale = as_float(state_dict["scale"], Interval(least, largest), "scale")
         interval = _whole("growth_interval", state_dict["growth_interval"], 1)
         good_steps = _whole("good_steps", state_dict["good_steps"], 0)
@@ -305,7 +300,7 @@ class LossScaler:
         backoff = as_float(state_dict["backoff_factor"], _BACKOFF, "backoff_factor")
         pending = state_dict["pending"]
         if pending is not None and not isinstance(pending, bool):
-            raise TypeError(f"pending is {shown(pending)}; True, False or None is wanted")
+            raise TypeError(f"pending must be True, False or None, got {shown(pending)}")
         self._scale, self._min_scale, self._max_scale = scale, least, largest
         self._growth_interval, self._good_steps = interval, good_steps
         self._growth_factor, self._backoff_factor = growth, backoff
@@ -336,11 +331,8 @@ def _has_any(grads: Any) -> bool:
     return any(map(_has_any, grads)) if isinstance(grads, (list, tuple)) else grads is not None
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"{name} is {shown(value)}; a whole number of at least {least} is wanted")
-    if not least <= value <= 2**53:
-        raise ValueError(
-            f"{name} is {shown(value)}; a whole number of at least {least} and at most 2^53 is wanted"
-        )
+def _whole(name: str, value: Any, least: int) -> int:
+    is_int = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_int and least <= value <= 2**53):
+        raise ValueError(f"{name} must be a whole number from {least} to 2**53, got {shown(value)}")
     return int(value)

@@ -11,4 +11,4 @@ __all__ = ["require_optimizer"]
 def require_optimizer(found: object, call: str) -> None:
     """Raise TypeError, with the call as it should be, where arguments have been swapped, say."""
     if not isinstance(found, Optimizer):
-        raise TypeError(f"optimizer is {kind(found)}; one of instep's is wanted, as in {call}")
+        raise TypeError(f"optimizer must be an Optimizer of instep, got {kind(found)}; call {call}")

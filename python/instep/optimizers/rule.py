@@ -64,7 +64,7 @@ class Rule:
         path = f"{cls.__module__}.{cls.__qualname__}"
         rules = ", ".join(dict.fromkeys(_rules_below(Rule)))
         do = "use" if cls.__module__ == "instep" else "derive it from"
-        raise TypeError(f"{path} has no update rule; {do} a class that has one: {rules}")
+        raise TypeError(f"{path} must have an update rule, got none; {do} one of {rules}")
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:

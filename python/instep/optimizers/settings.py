@@ -175,8 +175,8 @@ class Settings(Rule):
         checked = check_number_or_none("ema_decay", value, EMA_DECAY)
         if (checked is None) != (self.ema_decay is None):
             raise ValueError(
-                f"ema_decay can't go from {self.ema_decay!r} to {value!r}: whether there are "
-                "averages is fixed when the optimizer is made"
+                f"ema_decay must stay {'None' if self.ema_decay is None else 'a number'}, got "
+                f"{shown(value)}, since averages are made with the optimizer; make a new optimizer"
             )
         return checked
 
@@ -212,5 +212,5 @@ def number_at(name: str, value: Number | None, interval: Interval, step: int) ->
 def checked_nonfinite(value: Any) -> Nonfinite:
     """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
     if value not in NONFINITE:
-        raise ValueError(f"nonfinite is {shown(value)}; one of {', '.join(NONFINITE)} is wanted")
+        raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {shown(value)}")
     return NONFINITE[NONFINITE.index(value)]

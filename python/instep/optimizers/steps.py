@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from instep import _core
 from instep._support import documentation
+from instep._support.checks import mapping
 from instep._support.reals import whole
 from instep._support.wording import kind, shown
 from instep.optimizers.hyperparameters import Nonfinite, as_float
@@ -179,12 +180,11 @@ class Steps:
             place is unchanged then. The next step finds arrays that share memory.
         """
         place, group, t = _number("place", place), _number("group", group), _number("t", t)
-        if states is not None and not isinstance(states, Mapping):
-            raise TypeError(f"states is {kind(states)}; a dict, state's name -> array, is wanted")
+        states = {} if states is None else dict(mapping("states", states))
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name is {kind(name)}; a str is wanted")
+            raise TypeError(f"name must be a str, got {kind(name)}")
         who = str(place) if name is None else name
-        self._steps.bind(place, who, group, parameter, dict(states or {}), average, copy, t)
+        self._steps.bind(place, who, group, parameter, states, average, copy, t)
 
     def unbind(self, place: int) -> None:
         """Empty a place: release its arrays, and drop the gradients accumulated for it.
@@ -256,14 +256,15 @@ class Steps:
             ema_decay = as_float(ema_decay, EMA_DECAY, "ema_decay")
         elif count := self._steps.averages:
             raise ValueError(
-                f"ema_decay is None, but places have an average ({count} of {len(self)}); "
-                f"{EMA_DECAY} is wanted, the share of it that the step keeps"
+                f"ema_decay must be {EMA_DECAY}, as {count} of {len(self)} places have an average, "
+                "got None; pass the share of the average that the step keeps"
             )
         else:
             ema_decay = 0.0
         grad_scale = as_float(grad_scale, GRAD_SCALE, "grad_scale")
         extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
-        self._steps.step(_sequence(gradients), last.in_order, extras, grad_scale)
+        taken = None if gradients is None else _sequence(gradients)
+        self._steps.step(taken, last.in_order, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
         """Add gradients to the gradients of the next step.
@@ -278,8 +279,6 @@ class Steps:
         TypeError, ValueError
             As `step`; nothing has been added then.
         """
-        if gradients is None:
-            raise TypeError("gradients is None; a list, an array or None for each place, is wanted")
         self._steps.accumulate(_sequence(gradients))
 
     def discard_accumulated(self) -> None:
@@ -303,20 +302,20 @@ class Steps:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "Steps can't be copied or pickled, as its arrays are somebody else's; "
-            "make a new one, and bind its places"
+            "Steps can't be copied or pickled, since the arrays belong to the host program; make "
+            "another Steps and bind its places"
         )
 
 
 def _sequence(gradients: Any) -> Any:
     """Return gradients that can be indexed by number."""
-    if gradients is None or isinstance(gradients, Sequence):
+    if isinstance(gradients, Sequence):
         return gradients
     by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
     if by_number and not isinstance(gradients, Mapping):
         return gradients
     raise TypeError(
-        f"gradients is {kind(gradients)}; a list, an array or None for each place, is wanted"
+        f"gradients must be a list with an array or None for each place, got {kind(gradients)}"
     )
 
 
@@ -324,7 +323,7 @@ def _number(name: str, value: object) -> int:
     """Return a count, or the number of a place or a group, as an int; the core checks its range."""
     number = whole(value)
     if number is None:
-        raise TypeError(f"{name} is {shown(value)}; an int of at least 0 is wanted")
+        raise TypeError(f"{name} must be an int of at least 0, got {shown(value)}")
     if abs(number) > 2**53:
-        raise ValueError(f"{name} is {shown(number)}; an int from 0 to 2**53 is wanted")
+        raise ValueError(f"{name} must be an int from 0 to 2**53, got {shown(number)}")
     return number

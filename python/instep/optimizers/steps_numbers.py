@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from instep import _core
-from instep._support.wording import difference, kind, listed, shown
+from instep._support.checks import flag, mapping
+from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import hyperparameter_of
 from instep.optimizers.hyperparameters import Interval, as_float
 from instep.optimizers.rule import Rule
@@ -24,21 +25,23 @@ def chosen(rule: object, options: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """Check a rule's name and those of its options that are on."""
     rules = _core.rules()
     if not isinstance(rule, str):
-        raise TypeError(f"rule is {kind(rule)}; the name of a rule is wanted: {', '.join(rules)}")
+        raise TypeError(f"rule must be one of {', '.join(rules)}, got {kind(rule)}")
     if rule not in rules:
-        raise ValueError(f"rule is {shown(rule)}; one of {', '.join(rules)} is wanted")
+        raise ValueError(f"rule must be one of {', '.join(rules)}, got {shown(rule)}")
     if isinstance(options, str):
-        raise TypeError(f"options is {shown(options)}; a list of names is wanted, as [{options!r}]")
-    options, known = tuple(options), rules[rule]["options"]
-    if unknown := [option for option in options if option not in known]:
-        raise ValueError(
-            f"options has {listed(unknown)}, which rule {rule!r} hasn't; it has {', '.join(known) or 'none'}"
+        raise TypeError(
+            f"options must be a list of names, got {shown(options)}; pass [{options!r}]"
         )
+    options, known = tuple(options), rules[rule]["options"]
+    for option in options:
+        if option not in known:
+            expected = f"one of {', '.join(known)}" if known else "none"
+            raise ValueError(f"an option of rule {rule!r} must be {expected}, got {shown(option)}")
     return rule, options
 
 
 class GroupNumbers:
-    """What numbers a group wants, by its rule and options."""
+    """The numbers that a group needs, by its rule and options."""
 
     def __init__(self, rule: str, options: tuple[str, ...]) -> None:
         known = _core.rules()[rule]
@@ -58,15 +61,12 @@ class GroupNumbers:
 
     def in_order(self, group: int, numbers: Mapping[str, Any]) -> list[float]:
         """Check a group's numbers, and return them as the core takes them."""
-        if not isinstance(numbers, Mapping):
-            raise TypeError(
-                f"numbers[{group}] is {kind(numbers)}; a dict, name -> number, is wanted"
-            )
+        mapping(f"numbers[{group}]", numbers)
         if not numbers.keys() >= set(self._needed) or set(numbers).difference(self._names, _OFF):
-            wanted = [*self._needed, *(n for n in numbers if n in self._names or n in _OFF)]
+            known = [*self._needed, *(n for n in numbers if n in self._names or n in _OFF)]
             raise ValueError(
-                f"numbers[{group}] are not those of the group's rule; "
-                f"{difference(numbers, dict.fromkeys(wanted))}"
+                f"numbers[{group}] must have the numbers of the group's rule; "
+                f"{difference(numbers, dict.fromkeys(known))}"
             )
         checked = {name: self._checked(group, name, value) for name, value in numbers.items()}
         found = [checked.get(name, 0.0) for name in self._names]
@@ -78,13 +78,11 @@ class GroupNumbers:
     def _checked(self, group: int, name: str, value: Any) -> float:
         who = f"{name} of group {group}"
         if name == "maximize":
-            if not isinstance(value, bool):
-                raise TypeError(f"{who} is {shown(value)}; True or False is wanted")
-            return float(value)
+            return float(flag(who, value))
         number = as_float(value, self._intervals[name], who)
         if name in self._idle and number != 0:
             raise ValueError(
-                f"{who} is {number!r}, but the group was made without the option {name!r}, so 0 is wanted"
+                f"{who} must be 0, got {number!r}; make the group with the option {name!r} for others"
             )
         return number + 0.0  # -0.0 is equal to 0.0, and is to be as good as that
 
@@ -104,11 +102,12 @@ class Numbers:
     ) -> None:
         if isinstance(numbers, (Mapping, str)) or not isinstance(numbers, Sequence):
             raise TypeError(
-                f"numbers is {kind(numbers)}; a list with a dict for each group is wanted"
+                f"numbers must be a list with a dict for each group, got {kind(numbers)}"
             )
         if len(numbers) != len(groups):
             raise ValueError(
-                f"numbers has {len(numbers)} entries; one for each of {len(groups)} groups is wanted"
+                f"numbers must be a list of {len(groups)}, with a dict for each group, got "
+                f"{described(numbers)}"
             )
         self._groups = groups
         # Kept as they are now: the caller may go on with the same dicts.

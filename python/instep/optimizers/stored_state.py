@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep._support.archives import refuse_archive
+from instep._support.checks import mapping, require_keys
 from instep._support.wording import described, difference, kind, listed, shown
 from instep.schedules.loading import Loading
 from instep.schedules.reading import other_callables, restored
@@ -101,7 +102,7 @@ def checked(
     require_schema("the state", state["schema"], SCHEMA)
     if state["rule"] not in optimizer._names():
         raise ValueError(
-            f"the state must be of rule {optimizer._rule_name!r}, got {shown(state['rule'])}"
+            f"the rule of the state must be {optimizer._rule_name!r}, got {shown(state['rule'])}"
         )
     loading = Loading()
     _checked_hyperparameters(optimizer, state, loading.note)
@@ -145,12 +146,6 @@ def take_over(
     optimizer._plan.restore(*counts, parameters, hyperparameters)
 
 
-def refuse_averages(optimizer: Bound, what: str) -> None:
-    """Raise RuntimeError where the parameters' arrays don't hold the parameters."""
-    if optimizer._plan.shows_averages:
-        raise RuntimeError(f"inside averaged() the parameters are averages; {what} after the block")
-
-
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise unless the arrays and step counts are those of these parameters."""
     names = tuple(optimizer.params)
@@ -166,11 +161,11 @@ def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
             require_like(f"state {key!r} of {name!r}", theirs[key], array)
     for name, array in optimizer.averages.items():
         require_like(f"the average of {name!r}", state["averages"][name], array)
-    if not isinstance(state["accumulated"], Mapping):
-        raise TypeError(f"accumulated is {kind(state['accumulated'])}; a dict is wanted")
-    for name, array in state["accumulated"].items():
+    for name, array in mapping("accumulated", state["accumulated"]).items():
         if name not in optimizer.params:
-            raise ValueError(f"accumulated has {listed([name])}; names of parameters are wanted")
+            raise ValueError(
+                f"a key of accumulated must be the name of a parameter, got {listed([name])}"
+            )
         param = np.asarray(optimizer.params[name])
         wide = np.float64 if param.dtype == np.float64 else np.float32
         like = np.broadcast_to(np.zeros((), wide), param.shape)
@@ -182,9 +177,10 @@ def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose:
     clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
     ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
     if (ema_decay is None) != (optimizer.ema_decay is None):
-        found, wanted = ("no ", "one") if ema_decay is None else ("an ", "none")
+        expected = "None, as" if optimizer.ema_decay is None else "a number, as"
+        has = "no averages" if optimizer.ema_decay is None else "averages"
         raise ValueError(
-            f"the state has {found}ema_decay; {wanted} is wanted, as the optimizer was made"
+            f"ema_decay of the state must be {expected} the optimizer has {has}, got {shown(ema_decay)}"
         )
     groups = _checked_groups(optimizer, state["param_groups"], choose)
     return optimizer._checked_values(groups, clip_norm, ema_decay)
@@ -209,7 +205,7 @@ def _other_callables(optimizer: Bound, state: Mapping[str, Any]) -> Iterator[str
 def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[GroupValues]:
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(
-            f"param_groups is {described(groups)}; a list of {len(optimizer.param_groups)} is wanted"
+            f"param_groups must be a list of {len(optimizer.param_groups)}, got {described(groups)}"
         )
     checked = []
     for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
@@ -217,10 +213,10 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
         require_keys(who, theirs, ("params", *group._settings))
         names = theirs["params"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"the params of {who} are {kind(names)}; a list of names is wanted")
+            raise TypeError(f"the params of {who} must be a list of names, got {kind(names)}")
         if names != list(group.names):
             raise ValueError(
-                f"{who} is not of the wanted parameters; {difference(names, group.names)}"
+                f"the params of {who} must be the optimizer's; {difference(names, group.names)}"
             )
         settings = {
             name: _decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
@@ -230,42 +226,35 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
     return checked
 
 
-def require_keys(who: str, found: Any, wanted: tuple[str, ...]) -> None:
-    if not isinstance(found, Mapping):
-        raise TypeError(f"{who} is {kind(found)}; a dict is wanted")
-    if set(found) != set(wanted):
-        raise ValueError(f"the keys of {who} are not those wanted; {difference(found, wanted)}")
-
-
-def require_like(who: str, found: Any, wanted: np.ndarray[Any, Any]) -> None:
+def require_like(who: str, found: Any, like: np.ndarray[Any, Any]) -> None:
     """Raise unless found is an array of that shape and dtype, whatever a subclass says of itself."""
     if not isinstance(found, np.ndarray):
-        raise TypeError(f"{who} is {kind(found)}; a NumPy array is wanted")
+        raise TypeError(f"{who} must be a NumPy array, got {kind(found)}")
     require_unmasked(who, found)
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+    found, like = np.asarray(found), np.asarray(like)
+    if (found.shape, found.dtype) != (like.shape, like.dtype):
         raise ValueError(
-            f"{who} has shape {found.shape} and dtype {found.dtype}; "
-            f"{wanted.shape} and {wanted.dtype} are wanted"
+            f"{who} must have shape {like.shape} and dtype {like.dtype}, "
+            f"got {found.shape} and {found.dtype}"
         )
 
 
-def require_schema(who: str, found: Any, wanted: int) -> None:
+def require_schema(who: str, found: Any, expected: int) -> None:
     """Raise ValueError unless this is the version, an int: True and 1.0 equal 1, too."""
-    if type(found) is not int or found != wanted:
-        raise ValueError(f"{who} has schema {shown(found)}; {wanted} is wanted")
+    if type(found) is not int or found != expected:
+        raise ValueError(f"the schema of {who} must be {expected}, got {shown(found)}")
 
 
 def require_unmasked(who: str, found: Any) -> None:
     """Raise TypeError for a masked array, of which the data alone would be taken."""
     if type(found) is not np.ndarray and isinstance(found, np.ndarray) and hasattr(found, "mask"):
-        raise TypeError(f"{who} is {kind(found)}; a plain NumPy array is wanted")
+        raise TypeError(f"{who} must be a plain NumPy array, got {kind(found)}")
 
 
 def _count(who: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
         raise ValueError(
-            f"{who} is {shown(value)}; a count of steps, an int of Python's, is wanted"
+            f"{who} must be a count of steps, an int from 0 to 2**53, got {shown(value)}"
         )
     return value
 

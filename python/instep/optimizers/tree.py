@@ -52,9 +52,11 @@ def take_down(container: Any, who: str, first: int = 0) -> tuple[Node, list[str]
         if not isinstance(value, (Mapping, list, tuple)):
             raise TypeError(_refusal(value, who, path))
         if id(value) in above:
-            raise ValueError(f"{_at(who, path)} is a container that holds itself; a tree is wanted")
+            raise ValueError(
+                f"{_at(who, path)} must be a tree, got {kind(value)} that holds itself"
+            )
         if len(above) >= _DEEPEST:
-            raise ValueError(f"{who} has containers more than {_DEEPEST} deep; fewer are wanted")
+            raise ValueError(f"{who} must be at most {_DEEPEST} containers deep, got more")
         inside = (*above, id(value))
         if isinstance(value, Mapping):
             keys = tuple(value)
@@ -72,7 +74,8 @@ def take_down(container: Any, who: str, first: int = 0) -> tuple[Node, list[str]
     if len(set(names)) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(
-            f"two parameters in {who} go by the name {twice!r}; keys whose paths differ are wanted"
+            f"each parameter in {who} must have its own name, got {twice!r} twice; choose keys "
+            "whose paths differ"
         )
     return node, names, arrays
 
@@ -87,12 +90,12 @@ def _at(who: str, path: tuple[str, ...]) -> str:
 
 def _check_key(key: object, where: str) -> None:
     if isinstance(key, bool) or not isinstance(key, (str, int)):
-        raise TypeError(f"a key in {where} is {shown(key)}; a str or an int is wanted")
+        raise TypeError(f"a key in {where} must be a str or an int, got {shown(key)}")
     try:
         str(key).encode()
     except UnicodeEncodeError:  # half a pair of surrogates, of which the core can make no text
         raise ValueError(
-            f"a key in {where} is {key!r}, which UTF-8 can't encode; one that it can is wanted"
+            f"a key in {where} must be a text that UTF-8 can encode, got {key!r}"
         ) from None
 
 
@@ -100,14 +103,15 @@ def _refusal(value: Any, who: str, path: tuple[str, ...]) -> str:
     where = f"parameter {'.'.join(path)!r}" if path else who
     hint = ""
     if hasattr(value, "__next__"):
-        hint = " (list(...) makes a list of a generator)"
+        hint = "; pass list(...) of it"
     elif hasattr(value, "__dataclass_fields__"):
-        hint = " (make a dict of the fields: {f.name: getattr(x, f.name) for f in dataclasses.fields(x)})"
+        hint = "; pass {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}"
     elif hasattr(value, "detach"):
-        hint = " (tensor.detach().numpy() is one, in the same memory)"
+        hint = "; pass tensor.detach().numpy(), which shares its memory"
     elif hasattr(value, "todense"):
-        hint = " (the .data of a sparse matrix is one)"
-    return f"{where} is {kind(value)}; a NumPy array, or a dict, list or tuple of arrays, is wanted{hint}"
+        hint = "; pass matrix.data, the array of its elements"
+    expected = "a NumPy array, or a dict, list or tuple of arrays"
+    return f"{where} must be {expected}, got {kind(value)}{hint}"
 
 
 def filled(node: Node, values: Iterator[Any]) -> Any:
@@ -189,10 +193,10 @@ def match(node: Node, values: Any, who: str) -> Iterator[Any]:
     elif node.kind == "array":
         yield values
     elif node.kind == "nothing":
-        raise ValueError(f"{who} is {kind(values)}, but there is no parameter; None is wanted")
+        raise ValueError(f"{who} must be None, as there is no parameter, got {kind(values)}")
     elif node.kind == "dict":
         if not isinstance(values, Mapping):
-            raise ValueError(f"{who} is {kind(values)}; a dict with the parameters' keys is wanted")
+            raise ValueError(f"{who} must be a dict with the parameters' keys, got {kind(values)}")
         if values.keys() != set(node.keys):
             raise ValueError(
                 f"{who} must have the parameters' keys (None for one without); "
@@ -204,8 +208,8 @@ def match(node: Node, values: Any, who: str) -> Iterator[Any]:
         count = len(node.children)
         if not isinstance(values, (list, tuple)) or len(values) != count:
             raise ValueError(
-                f"{who} is {described(values)}; a list or tuple of {count} is wanted, "
-                "one for each parameter (None for one without)"
+                f"{who} must be a list or tuple of {count}, one for each parameter (None for one "
+                f"without), got {described(values)}"
             )
         for k, child in enumerate(node.children):
             yield from match(child, values[k], f"{who}[{k}]")

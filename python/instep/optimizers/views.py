@@ -25,7 +25,8 @@ class View(dict[str, Value]):
         name = str(key)
         if isinstance(key, int) and not isinstance(key, bool) and name in self:
             return self[name]
-        raise KeyError(f"{key!r}; there are {listed(self)}")
+        there = f"one of {listed(self)}" if self else "none, as there is no array"
+        raise KeyError(f"the key must be {there}, got {key!r}")
 
     def __setitem__(self, name: str, value: Value) -> None:
         if name not in self or self[name] is not value:
@@ -33,8 +34,8 @@ class View(dict[str, Value]):
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(
-            "what an optimizer holds can't be replaced or removed here; write into the array "
-            "instead, as in [...] = values"
+            "an array of an optimizer can't be replaced or removed; write into it, as in "
+            "[...] = values"
         )
 
     __delitem__ = clear = pop = popitem = setdefault = update = _refuse

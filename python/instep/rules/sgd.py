@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from instep._support.wording import shown
 from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
 from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric
@@ -127,10 +128,10 @@ class SGD(Optimizer):
             if not settings[flag]:
                 continue
             if settings["momentum"] == 0:
-                raise ValueError(f"{flag} is True and momentum is 0; momentum > 0 is wanted")
+                raise ValueError(f"momentum must be greater than 0 with {flag}=True, got 0")
             if settings["dampening"] != 0:
                 raise ValueError(
-                    f"{flag} is True and dampening is {settings['dampening']!r}; dampening = 0 is wanted"
+                    f"dampening must be 0 with {flag}=True, got {shown(settings['dampening'])}"
                 )
 
 
@@ -189,6 +190,6 @@ class Momentum(SGD):
     def _check(cls, settings: Mapping[str, Any]) -> None:
         if settings["momentum"] == 0:
             raise ValueError(
-                "momentum is 0; a number in (0, 1] is wanted (SGD does without momentum)"
+                "momentum must be a number in (0, 1], got 0; use SGD for steps without momentum"
             )
         super()._check(settings)

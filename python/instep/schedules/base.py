@@ -13,7 +13,8 @@ import numpy as np
 
 from instep._support import documentation
 from instep._support.rounding import rounded
-from instep.schedules.checks import found, number, positive_count, step_function
+from instep._support.wording import missing, shown
+from instep.schedules.checks import number, positive_count, step_function
 from instep.schedules.writing import DEEPEST, constructor_fields, levels, to_dict
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ class Schedule(ABC):
         """Refuse schedules nested too deeply."""
         if levels(self) > DEEPEST:
             raise ValueError(
-                f"{type(self).__name__}: schedules are nested more than {DEEPEST} levels deep; "
-                f"at most {DEEPEST} are wanted (numbers multiply without a new level, and one "
-                "Sequential takes any number of schedules)"
+                f"{type(self).__name__}: schedules must be nested at most {DEEPEST} levels deep, got "
+                "more; numbers multiply without a new level, and one Sequential takes any number of "
+                "schedules"
             )
 
     @abstractmethod
@@ -118,10 +119,10 @@ class Schedule(ABC):
     def _value_of_other(self, step: Any) -> float | NDArray[np.float64]:
         """Evaluate NumPy's numbers and arrays; refuse everything else that isn't a step."""
         if type(step) is int or type(step) is float:
-            raise ValueError(f"step must be a number >= 0 and <= 1e300, got {found(step)}")
+            raise ValueError(f"step must be a number >= 0 and <= 1e300, got {shown(step)}")
         steps = np.asarray(step)
         if steps.dtype.kind not in "iuf":
-            raise TypeError(f"step must be a number or an array of numbers, got {found(step)}")
+            raise TypeError(f"step must be a number or an array of numbers, got {shown(step)}")
         if steps.dtype.kind == "f":
             steps = steps.astype(np.float64)
         if steps.ndim == 0 and not isinstance(step, np.ndarray):
@@ -213,9 +214,7 @@ class Schedule(ABC):
             try:
                 from matplotlib import pyplot  # noqa: PLC0415 (an extra, and slow to import)
             except ImportError as error:
-                raise ImportError(
-                    "plot needs Matplotlib, which is missing: pip install 'instep[plot]'"
-                ) from error
+                raise ImportError(missing("plot", "Matplotlib", "plot")) from error
             ax = pyplot.subplots()[1]
         ax.plot(t, self(t), label=type(self).__name__)
         ax.set_xlabel("step")

@@ -2,17 +2,18 @@
 
 Every check takes the argument's name, as the message is to show it, and the caller's value. It
 returns the value to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong value)
-with one line, which says which argument is wrong, what is wanted, and what was found.
+with one line, which says which argument is wrong, what it must be, and what was found.
 """
 
 import math
-import reprlib
 from collections.abc import Callable, Collection, Iterable, Sized
 from itertools import pairwise
 from numbers import Real
 from typing import Any
 
+from instep._support.checks import flag
 from instep._support.reals import is_real, whole
+from instep._support.wording import difference, kind, shown
 
 LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 
@@ -20,23 +21,16 @@ NumberCheck = Callable[[str, Any], float]
 CountCheck = Callable[[str, Any], int]
 
 
-def found(value: object) -> str:
-    """Describe a refused value in a few words, on one line."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return f"{reprlib.repr(value)} ({type(value).__name__})"
-    return f"an object of type {type(value).__name__}"
-
-
 def number(name: str, value: Any) -> float:
     """Accept any finite real number."""
     if not isinstance(value, Real) or not is_real(value):
-        raise TypeError(f"{name} must be a number, got {found(value)}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
     if not math.isfinite(result):
-        raise ValueError(f"{name} must be a finite number, got {reprlib.repr(value)}")
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
     return result
 
 
@@ -45,11 +39,11 @@ def optional_number(name: str, value: Any) -> float | None:
     return None if value is None else number(name, value)
 
 
-def _number_where(wanted: str, holds: Callable[[float], bool]) -> NumberCheck:
+def _number_where(expected: str, holds: Callable[[float], bool]) -> NumberCheck:
     def check(name: str, value: Any) -> float:
         result = number(name, value)
         if not holds(result):
-            raise ValueError(f"{name} must be {wanted}, got {result!r}")
+            raise ValueError(f"{name} must be {expected}, got {result!r}")
         return result
 
     return check
@@ -67,11 +61,9 @@ def _count_from(least: int) -> CountCheck:
     def check(name: str, value: Any) -> int:
         result = whole(value)
         if result is None:
-            raise TypeError(f"{name} must be an int, got {found(value)}")
+            raise TypeError(f"{name} must be an int, got {shown(value)}")
         if not least <= result <= LARGEST_COUNT:
-            raise ValueError(
-                f"{name} must be an int >= {least} and <= 2**53, got {reprlib.repr(result)}"
-            )
+            raise ValueError(f"{name} must be an int >= {least} and <= 2**53, got {shown(result)}")
         return result
 
     return check
@@ -88,9 +80,7 @@ def optional_positive_count(name: str, value: Any) -> int | None:
 
 def truth(name: str, value: Any) -> bool:
     """Accept True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {found(value)}")
-    return value
+    return flag(name, value)
 
 
 def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
@@ -99,10 +89,10 @@ def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"{name} must be a str, got {found(value)}")
+            raise TypeError(f"{name} must be a str, got {shown(value)}")
         if value not in names:
-            wanted = " or ".join(map(repr, names))
-            raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(value)}")
+            expected = " or ".join(map(repr, names))
+            raise ValueError(f"{name} must be {expected}, got {shown(value)}")
         return value
 
     return check
@@ -111,8 +101,8 @@ def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
 def step_function(name: str, value: Any) -> Callable[[float], float]:
     """Accept a schedule or any other callable of the step, but not a class."""
     if isinstance(value, type) or not callable(value):
-        kind = f"the class {value.__name__}" if isinstance(value, type) else found(value)
-        raise TypeError(f"{name} must be a schedule or another callable of the step, got {kind}")
+        got = kind(value) if isinstance(value, type) else shown(value)
+        raise TypeError(f"{name} must be a schedule or another callable of the step, got {got}")
     function: Callable[[float], float] = value
     return function
 
@@ -120,7 +110,7 @@ def step_function(name: str, value: Any) -> Callable[[float], float]:
 def _each(check: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any, ...]]:
     def check_all(name: str, values: Any) -> tuple[Any, ...]:
         if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
-            raise TypeError(f"{name} must be a sequence, got {found(values)}")
+            raise TypeError(f"{name} must be a sequence, got {shown(values)}")
         return tuple(check(f"{name}[{i}]", value) for i, value in enumerate(values))
 
     return check_all
@@ -143,16 +133,12 @@ def one_more(name: str, values: Sized, bounds: Sized) -> None:
     """Refuse values unless there is one more of them than of the boundaries between them."""
     if len(values) != len(bounds) + 1:
         raise ValueError(
-            f"{name} must be one more than the boundaries, got {len(values)} and {len(bounds)}"
+            f"{name} must be {len(bounds) + 1}, one more than the boundaries, got {len(values)}"
         )
 
 
-def exact_fields(name: str, given: Iterable[Any], wanted: Collection[str]) -> None:
-    """Refuse a stored dictionary that lacks a wanted field or has an unknown field."""
+def exact_fields(name: str, given: Iterable[Any], expected: Collection[str]) -> None:
+    """Refuse a stored dictionary that lacks a field or has an unknown field."""
     given = tuple(given)
-    for field in wanted:
-        if field not in given:
-            raise ValueError(f"{name} lacks the field {field!r}")
-    for field in given:
-        if field not in wanted:
-            raise ValueError(f"{name} has no field {reprlib.repr(field)}")
+    if set(given) != set(expected):
+        raise ValueError(f"{name} must have the expected fields; {difference(given, expected)}")

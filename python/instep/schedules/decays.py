@@ -69,9 +69,9 @@ class ExponentialDecay(Schedule):
             return
         rises = self.rate > 1.0 if self.init >= 0.0 else self.rate < 1.0
         if self.end < self.init if rises else self.end > self.init:
-            wanted = f"{'>=' if rises else '<='} init={self.init!r}"
+            expected = f"{'>=' if rises else '<='} init={self.init!r}"
             raise ValueError(
-                f"ExponentialDecay: end must be {wanted} at rate={self.rate!r}, got {self.end!r}"
+                f"ExponentialDecay: end must be {expected} at rate={self.rate!r}, got {self.end!r}"
             )
 
     def _value(self, t: float) -> float:

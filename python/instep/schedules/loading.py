@@ -39,8 +39,8 @@ class Loading:
         for key in keys:
             if self._first.setdefault(key, new) != new:
                 raise ValueError(
-                    f"one {type(new).__name__} stands at several places, and what is stored for "
-                    "them differs; the same, or one object for each place, is wanted"
+                    f"what is stored for one {type(new).__name__} at several places must be the same, "
+                    "got different states; make one object for each place"
                 )
         return new
 

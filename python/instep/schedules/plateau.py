@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from instep._support import documentation
 from instep._support.reals import is_real
+from instep._support.wording import kind, shown
 from instep.schedules.base import Schedule
 from instep.schedules.checks import (
     count,
     exact_fields,
-    found,
     non_negative,
     number,
     one_of,
@@ -155,7 +155,7 @@ class ReduceOnPlateau(Schedule):
             value = float(metric)
         except TypeError:
             raise TypeError(
-                f"ReduceOnPlateau: metric must be a number, got {found(metric)}"
+                f"ReduceOnPlateau: metric must be a number, got {shown(metric)}"
             ) from None
         best, bad, cooldown, reductions = self._progress
         if self._improves(value):
@@ -201,7 +201,7 @@ class ReduceOnPlateau(Schedule):
             If `state` isn't a dict, or a field has the wrong type.
         """
         if not isinstance(state, dict):
-            raise TypeError(f"ReduceOnPlateau: state must be a dict, got {found(state)}")
+            raise TypeError(f"ReduceOnPlateau: state must be a dict, got {kind(state)}")
         where = "ReduceOnPlateau: state"
         exact_fields(where, state, _Progress._fields)
         new = _Progress(

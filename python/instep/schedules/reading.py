@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
-from instep._support.wording import shown
-from instep.schedules.checks import count, exact_fields, found
+from instep._support.wording import kind, shown
+from instep.schedules.checks import count, exact_fields
 from instep.schedules.loading import Loading
 from instep.schedules.names import MODULE_OF_CLASS, load
 from instep.schedules.writing import (
@@ -99,34 +99,36 @@ def _require_small(stored: Any) -> None:
         elif isinstance(outer, list):
             inner = outer
             if any(isinstance(item, list) for item in inner):
-                raise ValueError("a stored schedule has a list in a list, which no argument is")
+                raise ValueError(
+                    "an argument of a stored schedule must be no list of lists, got a list in a list"
+                )
         else:
             continue
         parts += 1
         if level > DEEPEST + 1:  # the last one may be a state or the name of a callable
             raise ValueError(
-                f"a stored schedule is nested more than {DEEPEST} levels deep, which is the most"
+                f"a stored schedule must be nested at most {DEEPEST} levels deep, got more"
             )
         if parts > _MOST_PARTS:
-            raise ValueError(f"a stored schedule has more than {_MOST_PARTS} parts")
+            raise ValueError(f"a stored schedule must have at most {_MOST_PARTS} parts, got more")
         rest.extend((item, level) for item in inner if isinstance(item, (dict, list)))
 
 
 def _restored(stored: Any, present: Any, choose: Choose) -> Schedule:
     if not isinstance(stored, dict):
-        raise ValueError(f"a stored schedule must be a dict, got {found(stored)}")
+        raise ValueError(f"a stored schedule must be a dict, got {kind(stored)}")
     if set(stored) == {CALLABLE}:
         if not callable(present) or is_instep(type(present)):
             raise ValueError(
-                f"{shown(stored[CALLABLE])} is no schedule of instep.schedules and can't be stored; "
-                "make the optimizer with it before loading"
+                "a stored schedule must be of instep.schedules, got the callable "
+                f"{shown(stored[CALLABLE])}; make the optimizer with it before loading"
             )
         own_callable: Schedule = present
         return own_callable
     values = dict(stored)
     name = values.pop("schedule", None)
     if not isinstance(name, str) or name not in MODULE_OF_CLASS:
-        raise ValueError(f"'schedule' must name a class of instep.schedules, got {found(name)}")
+        raise ValueError(f"'schedule' must name a class of instep.schedules, got {shown(name)}")
     cls: type[Any] = load(name, MODULE_OF_CLASS[name])
     fields = field_by_key(cls)
     values = {**defaults_left_out(cls), **values}

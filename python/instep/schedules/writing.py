@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from instep.schedules.checks import found
+from instep._support.wording import shown
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -65,7 +65,7 @@ def to_dict(
         if by_name and next(_stateful_in(schedule), None) is None:
             return {CALLABLE: callable_name(schedule)}
         raise TypeError(
-            f"{name} must be of a class of instep.schedules to be stored, got {found(schedule)}"
+            f"{name} must be of a class of instep.schedules to be stored, got {shown(schedule)}"
         )
     numbers = places_by_number([schedule]) if numbers is None else numbers
     stored: dict[str, Any] = {"schedule": cls.__name__}

@@ -59,8 +59,8 @@ def _workload(text: str) -> str:
     is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_PARAMETERS
     if text not in WORKLOADS and not is_count:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not known; one of {', '.join(WORKLOADS)}, "
-            f"or a number of parameters from 1 to {_MOST_PARAMETERS}, is wanted"
+            f"a workload must be one of {', '.join(WORKLOADS)}, or a number of parameters from 1 to "
+            f"{_MOST_PARAMETERS}, got {text!r}"
         )
     return text
 

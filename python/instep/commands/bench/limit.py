@@ -49,7 +49,7 @@ class MemoryLimit:
     Raises
     ------
     TypeError, ValueError
-        Where passes or pieces are none such; the message says which, what was found and what is wanted.
+        Where passes or pieces are none such; the message says which, what it must be and what was found.
 
     Examples
     --------

@@ -14,7 +14,9 @@ def seconds(text: str) -> float:
     except ValueError:
         found = -1.0
     if not 0.0 < found <= 3600.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, 3600 at most")
+        raise argparse.ArgumentTypeError(
+            f"the seconds must be a number above 0, 3600 at most, got {text!r}"
+        )
     return found
 
 
@@ -25,5 +27,7 @@ def count(text: str) -> int:
     except ValueError:
         found = 0
     if found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(
+            f"the count must be a whole number of at least 1, got {text!r}"
+        )
     return found

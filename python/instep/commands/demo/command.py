@@ -29,7 +29,7 @@ CLIP_NORM = 1.0
 def _positive(text: str) -> int:
     number = _not_negative(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+        raise argparse.ArgumentTypeError(f"the number must be at least 1, got {number}")
     return number
 
 
@@ -37,9 +37,11 @@ def _not_negative(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(
+            f"the number must be a whole number, got {text!r}"
+        ) from None
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is less than 0")
+        raise argparse.ArgumentTypeError(f"the number must be at least 0, got {number}")
     return number
 
 

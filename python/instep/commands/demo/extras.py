@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from instep._support.wording import missing
+
 __all__ = ["MissingExtraError", "load_extra"]
 
 _PACKAGES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn", "tqdm": "tqdm"}
@@ -20,6 +22,4 @@ def load_extra(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError:
-        raise MissingExtraError(
-            f"the demo needs {package}, which is missing: pip install 'instep[demo]'"
-        ) from None
+        raise MissingExtraError(missing("the demo", package, "demo")) from None

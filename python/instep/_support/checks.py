@@ -1,0 +1,30 @@
+"""Checks that every part of the package needs; each names what it checks in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from instep._support.wording import difference, kind, shown
+
+__all__ = ["flag", "mapping", "require_keys"]
+
+
+def flag(who: str, value: object) -> bool:
+    """Return True or False; raise TypeError for any other value."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{who} must be True or False, got {shown(value)}")
+    return value
+
+
+def mapping(who: str, value: object) -> Mapping[Any, Any]:
+    """Return a dict, or what is read like one; raise TypeError for any other value."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{who} must be a dict, got {kind(value)}")
+    return value
+
+
+def require_keys(who: str, found: Any, expected: Collection[str]) -> None:
+    """Raise TypeError unless this is a dict, ValueError unless it has these keys and no others."""
+    if set(mapping(who, found)) != set(expected):
+        raise ValueError(f"{who} must have the expected keys; {difference(found, expected)}")
