@@ -42,10 +42,10 @@ class Optimizer(Bound):
     ----------
     params : array, or dicts, lists and tuples of arrays in any nesting, or list of group dicts
         Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
-        strides, changed in place. Keys are str or int; a parameter's name is the path to it, such as
-        "encoder.0.w". None and empty containers are places without a parameter. A group dict has
-        such a container under "params", and may have any of the hyperparameters below except those
-        that hold for all parameters together: clip_norm, nonfinite, ema_decay, copy_to and
+        strides, changed in place. Keys are str or int; a parameter's name is the path to it, such
+        as "encoder.0.w". None and empty containers are places without a parameter. A group dict has
+        such a container under "params", and may have any of the hyperparameters below, except the
+        hyperparameters of the whole optimizer: clip_norm, nonfinite, ema_decay, copy_to and
         state_dtype.
     lr : float or callable
         Learning rate, at least 0. Like every number here, it may be a callable from the number of
@@ -59,17 +59,18 @@ class Optimizer(Bound):
     maximize : bool
         Go up the gradient, not down.
     clip_norm : float, callable or None
-        If the Euclidean norm of all gradients together exceeds this, they are scaled down to it;
-        greater than 0. `grad_norm` holds the norm before scaling.
+        Greater than 0. If the Euclidean norm of all gradients together exceeds this limit, the
+        gradients are scaled down to the limit. `grad_norm` holds the norm before scaling.
     nonfinite : {"propagate", "skip", "raise"}
         What to do if a gradient, rounded to its parameter's arithmetic, is infinite or NaN (1e39 is
         infinite in float32): go on computing ("propagate"); change nothing and count the step in
         `skipped_steps` ("skip"; accumulated gradients are dropped); or change nothing and raise
         FloatingPointError ("raise"). "skip" and "raise" read the gradients once more.
     ema_decay : float, callable or None
-        Keep an exponential moving average e of each parameter, in [0, 1], from its first value on:
-        e = e + (1 - ema_decay) * (p - e). It is computed in the same sweep and in the arithmetic's
-        type (float64 for float64 parameters, float32 for the others); see `averaged`.
+        In [0, 1]. Keep an exponential moving average e of each parameter p, which starts from the
+        parameter's first value: e = e + (1 - ema_decay) * (p - e). It is computed in the same sweep
+        and in the arithmetic's type (float64 for float64 parameters, float32 for the others); see
+        `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
         float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
@@ -77,8 +78,9 @@ class Optimizer(Bound):
         its copy has the old values until the next step or `refresh_copies`.
     state_dtype : dtype or None
         How states are stored. With float16 or bfloat16 (or "bfloat16", which imports ml_dtypes),
-        states take half the memory, and each step rounds them; for float64 parameters float32 does
-        the same. With None, states are float64 for float64 parameters, float32 for the others.
+        states take half the memory, and each step rounds them. For float64 parameters, float32 has
+        the same effect. With None, states are float64 for float64 parameters, float32 for the
+        others.
 
     Raises
     ------
@@ -118,7 +120,7 @@ class Optimizer(Bound):
         state_dtype: npt.DTypeLike | None = None,
         **unknown: Any,
     ) -> None:
-        """Make the optimizer of a rule's own hyperparameters and of what all rules share: a constructor's last call."""
+        """Make the optimizer from a rule's own hyperparameters and the shared arguments: a constructor's last call."""
         if not self._rule:
             self._refuse_without_rule()
         if unknown:
@@ -153,14 +155,14 @@ class Optimizer(Bound):
         grads : array, list, tuple or dict
             The gradients, in a container like that of the parameters (for groups: a list with an
             entry for each group). Each gradient has its parameter's shape, any strides, and one of
-            the dtypes float64, float32, float16 and bfloat16, whatever the parameter's dtype. With
-            None, the parameter, its state and its own step count stay as they are. A step in which
-            every gradient is None still counts in `step_count`. The gradients that `accumulate` has
-            added up are added to these; without `grads` the step uses the accumulated gradients
-            alone.
+            the dtypes float64, float32, float16 and bfloat16, whatever the parameter's dtype. If a
+            gradient is None, the parameter, its state and its own step count stay as they are. A
+            step in which every gradient is None still counts in `step_count`. The gradients that
+            `accumulate` has added up are added to `grads`; without `grads` the step uses the
+            accumulated gradients alone.
         grad_scale : float, optional
             The gradients are multiplied by this finite number greater than 0 inside the sweep.
-            Uses: one over the scale of the loss, one over the number of accumulated micro-batches.
+            Examples: 1 / the scale of the loss, or 1 / the number of accumulated micro-batches.
 
         Raises
         ------
@@ -203,7 +205,7 @@ class Optimizer(Bound):
         The sum is defined to the bit: the first gradient is rounded to the arithmetic's type
         (float64 for float64 parameters, float32 for the others); each later gradient is rounded and
         added in this type. The next step adds its own gradients, if it has any, in the same sweep;
-        the sum is then empty again. With None, the parameter's sum stays as it is.
+        the sum is then empty again. If a gradient is None, the parameter's sum stays as it is.
 
         Parameters
         ----------
@@ -260,8 +262,8 @@ class Optimizer(Bound):
 
         This is for evaluation. Inside the block, the arrays of the parameters and of ``copy_to``
         hold the averages, rounded to their dtypes. After the block they hold their former values
-        again, to the bit, also if the body raises, or if a generator with such a block is
-        abandoned. `step` refuses to run inside the block. `end_averaged` ends the block from
+        again, to the bit. This holds also if the body raises, or if a generator with such a block
+        is abandoned. `step` refuses to run inside the block. `end_averaged` ends the block from
         outside.
 
         Raises
@@ -291,7 +293,7 @@ class Optimizer(Bound):
         return self._plan.averaged()
 
     def end_averaged(self) -> None:
-        """Put the weights back if a block of `averaged` shows the averages, wherever this block is.
+        """Put the weights back if any block of `averaged` shows the averages.
 
         This is for a program that can't reach the block any more, such as a debugger or a notebook
         whose cell was interrupted. After this, the end of the block itself does nothing.
@@ -323,10 +325,10 @@ class Optimizer(Bound):
         dict
             ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
             ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
-            its hyperparameters (schedules as their ``to_dict()``; callables of your own, in
-            schedules too, by name only);
-            ``steps`` (parameter -> its own count) and, as copies, ``state`` (parameter -> state ->
-            array), ``averages`` and ``accumulated`` (parameter -> array).
+            its hyperparameters (schedules as their ``to_dict()``; your own callables, also inside
+            schedules, by name only); ``steps`` (parameter -> its own count) and, as copies,
+            ``state`` (parameter -> state -> array), ``averages`` and ``accumulated`` (parameter ->
+            array).
         """
         self._warn_of_replaced()
         with self._plan:
@@ -337,11 +339,11 @@ class Optimizer(Bound):
 
         The optimizer must have the same rule, for parameters of the same names, shapes and dtypes.
         Hyperparameters are loaded, too. A callable that is not a schedule of instep can't be
-        loaded: the optimizer must have it already, at the same place of the same schedule; if its
-        name differs from the stored name, a UserWarning names both. If the
-        optimizer has a `ReduceOnPlateau` where one was stored, its object stays and takes over what
-        was stored, so that you go on calling `observe` on the object that you have. Otherwise a new
-        object is made. Places that shared one object share one again.
+        loaded: the optimizer must have it already, at the same place of the same schedule. If its
+        name differs from the stored name, a UserWarning names both. If a `ReduceOnPlateau` was
+        stored and the optimizer has one at the same place, this object stays and takes over the
+        stored arguments and state: go on calling its `observe`. Otherwise a new object is made.
+        Places that shared one object share one object again.
 
         Raises
         ------
@@ -368,8 +370,8 @@ class Optimizer(Bound):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy with states and parameters; only ``copy.copy`` shares the parameters.
 
-        Pickle reads the arrays themselves after this method, so that arrays pickled beside the
-        optimizer are again the optimizer's arrays. No other thread may step the optimizer
+        Pickle reads the arrays themselves after this method. So arrays that are pickled together
+        with the optimizer are again the optimizer's arrays. No other thread may step the optimizer
         meanwhile.
         """
         with self._plan:
@@ -379,7 +381,7 @@ class Optimizer(Bound):
         copying.put_together(self, parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
-        """Copy everything between two steps; arrays copied beside the optimizer are the arrays of the copy."""
+        """Copy everything between two steps; arrays copied together with the optimizer are the copy's arrays."""
         with self._plan:
             twin = type(self).__new__(type(self))
             memo[id(self)] = twin  # first: a schedule may lead back to the optimizer

@@ -1,4 +1,4 @@
-"""Hyperparameters bound to arrays: what an optimizer is before it steps, and what its state is read from."""
+"""Hyperparameters bound to arrays: the part of an optimizer that doesn't step, from which its state is read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Bound", "check_state_dtype"]
 
 
 class Views(NamedTuple):
-    """What an optimizer shows of its arrays, as of the groups that it held then."""
+    """An optimizer's arrays, by name, for the groups in `held`."""
 
     held: Held
     params: View[Array]
@@ -43,7 +43,7 @@ class Views(NamedTuple):
 
 @documentation.without_quotes
 class Bound(Settings):
-    """Settings of groups whose parameters the core has been given, with their states."""
+    """Settings of groups, and the core's plan with their parameters and states."""
 
     __slots__ = (
         "_accumulated",
@@ -63,7 +63,7 @@ class Bound(Settings):
         grouped: bool,
         take_read_only: bool = False,
     ) -> None:
-        """Have the core check the arrays and make the states; settings are there already."""
+        """Let the core check the arrays and make the states; the settings must be there already."""
         self._state_dtype = state_dtype
         self._plan = _core.make_plan(state_dtype, self.ema_decay is not None, self._current)
         self._views: Views | None = None
@@ -80,7 +80,7 @@ class Bound(Settings):
         grouped: bool,
         take_read_only: bool = False,
     ) -> None:
-        """Add the groups that are made for those that are there: all, or, if one is refused, none."""
+        """Add the groups that `make` returns for the present groups: all of them, or none if one is refused."""
         rule, done = type(self), False
         while not done:  # until no other thread has added groups or set hyperparameters meanwhile
             before, held = self._current.now, self._held
@@ -119,15 +119,16 @@ class Bound(Settings):
 
         The states of the new parameters are zero, their averages are the parameters themselves, and
         their own step counts begin at 0; `step_count` goes on. So the group is stepped as if it had
-        been there from the beginning and all its gradients had been None until now. From then on
-        gradients come in a list with an entry for each group, also if the optimizer was made without
-        groups. To load a state that has the group, add the group first.
+        been there from the beginning, with None for all its gradients until now. From now on,
+        gradients come in a list with an entry for each group, also if the optimizer was made
+        without groups. To load a state that has the group, add the group first.
 
         Parameters
         ----------
         param_group : dict
             A group as for the optimizer itself: arrays under "params", and any of the groups'
-            hyperparameters. Others have the values that the optimizer was made with.
+            hyperparameters. The other hyperparameters have the values with which the optimizer was
+            made.
         copy_to : container like the group's params, or None
             As for the optimizer.
 
@@ -155,7 +156,7 @@ class Bound(Settings):
 
     @property
     def _arrays(self) -> Views:
-        """The arrays in use, by name: other views where groups have been added."""
+        """The arrays in use, by name; new views after groups have been added."""
         held, views = self._held, self._views
         if views is None or views.held is not held:
             views = Views(
@@ -179,10 +180,10 @@ class Bound(Settings):
         return groups, extras, min(ask_from, self._look_at)
 
     def _warn_of_replaced(self, stacklevel: int = 3) -> None:
-        """Warn, once, if the caller's container has other arrays than those that are stepped.
+        """Warn, once, if the caller's container has other arrays than the optimizer steps.
 
-        Looked at wherever arrays are read or written as a whole, and by steps 0, 1, 3, 7, 15 and so on:
-        a step over many small arrays would feel it.
+        Called wherever all arrays are read or written, and by steps 0, 1, 3, 7, 15 and so on: in
+        every step it would slow down steps over many small arrays.
         """
         if self._warned:
             return
@@ -202,11 +203,11 @@ class Bound(Settings):
 
     @property
     def step_count(self) -> int:
-        """Completed steps; what schedules are called with."""
+        """Completed steps; schedules are called with this number."""
         return self._plan.step_count
 
     def current(self, name: str) -> Any:
-        """Return a hyperparameter as the next step uses it: of a schedule, its number.
+        """Return a hyperparameter as the next step uses it; for a schedule, its number.
 
         Parameters
         ----------
@@ -216,9 +217,9 @@ class Bound(Settings):
         Raises
         ------
         ValueError
-            If the groups differ: ask ``param_groups[k].at(step_count)`` then.
+            If the groups differ; call ``param_groups[k].at(step_count)`` for each group.
         TypeError
-            If there is no such hyperparameter. An error of a schedule is raised as it is.
+            If there is no such hyperparameter. An error of a schedule is raised unchanged.
 
         Examples
         --------
@@ -240,25 +241,25 @@ class Bound(Settings):
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The parameters by name: the arrays given, not copies, in a dict that is read-only."""
+        """The parameters by name: the caller's arrays, not copies, in a read-only dict."""
         return self._arrays.params
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Array]]:
         """The states, by parameter's name and state's name: the arrays in use, not copies.
 
-        They go by the names that PyTorch gives them, such as ``exp_avg``. To change one, write into
-        it: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
+        The states have PyTorch's names, such as ``exp_avg``. To change a state, write into its
+        array: ``optimizer.state["w"]["exp_avg"][...] = 0``; the dicts are read-only.
         """
         return self._arrays.states
 
     @property
     def grad_norm(self) -> float | None:
-        """Euclidean norm of all gradients of the last step, before clipping; None without one.
+        """Euclidean norm of all gradients of the last step, before clipping; None if there is none.
 
-        Of those that were given, times ``grad_scale``, in float64. It is computed where
-        ``clip_norm`` is set, or ``nonfinite`` is "skip" or "raise"; ``clip_norm=math.inf`` computes
-        it and clips nothing.
+        The norm is of the gradients as they were given, times ``grad_scale``, in float64. It is
+        computed if ``clip_norm`` is set, or if ``nonfinite`` is "skip" or "raise".
+        ``clip_norm=math.inf`` computes the norm and clips nothing.
         """
         return self._plan.grad_norm
 
@@ -274,7 +275,7 @@ class Bound(Settings):
 
     @property
     def accumulated(self) -> Mapping[str, Array]:
-        """What `accumulate` has added up so far, by parameter's name: the arrays in use."""
+        """The sums of `accumulate` so far, by parameter's name: the arrays in use."""
         changes = self._plan.pending_changes
         as_of, view = self._accumulated
         if as_of != changes:
@@ -292,7 +293,7 @@ class Bound(Settings):
 
 
 def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
-    """Return how states are stored, None for the arithmetic's type; bfloat16 may be named."""
+    """Return the dtype of stored states, None for the arithmetic's type; the name "bfloat16" is allowed."""
     if dtype is None:
         return None
     if isinstance(dtype, str) and dtype == "bfloat16":

@@ -63,19 +63,20 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._current.now.groups[self._index].settings
 
     def at(self, step: int, name: str | None = None) -> Any:
-        """Return the group's hyperparameters as that step uses them: of each schedule, its number.
+        """Return the group's hyperparameters as a step uses them; for each schedule, its number.
 
         Parameters
         ----------
         step : int
-            Completed steps before it, such as ``optimizer.step_count`` for the next one.
+            The number of completed steps before the step; ``optimizer.step_count`` for the next
+            step.
         name : str, optional
-            Of one hyperparameter; without it, all are returned, in a dict.
+            Return only this hyperparameter. Without a name, all are returned, in a dict.
 
         Raises
         ------
         TypeError
-            If there is no hyperparameter of that name. What a schedule raises comes through.
+            If there is no hyperparameter of this name. An error of a schedule is raised unchanged.
         """
         if name is None:
             return {known: self.at(step, known) for known in self._settings}
@@ -98,7 +99,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return number(name, value)
 
     def update(self, *others: Any, **more: Any) -> None:
-        """Set several hyperparameters, or, if one of them is refused, none."""
+        """Set several hyperparameters; if one of them is refused, set none."""
         taken = self._taken(dict(*others, **more))
         k = self._index
 
@@ -120,17 +121,18 @@ class ParamGroup(MutableMapping[str, Any]):
     def _taken(self, new: Mapping[str, Any]) -> dict[str, Any]:
         """Check hyperparameters by themselves, once, and return the values to keep.
 
-        A value's own code, which converts it to a number, may set hyperparameters. So it runs once,
-        and not again whenever another change has come between.
+        The conversion of a value to a number may run the caller's code, and this code may set
+        hyperparameters. So the conversion runs once, and isn't repeated if another change comes
+        between.
         """
         return {name: _checked(self._rule, name, value) for name, value in new.items()}
 
     def _changed(self, values: GroupValues, taken: Mapping[str, Any]) -> GroupValues:
-        """Return these values with checked ones in place of some."""
+        """Return these values with some of them replaced by checked values."""
         return self._checked_values({**values.settings, **taken})
 
     def _checked_values(self, settings: Mapping[str, Any]) -> GroupValues:
-        """Check hyperparameters that are to replace the present ones, and return them."""
+        """Check the hyperparameters that replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
         for name in set(self._rule._options(checked)) ^ set(self._options):
@@ -162,7 +164,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
 
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
-    """Check the hyperparameters of a group, and sort them for the core."""
+    """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
     rule._check(checked)
     values = _named_values(rule, checked)
