@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LossScaler"]
 
-# Gradients that are NaN at any scale must not drive the scale to zero, nor zero gradients to
-# infinity.
+# Gradients that are NaN at any scale must not lower the scale to zero, and zero gradients must not
+# raise it to infinity.
 _LEAST, _LARGEST = 2.0**-24, 2.0**100
 _SCALE = Interval(_LEAST, _LARGEST)
 _GROWTH = Interval(1.0, low_open=True)
@@ -175,9 +175,9 @@ class LossScaler:
         """Take a step with gradients of the scaled loss; return True if it was taken, False if it was skipped.
 
         The step is that of `Optimizer.step`. It adds the gradients that `Optimizer.accumulate` has
-        added up, or uses them alone; they must be scaled, too. `scale` changes only here and in
-        `update`, so all micro-batches of a step have the same scale. A step without any gradient
-        says nothing about the scale, and isn't counted.
+        added up, or uses only these; the accumulated gradients must be scaled, too. `scale` changes
+        only here and in `update`, so all micro-batches of a step have the same scale. A step
+        without any gradient says nothing about the scale, and isn't counted.
 
         Parameters
         ----------
@@ -187,8 +187,8 @@ class LossScaler:
             As for `Optimizer.step`.
         update : bool
             Call `update` after the step. If several optimizers share one loss, pass False, and call
-            `update` after the step of the last one. Otherwise the first step would change the scale
-            while the gradients of the next optimizer still have the old one.
+            `update` after the step of the last one. Otherwise the first step changes the scale, but
+            the gradients of the next optimizer still have the old scale.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class LossScaler:
             If the optimizer was not made with ``nonfinite="skip"``; also the errors of its step.
         RuntimeError
             If this optimizer has already been stepped since the last update: these gradients are of
-            another loss, and the scale should have been updated before it.
+            another loss, so `update` should have been called before.
         """
         require_optimizer(optimizer, "scaler.step(optimizer, grads)")
         flag("update", update)
@@ -307,7 +307,7 @@ class LossScaler:
         self._pending = pending
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy by the state, which doesn't say which optimizers were stepped since the last update."""
+        """Pickle and copy by the state. It doesn't contain the optimizers that were stepped since the last update."""
         return type(self), (), self.state_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Steps over arrays that somebody else keeps, for the training loops of other libraries."""
+"""Steps over arrays that another library keeps, for its training loop."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Steps:
     numbers of each step. The arithmetic and the checks of arrays and gradients are those of
     `Optimizer`. A call that raises has changed nothing.
 
-    Places are numbered from 0. The norm of the gradients is added up in the order of the places. A
-    place that is empty or has no gradient leaves no gap in this order. So it makes no difference
-    when a place was bound, or which arrays were bound there before.
+    Places are numbered from 0. The norm of the gradients is added up in the order of the places,
+    without the places that are empty or have no gradient. So it makes no difference when a place
+    was bound, or which arrays were bound there before.
 
     Arrays are NumPy's, or tensors in the CPU's memory whose type has DLPack's table of C functions
     (``__dlpack_c_exchange_api__``; PyTorch 2.13's tensors have it). The step works in their memory.
-    An array or tensor is kept for as long as it is bound. If it has other memory, another shape or
-    another dtype since then, the next step refuses it. If the negative bit of a PyTorch tensor is
-    set (``tensor.is_neg()``), the step reads the numbers in memory, without the sign change: call
+    An array or tensor is kept alive while it is bound. If its memory, shape or dtype has changed
+    since it was bound, the next step refuses it. If the negative bit of a PyTorch tensor is set
+    (``tensor.is_neg()``), the step reads the numbers in memory, without the sign change: call
     ``resolve_neg()`` first.
 
     See Also
@@ -89,7 +89,7 @@ class Steps:
         rule : str
             The rule's name in `rules`.
         options : iterable of str
-            The options of the rule that are on.
+            The options to switch on.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Steps:
         self._steps.set_group(group, rule, options)
 
     def append(self, count: int = 1) -> None:
-        """Add more places, which are empty, after the present ones.
+        """Add empty places after the present places.
 
         Raises
         ------
@@ -169,15 +169,15 @@ class Steps:
             An array of a narrower dtype than the parameter's; each step rounds the parameter into
             it.
         t : int
-            The number of steps that the parameter has had; at least 0.
+            The number of steps that the parameter has already had; at least 0.
         name : str, optional
             The parameter's name in errors; the place's number by default.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If an array can't be used, a state is missing, or there is no such place or group. The
-            place is unchanged then. The next step finds arrays that share memory.
+            If an array can't be used, a state is missing, or there is no such place or group; the
+            place is unchanged then. Arrays that share memory are refused by the next step.
         """
         place, group, t = _number("place", place), _number("group", group), _number("t", t)
         states = {} if states is None else dict(mapping("states", states))
@@ -225,13 +225,13 @@ class Steps:
         Parameters
         ----------
         gradients : sequence of array or None
-            One for each place; None for no gradient, and for each place that is empty. If
+            One entry for each place: an array, or None if the place is empty or has no gradient. If
             `gradients` is None, the step uses the accumulated gradients.
         numbers : sequence of dict
             For each group the hyperparameters of its rule, with the names in `rules`, and any of
             ``clip_value``, ``weight_decay``, ``l1`` and ``maximize``. Each may be any value that
-            the optimizers take, except a schedule. A hyperparameter that has the name of an option
-            which is off must be 0.
+            the optimizers take, except a schedule. If an option is off, a hyperparameter of the
+            same name must be 0.
         clip_norm, grad_scale, nonfinite
             As for `Optimizer` and its ``step``.
         ema_decay : float, optional
@@ -241,13 +241,13 @@ class Steps:
         Raises
         ------
         TypeError, ValueError
-            If a gradient or a number can't be used, arrays share memory, or a bound array is no
-            longer as it was when it was bound; nothing has changed then.
+            If a gradient or a number can't be used, if arrays share memory, or if the memory, shape
+            or dtype of a bound array has changed; nothing has changed then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
         """
-        # The core is asked: a note of it here may lag behind, after a Ctrl-C or because of another
-        # thread.
+        # Ask the core: a copy of its answer here may be out of date, after a Ctrl-C or because of
+        # another thread.
         groups, last = self._steps.rules_of_groups, self._last
         if last is None or not last.are_those_of(groups, numbers):
             self._last = last = Numbers(groups, numbers)
