@@ -8,13 +8,13 @@
 >>> bool(np.all(np.abs(weights) < 0.01))
 True
 
-`SGD`, `Momentum`, `RMSprop`, `Adam` and `AdamW` change arrays in place; what all of them take is
-said by `Optimizer`. `instep.schedules` has learning rates that change with the step, `LossScaler`
-is for float16 gradients, `Steps` for libraries that keep states of their own,
-`instep.checkpoint` saves and loads a run, `instep.interop` goes between
-here and ``torch.optim``, `instep.typing` has names for annotations. `set_num_threads` and
-`set_isa` say what steps may use of this machine, `config` tells what they do use.
-``instep --help`` lists the commands.
+`SGD`, `Momentum`, `RMSprop`, `Adam` and `AdamW` change arrays in place; `Optimizer` describes the
+arguments of all of them. `instep.schedules` has learning rates that change with the step.
+`LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
+themselves. `instep.checkpoint` saves and loads a run. `instep.interop` converts states to and from
+the form of ``torch.optim``. `instep.typing` has names for annotations. `set_num_threads` and
+`set_isa` limit what steps use of this machine; `config` shows what they use. ``instep --help``
+lists the commands.
 """
 
 import importlib

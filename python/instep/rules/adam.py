@@ -40,7 +40,7 @@ class AdamKeywords(Shared, total=False):
 
 
 class Adam(Optimizer):
-    r"""Adam: steps by the running mean of the gradient over its running root mean square.
+    r"""Adam: the step is the running mean of the gradient, divided by its running root mean square.
 
     With the states m and v (and w with amsgrad), all zero at first, at a parameter's t-th step::
 
@@ -61,8 +61,8 @@ class Adam(Optimizer):
         number here, it may be a callable from the number of completed steps (0 at the first step)
         to a float, such as those of `instep.schedules`.
     betas : pair of float or callable
-        The shares of the running means of the gradient and of its square that a step keeps, each in
-        [0, 1).
+        Each in [0, 1): the shares that a step keeps of the running mean of the gradient, and of the
+        running mean of its square.
     eps : float or callable
         At least 0; added to the corrected root. With eps = 0 an element whose gradients have all
         been zero becomes NaN.
@@ -136,7 +136,7 @@ class AdamW(Adam):
     params, lr, betas, eps, amsgrad
         As for `Adam`.
     weight_decay : float or callable
-        At least 0: the share of a weight that a step takes away, in units of lr.
+        At least 0: in each step, the weight loses the share lr * weight_decay.
     l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Adam`.
 
@@ -155,7 +155,7 @@ class AdamW(Adam):
     >>> from instep import schedules
     >>> w = np.array([1.0, -2.0], dtype=np.float32)
     >>> optimizer = instep.AdamW(w, lr=schedules.CosineDecay(0.5, steps=100), weight_decay=0.1)
-    >>> optimizer.step(np.zeros_like(w))     # nothing but the decay
+    >>> optimizer.step(np.zeros_like(w))     # only the decay
     >>> w
     array([ 0.95, -1.9 ], dtype=float32)
     """

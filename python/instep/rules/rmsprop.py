@@ -17,9 +17,9 @@ __all__ = ["RMSprop"]
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop: steps by the gradient, divided by its running root mean square.
+    r"""RMSprop: the step is the gradient, divided by its running root mean square.
 
-    With the states v (and a, b where their options are on), all zero at first::
+    With the states v (and a with centered, b with momentum), all zero at first::
 
         v = alpha * v + (1 - alpha) * g²
         u = v                                     centered: a = alpha * a + (1 - alpha) * g
@@ -38,8 +38,8 @@ class RMSprop(Optimizer):
     alpha : float or callable
         The share of the running mean of squares that a step keeps, in [0, 1).
     eps : float or callable
-        At least 0; it limits the quotient where the gradient has been zero. With eps = 0 an element
-        whose gradients have all been zero becomes NaN.
+        At least 0; it limits the quotient if the gradients have been near zero. With eps = 0 an
+        element whose gradients have all been zero becomes NaN.
     centered : bool
         Subtract the square of the running mean, so that d is a standard deviation.
     momentum : float or callable

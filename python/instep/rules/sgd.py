@@ -143,7 +143,7 @@ class Momentum(SGD):
         b = momentum * b + (1 - dampening) * g
         p = p - lr * b                               or, with nesterov, p - lr * (g + momentum * b)
 
-    The page of `SGD` has the form with ``lr_in_velocity``, and the papers.
+    `SGD` describes the form with ``lr_in_velocity``, and names the papers.
 
     Parameters
     ----------
