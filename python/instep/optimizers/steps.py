@@ -241,8 +241,9 @@ class Steps:
         Raises
         ------
         TypeError, ValueError
-            If a gradient or a number can't be used, if arrays share memory, or if the memory, shape
-            or dtype of a bound array has changed; nothing has changed then.
+            If a gradient or a number can't be used, if arrays share memory, or if the memory,
+            layout or dtype of a bound array has changed since it was bound. No number has changed
+            then.
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
         """

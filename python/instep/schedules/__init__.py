@@ -1,11 +1,11 @@
 """Schedules: hyperparameters that change with the number of completed steps.
 
 A schedule is a pure function of the step, in closed form. Called with a number it returns a float;
-called with an array it returns a float64 array of the same shape. A resumed run needs nothing but
-its step count to go on exactly. Only `ReduceOnPlateau` has a state. Schedules are frozen
-dataclasses. They compose with `Warmup`, `Sequential` and `*` (and `/` by a number), also with any
-other callable of the step; `StepFunction` is the type of all these. Step decay is
-`ExponentialDecay` with ``staircase=True``, or `PiecewiseConstant` for steps of your own.
+called with an array it returns a float64 array of the same shape. A resumed run needs only its step
+count to continue exactly. Only `ReduceOnPlateau` has a state. Schedules are frozen dataclasses.
+`Warmup`, `Sequential`, `*` (and `/` by a number) compose schedules, and any other callables of the
+step; `StepFunction` is the type of all such callables. Step decay is `ExponentialDecay` with
+``staircase=True``, or `PiecewiseConstant` for your own values and boundaries.
 
 >>> from instep.schedules import CosineDecay, Warmup
 >>> lr = Warmup(CosineDecay(1e-3, steps=10_000), steps=500)

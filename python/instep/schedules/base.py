@@ -1,4 +1,4 @@
-"""The base of all schedules: evaluation, `*` and the `Product` that it makes, comparison, text, dictionary and plot."""
+"""The base of all schedules: evaluation, `*` and its `Product`, comparison, text, dictionary and plot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 StepFunction: TypeAlias = Callable[[float], float]
 """The type of schedules and of other callables from the number of completed steps to a number.
 
-It is not step decay: this is `ExponentialDecay` with ``staircase=True``, or `PiecewiseConstant`.
+It is not step decay. For step decay, use `ExponentialDecay` with ``staircase=True``, or
+`PiecewiseConstant`.
 """
 
 LARGEST_STEP = 1e300  # leaves room to the formulas: none overflows on the way
@@ -38,8 +39,8 @@ class Schedule(ABC):
     To write a schedule, derive a frozen dataclass and define ``_value(t)`` for one number
     ``t >= 0``. If you don't need arrays, ``*`` and `plot`, a plain function is enough.
 
-    Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: this class has comparison, hash
-    and text, and they need not be generated for every class.
+    Derive with ``@dataclass(frozen=True, eq=False, repr=False)``: the class inherits comparison,
+    hash and text from this class, so the dataclass need not generate them.
 
     Schedules may hold schedules, at most 50 levels deep: evaluation, comparison, copying and
     storing recurse once for each level. A ``__post_init__`` of your own must call
@@ -67,9 +68,9 @@ class Schedule(ABC):
             cls.__module__ = "instep.schedules"  # the public path, which pickles contain
             cls._stored_as = cls.__name__
 
-    # The name that `from_dict` knows; None for a class of the user's.
+    # The name that `from_dict` knows; None for a user's class.
     _stored_as: ClassVar[str | None] = None
-    # With this, NumPy's numbers leave `number * schedule` to __rmul__.
+    # With None, NumPy's numbers leave `number * schedule` to __rmul__.
     __array_ufunc__: ClassVar[None] = None
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ class Schedule(ABC):
         Returns
         -------
         float, or float64 array of the same shape
-            Each element equals, to the bit, the value of a call with that number alone.
+            Each element equals, to the bit, the value of a call with the same number alone.
 
         Raises
         ------
@@ -128,8 +129,8 @@ class Schedule(ABC):
         if steps.ndim == 0 and not isinstance(step, np.ndarray):
             alone: float = steps.item()
             return self(alone)
-        # One number at a time: the formula is written once, and an array gets the bits of the
-        # scalars.
+        # One number at a time: so the formula is written once, and an array has the same bits as
+        # single numbers.
         return np.fromiter(map(self, steps.ravel().tolist()), np.float64, steps.size).reshape(
             steps.shape
         )
@@ -235,11 +236,11 @@ class Schedule(ABC):
 @documentation.without_quotes
 @dataclass(frozen=True, eq=False, repr=False)
 class Product(Schedule):
-    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``. `*` makes it, and `/` by a number.
+    """Two factors, multiplied at every step: ``f(t) = factor(t) * schedule(t)``.
 
-    Numbers fold into one number: ``a * (b * f)`` is ``(a * b) * f`` and ``a * Constant(b)`` is
-    ``Constant(a * b)``, with a * b rounded once to float64. So ``optimizer.lr *= 0.9`` may be used
-    in a loop.
+    `*` makes a product, and so does `/` by a number. The numbers in a product become one number: ``a * (b * f)`` is
+    ``(a * b) * f`` and ``a * Constant(b)`` is ``Constant(a * b)``, with a * b rounded once to float64. So
+    ``optimizer.lr *= 0.9`` may be used in a loop.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The checks of the schedules' arguments, and the words of their errors.
 
-Every check takes the argument's name, as the message is to show it, and the caller's value. It
-returns the value to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong value)
-with one line, which says which argument is wrong, what it must be, and what was found.
+Every check takes the argument's name for the message, and the caller's value. It returns the value
+to keep, or raises TypeError (wrong kind) or ValueError (right kind, wrong value). The message is
+one line; it says which argument is wrong, what it must be, and what was found.
 """
 
 import math
@@ -130,7 +130,7 @@ def boundaries(name: str, values: Any) -> tuple[int, ...]:
 
 
 def one_more(name: str, values: Sized, bounds: Sized) -> None:
-    """Refuse values unless there is one more of them than of the boundaries between them."""
+    """Refuse values unless there is one value more than there are boundaries."""
     if len(values) != len(bounds) + 1:
         raise ValueError(
             f"{name} must be {len(bounds) + 1}, one more than the boundaries, got {len(values)}"

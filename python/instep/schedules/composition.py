@@ -17,7 +17,7 @@ from instep.schedules.checks import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Warmup(Schedule):
-    """A straight line to the first value of a schedule; the schedule counts its steps from there.
+    """A straight line to the first value of a schedule, then the schedule, with its steps counted from 0.
 
     ``f(t) = init + (schedule(0) - init) * t / steps`` for ``t < steps``, then
     ``schedule(t - steps)``.
@@ -69,7 +69,7 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequential(Schedule):
-    """One schedule after another, each counting its steps from its own boundary.
+    """One schedule after another; each counts its steps from its own boundary.
 
     ``f(t) = schedules[k](t - start)``, where k is the number of boundaries <= t, and ``start`` is
     the last of these boundaries, or 0.

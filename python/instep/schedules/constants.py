@@ -1,4 +1,4 @@
-"""Schedules that keep a value until they change it at once."""
+"""Schedules that keep a value for many steps, and change it in a single step."""
 
 import operator
 from bisect import bisect_right
@@ -28,7 +28,7 @@ class Constant(Schedule):
 
     Notes
     -----
-    Source: none; it is the neutral element of compositions.
+    Source: none; for compositions with other schedules.
 
     Examples
     --------

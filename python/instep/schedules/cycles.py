@@ -25,8 +25,8 @@ class CosineRestarts(Schedule):
     ``f(t) = end + (init * init_mult**k - end) * (1 + cos(pi*p/n)) / 2`` at p steps after restart
     number k, where ``n = period * period_mult**k`` is the number of steps to the next restart.
     Restart k is at step ``period * (period_mult**k - 1) / (period_mult - 1)`` (at ``k * period`` if
-    `period_mult` is 1). If rounding alone keeps this from being a whole step, the restart is at the
-    whole step.
+    `period_mult` is 1). If this step is not a whole number only because of rounding, the restart is
+    at the nearest whole step.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class CosineRestarts(Schedule):
     period : int
         Steps to the first restart, at least 1.
     end : float
-        Value towards which every period falls. At the step at which it would be reached, the value
-        restarts instead.
+        Every period falls towards this value. At the step that would reach it, the next period
+        starts.
     period_mult : float
         Factor of the period at every restart: 1, or >= 1.000001.
     init_mult : float
@@ -83,7 +83,7 @@ class CosineRestarts(Schedule):
         return self.end + (peak - self.end) * half_cosine(pi * position / length)
 
     def _cycle(self, t: float) -> tuple[float, float, float]:
-        """Return the number of t's cycle, the steps since the start of this cycle, and its length."""
+        """Return the number of the cycle that has step t, the steps since its start, and its length."""
         if self.period_mult == 1.0:
             k, position = divmod(t, self.period)
             return k, position, self.period
@@ -191,11 +191,11 @@ _ANNEAL: dict[str, Callable[[float, float, float], float]] = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OneCycle(Schedule):
-    """One rise to a peak and one longer fall, far below the start.
+    """One rise to a peak, and one longer fall to a value far below the first value.
 
-    From ``peak / init_div`` at step 0 to `peak` at step ``warmup_fraction * steps - 1`` and to
-    ``peak / init_div / end_div`` at step ``steps - 1``, along half cosine waves or straight lines;
-    after that, the last value. The counterpart of PyTorch's ``OneCycleLR`` with two phases.
+    From ``peak / init_div`` at step 0 to `peak` at step ``warmup_fraction * steps - 1``, then to
+    ``peak / init_div / end_div`` at step ``steps - 1``, along half cosine waves or straight lines.
+    Later steps have the last value. The counterpart of PyTorch's ``OneCycleLR`` with two phases.
 
     Parameters
     ----------
@@ -208,8 +208,8 @@ class OneCycle(Schedule):
         Fraction of the steps up to and including the peak, >= 0 and < 1. If this is less than one
         step, the fall has already begun at step 0.
     init_div, end_div : float
-        Divisors, > 0: the first value is the peak over `init_div`, the last value is the first over
-        `end_div`.
+        Divisors, > 0: the first value is ``peak / init_div``, the last value is the first value
+        divided by `end_div`.
     anneal : {"cosine", "linear"}
         The curve of the rise and of the fall.
 
@@ -251,7 +251,7 @@ class OneCycle(Schedule):
             end_div=positive,
             anneal=one_of(_ANNEAL),
         )
-        first, last = self._ends()  # divisors are numbers > 0, but may be tiny
+        first, last = self._ends()  # divisors are > 0, but may be tiny
         number("OneCycle: peak / init_div", first)
         number("OneCycle: peak / init_div / end_div", last)
 

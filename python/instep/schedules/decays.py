@@ -36,8 +36,8 @@ class ExponentialDecay(Schedule):
     Raises
     ------
     ValueError
-        If `init` or `end` isn't finite, `rate` is not > 0, `steps` is less than 1, or `end` is on
-        the side of `init` from which the value moves away.
+        If `init` or `end` isn't finite, `rate` is not > 0, `steps` is less than 1, or the value
+        moves away from `end`.
     TypeError
         If `steps` isn't an int, `staircase` not a bool or another argument not a number.
 

@@ -1,4 +1,4 @@
-"""What happens to the stateful schedules that an optimizer has, when stored schedules are loaded."""
+"""Loading stored schedules into an optimizer that may have stateful schedules already."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Choose: TypeAlias = "Callable[[Schedule, Schedule | None, int | None], Schedule]
 class Loading:
     """Stored schedules on their way into places that may have schedules already.
 
-    If a place has a stateful schedule already, this object stays (others may hold it, too) and
-    takes over the stored arguments and state. If it has none, the places that shared one object
-    when they were stored share one object again. To know which places share, the caller goes
-    through all places twice: first with `note`, then with `choose`.
+    If a place has a stateful schedule already, this object stays, since the caller may hold it,
+    too. It takes over the stored arguments and state. Other places that shared one object when they
+    were stored share one object again. To know which places share, the caller goes through all
+    places twice: first with `note`, then with `choose`.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,6 @@ class Loading:
         return self._in_place.get(number, self._first["number", number])
 
     def finish(self) -> None:
-        """Let the present schedules take over what was stored for them."""
+        """Let the present schedules take over the stored arguments and states."""
         for present, new in self._changes.values():
             present._take_over(new)

@@ -23,7 +23,7 @@ from instep.schedules.writing import later_argument
 
 
 class _Progress(NamedTuple):
-    """The metrics that a `ReduceOnPlateau` has seen, in short."""
+    """A summary of the metrics that a `ReduceOnPlateau` has seen."""
 
     best: float | None = None
     bad: int = 0
@@ -40,8 +40,7 @@ class ReduceOnPlateau(Schedule):
     metric, such as the validation loss, after every epoch. A metric is an improvement if it differs
     from the best metric so far, in the right direction, by more than ``threshold * abs(best)``, or
     by more than ``threshold`` if `threshold_mode` is "abs". When more than `patience` metrics in a
-    row are no improvement, the value is reduced. Of the `cooldown` metrics after that, none counts
-    as bad.
+    row are no improvement, the value is reduced. The next `cooldown` metrics don't count as bad.
 
     A metric that is NaN or infinite is never an improvement and never the best.
 
@@ -52,10 +51,10 @@ class ReduceOnPlateau(Schedule):
     factor : float
         Factor of the value at every reduction, > 0 and < 1.
     patience : int
-        Metrics in a row without improvement that don't yet reduce the value; 0 or more.
+        So many metrics in a row without improvement don't yet reduce the value; 0 or more.
     threshold : float
-        The smallest improvement that counts, >= 0: as a part of the best metric, or in the metric's
-        unit; see `threshold_mode`.
+        An improvement must be greater than this; >= 0. It is a fraction of the best metric, or in
+        the metric's unit; see `threshold_mode`.
     mode : {"min", "max"}
         Whether the metric should fall or rise.
     cooldown : int
@@ -78,10 +77,10 @@ class ReduceOnPlateau(Schedule):
     ``abs(best)`` for a relative threshold, since a metric may be negative.
 
     The arguments are frozen, but `observe` changes the state. If an optimizer that holds this
-    schedule loads a stored one into its place, this object takes over the arguments and the state
-    that were stored: keep it, and go on calling `observe`. Two schedules are equal if their
-    arguments and their states are equal; `repr` shows only the arguments, and all have the same
-    hash.
+    schedule loads a stored schedule into the same place, this object takes over the stored
+    arguments and state: keep the object, and go on calling `observe`. Two schedules are equal if
+    their arguments and their states are equal; `repr` shows only the arguments, and all have the
+    same hash.
 
     Examples
     --------
@@ -136,7 +135,7 @@ class ReduceOnPlateau(Schedule):
         return max(reduced, self.end)
 
     def observe(self, metric: float) -> None:
-        """Note one metric, and reduce the value if it is time to.
+        """Take one metric into account, and reduce the value if it is time.
 
         Parameters
         ----------
@@ -179,7 +178,7 @@ class ReduceOnPlateau(Schedule):
         return metric < best - margin if self.mode == "min" else metric > best + margin
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was observed so far, in JSON types.
+        """Return the state after the metrics so far, in JSON types.
 
         Returns
         -------

@@ -70,9 +70,9 @@ def restored(stored: Any, present: Any, choose: Choose) -> Schedule:
 
 
 def other_callables(stored: Any, present: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the names, stored and present, of each callable in whose place another one is.
+    """Yield the stored name and the present name of each callable that has another name now.
 
-    `restored` has taken the present one for each of them.
+    `restored` has taken the present callable in each case.
     """
     if isinstance(stored, (list, tuple)) and isinstance(present, tuple):
         for part, own in zip(stored, present, strict=False):
@@ -88,7 +88,7 @@ def other_callables(stored: Any, present: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _require_small(stored: Any) -> None:
-    """Raise ValueError for a dictionary that would take more calls or time than any schedule takes."""
+    """Raise ValueError for a dictionary that is nested deeper, or has more parts, than any schedule."""
     parts = 0
     rest: list[tuple[Any, int]] = [(stored, 0)]
     while rest:

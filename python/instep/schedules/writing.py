@@ -1,12 +1,12 @@
 """Schedules as dictionaries of JSON types: no pickle, no code.
 
 A schedule becomes ``{"schedule": its class's name, argument: value, ...}``; schedules inside it are
-written in the same way. The argument called `schedule` is stored as "of", since its own name is
-taken. A `ReduceOnPlateau` has its state under "state". If one object is used at several places, it
-has a number of its own under "shared" at each of them. A `later_argument` is left out if it has
-its default. In an optimizer's state, a callable that is
-not a schedule of this package becomes ``{"callable": its name}``; the optimizer must have the
-callable already when this state is loaded.
+written in the same way. The argument called `schedule` is stored as "of", since "schedule" has the
+class's name. A `ReduceOnPlateau` has its state under "state". If one object is used at several
+places, all of these places have the same number under "shared", which no other object has. A
+`later_argument` is left out if it has its default. In an optimizer's state, a callable that is not
+a schedule of this package becomes ``{"callable": its name}``; the optimizer must have the callable
+already when this state is loaded.
 
 `Schedule` has `to_dict` as a method, so this module can't import `Schedule`. It recognises
 schedules by an attribute that `Schedule` gives its classes: ``_stored_as``, the name that
@@ -44,7 +44,7 @@ CALLABLE = "callable"
 _LATER = "instep: later"  # in the metadata of a field
 
 #: Levels of schedules in schedules. Evaluation, comparison, copying and storing recurse for each
-#: level. A copy takes the most of the interpreter's 1,000 nested calls: 7 for each level.
+#: level. A copy needs the most of the interpreter's 1,000 nested calls: 7 for each level.
 DEEPEST = 50
 
 
@@ -98,8 +98,7 @@ def places_by_number(values: Iterable[Any]) -> dict[int, int]:
 def levels(schedule: Any) -> int:
     """Return how many levels deep a schedule is nested; `DEEPEST` + 1 stands for any greater number."""
     count, level = 0, {id(schedule): schedule}
-    # a loop, level by level: a recursion may have no room, and takes too long where parts are
-    # shared
+    # a loop, level by level: a recursion may be too deep, and takes too long if parts are shared
     while level and count <= DEEPEST:
         count += 1
         level = {id(part): part for whole in level.values() for part in _parts(whole)}
@@ -130,7 +129,8 @@ def field_by_key(cls: type[Any]) -> dict[str, str]:
 def later_argument(default: Any) -> Any:
     """Declare an argument of a schedule that earlier versions of the schedule don't have.
 
-    A schedule with the default is stored as they store it, so that they can read it.
+    A schedule with the default is stored as in earlier versions, so that these versions can read
+    it.
     """
     from dataclasses import field  # noqa: PLC0415 (as in `_fields`)
 
@@ -138,7 +138,7 @@ def later_argument(default: Any) -> Any:
 
 
 def defaults_left_out(cls: type[Any]) -> dict[str, Any]:
-    """Return the defaults that are not stored, by the names under which other values are."""
+    """Return the defaults that are not stored, by the names under which other values are stored."""
     return {
         field.name: field.default for field in constructor_fields(cls) if _LATER in field.metadata
     }
