@@ -1,8 +1,8 @@
-"""Checkpoints: weights, optimizer and loss scaler in one file, which is complete or isn't there.
+"""Checkpoints: weights, optimizer and loss scaler in one file. A save is atomic.
 
-`save` writes a safetensors file. With `load` a run goes on from it, to the bit. `inspect` (on the
-command line ``instep inspect FILE``) shows its content. All three need
-``pip install 'instep[checkpoint]'``.
+`save` writes a safetensors file. `load` reads it, and the run continues with the same bits.
+`inspect` (on the command line ``instep inspect FILE``) shows the content of the file. All three
+need ``pip install 'instep[checkpoint]'``.
 
 >>> import numpy as np, os, tempfile
 >>> import instep

@@ -34,7 +34,7 @@ _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
 def path_text(path: object) -> str:
     """Return a path as text; raise TypeError for any other object."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str):  # such as a descriptor, which opening and closing would close
+    if not isinstance(text, str):  # such as a file descriptor, which would be closed
         raise TypeError(f"path must be a str or a path of str, got {kind(path)}")
     return text
 
@@ -65,7 +65,7 @@ def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_extra(document: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:
-    """Return extra, with its arrays from among those of the file; raise if the document is wrong."""
+    """Return extra, with its arrays taken from the file's arrays; raise if the document is wrong."""
     _require_document(document)
     own = {name: array for name, array in arrays.items() if is_of_extra(name)}
     if document["schema"] == _OF_JSON_ALONE:

@@ -1,7 +1,7 @@
 """The caller's extra: its form in the document of a checkpoint, and its arrays among the tensors.
 
-If extra has only what JSON can hold, its form is that JSON. Otherwise an object of one key stands
-for each other value:
+If extra has only what JSON can hold, its form is that JSON. Otherwise each value that JSON can't
+hold becomes an object with one key:
 
 - ``{"float": "nan"}``, ``{"float": "inf"}`` and ``{"float": "-inf"}`` for these numbers
 - ``{"tensor": NAME}`` for an array; NAME is its tensor in the file
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
     """Extra, as a checkpoint holds it."""
 
     form: Any  #: its form in the document, which JSON can hold
-    is_json: bool  #: whether the form is extra itself, with no object that stands for another value
+    is_json: bool  #: whether extra is JSON already, so that the form is extra itself
     arrays: dict[
         str, Array
     ]  #: the arrays in extra, in the caller's memory, by their tensors' names
@@ -69,7 +69,7 @@ def is_of_extra(name: str) -> bool:
 
 
 def decoded(form: Any, tensors: Mapping[str, Array]) -> Any:
-    """Return extra from its form that isn't JSON, with these arrays; ValueError if they don't fit."""
+    """Return extra from its form with objects for other values, and these arrays; ValueError if they don't fit."""
     names: list[str] = []
 
     def value_of(value: Any, path: Sequence[Any]) -> _Form:
@@ -108,9 +108,9 @@ def require_each_once(names: Iterable[str], tensors: Mapping[str, Array]) -> Non
 
 
 def _rebuilt(whole: Any, form_of: Callable[[Any, Sequence[Any]], _Form]) -> Any:
-    """Return a tree of what `form_of` gives for each value, asked with the keys that lead to it.
+    """Return the tree of the results of `form_of`, called with each value and the keys that lead to it.
 
-    A loop, since a recursion may have no room.
+    A loop, since a recursion may be too deep.
     """
     root: list[Any] = [None]
     levels: list[tuple[Any, Any]] = [(iter([(0, whole)]), root)]
@@ -129,7 +129,7 @@ def _rebuilt(whole: Any, form_of: Callable[[Any, Sequence[Any]], _Form]) -> Any:
 
 
 class _Writer:
-    """Gives values their forms, and notes whether these are JSON without objects for other values."""
+    """Makes the forms of values, and notes whether all values are JSON already."""
 
     def __init__(self, *, is_json: bool) -> None:
         self.is_json = is_json
@@ -230,7 +230,7 @@ def _require_short(number: int, path: Sequence[Any]) -> None:
 
 
 def _place(path: Sequence[Any]) -> str:
-    """Return the place in extra in Python's words, without its middle if it is long."""
+    """Return the place in extra as Python writes it, without its middle if it is long."""
     place = _NAME + "".join(f"[{shown(key)}]" for key in path[1:])
     half = _LONGEST_PLACE // 2
     return place if len(place) <= _LONGEST_PLACE else f"{place[:half]}...{place[-half:]}"

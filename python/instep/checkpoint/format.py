@@ -2,13 +2,12 @@
 
 The metadata of the file has two entries: ``instep``, a JSON document, and ``instep_sha256``, the
 checksum of its UTF-8 text. Under ``tensors``, the document has the dtype, shape and checksum of
-each tensor. So no change of a file goes unnoticed, and any reader of safetensors can read the
-arrays.
+each tensor. So every change of a file is noticed. Any reader of safetensors can read the arrays.
 
 The package safetensors writes and reads the bytes, and handles the header; this module checks
 everything above the format. safetensors writes arrays directly from their memory. Here it reads
-arrays into memory (``pread``), one by one, and doesn't map them: if a mapped file has been made
-shorter, reading it ends the process. safetensors reads only the header through a mapping.
+arrays into memory (``pread``), one by one, and doesn't map them: if another program shortens a
+mapped file, reading it ends the process. safetensors reads only the header through a mapping.
 """
 
 from __future__ import annotations
@@ -79,8 +78,8 @@ def write(
 ) -> None:
     """Write a file with the arrays and this document, to which ``tensors`` is added.
 
-    Copies the arrays that are not C-contiguous; if an array changes meanwhile, copies all arrays
-    and writes them again. The checksums precede the arrays in the file, and have to match them.
+    Copies only the arrays that are not C-contiguous. The checksums are written before the arrays
+    and must match them; so if an array changes meanwhile, all arrays are copied and written again.
     Raises OSError, and ValueError if the document is too long or has too many values.
     """
     # asarray, since ascontiguousarray gives scalars a dimension
@@ -103,8 +102,8 @@ class File:
             raise CheckpointError(
                 f"the tensors must be those of the metadata; {difference(names, table)}"
             )
-        #: Arrays with the shapes and dtypes of the arrays in the file, in the order in which these
-        #: were saved, to be checked before any array is read.
+        #: Arrays with the shapes and dtypes of the file's arrays, in the order of the save. They
+        #: are checked before any array is read.
         self.stand_ins = {name: _stand_in(file, name, listed) for name, listed in table.items()}
 
     def array(self, name: str) -> Array:
@@ -118,7 +117,7 @@ class File:
             ) from None
         if _checksum(array) != self.document["tensors"][name]["sha256"]:
             raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
-        # NumPy counts on it: what it does with other bytes is undefined.
+        # NumPy relies on this: with other bytes its results are undefined.
         if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
             raise CheckpointError(
                 f"{who} must have the bytes 0 and 1, got others in an array of bool"
@@ -128,7 +127,7 @@ class File:
 
 @contextmanager
 def opened(path: str) -> Iterator[File]:
-    """Open a checkpoint; errors that the block raises become CheckpointErrors that name the file, too.
+    """Open a checkpoint; errors of the block become CheckpointErrors that name the file.
 
     Raises CheckpointError if the file is not a checkpoint or its header is damaged, OSError if it
     can't be read, and ImportError if it has bfloat16 and ml_dtypes is missing.
@@ -170,8 +169,8 @@ def decode(text: str, who: str) -> dict[str, Any]:
 def parse(text: str) -> Any:
     """Return the value of strict JSON: no key twice, no NaN, no infinity. Raises ValueError.
 
-    Python reads and writes decimals in the rounding mode of the program, so the numbers would
-    depend on this mode; here they don't.
+    Python reads and writes decimals in the rounding mode of the program. Here they are read in the
+    default mode, so the numbers don't depend on the program's mode.
     """
     return _core.in_default_environment(
         partial(
@@ -247,10 +246,9 @@ def _values_in_header(file: BinaryIO) -> int:
 
 
 def _require_few(values: int, who: str) -> None:
-    """Raise ValueError for more values than the promised memory has room for.
+    """Raise ValueError for more values than fit into the promised memory.
 
-    A value that Python has read takes up to 120 bytes, and twice as much while infinities are
-    looked for.
+    In Python, a value takes up to 120 bytes, and twice as much during the search for infinities.
     """
     if values > _MOST_VALUES:
         raise ValueError(
@@ -306,7 +304,7 @@ def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def _stand_in(file: Any, name: str, listed: Any) -> Array:
-    """Return an array like one of an open file, without memory of its own.
+    """Return an array with the shape and dtype of an array in an open file, without its memory.
 
     Raises CheckpointError if it isn't the array that the metadata describe.
     """

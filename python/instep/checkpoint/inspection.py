@@ -12,9 +12,9 @@ __all__ = ["inspect"]
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of a checkpoint, after verifying its checksums, one array at a time.
+    """Verify a checkpoint's checksums, one array at a time, and return its content.
 
-    Only the arrays in `extra` are in memory together.
+    Of the arrays, only those in `extra` are in memory at the same time.
 
     Parameters
     ----------

@@ -29,11 +29,11 @@ def load(
     """Load a checkpoint that `save` wrote, so that the run goes on to the bit; return its extra.
 
     The weights are written into the optimizer's parameters, in place. Names, shapes, dtypes and
-    hyperparameters are checked before the arrays are read. All arrays are in memory, once, until
-    every one is verified. Hyperparameters are loaded, too, as `Optimizer.load_state_dict` does: a
-    callable that is not a schedule of instep can't be loaded, so the optimizer must have it
-    already, with a warning if its name differs; and a `ReduceOnPlateau` that the optimizer has
-    takes over what was stored. Nothing in the file is executed.
+    hyperparameters are checked before the arrays are read. All arrays are kept in memory, once,
+    until all are verified. Hyperparameters are loaded as by `Optimizer.load_state_dict`. A callable
+    that is not a schedule of instep can't be loaded: the optimizer must have it already; if its
+    name differs, there is a warning. A `ReduceOnPlateau` of the optimizer takes over the stored
+    arguments and state. Nothing in the file is executed.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def load(
         An optimizer of the same rule, for parameters of the same names, shapes and dtypes, with the
         same dtypes of states, and with averages if the saved optimizer had averages.
     scaler : LossScaler, optional
-        Give one if, and only if, one was saved.
+        Give a scaler if, and only if, a scaler was saved.
 
     Returns
     -------
     object
-        The `extra` that was saved, None without one: lists for tuples, and Python numbers for NumPy
-        scalars. Arrays have their dtypes and shapes, in C order, and memory of their own.
+        The `extra` that was saved, or None. Tuples become lists, and NumPy scalars become Python
+        numbers. Arrays have their dtypes and shapes, C order, and their own memory.
 
     Raises
     ------

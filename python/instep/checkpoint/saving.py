@@ -22,7 +22,7 @@ def save(
     extra: Any = None,
     scaler: LossScaler | None = None,
 ) -> None:
-    """Write everything that a resumed run needs to one file, in one step.
+    """Write everything that a resumed run needs to one file, atomically.
 
     The file is written beside its place, synced to the disk and then moved to its place. If the
     program or the machine stops at any moment, either the old or the new file is there, complete. A
@@ -41,16 +41,15 @@ def save(
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
         written. Of a callable that is not a schedule of instep, only the name is written. Steps on
         other threads wait while the arrays are written, but not while they are synced to the disk.
-        To go on stepping meanwhile, save a ``copy.deepcopy`` on a thread of its own.
+        To step while the file is written, save a ``copy.deepcopy`` on another thread.
     extra : optional
-        A value of yours: None, bool, int, float, str, NumPy scalars and arrays, and dicts (with
-        keys of str), lists and tuples of these, up to 200 levels deep. The state of a generator of
-        random numbers is such a value: ``rng.bit_generator.state``, or
-        ``rng.get_state(legacy=False)`` of a ``RandomState``. `load` returns tuples as lists and
-        NumPy scalars as Python numbers. Arrays may be of bool, of integers, or of float16, float32,
-        float64, bfloat16 or complex64; in the file they are tensors, such as
-        ``extra/rng/state/key``. Versions of instep that don't know arrays, NaN and infinity in
-        extra refuse a file that has one of them.
+        Your own data: None, bool, int, float, str, NumPy scalars and arrays, and dicts (with keys
+        of str), lists and tuples of these, up to 200 levels deep. The state of a random generator
+        can be stored, too: ``rng.bit_generator.state``, or ``rng.get_state(legacy=False)`` of a
+        ``RandomState``. `load` returns tuples as lists and NumPy scalars as Python numbers. Arrays
+        may be of bool, of integers, or of float16, float32, float64, bfloat16 or complex64; in the
+        file they are tensors, such as ``extra/rng/state/key``. Older versions of instep that don't
+        support arrays, NaN and infinity in extra refuse a file with such a value.
     scaler : LossScaler, optional
         Its state is written, too.
 
@@ -59,9 +58,9 @@ def save(
     OSError
         If the file can't be written: the disk is full, the folder doesn't exist or you may not read
         and write it, or the path leads to something other than a file. The error names the path.
-        The old file is unchanged, and nothing else is left behind. There is one exception: if the
-        folder can't be synced, at the very end, the new file is in place, but perhaps not yet on
-        the disk.
+        The old file is unchanged, and no other file is left behind. There is one exception: the
+        last operation syncs the folder; if this fails, the new file is in place, but perhaps not
+        yet on the disk.
     TypeError, ValueError
         If extra has a value that a checkpoint can't hold (the error names its place), or another
         argument has the wrong type.
@@ -82,7 +81,7 @@ def save(
     ...     extra = {"rng": rng.bit_generator.state, "best": np.inf, "order": rng.permutation(9)}
     ...     checkpoint.save(path, optimizer, extra)
     ...     found = checkpoint.load(path, optimizer)
-    >>> rng.bit_generator.state = found["rng"]  # its next numbers are those after the save
+    >>> rng.bit_generator.state = found["rng"]  # goes on with the numbers after the save
     >>> found["best"], found["order"].dtype
     (inf, dtype('int64'))
     """

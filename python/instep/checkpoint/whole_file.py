@@ -56,7 +56,7 @@ def replace_file(path: str, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Let the system's errors name the file that was asked for: the caller doesn't know the others."""
+    """Let the system's errors name the caller's file: the caller doesn't know the other files."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,8 @@ def file_kind(mode: int) -> str:
 def _mode_there(path: str) -> int | None:
     """Return the mode of the file at a path, None if nothing is there; refuse everything but a file.
 
-    This looks only once: it makes no difference if a file is removed or appears afterwards.
+    The file system is asked only once: it makes no difference if a file is removed or appears
+    afterwards.
     """
     expected = "path must be a regular file or a free name, got"
     if not path:
@@ -94,7 +95,7 @@ def _mode_there(path: str) -> int | None:
 
 
 def _usual_mode(path: Path) -> int:
-    """Return the mode that new files get here, whatever mode the library gave to its file."""
+    """Return the mode of new files here; the library's file may have another mode."""
     path.touch()
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -122,13 +123,12 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
-# Each file is written in a folder of its own, because a library may write it by way of a file of
-# another name. A program that is killed leaves this folder. The next save removes it, if its writer
-# is certainly dead: a writer holds a lock on its folder, and the lock ends with the writer and the
-# children that it forked meanwhile. Locks may not reach another machine that has the same disk, and
-# they end with the boot. So the folder's name says to which boot of which machine it belongs.
-# Folders of other machines or boots are left alone, and so are folders that could not be locked
-# (NFS locks no folders).
+# Each file is written in its own folder, because a library may first write a file of another name.
+# A program that is killed leaves this folder. The next save removes it, if its writer is certainly
+# dead: a writer holds a lock on its folder, and the lock ends with the writer and the children that
+# it forked meanwhile. A lock may be invisible to another machine with the same disk, and it ends
+# with a restart. So the folder's name contains the machine and its boot. Folders of other machines
+# or boots are left alone, and so are folders that could not be locked (NFS locks no folders).
 
 
 def _machine() -> str | None:
@@ -151,8 +151,8 @@ def _folder_of_its_own(parent: Path) -> Iterator[Path]:
             made.append(parent / f".instep-{machine}-{token}.tmp")
             made[-1].mkdir(0o700)
             lock = _lock(made[-1])
-        # If another save took the folder for a leftover before it was locked, it is gone, or locked
-        # there.
+        # Before this lock, another save may have taken the folder for a leftover: then the folder
+        # is gone, or the other save has locked it.
         if lock is None or not made[-1].exists():
             made.append(parent / f".instep-{token}.tmp")  # a name that no save looks for
             made[-1].mkdir(0o700)
