@@ -1,4 +1,4 @@
-"""Names for annotations: what arguments and results of instep may be.
+"""Names for annotations: the types of instep's arguments and results.
 
 >>> import numpy as np, instep
 >>> from instep.typing import Gradients, Group, Params, Schedule
@@ -15,18 +15,18 @@ array([0.75, 0.75])
 
 ====================  ===================================================================================
 `Array`               a NumPy array of any dtype
-`Params`              what an optimizer takes: an array, dicts, lists and tuples of arrays in any nesting,
+`Params`              parameters of an optimizer: an array, dicts, lists and tuples of arrays in any nesting,
                       or a list of groups; None is a place without a parameter
-`Group`               a dict of a list of groups: ``params``, and hyperparameters of any rule
-`Gradients`           what `Optimizer.step` takes: gradients in a container like that of the parameters
-`Copies`              what ``copy_to`` takes: arrays in a container like that of the parameters
-`Schedule`            a callable from the number of completed steps to a number; the classes of
-                      `instep.schedules` are such callables, and more than that
+`Group`               an entry in a list of groups: a dict with ``params`` and hyperparameters of any rule
+`Gradients`           gradients for `Optimizer.step`, in a container like that of the parameters
+`Copies`              arrays for ``copy_to``, in a container like that of the parameters
+`Schedule`            a callable from the number of completed steps to a number, such as the classes of
+                      `instep.schedules`
 `Number`              a hyperparameter that is a number: a float or a `Schedule`
-`Nonfinite`           what ``nonfinite`` may be: "propagate", "skip" or "raise"
+`Nonfinite`           the values of ``nonfinite``: "propagate", "skip" or "raise"
 `Shared`              the keywords of every rule, for ``**keywords: Unpack[Shared]``
 `ParamGroup`          an entry of `Optimizer.param_groups`
-`StateDict`           what `Optimizer.state_dict` returns
+`StateDict`           the result of `Optimizer.state_dict`
 ====================  ===================================================================================
 
 ``type[instep.Optimizer]`` is a class of optimizers that may be called with the parameters, ``lr``,
@@ -63,8 +63,9 @@ def __dir__() -> list[str]:
 
 
 if not TYPE_CHECKING:
-    # In the package these are text, for type checkers. Objects can stand in `Params | None`, and `get_type_hints` finds
-    # them. It can't follow an alias that names itself, so everything inside a container is Any here.
+    # In the package these aliases are text, for type checkers. Here they are objects, which can be used in
+    # `Params | None`, and which `get_type_hints` finds. It can't follow an alias that names itself, so everything
+    # inside a container is Any here.
     _array = np.ndarray[Any, np.dtype[Any]]
     _texts = {name: getattr(containers, name) for name in ("Params", "Gradients", "Copies")}
     _texts["Container"] = containers.Container
@@ -85,8 +86,8 @@ class _Params(TypedDict):
 class Group(_Params, total=False):
     """A parameter group: ``params``, and hyperparameters that differ from the optimizer's own arguments.
 
-    It admits the hyperparameters of all rules; an optimizer refuses those that its rule doesn't
-    have.
+    It allows the hyperparameters of all rules; an optimizer refuses hyperparameters that its rule
+    doesn't have.
 
     Examples
     --------

@@ -23,10 +23,11 @@ _ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None}
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state in the form that ``load_state_dict`` of ``torch.optim`` takes.
 
-    The arrays are copies, NumPy arrays; bfloat16 becomes float32. torch is not imported. For torch,
-    turn the arrays into tensors with ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x)
-    if hasattr(x, "shape") else x, d)`` or a loop over ``d["state"]``. A schedule is given as its
-    present value, since torch keeps its own schedules.
+    The arrays are NumPy arrays and copies; bfloat16 becomes float32. torch is not imported. To load
+    the state into torch, turn the arrays into tensors, with
+    ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
+    or a loop over ``d["state"]``. A schedule becomes its present value, since torch keeps its own
+    schedules.
 
     Parameters
     ----------
@@ -45,9 +46,9 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     TypeError
         If the argument is no optimizer.
     ValueError
-        If torch has no such rule, or the optimizer uses what torch's doesn't have: ``l1``,
-        ``clip_value``, ``lr_in_velocity``, ``eps_inside_sqrt``, accumulated gradients that no step
-        has used.
+        If torch has no such rule, or the optimizer uses something that torch's optimizer lacks:
+        ``l1``, ``clip_value``, ``lr_in_velocity``, ``eps_inside_sqrt``, or accumulated gradients
+        that no step has used.
 
     Examples
     --------
@@ -86,24 +87,24 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Load a state that ``state_dict()`` of ``torch.optim`` returned, to go on from it.
+    """Load a state that ``state_dict()`` of ``torch.optim`` returned, and continue from it.
 
-    The optimizer must have the rule of the same name, as many parameters of the same shapes, in the
-    same groups, and options (such as ``amsgrad``) that keep the same states. If the parameters of a
-    group have names on both sides (here they came in a dict, and torch's group has
-    ``param_names``), they are matched by name, in any order; otherwise they are matched by their
+    The optimizer must have the rule of the same name, the same number of parameters with the same
+    shapes in the same groups, and options (such as ``amsgrad``) with the same states. The
+    parameters of a group are matched by name, in any order, if both sides have names: here they
+    came in a dict, and torch's group has ``param_names``. Otherwise they are matched by their
     order.
 
-    Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are taken
-    over, except those that are schedules here. The step count becomes the largest step count of the
+    Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are loaded,
+    except where the optimizer has a schedule. The step count becomes the largest step count of the
     parameters (torch's SGD counts no steps: there the step count stays as it is). If a state is
     narrower here, torch's numbers are rounded to nearest.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Of any rule; `Momentum` is torch's SGD. Its parameters are left alone: copy the weights,
-        too.
+        Of any rule; `Momentum` is torch's SGD. Its parameters stay as they are: copy the weights
+        yourself.
     state_dict : dict
         With ``state`` and ``param_groups``; it may hold tensors or arrays.
 
@@ -191,7 +192,7 @@ def _read_groups(
 
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:
-    """Return the `InTorch` of the class that names the rule: its base may be another rule."""
+    """Return the `InTorch` of the class that names the rule; a base class may have another rule."""
     said: Mapping[str, Any] = next(
         (vars(cls) for cls in rule.__mro__ if cls.__name__ == rule._rule_name), {}
     )
@@ -248,7 +249,7 @@ def _now(value: Any, step: int) -> Any:
 
 
 def _is_named(group: Mapping[str, Any]) -> bool:
-    """Tell whether a group's parameters came with names: in a sequence, their names are only their places."""
+    """Tell whether a group's parameters have names of the caller; in a sequence, a name is only the place."""
     return isinstance(group["params"], Mapping)
 
 

@@ -45,10 +45,10 @@ def parts(state_dict: Any) -> tuple[Sequence[Mapping[str, Any]], Mapping[Any, An
 def params_by_name(
     who: str, group: Mapping[str, Any], names: Sequence[str], *, named: bool
 ) -> dict[str, Any]:
-    """Return the numbers of a group's parameters by the names they have here.
+    """Return torch's numbers of a group's parameters, by the parameters' names in instep.
 
-    They are matched by ``param_names`` if the parameters are `named` here, too; otherwise they are
-    matched by their order. torch has ``param_names`` from 2.6 on, in an optimizer made with names.
+    They are matched by ``param_names`` if the parameters are `named` in instep, too; otherwise by
+    their order. torch has ``param_names`` from 2.6 on, if the optimizer was made with names.
     """
     params = _params_of(who, group, len(names))
     theirs = group.get("param_names")
@@ -124,7 +124,7 @@ def _detached(value: Any) -> Any:
 
 
 class Entry:
-    """The stored state of one parameter; torch has no state of a parameter that no step has changed.
+    """The stored state of one parameter; torch has no state for a parameter before its first step.
 
     Parameters
     ----------

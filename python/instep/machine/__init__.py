@@ -1,1 +1,1 @@
-"""The parts of this machine that steps may use, and those that they do use."""
+"""The parts of this machine that steps may use, and the parts that they use."""

@@ -11,8 +11,8 @@ __all__ = ["isa_levels", "set_isa"]
 def isa_levels() -> tuple[str, ...]:
     """Return the instruction-set levels that can be used here, best first.
 
-    Each is compiled in and supported by this CPU and operating system. On x86-64 machines they are
-    "x86-64-v4" (AVX-512), "x86-64-v3" (AVX2) and "x86-64-v2" (SSE4.2), as far as supported;
+    Each level is compiled in, and this CPU and operating system support it. On x86-64 machines they
+    are "x86-64-v4" (AVX-512), "x86-64-v3" (AVX2) and "x86-64-v2" (SSE4.2), as far as supported;
     elsewhere there is "baseline".
 
     Examples

@@ -1,14 +1,14 @@
-"""Loads the compiled core such that idle threads of its OpenMP runtime go to sleep.
+"""Loads the compiled core so that idle threads of its OpenMP runtime sleep.
 
 An OpenMP runtime keeps its threads spinning between parallel regions unless it is told otherwise. Between two steps, a
 training loop computes gradients on the same cores: spinning threads make the loop many times slower. Both common
 runtimes read their wait policy from the environment once (GNU's libgomp when it is loaded, LLVM's libomp at the first
-call), so this module sets the policy for just that moment. A policy that the user has set is left alone.
+call), so this module sets the policy only for this moment. A policy that the user has set is left alone.
 
 The wheels for Linux contain a libgomp of their own, under a name that no other package uses, so the core rarely uses
 the libgomp of another package. But a library that was loaded with global symbols (as PyTorch loads its libgomp, or by
-LD_PRELOAD) takes precedence over a package's own library, whatever their names are. So the library that counts is the
-one that the core's calls reach, and the core tells which it is.
+LD_PRELOAD) takes precedence over a package's own library, whatever their names are. So the core tells which library its
+calls reach.
 
 A runtime that is told to bind its threads to cores (by OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY, which launchers of
 clusters set) also binds the thread that loads it, permanently. This thread belongs to the program, so this module

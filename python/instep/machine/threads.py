@@ -33,8 +33,8 @@ def _cpu_quota(root: str = "/") -> float:
             mount, read = "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
-        # A limit of any group above holds, too. In a container, the path may not exist below the
-        # container's mount.
+        # The limit of every group above applies, too. In a container, the path may not exist below
+        # the container's mount.
         names = [name for name in path.split("/") if name]
         for depth in range(len(names) + 1):
             quota = min(quota, read(os.path.join(root, mount, *names[:depth])))
@@ -111,9 +111,10 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        From 1 to 1024. None restores the default: the environment variable ``INSTEP_NUM_THREADS``
-        or, without it, the least of ``OMP_NUM_THREADS``, the CPUs of the calling thread's affinity
-        (both when instep was imported and now) and the quota of the process's cgroup.
+        From 1 to 1024. None restores the default: the environment variable ``INSTEP_NUM_THREADS``.
+        Without it, the default is the least of these: ``OMP_NUM_THREADS``, the number of CPUs in
+        the calling thread's affinity (at the import and now), and the quota of the process's
+        cgroup.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def get_num_threads() -> int:
     """Return the number of threads that a long step on this thread uses.
 
     This is the number last given to `set_num_threads`, or the default described there; limits set
-    by threadpoolctl hold, too. It is never more than the OpenMP runtime grants
+    by threadpoolctl apply, too. It is never more than the OpenMP runtime grants
     (``OMP_THREAD_LIMIT``). It is always 1 where steps stay on the calling thread: in a build
     without OpenMP, in a forked child, inside a parallel region of the same runtime.
 
