@@ -1,1 +1,1 @@
-"""What every part of the package needs: words of errors, docstrings, the dtype bfloat16."""
+"""For every part of the package: words of errors, docstrings, the dtype bfloat16."""

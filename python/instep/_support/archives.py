@@ -1,4 +1,4 @@
-"""States that went through ``np.save`` or ``np.savez``, which make an array of whatever they get."""
+"""States that were stored by ``np.save`` or ``np.savez``, which turn every value into an array."""
 
 from __future__ import annotations
 

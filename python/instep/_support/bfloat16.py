@@ -1,4 +1,4 @@
-"""The dtype bfloat16, which NumPy has from the package ml_dtypes: an extra, for those who use it."""
+"""The dtype bfloat16 of the package ml_dtypes, which is an extra."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["bfloat16"]
 
 
 def bfloat16(who: str) -> np.dtype[Any]:
-    """Return the dtype, which NumPy knows by its name from now on; ImportError says who needs it."""
+    """Return the dtype; from now on NumPy knows its name. ImportError says who needs it."""
     try:
         import ml_dtypes  # noqa: PLC0415
     except ImportError:

@@ -1,8 +1,9 @@
-"""What ``help`` and `inspect.signature` show: signatures to read, and of the rules whole ones.
+"""Signatures and docstrings for ``help`` and `inspect.signature`, complete for every rule.
 
 A rule's constructor names its own arguments and takes the shared ones as keywords
-(``**shared: Unpack[Shared]``, which type checkers and editors read); its docstring says "As for
-`Optimizer`." of them: what rules share is written once. Who asks at run time gets both in full.
+(``**shared: Unpack[Shared]``, which type checkers and editors read); its docstring describes them
+by "As for `Optimizer`.". So shared arguments are described once. At run time, both are shown in
+full.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ __all__ = ["complete", "complete_signature", "keywords", "without_quotes"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-# A line with names, perhaps their type, and the indented lines that describe them. Compiled where they are used, as the
-# whole docstrings are made when somebody reads them: importing instep is quicker for it.
+# A line with names, perhaps their type, and the indented lines that describe them. Compiled when they are used, since
+# complete docstrings are made only when they are read: this makes importing instep faster.
 _ENTRY = r"^(?P<names>\w[\w, ]*?)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)"
 _REFERENCE = r"\s*As for `(\w+)`\.\s*"
 
@@ -35,7 +36,7 @@ def complete(rule: type[Any]) -> None:
 
 
 def complete_signature(function: Callable[..., None], called: Callable[..., None]) -> None:
-    """Put the keywords of the function that it hands them to, with their defaults, in place of ``**``."""
+    """Replace ``**`` by the keywords, with defaults, of the function that gets them."""
     signature = inspect.signature(function)
     own = {n: p for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
     if len(own) == len(signature.parameters):
@@ -47,9 +48,9 @@ def complete_signature(function: Callable[..., None], called: Callable[..., None
 
 
 def without_quotes(what: Decorated) -> Decorated:
-    """Decorate a function, or a class for its functions: signatures show types as the source does.
+    """Decorate a function, or a class for its functions: signatures then show types as the source does.
 
-    Of annotations that are not evaluated they show strings, up to Python 3.13 with the quotes.
+    Annotations that are not evaluated are strings; up to Python 3.13, signatures show their quotes.
     """
     for found in vars(what).values() if isinstance(what, type) else [what]:
         function = found.__func__ if isinstance(found, staticmethod) else found
@@ -62,12 +63,12 @@ def without_quotes(what: Decorated) -> Decorated:
 
 
 def keywords(rule: type[Any]) -> tuple[str, ...]:
-    """Return the names of what a rule's constructor takes besides the parameters."""
+    """Return the names of the constructor's arguments besides the parameters."""
     return tuple(name for name in inspect.signature(rule).parameters if name != "params")
 
 
 def _complete_docstring(docstring: str, bases: dict[str, str]) -> str:
-    """Put what a base says of its arguments in place of each "As for `Base`."."""
+    """Replace each "As for `Base`." by the base's description of the arguments."""
 
     def whole(entry: re.Match[str]) -> str:
         reference = re.fullmatch(_REFERENCE, entry["text"])

@@ -1,4 +1,4 @@
-"""What is a real number, or a whole one, among all that ``float`` and ``int`` take for one."""
+"""Which values count as real numbers or whole numbers: fewer than ``float`` and ``int`` accept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_REALS = frozenset("bcUSmMO")
 
 
 def is_real(value: object) -> bool:
-    """Tell whether a value is one real number: none of True, text, a time or an array of several."""
+    """Tell whether a value is one real number, and not True, text, a time or an array of several numbers."""
     return (
         not isinstance(value, (bool, str, bytes, complex))
         and hasattr(value, "__float__")
@@ -22,7 +22,7 @@ def is_real(value: object) -> bool:
 
 
 def whole(value: Any) -> int | None:
-    """Return the int that a value is; None for True, 1.0, a span of time and whatever is no int."""
+    """Return an int's value; None for True, 1.0, a timedelta and everything else that is no int."""
     if hasattr(value, "__float__") and not is_real(value):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Arithmetic of Python's that belongs to a step: rounded to nearest, whatever the program has set."""
+"""Python's arithmetic for a step: rounded to nearest, in any rounding mode of the program."""
 
 from __future__ import annotations
 

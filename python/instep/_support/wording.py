@@ -30,13 +30,13 @@ def described(container: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Show a value, or name its kind where its text is long, has several lines or can't be had."""
+    """Show a value; name its kind if its text is long, has several lines or can't be made."""
     text = text_of(value)
     return text if len(text) <= _LONGEST and text.isprintable() else kind(value)
 
 
 def text_of(value: object) -> str:
-    """Return a value's own text, of any length, or name its kind where it has none."""
+    """Return a value's own text, of any length; name its kind if it has none."""
     try:
         return repr(value)
     except Exception:  # of a class of the caller's, or RecursionError for lists in lists in lists

@@ -41,8 +41,8 @@ __all__ = [
     "unpacked",
 ]
 
-# One kind of sequence in each union: type checkers then read a list display in the light of it. A mapping with keys of
-# either kind takes neither of those with one.
+# Each union has one kind of sequence, so that type checkers infer the type of a list display from it. Two mappings are
+# needed: a mapping with keys of str or int accepts neither a dict of str nor a dict of int.
 Array: TypeAlias = "npt.NDArray[Any]"
 Container: TypeAlias = (
     "Array | Sequence[Container | None]"
@@ -53,17 +53,19 @@ Params: TypeAlias = (
     "Array | Sequence[Params | Mapping[str, Any] | None]"
     " | Mapping[str, Container | None] | Mapping[int, Container | None]"
 )
-#: The same nesting with gradients; None for one leaves its parameter, or all below it, alone.
+#: The same nesting with gradients; with None, the parameter, or all parameters below, stay as they
+#: are.
 Gradients: TypeAlias = (
     "Gradient | Sequence[Gradients] | Mapping[str, Gradients] | Mapping[int, Gradients]"
 )
 Gradient: TypeAlias = "Array | float | np.floating[Any] | None"
-#: The same nesting with arrays that the parameters are copied to; None for one, or all below it, without.
+#: The same nesting with arrays for copies of the parameters; None for a parameter, or all parameters below, without a
+#: copy.
 Copies: TypeAlias = "Array | Sequence[Copies] | Mapping[str, Copies] | Mapping[int, Copies] | None"
 
 
 class Accumulated(Enum):
-    """Stands for the gradients that have been accumulated, where step is given none."""
+    """Stands for the accumulated gradients if a step gets no gradients."""
 
     GRADIENTS = "accumulated gradients"
 
@@ -71,26 +73,26 @@ class Accumulated(Enum):
         return f"<{self.value}>"
 
 
-GRADIENTS = Accumulated.GRADIENTS  # an enum's member costs a look-up that a step can feel
+GRADIENTS = Accumulated.GRADIENTS  # a look-up of an enum's member would slow down small steps
 
 
 class NamedParameters(NamedTuple):
     """The parameters of one group, with the names they go by in errors and states."""
 
-    given: Container  # the caller's own, which may change
-    container: Container  # one like it, of the arrays as they were given
+    given: Container  # the caller's own container, which may change
+    container: Container  # a container like it, with the arrays as they were given
     tree: Node
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
-    settings: dict[str, Any]  # what the group says besides its parameters
+    settings: dict[str, Any]  # the group's dict without its parameters
 
 
 def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `unpacked` makes the group of again, for pickles and copies.
+    """Return the parts from which `unpacked` makes the group again, for pickles and copies.
 
-    Each array stands there once: joblib writes one anew for each time. Where the caller's container
-    holds just the arrays that are stepped they are left to it, so that a model stored beside its
-    optimizer has the optimizer's arrays again, by joblib too.
+    Each array is there only once, since joblib writes an array anew each time. If the caller's
+    container holds exactly the arrays that are stepped, only the container has them. So a model
+    that is stored with its optimizer has the optimizer's arrays again, also with joblib.
     """
     return {
         "given": group.given,
@@ -102,9 +104,10 @@ def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any
 
 
 def _holds_all(group: NamedParameters) -> bool:
-    """Tell whether the caller's container is one of Python's own, and holds just the arrays that are stepped.
+    """Tell whether the caller's container is one of Python's own, and holds exactly the arrays that are stepped.
 
-    No plain array leads back to an optimizer, which would ask a container for what is to come.
+    Only plain arrays: another object may lead back to the optimizer, before the container is
+    complete.
     """
     if not is_plain(group.tree, group.given):
         return False
@@ -113,7 +116,7 @@ def _holds_all(group: NamedParameters) -> bool:
 
 
 def unpacked(parts: Mapping[str, Any]) -> NamedParameters:
-    """Return the group that `packed` was given."""
+    """Return the group from its `packed` parts."""
     given, names, arrays = parts["given"], parts["names"], parts["arrays"]
     tree = decoded(parts["tree"])
     held = tuple(leaves(tree, given)) if arrays is None else tuple(arrays)
@@ -121,7 +124,7 @@ def unpacked(parts: Mapping[str, Any]) -> NamedParameters:
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
-    """Return whether params is a list of groups, and the groups (one where it isn't)."""
+    """Return whether params is a list of groups, and the groups (otherwise one group)."""
     grouped = _are_groups(params)
     groups: list[NamedParameters] = []
     taken: set[str] = set()
@@ -134,7 +137,7 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
 
 
 def name_group(group: Any, others: Sequence[NamedParameters]) -> NamedParameters:
-    """Return a group that is added to others."""
+    """Return a new group for an optimizer that has other groups."""
     if not isinstance(group, Mapping) or "params" not in group:
         found = f"one with {listed(group)}" if isinstance(group, Mapping) else kind(group)
         raise TypeError(f"param_group must be a dict with 'params' among its keys, got {found}")
@@ -187,9 +190,9 @@ def _is_number(value: Any) -> bool:
 
 
 def replaced(group: NamedParameters) -> str | None:
-    """Return the name of a parameter in whose place the caller's container has another array.
+    """Return the name of a parameter that is another array in the caller's container.
 
-    None where there is no such name. Only dicts, lists and tuples can tell.
+    None if there is no such parameter. Only dicts, lists and tuples are searched.
     """
     if isinstance(group.given, np.ndarray):
         return None
@@ -211,7 +214,7 @@ def _same_memory(a: Array, b: Array) -> bool:
 def match_copies(
     copies: Copies | None, groups: list[NamedParameters], grouped: bool
 ) -> list[tuple[Array | None, ...]]:
-    """Return for each group the arrays its parameters are copied to, None where there is none."""
+    """Return for each group the arrays for its parameters' copies, None for a parameter without a copy."""
     if copies is None:
         return [(None,) * len(group.names) for group in groups]
     if not grouped:

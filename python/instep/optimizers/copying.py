@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ARRAYS", "put_together", "taken_apart"]
 
-#: What of the parts are arrays of the optimizer's own, which the core copies.
+#: The parts that are the optimizer's own arrays, which the core copies.
 ARRAYS = ("state", "averages", "accumulated")
 
 
 def taken_apart(optimizer: Bound) -> dict[str, Any]:
-    """Return what `put_together` makes an equal optimizer from; the lock is held.
+    """Return the parts from which `put_together` makes an equal optimizer; the lock is held.
 
-    The arrays are those in use. The caller's containers go along as they are: whether they hold these
-    arrays is looked at by the optimizer that is made of the parts.
+    The arrays are the arrays in use. The caller's containers are parts, too, as they are; the optimizer that is made of
+    the parts checks whether they hold these arrays.
     """
     optimizer._plan.refuse_averages("copy")
     held = optimizer._held
@@ -46,10 +46,10 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
 
 
 def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
-    """Make an optimizer of a class that was never called: `__init__` may want other arguments.
+    """Make an optimizer without a call of its class, since `__init__` may have other arguments.
 
-    Arrays of the caller's that are read-only are held as they came (those of a memory map, or of a
-    process that shares them), and refused by the first step.
+    The caller's arrays may be read-only (from a memory map, or shared by processes). They are kept
+    as they are, and the first step refuses them.
     """
     groups = [unpacked(group) for group in parts["groups"]]
     Settings.__init__(
@@ -79,7 +79,7 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
 
 
 def _attributes(optimizer: Bound) -> dict[str, Any]:
-    """Return what a subclass of the caller's, or whoever has it, has set on the optimizer."""
+    """Return the attributes that a subclass or the caller has set on the optimizer."""
     found = dict(getattr(optimizer, "__dict__", {}))
     for cls in type(optimizer).__mro__:
         if cls.__module__.partition(".")[0] == "instep":

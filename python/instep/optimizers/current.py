@@ -14,14 +14,14 @@ __all__ = ["Current", "GroupValues", "Values"]
 
 
 class GroupValues(NamedTuple):
-    """The hyperparameters of one group, also sorted into constants and schedules, once for all steps."""
+    """The hyperparameters of one group, and the same as constants and schedules, sorted once for all steps."""
 
     settings: Mapping[str, Any]
     constants: list[float]  # in the core's order, 0 where there is a schedule
     schedules: list[tuple[int, str, Callable[[int], float], Interval]]  # the first is the place
 
     def at(self, step: int) -> list[float]:
-        """The numbers of this step. Raises what a schedule raises, or ValueError for a bad value."""
+        """The numbers of this step. Raises a schedule's error, or ValueError for a bad value."""
         values = self.constants.copy()
         for place, name, schedule, interval in self.schedules:
             values[place] = value_at(name, schedule, interval, step)
@@ -40,8 +40,8 @@ class Values(NamedTuple):
 class Current:
     """Holds the `Values` in force, for an optimizer, its groups and the core.
 
-    Putting others there is one store: a Ctrl-C, or a step of another thread, comes before it or after
-    it. The core asks for the numbers anew where it finds other values here than at its last step.
+    A change of the values is a single store, so a Ctrl-C, or a step of another thread, comes before it or after it. If
+    the core finds other values here than at its last step, it asks for the numbers again.
     """
 
     __slots__ = ("now",)
@@ -50,8 +50,8 @@ class Current:
         self.now = now
 
     def change(self, changed: Callable[[Values], Values]) -> None:
-        """Put the values in place that are made of the present ones; raise what making them raises."""
-        while True:  # until no other thread has put others there meanwhile
+        """Replace the values by ``changed(values)``; an error of `changed` is raised unchanged."""
+        while True:  # until no other thread has changed the values meanwhile
             before = self.now
             after = changed(before)
             if self.now is before:

@@ -1,4 +1,4 @@
-"""What hyperparameters may be: numbers in an interval, or callables of the step that give such numbers."""
+"""The values of hyperparameters: numbers in an interval, or callables of the step that return such numbers."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ __all__ = [
 Schedule: TypeAlias = Callable[[int], float]
 #: A number, or a schedule of one.
 Number: TypeAlias = float | Schedule
-#: What may be done about gradients that are infinite or NaN, in the core's order.
+#: The choices for gradients that are infinite or NaN, in the core's order.
 Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
 
 Value = TypeVar("Value")
 
 
 class HasGroups(Protocol):
-    """What has hyperparameters in groups, and can set one in all of them."""
+    """An object with hyperparameters in groups, which can set one in all groups."""
 
     @property
     def param_groups(self) -> Sequence[Mapping[str, Any]]:
@@ -57,8 +57,8 @@ class HasGroups(Protocol):
 class Interval:
     """The values a hyperparameter may take, ends included unless open."""
 
-    # No dataclass: making one takes more than a millisecond of the time to import instep. Not to be changed all the
-    # same: optimizers share them.
+    # Not a dataclass: to make one takes more than a millisecond when instep is imported. Don't change an Interval:
+    # optimizers share it.
     __slots__ = ("finite", "high", "high_open", "low", "low_open")
 
     def __init__(
@@ -89,7 +89,7 @@ class Interval:
 
 
 def as_float(value: object, interval: Interval, who: str) -> float:
-    """Return value as a float in the interval, or raise in the name of who."""
+    """Return value as a float in the interval; errors name `who`."""
     if not is_real(value):
         raise TypeError(f"{who} must be {interval}, got {shown(value)}")
     number_like: Any = value
@@ -117,16 +117,16 @@ def check_number(name: str, value: Any, interval: Interval) -> Number:
 
 
 def check_number_or_none(name: str, value: Any, interval: Interval) -> Number | None:
-    """Return a hyperparameter that is off where it is None."""
+    """Check a hyperparameter that is off if it is None."""
     return None if value is None else check_number(name, value, interval)
 
 
 def value_at(name: str, schedule: Callable[[int], float], interval: Interval, step: int) -> float:
-    """Return what a schedule gives for a step, checked; name it in a note to what it raises."""
+    """Return a schedule's number for a step, checked; a note on the schedule's errors names the schedule."""
     try:
         value = schedule(step)
     except Exception as error:
-        with suppress(Exception):  # what has no room for a note comes through all the same
+        with suppress(Exception):  # an error that can't have a note is raised all the same
             _add_note(error, f"raised by the schedule of {name} at step {step}")
         raise
     if type(value) is float and value in interval:
@@ -135,18 +135,18 @@ def value_at(name: str, schedule: Callable[[int], float], interval: Interval, st
 
 
 def _add_note(error: Exception, note: str) -> None:
-    """As ``error.add_note``, which Python 3.10 lacks: pytest and IPython show the notes there, too."""
+    """As ``error.add_note``, which Python 3.10 lacks; pytest and IPython show such notes there, too."""
     notes = vars(error).setdefault("__notes__", [])
-    if isinstance(notes, list):  # as it is but where a program has set it to something else
+    if isinstance(notes, list):  # always, unless a program has set it to something else
         notes.append(note)
 
 
 class GroupsDifferError(AttributeError, ValueError):
-    """A hyperparameter that has no one value to read, since the groups have several.
+    """A hyperparameter has no single value to read, since the groups differ.
 
-    An AttributeError, so that ``hasattr(optimizer, "lr")`` is False then, ``getattr`` returns its
-    default, and what looks through all attributes goes on; a ValueError, since the name is right.
-    NumPy's AxisError is of two kinds, too.
+    It is an AttributeError, so that ``hasattr(optimizer, "lr")`` is False, ``getattr`` returns its
+    default, and tools that read all attributes don't stop. It is a ValueError, since the name is
+    right. NumPy's AxisError has two bases, too.
     """
 
 
@@ -163,17 +163,17 @@ def of_all_groups(name: str, values: Sequence[Any], each: str) -> Any:
 
 
 class Hyperparameter(ABC, Generic[Value]):
-    """What a rule's hyperparameter may be; as an attribute of an optimizer, its value in all groups.
+    """The kind of a hyperparameter; as an attribute of an optimizer, the value in all groups.
 
-    Reading it raises `GroupsDifferError` where the groups differ; setting it sets it for all
-    groups, or, where one refuses it, for none.
+    Reading it raises `GroupsDifferError` if the groups differ. Setting it sets it for all groups;
+    if one group refuses the value, for none.
     """
 
     _name = ""
 
     @abstractmethod
     def check(self, name: str, value: Any) -> Value:
-        """Return the value to keep; raise TypeError or ValueError in the words of name."""
+        """Return the value to keep, or raise TypeError or ValueError with this name."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -196,7 +196,7 @@ class Hyperparameter(ABC, Generic[Value]):
 
 
 class InInterval(Hyperparameter[Value]):
-    """A hyperparameter made of numbers in an interval, each of which may be a schedule."""
+    """A hyperparameter of one or more numbers in an interval; each may be a schedule."""
 
     def __init__(self, interval: Interval) -> None:
         self.interval = interval
@@ -211,7 +211,7 @@ class Numeric(InInterval[Number]):
 
 
 class NumericOrNone(InInterval["Number | None"]):
-    """A number, or None for none."""
+    """A number, or None."""
 
     def check(self, name: str, value: Any) -> Number | None:
         """Accept None, a number in the interval, or any callable."""

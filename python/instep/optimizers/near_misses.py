@@ -1,4 +1,4 @@
-"""Names that other libraries have for what an optimizer has: reading or setting one tells the name here."""
+"""Other libraries' names of attributes: if one is read or set, the error tells instep's name."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ _MEANT = {
 
 
 class _NearMiss:
-    """An attribute that isn't there, for whoever asks with `hasattr`, too.
+    """An attribute that doesn't exist, also for `hasattr`.
 
-    A descriptor for each name, and no ``__getattr__``: that would slow down every attribute that is
-    there, `step` too. An object of a class of the user's, which has a ``__dict__``, may have the
-    name.
+    There is a descriptor for each name, and no ``__getattr__``, which would slow down every other
+    attribute, such as `step`. An object of a user's class has a ``__dict__``, and may use the name.
     """
 
     def __init__(self, name: str, meant: str) -> None:
@@ -57,11 +56,11 @@ class _NearMiss:
 
 
 def add_near_misses(cls: type) -> None:
-    """Have the class tell of them: after its body, so that type checkers see no such attribute."""
+    """Add them to a class after its body, so that type checkers see no such attribute."""
     for name, meant in _MEANT.items():
         setattr(cls, name, _NearMiss(name, meant))
 
 
 def without_near_misses(cls: type, names: Iterable[str]) -> list[str]:
-    """Return the names without those that are told of, for ``dir``."""
+    """Return the names without near misses, for ``dir``."""
     return [n for n in names if not isinstance(inspect.getattr_static(cls, n, None), _NearMiss)]

@@ -1,4 +1,4 @@
-"""What a notebook shows of an optimizer: two small tables, of hyperparameters and of parameters."""
+"""An optimizer in a notebook: two small tables, of hyperparameters and of parameters."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MOST = 10  # parameters, and groups
 
 
 def tables(optimizer: Bound) -> str | None:
-    """Return the tables as HTML; None, at which a notebook shows the text, for what can't be shown."""
+    """Return the tables as HTML; None if this fails, and the notebook shows the text."""
     try:
         counts = ", ".join(f"{name}: {value:,}" for name, value in optimizer._counts().items())
         return (
             f"<div><strong>{escape(type(optimizer).__name__)}</strong> ({counts})"
             f"{_table(_hyperparameters(optimizer))}{_table(_parameters(optimizer))}</div>"
         )
-    except Exception:  # of an optimizer that is not complete, or of an object of the caller's in it
+    except Exception:  # the optimizer is not complete, or a caller's object in it fails
         return None
 
 
 def _hyperparameters(optimizer: Bound) -> Iterator[Sequence[str]]:
-    """Rows with a value for each group, after a row of titles; then what all groups share."""
+    """A row of titles, rows with a value for each group, and rows for settings that all groups share."""
     groups = optimizer.param_groups[:_MOST]
     titles = [f"group {k}" for k in range(len(groups))] if groups[1:] else ["value"]
     yield ["hyperparameter", *titles, *_more(len(optimizer.param_groups))]
@@ -45,7 +45,7 @@ def _hyperparameters(optimizer: Bound) -> Iterator[Sequence[str]]:
 def _parameters(optimizer: Bound) -> Iterator[Sequence[str]]:
     yield ["parameter", "shape", "dtype"]
     for name, array in islice(optimizer.params.items(), _MOST):
-        plain = np.asarray(array)  # whatever a subclass says of itself
+        plain = np.asarray(array)  # a subclass may report another shape
         yield [name, str(plain.shape), plain.dtype.name]
     for more in _more(len(optimizer.params)):
         yield [more]

@@ -1,4 +1,4 @@
-"""A check of what functions beside the optimizers are given."""
+"""A check of an argument of functions that take an optimizer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["require_optimizer"]
 
 
 def require_optimizer(found: object, call: str) -> None:
-    """Raise TypeError, with the call as it should be, where arguments have been swapped, say."""
+    """Raise TypeError, with the right call, for other objects (arguments may be swapped)."""
     if not isinstance(found, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer of instep, got {kind(found)}; call {call}")

@@ -1,4 +1,4 @@
-"""What a class of optimizers says of its rule; groups, settings, states and torch's form ask for no more."""
+"""The description of a rule by its class; groups, settings, states and torch's form need only this."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["InTorch", "Rule"]
 
 
 class InTorch(NamedTuple):
-    """A rule as ``torch.optim`` has it; `instep.interop` knows of torch what stands here."""
+    """A rule as ``torch.optim`` has it, for `instep.interop`."""
 
     name: str  # of torch's class
-    hyperparameters: tuple[str, ...]  # those that both have, by the same name
-    known_by: tuple[str, ...]  # of these, those that a group of another rule would not have
-    own: Mapping[str, Any]  # what torch's groups say besides, at its defaults
-    absent: Mapping[str, Any]  # hyperparameters that torch's lacks, at the value they must have
+    hyperparameters: tuple[str, ...]  # that both have, under the same name
+    known_by: tuple[str, ...]  # of these, the ones that groups of other rules lack
+    own: Mapping[str, Any]  # other entries of torch's groups, at torch's defaults
+    absent: Mapping[str, Any]  # hyperparameters that torch lacks, with the value they must have
     counts_steps: bool = True  # by parameter, as "step" in its state
 
 
@@ -30,10 +30,10 @@ class Rule:
 
     _by_name: ClassVar[dict[str, type[Rule]]] = {}  # the first class of each of the core's rules
     _rule: ClassVar[str] = ""
-    #: The name in stored states: of the class that says _rule or _torch. A subclass of it, such as
-    #: one with other defaults, has the same rule.
+    #: The name in stored states: the name of the class that sets _rule or _torch. A subclass, such
+    #: as one with other defaults, has the same rule.
     _rule_name: ClassVar[str] = ""
-    _torch: ClassVar[InTorch | None]  # each class says its own; None: torch has no such rule
+    _torch: ClassVar[InTorch | None]  # each class sets its own; None: torch has no such rule
     _decoupled_decay: ClassVar[bool] = (
         False  # weight_decay belongs to the rule, not to the gradient
     )
@@ -60,7 +60,7 @@ class Rule:
 
     @classmethod
     def _refuse_without_rule(cls) -> NoReturn:
-        """Raise TypeError for a class that is none of a rule, and name instep's classes that are."""
+        """Raise TypeError for a class without a rule, and name instep's classes with a rule."""
         path = f"{cls.__module__}.{cls.__qualname__}"
         rules = ", ".join(dict.fromkeys(_rules_below(Rule)))
         do = "use" if cls.__module__ == "instep" else "derive it from"
@@ -68,19 +68,19 @@ class Rule:
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Options of the core's rule that are on: those whose hyperparameter is a schedule, or isn't 0 or False."""
+        """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0 or False."""
         values = {"decoupled_decay": cls._decoupled_decay, **settings}
         return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
-        """Return the names that a stored state of this rule may have: also those of derived classes."""
+        """Return the names that a stored state of this rule may have, with the names of derived classes."""
         names = [base.__name__ for base in cls.__mro__]
         return tuple(names[: names.index(cls._rule_name) + 1])
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
-        """Raise ValueError where hyperparameters don't go together."""
+        """Raise ValueError if hyperparameters don't go together."""
 
 
 def _rules_below(cls: type[Rule]) -> Iterator[str]:

@@ -45,7 +45,7 @@ _NEVER = 2**62  # steps
 
 
 class Held(NamedTuple):
-    """The groups of an optimizer, with what they came in; replaced as a whole when one is added."""
+    """The groups of an optimizer, with the caller's containers; replaced as a whole when a group is added."""
 
     groups: tuple[ParamGroup, ...] = ()
     named: tuple[NamedParameters, ...] = ()
@@ -55,9 +55,9 @@ class Held(NamedTuple):
 
 @documentation.without_quotes
 class Settings(Rule):
-    """What every optimizer can be set to: hyperparameters of groups, and what all groups share."""
+    """The settings of every optimizer: hyperparameters of groups, and the settings that all groups share."""
 
-    # So that optimizer.rate = 0.1, which would set nothing, is an error.
+    # This makes optimizer.rate = 0.1, which would have no effect, an error.
     __slots__ = ("_current", "_defaults", "_held")
 
     lr = Numeric(Interval())
@@ -88,7 +88,7 @@ class Settings(Rule):
 
     @property
     def clip_norm(self) -> Number | None:
-        """The limit that the norm of all gradients together is scaled down to; None for no limit."""
+        """The limit of the norm of all gradients together; None for no limit."""
         return self._current.now.clip_norm
 
     @clip_norm.setter
@@ -98,7 +98,7 @@ class Settings(Rule):
 
     @property
     def ema_decay(self) -> Number | None:
-        """The share of the moving averages that a step keeps; None where there are none."""
+        """The share of the moving averages that a step keeps; None if there are no averages."""
         return self._current.now.ema_decay
 
     @ema_decay.setter
@@ -108,7 +108,7 @@ class Settings(Rule):
 
     @property
     def nonfinite(self) -> Nonfinite:
-        """What happens where a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
+        """What happens if a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
         return self._current.now.nonfinite
 
     @nonfinite.setter
@@ -132,14 +132,14 @@ class Settings(Rule):
         return f"{type(self).__name__}({text})"
 
     def _counts(self) -> dict[str, int]:
-        """How many parameters there are, and groups where there are several; for `repr`."""
+        """The number of parameters, and of groups if there are several; for `repr`."""
         counts = {"parameters": sum(len(group.names) for group in self.param_groups)}
         if len(self.param_groups) > 1:
             counts["groups"] = len(self.param_groups)
         return counts
 
     def _extras_in_use(self) -> dict[str, Any]:
-        """What all groups share, where it isn't the default; for `repr`."""
+        """Settings that all groups share and that differ from the default; for `repr`."""
         extras = {
             "clip_norm": self.clip_norm,
             "ema_decay": self.ema_decay,
@@ -152,9 +152,9 @@ class Settings(Rule):
     def _hyperparameters_at(
         self, step: int
     ) -> tuple[list[list[float]], tuple[float, float, int], int]:
-        """Return the numbers of a step, for groups and for all, and from which step on the core asks again.
+        """Return a step's numbers, for each group and for all, and the step from which the core asks again.
 
-        It asks after every change anyway; without schedules there is no other need.
+        The core also asks after every change. So without schedules it need not ask at any step.
         """
         now = self._current.now
         clip_norm = number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
@@ -171,7 +171,7 @@ class Settings(Rule):
         )
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
-        """Check a value that is to replace the present one."""
+        """Check a new value of ema_decay."""
         checked = check_number_or_none("ema_decay", value, EMA_DECAY)
         if (checked is None) != (self.ema_decay is None):
             raise ValueError(
@@ -181,7 +181,7 @@ class Settings(Rule):
         return checked
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
-        """Set a hyperparameter in every group, or, where one refuses it, in none."""
+        """Set a hyperparameter in every group; if one group refuses it, set it in none."""
         taken = self.param_groups[0]._taken({name: value})
 
         def changed(now: Values) -> Values:
@@ -194,7 +194,7 @@ class Settings(Rule):
     def _checked_values(
         self, groups: Sequence[GroupValues], clip_norm: Any, ema_decay: Any
     ) -> Values:
-        """Check what is to replace all hyperparameters; that of the groups has been checked."""
+        """Check new values of all hyperparameters; the groups' values have been checked already."""
         checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
 
@@ -210,7 +210,7 @@ def number_at(name: str, value: Number | None, interval: Interval, step: int) ->
 
 
 def checked_nonfinite(value: Any) -> Nonfinite:
-    """Return what is to be done about gradients that are not finite; raise ValueError for anything else."""
+    """Return a value of `nonfinite`; raise ValueError for any other value."""
     if value not in NONFINITE:
         raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {shown(value)}")
     return NONFINITE[NONFINITE.index(value)]

@@ -1,4 +1,4 @@
-"""The numbers that a host gives to a step of `Steps`: checked, and in the core's order."""
+"""The numbers that a host passes to a step of `Steps`: checked, and in the core's order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class GroupNumbers:
         known = _core.rules()[rule]
         self._names = known["hyperparameters"]
         self._decoupled = "decoupled_decay" in options
-        # Numbers that have no effect, as an option of their name is off.
+        # Numbers that have no effect, since the option of the same name is off.
         self._idle = [n for n in self._names if n in known["options"] and n not in options]
         optional = set(_OFF) - ({"weight_decay"} if self._decoupled else set())
         self._needed = [name for name in self._names if name not in optional]
@@ -71,7 +71,7 @@ class GroupNumbers:
         checked = {name: self._checked(group, name, value) for name, value in numbers.items()}
         found = [checked.get(name, 0.0) for name in self._names]
         terms = {name: checked.get(name, float(off)) for name, off in _OFF.items()}
-        if self._decoupled:  # the rule's own, none of the gradient's
+        if self._decoupled:  # it belongs to the rule, not to the gradient
             terms["weight_decay"] = 0.0
         return [*found, *terms.values()]
 
@@ -84,7 +84,7 @@ class GroupNumbers:
             raise ValueError(
                 f"{who} must be 0, got {number!r}; make the group with the option {name!r} for others"
             )
-        return number + 0.0  # -0.0 is equal to 0.0, and is to be as good as that
+        return number + 0.0  # -0.0 becomes 0.0
 
 
 _numbers_of = functools.cache(GroupNumbers)
@@ -110,7 +110,7 @@ class Numbers:
                 f"{described(numbers)}"
             )
         self._groups = groups
-        # Kept as they are now: the caller may go on with the same dicts.
+        # Copies, since the caller may change the dicts later.
         self._given: list[Any] = [dict(one) if isinstance(one, dict) else one for one in numbers]
         self.in_order = [
             _numbers_of(rule, options).in_order(k, self._given[k])
@@ -118,12 +118,12 @@ class Numbers:
         ]
 
     def are_those_of(self, groups: object, numbers: Any) -> bool:
-        """Tell whether a step with these needs no check; 1.0 and True are not the same."""
+        """Tell whether these numbers are the same, so that a step needs no check; 1.0 and True are not the same."""
         try:
             return groups is self._groups and (
                 len(self._given) == len(numbers) and all(map(_are_equal, self._given, numbers))
             )
-        except Exception:  # of what is no list of dicts of numbers, such as arrays of several
+        except Exception:  # if it is no list of dicts of numbers, but arrays, say
             return False
 
 

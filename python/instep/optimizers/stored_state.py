@@ -1,4 +1,4 @@
-"""The state of an optimizer as plain data: what a resumed run needs to go on to the bit."""
+"""The state of an optimizer as plain data: everything for a resumed run with the same bits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def state_dict(optimizer: Bound) -> dict[str, Any]:
 
 
 def numbers(optimizer: Bound) -> dict[str, Any]:
-    """Return what `state_dict` does, without the arrays."""
+    """Return the result of `state_dict`, without the arrays."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
     several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
     return {
@@ -92,10 +92,10 @@ def load_state_dict(optimizer: Bound, state: Mapping[str, Any]) -> None:
 def checked(
     optimizer: Bound, state: Mapping[str, Any], weights: Mapping[str, Any] | None = None
 ) -> Callable[[int], None]:
-    """Check everything, and return what then changes the optimizer.
+    """Check everything, and return a function that changes the optimizer.
 
-    Raises TypeError or ValueError. Weights, where given, have been checked. What is returned takes
-    the stacklevel of its warnings.
+    Raises TypeError or ValueError. The weights, if there are any, have been checked already. The
+    function's argument is the stacklevel of its warnings.
     """
     refuse_archive(state, "schema")
     require_keys("the state", state, KEYS)
@@ -131,7 +131,7 @@ def take_over(
     state: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Go on from what has been checked, in one call; the lock is held."""
+    """Put a checked state into the optimizer, in one call; the lock is held."""
     averages, accumulated, weights = state["averages"], state["accumulated"], weights or {}
     parameters = [
         (
@@ -147,7 +147,7 @@ def take_over(
 
 
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
-    """Raise unless the arrays and step counts are those of these parameters."""
+    """Raise unless the arrays and step counts fit these parameters."""
     names = tuple(optimizer.params)
     states = optimizer.state
     require_keys("steps", state["steps"], names)
@@ -187,7 +187,7 @@ def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose:
 
 
 def _other_callables(optimizer: Bound, state: Mapping[str, Any]) -> Iterator[str]:
-    """Say where the optimizer has another callable than the one whose name was stored; all is checked."""
+    """Name the places where the optimizer's callable has another name than the stored callable; all is checked."""
     places = [(name, state[name], getattr(optimizer, name)) for name in ("clip_norm", "ema_decay")]
     for k, (group, stored) in enumerate(
         zip(optimizer.param_groups, state["param_groups"], strict=True)
@@ -227,7 +227,7 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
 
 
 def require_like(who: str, found: Any, like: np.ndarray[Any, Any]) -> None:
-    """Raise unless found is an array of that shape and dtype, whatever a subclass says of itself."""
+    """Raise unless found is an array of the same shape and dtype, even if a subclass reports others."""
     if not isinstance(found, np.ndarray):
         raise TypeError(f"{who} must be a NumPy array, got {kind(found)}")
     require_unmasked(who, found)
@@ -240,13 +240,13 @@ def require_like(who: str, found: Any, like: np.ndarray[Any, Any]) -> None:
 
 
 def require_schema(who: str, found: Any, expected: int) -> None:
-    """Raise ValueError unless this is the version, an int: True and 1.0 equal 1, too."""
+    """Raise ValueError unless found is the version, and an int: True and 1.0 equal 1, too."""
     if type(found) is not int or found != expected:
         raise ValueError(f"the schema of {who} must be {expected}, got {shown(found)}")
 
 
 def require_unmasked(who: str, found: Any) -> None:
-    """Raise TypeError for a masked array, of which the data alone would be taken."""
+    """Raise TypeError for a masked array, since its mask would be lost."""
     if type(found) is not np.ndarray and isinstance(found, np.ndarray) and hasattr(found, "mask"):
         raise TypeError(f"{who} must be a plain NumPy array, got {kind(found)}")
 
@@ -267,7 +267,7 @@ def _encoded(value: Any, numbers: Mapping[int, int]) -> Any:
 
 
 def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
-    """What _encoded was given, with the present values' callables of your own."""
+    """A hyperparameter from its `_encoded` form, with the caller's callables of the present value."""
     if isinstance(value, list):
         parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
         return tuple(

@@ -28,16 +28,16 @@ _NOTHING = Node("nothing")
 
 
 def take_down(container: Any, who: str, first: int = 0) -> tuple[Node, list[str], list[Any]]:
-    """Return the structure of a container, and the names and values of its leaves, in its order.
+    """Return the structure of a container, and the names and values of its leaves, in order.
 
     A name is the path to the leaf, such as "enc.0.w". The entries of a sequence are counted from
-    first on.
+    `first` on.
 
     Raises
     ------
     TypeError, ValueError
-        If there is something else than dicts, lists, tuples and arrays in it, or two leaves would
-        have the same name.
+        If it has anything else than dicts, lists, tuples and arrays, or if two leaves would have
+        the same name.
     """
     names: list[str] = []
     arrays: list[Any] = []
@@ -93,7 +93,7 @@ def _check_key(key: object, where: str) -> None:
         raise TypeError(f"a key in {where} must be a str or an int, got {shown(key)}")
     try:
         str(key).encode()
-    except UnicodeEncodeError:  # half a pair of surrogates, of which the core can make no text
+    except UnicodeEncodeError:  # half a pair of surrogates, which the core can't encode
         raise ValueError(
             f"a key in {where} must be a text that UTF-8 can encode, got {key!r}"
         ) from None
@@ -115,7 +115,7 @@ def _refusal(value: Any, who: str, path: tuple[str, ...]) -> str:
 
 
 def filled(node: Node, values: Iterator[Any]) -> Any:
-    """Return containers of that structure with these leaves: dicts, lists and tuples."""
+    """Return dicts, lists and tuples of this structure, with these leaves."""
     if node.kind == "array":
         return next(values)
     if node.kind == "nothing":
@@ -127,7 +127,7 @@ def filled(node: Node, values: Iterator[Any]) -> Any:
 
 
 def leaves(node: Node, container: Any) -> Iterator[Any]:
-    """Go through the leaves of a container that has that structure, or had it: None where one is missing."""
+    """Go through the leaves of a container that has, or had, this structure; None for a missing leaf."""
     if node.kind == "array":
         yield container
     elif node.kind == "dict" and isinstance(container, dict):
@@ -144,7 +144,7 @@ def leaves(node: Node, container: Any) -> Iterator[Any]:
 
 
 def is_plain(node: Node, container: Any) -> bool:
-    """Tell whether a container still has that structure, all in dicts, lists and tuples of Python's own."""
+    """Tell whether a container still has this structure, and consists of Python's own dicts, lists and tuples."""
     if node.kind == "array":
         return isinstance(container, np.ndarray)
     if node.kind == "nothing":
@@ -163,14 +163,14 @@ def is_plain(node: Node, container: Any) -> bool:
 
 
 def encoded(node: Node) -> Any:
-    """Return the node as tuples and names, which is how pickles have it, and the core."""
+    """Return the node as tuples and names, the form in pickles and in the core."""
     if node.kind in ("array", "nothing"):
         return node.kind
     return node.kind, node.keys, tuple(map(encoded, node.children))
 
 
 def decoded(stored: Any) -> Node:
-    """Return the node that `encoded` was given."""
+    """Return the node from its `encoded` form."""
     if stored == "array":
         return _ARRAY
     if stored == "nothing":
@@ -181,12 +181,12 @@ def decoded(stored: Any) -> Node:
 
 
 def match(node: Node, values: Any, who: str) -> Iterator[Any]:
-    """Go through the leaves of a container like the parameters'; None stands for all below it.
+    """Go through the leaves of a container like that of the parameters; None stands for all leaves below.
 
     Raises
     ------
     ValueError
-        If it isn't like theirs.
+        If it has another structure.
     """
     if values is None:
         yield from (None for _ in range(node.size))

@@ -1,4 +1,4 @@
-"""What an optimizer shows of its arrays: to read and to write into, not to replace."""
+"""An optimizer's arrays, by name: to read and to write into, not to replace."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ Value = TypeVar("Value")
 
 
 class View(dict[str, Value]):
-    """The arrays in use, by name. Another one put here would be lost, so that is refused.
+    """The arrays in use, by name. To replace an array here would have no effect, so it is refused.
 
-    A dict, not a mappingproxy, so that it can be copied, pickled and handed on as one; copies are
-    plain dicts. ``view["w"] *= 2`` works: the array is changed and then set where it is already.
+    It is a dict, not a mappingproxy, so that it can be copied, pickled and passed on like a dict;
+    copies are plain dicts. ``view["w"] *= 2`` works: it changes the array, and then sets the same
+    array.
     """
 
     __slots__ = ()
 
     def __missing__(self, key: object) -> Value:
-        """The entries of a list go by "0", "1", ...; the ints will do."""
+        """The entries of a list have the names "0", "1", ...; accept the ints, too."""
         name = str(key)
         if isinstance(key, int) and not isinstance(key, bool) and name in self:
             return self[name]
