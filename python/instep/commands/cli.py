@@ -55,7 +55,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         subparser = subparsers.add_parser(
             name, help=command.summary, description=f"{command.summary}."
         )
-        if name in argv:  # so that one command never waits for what another one imports
+        if name in argv:  # so that a command never waits for the imports of another command
             module = cast(_CommandModule, import_module(command.module))
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
@@ -76,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:  # also after --help, which leaves by SystemExit
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough: instep info | head -1
-        # What was not written is still in the buffer, and Python would try once more at its end.
+    except BrokenPipeError:  # the reader has closed the pipe: instep info | head -1
+        # The rest is still in the buffer, and Python would try to write it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return 130  # what shells report for a program ended by Ctrl-C
+        return 130  # shells report this for a program that Ctrl-C has ended
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""``instep inspect``: what a checkpoint holds, to read."""
+"""``instep inspect``: the content of a checkpoint, as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify and print the checkpoint; return the exit status, 1 if it is none."""
+    """Verify and print the checkpoint; return the exit status, 1 if it is not a checkpoint."""
     try:
         text = as_text(_readable(inspect(arguments.file)))
     except (CheckpointError, OSError, ImportError, RecursionError) as error:
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _readable(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What `inspect` returned, with a line of text for each value."""
+    """The result of `inspect`, with a line of text for each value."""
     in_common = dict(found["hyperparameters"])
     groups = in_common.pop("param_groups")
     groups = groups if isinstance(groups, list) else [groups]
@@ -58,7 +58,7 @@ def _array(dtype: object, shape: tuple[int, ...]) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Show what a terminal would obey, or can't print, as escapes: the file's author is unknown."""
+    """Escape characters that a terminal would obey or can't print: the file's author is unknown."""
     if isinstance(value, dict):
         return {_printable(key): _printable(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,1 +1,1 @@
-"""``instep bench``, and what the benchmarks of the repository share with it: timer, workloads, memory limit."""
+"""``instep bench``; its timer, workloads and memory limit are also used by the repository's benchmarks."""

@@ -1,4 +1,4 @@
-"""The command ``instep bench``: the speed of this machine's steps, with NumPy alone to compare with."""
+"""The command ``instep bench``: the speed of steps on this machine, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["add_arguments", "run"]
 _DEFAULT = ("tiny", "mlp", "one1M", "resnet50")
 _TURN = 0.005  # seconds
 _MOST_PARAMETERS = 10**9
-_LEAST_BYTES = 1 << 20  # below, a call is what a step waits for, not memory
+_LEAST_BYTES = 1 << 20  # below this, a step waits for the call, not for memory
 
 
 class _Result(NamedTuple):
-    """Seconds a step, and how instep's compares; None where there is no such limit."""
+    """Seconds for a step, and ratios to instep; None if there is no memory limit."""
 
     workload: str
     parameters: int

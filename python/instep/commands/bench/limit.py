@@ -1,4 +1,4 @@
-"""What a step would take if it had only to move its bytes."""
+"""The time of a step that only moves its bytes."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ __all__ = ["MemoryLimit", "stream_arrays"]
 
 Arrays = list[npt.NDArray[Any]]
 
-# Bytes of a stream that a thread takes at a time, where it takes more than one share.
+# Bytes of a stream that a thread takes at a time, if it takes more than one share.
 _CHUNK = 1 << 20
 _BEATEN = 1.25  # times the fastest way's time: a way this slow will not be the fastest
-_SURE = 3  # turns until it is said to be so
+_SURE = 3  # turns until a slow way is dropped
 
 
 class MemoryLimit:
     """A contestant that moves the bytes of a step and computes next to nothing.
 
-    There is more than one way to do that, and which is the fastest changes with the machine, the size and the hour: on
-    one thread, on all with a fixed share each, or on all by chunks. A limit has to be the limit, so each way takes part
-    in every turn, and what counts is the one that has been fastest so far.
+    There are three ways to move the bytes: on one thread, on all threads with a fixed share each, or on all threads by
+    chunks. The fastest way depends on the machine, the size and the time. So each way takes part in every turn, and the
+    way that has been fastest so far counts.
 
     Parameters
     ----------
     passes : sequence of pairs of int
-        For each pass over memory, how many streams it reads, and how many of these it writes too: ``[(4, 3)]`` for
-        Adam, whose parameter, two states and gradient are read, and all but the gradient written. The first streams
-        are written; those that are only read are the last: ``(1, 0)`` reads the gradient, as its norm does.
+        For each pass over memory, how many streams it reads, and how many of these it writes, too. Adam has
+        ``[(4, 3)]``: it reads the parameter, two states and the gradient, and writes all but the gradient. The first
+        streams are written, the last streams are only read: ``(1, 0)`` reads the gradient, as the norm does.
     pieces : list of lists of arrays
-        What the streams are made of. Each piece has as many arrays as there are streams, of the same number of bytes,
-        without gaps and apart from each other, and with `copied` one more of half as many. They keep their values (a
-        copy: none).
+        The arrays of the streams. Each piece has one array for each stream, all with the same number of bytes, without
+        gaps, and not overlapping. With `copied` it has one more array, with half as many bytes. The arrays keep their
+        values, except the copy.
     threads : int
-        At most so many.
+        At most so many threads.
     copied : bool, default False
-        Whether the last pass writes half a stream more, past the caches: a copy in half the width.
+        Whether the last pass also writes half a stream, past the caches: a copy in half the width.
 
     Raises
     ------
     TypeError, ValueError
-        Where passes or pieces are none such; the message says which, what it must be and what was found.
+        If passes or pieces are not as described.
 
     Examples
     --------
@@ -84,12 +84,12 @@ class MemoryLimit:
     def __call__(self, gradients: Arrays | None = None) -> None:
         """Move the bytes once, on all threads with a fixed share each.
 
-        Gradients stand for the last arrays of the pieces in this call, and are not kept.
+        `gradients` replace the last arrays of the pieces, in this call only.
         """
         self._on_all(gradients)
 
     def turn(self, seconds: float, gradients: Arrays | None = None) -> float:
-        """Return the seconds that the way which is fastest so far takes within this turn."""
+        """Return the time, in this turn, of the way that has been fastest so far."""
         for way, times in zip(self._ways, self._times, strict=True):
             times.append(pace(partial(way, gradients), seconds))
         medians = [statistics.median(times) for times in self._times]
@@ -105,16 +105,17 @@ class MemoryLimit:
 def stream_arrays(
     passes: Sequence[tuple[int, int]], size: int, *, copied: bool = False
 ) -> list[npt.NDArray[np.uint8]]:
-    """Return arrays of so many bytes for the passes to go through, and one of half as many for a copy."""
+    """Return arrays of so many bytes for the passes, and with `copied` one of half as many bytes."""
     count = max(read for read, _ in passes)
     found = [_stream(size, place) for place in range(count)]
     return [*found, _stream(size // 2, count)] if copied else found
 
 
 def _stream(size: int, place: int) -> npt.NDArray[np.uint8]:
-    """Return an array on a cache line's boundary, as far into its page as no other place is.
+    """Return an array that begins on a cache line, at an offset within its page that no other stream has.
 
-    Where streams keep a distance of whole pages, a core takes the loads of one for what it has just stored to another.
+    If the distance of two streams is a whole number of pages, a core assumes that loads of one depend on stores to the
+    other.
     """
     room = np.ones(size + 4096, np.uint8)
     start = (9 * 64 * place - room.ctypes.data) % 4096

@@ -1,4 +1,4 @@
-"""What the commands of the benchmarks take."""
+"""The options of the benchmarks' commands."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The timer: contestants take turns, and the medians count.
 
-On a machine that does other things too, a time says little; a ratio of times taken in the same minute says much. So
-nothing is measured to its end before the next: everyone has a turn, then everyone the next one.
+On a machine with other programs, a time alone says little; a ratio of two times of the same minute says much. So
+contestants are not measured one after the other: in each round, every contestant has a turn.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ __all__ = ["MOST", "keep_freed_memory", "pace", "ratio", "rounds", "take_turns",
 
 _LEAST, MOST = 7, 101  # rounds
 
-# A call this long (seconds) counts alone. Well above what a step out of the caches takes: the first call after a rest
-# can be half as long again as the next, and counted only where it is long, it would be the slow ones that are.
+# A call this long (seconds) counts as a turn by itself. This is well above the time of a step beyond the caches: the
+# first call after a pause can take half as long again as the next, and with a lower limit, only the slow first calls
+# would count.
 _LONG_CALL = 0.5
 
 _LARGEST_KEPT = 31 << 20  # bytes; from 32 MiB on glibc always gives memory back
 
 
 def keep_freed_memory() -> None:
-    """Have freed memory kept for the next array, as in a program that has run for a while.
+    """Let the C library keep freed memory for the next array, as in a program that has run for a while.
 
-    glibc gives large blocks back to the system until larger ones have been freed. A NumPy expression would spend most
-    of its time on page faults for its intermediate arrays, or not, by what was measured before it.
+    glibc gives large blocks back to the system until larger ones have been freed. So a NumPy expression might spend
+    most of its time on page faults for its intermediate arrays, or not, depending on the measurement before it.
     """
     np.empty(_LARGEST_KEPT, np.uint8)  # freed at once
 
@@ -37,8 +38,8 @@ def keep_freed_memory() -> None:
 def pace(call: Callable[[], object], seconds: float) -> float:
     """Return the seconds that a call takes within one turn.
 
-    The call is repeated for about `seconds`, after a quarter as long (one call at least) that isn't counted: by then
-    the caches hold the contestant's arrays again, and its threads are awake.
+    The call is repeated for about `seconds`. Before that, it is repeated for a quarter of this time (one call at
+    least), which isn't counted: then the caches hold the contestant's arrays again, and its threads are awake.
     """
     timer = timeit.Timer(call)
     number, spent = 1, 0.0
@@ -55,7 +56,7 @@ def pace(call: Callable[[], object], seconds: float) -> float:
 
 
 def turn_of(call: Callable[[], object]) -> Callable[[float], float]:
-    """Return what takes a turn of so many seconds: `pace`, unless the contestant has a ``turn`` of its own."""
+    """Return the function that takes a turn of so many seconds: the contestant's own ``turn``, or `pace`."""
     own: Callable[[float], float] = getattr(call, "turn", partial(pace, call))
     return own
 
@@ -66,14 +67,14 @@ def take_turns(
     least: int = _LEAST,
     most: int = MOST,
 ) -> dict[str, list[float]]:
-    """Let every contestant have a turn, then every one its next, and return what each turn returned.
+    """Let all contestants take turns, round by round, and return the results of each contestant's turns.
 
     Parameters
     ----------
     contestants : mapping of str to callable
         Name and turn; a turn returns a time, e.g. ``lambda: pace(call, 0.005)``.
     seconds : float
-        No new round begins later than this, once there have been `least`.
+        After `least` rounds, no new round begins later than this.
     least, most : int
         Rounds.
     """
@@ -85,7 +86,7 @@ def take_turns(
 
 
 def rounds(seconds: float, least: int = _LEAST, most: int = MOST) -> Iterator[int]:
-    """Count the rounds that begin within so many seconds: `least` of them at least, and at most so many."""
+    """Count the rounds that begin within so many seconds: at least `least`, and at most `most`."""
     end = time.perf_counter() + seconds
     for done in range(most):
         if done >= least and time.perf_counter() >= end:

@@ -1,4 +1,4 @@
-"""What is stepped: the shapes of real models and of extremes, and numbers to fill them."""
+"""The workloads: shapes of real models and of extreme cases, and numbers for the arrays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _resnet50() -> list[Shape]:
 
 
 def _gpt2() -> list[Shape]:
-    """Radford et al. 2019, the smallest one; the output layer is the embedding."""
+    """Radford et al. 2019, the smallest model; the output layer is the embedding."""
     width = 768
     norm: list[Shape] = [(width,), (width,)]
     block = [
@@ -68,12 +68,12 @@ def shapes_of(workload: str) -> list[Shape]:
 
 
 def elements(shapes: Iterable[Shape]) -> int:
-    """Return how many numbers arrays of these shapes hold."""
+    """Return the number of elements in arrays of these shapes."""
     return sum(math.prod(shape) for shape in shapes)
 
 
 def filled(shapes: Iterable[Shape], dtype: npt.DTypeLike, seed: int) -> list[npt.NDArray[Any]]:
-    """Return arrays of normal numbers; in large ones the same numbers come again and again."""
+    """Return arrays of normal numbers; large arrays repeat the same numbers."""
     block = np.random.default_rng(seed).standard_normal(1 << 16).astype(dtype)
     arrays = []
     for shape in shapes:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, report and draw; return 0 where both runs ended in the same bits, else 1."""
+    """Train, report and draw; return 0 if both runs end with the same bits, else 1."""
     try:
         return _run(arguments)
     except (MissingExtraError, PictureError) as error:
@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _epochs(arguments: argparse.Namespace) -> Iterable[int]:
-    """Return the epochs, under a progress bar where there is a terminal to show it on."""
+    """Return the epochs, with a progress bar if there is a terminal."""
     epochs = range(arguments.epochs)
     if arguments.quiet:
         return epochs

@@ -1,4 +1,4 @@
-"""What the demo needs besides NumPy: imported when it runs, never with the library."""
+"""The packages that the demo needs besides NumPy: imported when it runs, never with the library."""
 
 from __future__ import annotations
 

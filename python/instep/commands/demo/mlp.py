@@ -42,7 +42,7 @@ class MLP:
             self.params[f"bias{layer}"] = np.zeros(outputs, dtype)
 
     def forward(self, images: Array) -> list[Array]:
-        """Return what each layer gets as its input, and last the logits."""
+        """Return the input of each layer, and last the logits."""
         values = [images]
         for layer in range(1, self.layers + 1):
             z = values[-1] @ self.params[f"weight{layer}"] + self.params[f"bias{layer}"]
@@ -50,7 +50,7 @@ class MLP:
         return values
 
     def loss_and_gradients(self, images: Array, labels: Array) -> tuple[float, dict[str, Array]]:
-        """Return the mean cross-entropy of a batch and its gradient by every parameter."""
+        """Return the mean cross-entropy of a batch, and its gradient for every parameter."""
         *inputs, logits = self.forward(images)
         rows = np.arange(len(labels))
         logits = logits - logits.max(axis=1, keepdims=True)  # no overflow in exp, same softmax

@@ -1,4 +1,4 @@
-"""AdamW as one writes it in NumPy: the other side of the comparison."""
+"""AdamW as usually written in NumPy, to compare with."""
 
 from __future__ import annotations
 

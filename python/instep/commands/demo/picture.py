@@ -16,7 +16,7 @@ from instep.schedules import Schedule
 
 __all__ = ["PictureError", "require_writable", "save_picture"]
 
-# The first curve is broad and pale, the second thin and dark: both show where they coincide.
+# The first curve is broad and pale, the second thin and dark: both are visible if they coincide.
 _STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#f4a259", "linewidth": 6, "marker": "o", "markersize": 7},
     {"color": "#1d3557", "linewidth": 1.5, "linestyle": "--", "marker": ".", "markersize": 4},
@@ -28,7 +28,7 @@ class PictureError(Exception):
 
 
 def require_writable(path: Path) -> None:
-    """Raise PictureError unless Matplotlib draws such a file here, and it can be written."""
+    """Raise PictureError unless Matplotlib can draw a file of this format, and the file can be written."""
     figure = load_extra("matplotlib.figure").Figure(figsize=(1, 1))
     figure.text(0, 0, "text")  # some formats need other programs for it
     formats = figure.canvas.get_supported_filetypes()
@@ -37,7 +37,7 @@ def require_writable(path: Path) -> None:
         raise PictureError(f"--save must end in one of {endings}, got {str(path)!r}")
     _save(figure, io.BytesIO(), _format(path))
     try:
-        target = Path(os.path.realpath(path))  # of a symbolic link, which stays
+        target = Path(os.path.realpath(path))  # the link's target, if path is a link
         is_new = not target.exists()
         if is_new or target.is_file() or target.is_dir():  # opening a pipe would wait for a reader
             with open(target, "ab"):

@@ -1,4 +1,4 @@
-"""The report: a table of what was measured, in words that say what it is."""
+"""The report: a table of the results, with words that explain it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LABELS, _COLUMN = 28, 17
 
 
 def setting(digits: Digits, sizes: Sequence[int], batch_size: int, steps: int, run: Run) -> str:
-    """Return what is trained on what, and how many steps the run has made."""
+    """Return a description of network, data and number of steps."""
     parameters = sum(p.size for p in run.network.params.values())
     return (
         f"{len(digits.train[1]):,} images of handwritten digits to train on, "
@@ -25,7 +25,7 @@ def setting(digits: Digits, sizes: Sequence[int], batch_size: int, steps: int, r
 
 
 def table(instep_run: Run, numpy_run: Run, steps_per_epoch: int) -> str:
-    """Return the table, with a last column that says how many times as long NumPy takes."""
+    """Return the table; its last column says how many times as long NumPy takes."""
     runs = (instep_run, numpy_run)
     epochs = [median(run.epoch_seconds) for run in runs]
     steps = [median(run.step_seconds) / steps_per_epoch for run in runs]

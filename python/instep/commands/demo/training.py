@@ -1,4 +1,4 @@
-"""Trains networks side by side, and measures where the time goes."""
+"""Trains networks side by side, and measures the time of gradients and steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIXEL_NOISE = 0.2
 
 
 class Stepper(Protocol):
-    """What the two optimizers have in common."""
+    """The interface of both optimizers."""
 
     def step(self, grads: Any) -> None:
         """Change the parameters in place, once."""
@@ -28,7 +28,7 @@ class Stepper(Protocol):
 
 @dataclass
 class Run:
-    """A network, the optimizer of its parameters, and what was measured in each epoch."""
+    """A network, its optimizer, and the measurements of each epoch."""
 
     name: str
     network: MLP
@@ -78,7 +78,7 @@ def train(
 
 
 def first_difference(a: MLP, b: MLP) -> str | None:
-    """Return the name of the first parameter with different bits, None where all are the same."""
+    """Return the name of the first parameter with different bits, or None."""
     for name, value in a.params.items():
         if value.tobytes() != b.params[name].tobytes():
             return name
