@@ -46,8 +46,8 @@ INSTEP_INLINE T maximum(T x, T y) {
     return (x >= y || x != x) ? x : y;
 }
 
-// min(max(x, -limit), limit) for a limit that is not NaN: since the limit needs no check, the compiler makes two vector
-// instructions of it.
+// min(max(x, -limit), limit) for a limit that is not NaN. The limit needs no check, so the compiler makes two vector
+// instructions.
 template <class T>
 INSTEP_INLINE T clamp(T x, T limit) {
     x = x < -limit ? -limit : x;

@@ -11,9 +11,9 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Elements in a block: 1 KiB of the compute type, a multiple of the norm's lanes. Out of the caches, each pass over a
-// block waits for other arrays than the pass before it, so with long blocks the memory is idle in between. With short
-// blocks, a core that runs ahead reaches the next block (bench/extras.py).
+// Elements in a block: 1 KiB of the compute type, a multiple of the norm's lanes. Beyond the caches, each pass over a
+// block waits for other arrays than the pass before it. With long blocks, the memory is idle between the passes. With
+// short blocks, the core already loads the next block meanwhile (bench/extras.py).
 template <class T>
 constexpr std::int64_t block_elements = 1024 / sizeof(T);
 
@@ -46,7 +46,7 @@ inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t
     codec_of<T>(operand).store(operand, begin, count, buffer);
 }
 
-// The same past the caches, if the elements lie side by side; finish_streams must follow.
+// Like store_block, but past the caches if the elements lie side by side; finish_streams must follow.
 template <class T>
 void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
     if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
@@ -66,7 +66,7 @@ std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
     return count > 0 ? count : block_elements<T>;
 }
 
-// Where one operand's current block lies, and whether it must be written back. An operand without data has a null
+// One operand's current block: its address, and whether it must be written back. An operand without data has a null
 // block.
 template <class T>
 class Block {

@@ -6,8 +6,8 @@
 // unit for each block, and those that are stored in two arrays, such as a parameter with a remainder. `begin` is the
 // place of the first element in the order of the step, and Operand::companion is the second array. Anything else that
 // the functions need, such as a key for random rounding, becomes a field of Operand. `together` keeps blocks from being
-// cut. Neither the rules nor the callers of these functions know any format. A format whose elements a rule's loop is
-// to read itself also has a place in Storage.
+// cut. Neither the rules nor the callers of these functions know any format. If a rule's loop is to read the elements
+// of a format itself, the format also needs a place in Storage.
 #pragma once
 
 #include "kernels/formats.hpp"

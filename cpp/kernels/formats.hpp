@@ -1,4 +1,4 @@
-// The element formats: how each is read into the compute type and rounded back, branch-free so that the compiler
+// The element formats: reading into the compute type and rounding back. There are no branches, so that the compiler
 // vectorises it at every level.
 #pragma once
 
@@ -14,8 +14,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Rounds x to nearest even with Digits significant bits and least exponent MinExponent, in double: going through
-// float instead would round twice. Adding 1.5 * 2^k pushes the bits below the last one kept out of the sum.
+// Rounds x to nearest even with Digits significant bits and least exponent MinExponent, in double: a conversion through
+// float would round twice. Adding 1.5 * 2^k removes the bits below the last kept bit from the sum.
 template <int Digits, int MinExponent>
 INSTEP_INLINE double round_to(double x) {
     constexpr std::int64_t exponent_mask = 0x7ff0000000000000;

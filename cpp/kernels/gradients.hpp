@@ -8,8 +8,8 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Chunks whose squares are added up side by side, each a stream of its own: a core reads a single stream at two thirds
-// of the speed that it reaches with four, and nothing else is read meanwhile.
+// The squares of so many chunks are added up side by side, each chunk as a separate stream: with a single stream, a
+// core reads at two thirds of the speed that it reaches with four, and nothing else is read meanwhile.
 constexpr int chunks_together = 4;
 
 // Element i is added to lane i % norm_lanes, whatever the width of the vectors.

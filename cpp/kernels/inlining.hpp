@@ -1,7 +1,7 @@
 // Inlining that is not left to the compiler's judgement.
 //
 // A rule's loop becomes vectors only when everything that it calls is inlined. Compilers inline within a budget for a
-// function and for a file. When a change elsewhere used up this budget, every rule became eight times slower, with the
+// function and for a file. Once, a change elsewhere used up this budget: every rule became eight times slower, with the
 // right bits and without a warning. So every function that a loop calls is marked as always inline. The attribute
 // flatten, which should inline everything that a function calls, has no effect in GCC once the budget is used up. nox
 // -s levels compiles without any budget.

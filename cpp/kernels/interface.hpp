@@ -116,10 +116,10 @@ struct InPlace {
 // The work of a step, the same for all tensors that share a rule, hyperparameters, a step count and the way of storage.
 struct Recipe {
     GradientTerms terms;
-    float single_scale;   // terms.scale rounded: in a short tensor, the rounding would take a visible time
+    float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
     double average_rate;  // 1 - decay
     bool claims;          // the parameters' cache lines are fetched for writing ahead of use
-    bool past_caches;     // the copies are written past the caches, in which the step leaves nothing
+    bool past_caches;     // the copies are written past the caches: the step is too large for them
     unsigned extras;      // the work of the loop over blocks besides the rule
     Loop in_blocks;
     InPlace in_place;

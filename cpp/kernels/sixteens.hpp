@@ -1,10 +1,10 @@
 // The rule with AVX2 for arrays in bfloat16: sixteen elements at a time.
 //
-// From the loop over single elements, GCC makes a loop that shuffles each vector more often than necessary. The
-// shuffles of AVX2 stay within the halves of a vector, and putting elements in order across the halves takes
-// instructions that only one or two units of a core execute. If all arrays are in bfloat16, these instructions are not
-// needed: elements 4 to 7 and 8 to 11 change places when they become float, and change back when they are packed. Since
-// this happens in every array, it makes no difference to the rule.
+// GCC turns the loop over single elements into a loop that shuffles each vector more often than necessary. The shuffles
+// of AVX2 stay within the halves of a vector, and putting elements in order across the halves takes instructions that
+// only one or two units of a core execute. If all arrays are in bfloat16, these instructions are not needed: elements 4
+// to 7 and 8 to 11 change places when they become float, and change back when they are packed. Since this happens in
+// every array, it makes no difference to the rule.
 #pragma once
 
 #if defined(__AVX2__) && !defined(__AVX512F__)

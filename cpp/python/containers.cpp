@@ -29,7 +29,7 @@ private:
 
 // NOLINTBEGIN(misc-no-recursion): containers are in containers, at most 200 deep (optimizers/tree.py)
 
-// The way from a container's root to what is looked at, for errors.
+// The path from a container's root to the present place, for errors.
 struct Path {
     const Container& container;
     const Path* above;

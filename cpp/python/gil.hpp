@@ -1,4 +1,4 @@
-// Releases the GIL for a scope, and stops the thread if there is no interpreter to return to.
+// Releases the GIL for a scope, and stops the thread if the interpreter has ended meanwhile.
 #pragma once
 
 #include <Python.h>

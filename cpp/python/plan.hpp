@@ -33,10 +33,10 @@ public:
     bool add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before, const py::object& now,
              const py::object& optimizer, const py::object& held);
 
-    // If `now` is another object than at the last step, or the step named then has come, the step calls the optimizer's
-    // `_hyperparameters_at(completed steps)`. This returns (numbers, extras, step): for the first two see
-    // Hyperparameters::take; `step` is the number of completed steps from which it must be called again, even if `now`
-    // is the same.
+    // If `now` is another object than at the last step, or the step that the last answer named is reached, the step
+    // calls the optimizer's `_hyperparameters_at(completed steps)`. This returns (numbers, extras, step): for the first
+    // two see Hyperparameters::take; `step` is the number of completed steps from which it must be called again, even
+    // if `now` is the same.
     void step(py::handle gradients, py::handle optimizer, double grad_scale);
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle optimizer, double grad_scale);

@@ -11,8 +11,8 @@
 
 namespace instep {
 
-// Arrays are first asked for, one after the other, then looked at, then written: asking may run Python code, which may
-// move arrays that have been looked at.
+// First all arrays are taken from Python, then all are checked, then all are written: taking one may run Python code,
+// which may move arrays that have been checked already.
 class Plan::Load {
 public:
     explicit Load(Steps& steps) : steps_(steps) {}

@@ -17,7 +17,7 @@ using py::detail::npy_api;
 int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
 
 // The number of holders, by array and memory: steps of several optimizers may read one gradient at the same time. Read
-// and changed with the GIL held. A step asks for no memory, so entries that are over are kept for the next one.
+// and changed with the GIL held. Old entries are kept, so that a step allocates no memory.
 class Holders {
 public:
     using Memory = std::pair<PyObject*, char*>;

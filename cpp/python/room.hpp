@@ -21,8 +21,8 @@ struct Memory {
 
 // Memory of zeros for new arrays, one after the other, each on the boundary of a cache line. Side by side, the arrays
 // of many small parameters make one long stream, on large pages if the system has some. Arrays that a step goes through
-// together come from different rooms. Each room begins at an offset of its own within its page, numbered from 1; number
-// 0 is that of the caller's arrays.
+// together come from different rooms. Each room begins at another offset within its page, numbered from 1; number 0 is
+// the offset of the caller's arrays.
 class Room {
 public:
     Room(std::int64_t bytes, int place);

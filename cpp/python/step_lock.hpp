@@ -26,14 +26,14 @@ public:
         StepLock& lock_;
     };
 
-    // Whether this very thread holds the lock, and whether any thread does. Read with the GIL held: a thread may hold
-    // the lock already, and wait for the GIL to say so.
+    // Whether this thread holds the lock, and whether any thread does. Read with the GIL held: a thread may hold the
+    // lock already, and wait for the GIL before it says so.
     bool is_mine() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
     bool is_taken() const { return owner_.load(std::memory_order_relaxed) != std::thread::id{}; }
 
 private:
-    // Whether the thread that holds this lock waits for a lock of this thread, or for a lock whose holder does, and so
-    // on.
+    // Whether the thread that holds this lock waits for a lock of this thread, directly or through other threads'
+    // locks.
     bool waits_for_this_thread() const;
 
     std::mutex mutex_;

@@ -29,8 +29,8 @@ struct Binding {
     ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
 };
 
-// Makes no arrays; keeps the given arrays and their memory. Looks at an array once, when it is bound, and checks at
-// each step that the caller's arrays are still as they were then. The first step after a change finds arrays that share
+// Makes no arrays; keeps the given arrays and their memory. Reads an array's fields once, when it is bound, and checks
+// at each step that the caller's arrays have not changed since. The first step after a change finds arrays that share
 // memory: it compares the arrays of the changed places with all others.
 class Steps {
 public:

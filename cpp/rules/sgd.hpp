@@ -22,8 +22,8 @@ struct SGD {
     static constexpr bool hot = true;
     static constexpr StateName states[] = {{"momentum_buffer", has_momentum}};
 
-    // The factors of the gradient inside the velocity and, with nesterov, beside it, and of the difference taken from
-    // the parameter.
+    // within_: factor of the gradient in the velocity. beside_: with nesterov, factor of the gradient added to the
+    // velocity. outer_: factor of the difference that the parameter loses.
     T within_, beside_, outer_;
     T momentum_;
     Choice<T> at_first_;

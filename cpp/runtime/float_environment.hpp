@@ -1,5 +1,5 @@
-// The floating-point environment of a step: rounding to nearest, subnormals kept, nothing trapped, whatever the caller
-// has set. Afterwards the caller's environment is restored, with its sticky flags.
+// The floating-point environment of a step, in place of the caller's: rounding to nearest, subnormals kept, no traps.
+// Afterwards the caller's environment is restored, with its sticky flags.
 #pragma once
 
 #include <cstdint>

@@ -9,8 +9,8 @@
 
 namespace instep {
 
-// Whether an element of one array has a byte in common with an element of the other. If the axes are woven so oddly
-// that the decision would take seconds (slices of one array never are), the arrays count as sharing.
+// Whether an element of one array has a byte in common with an element of the other. For some unusual strides the
+// decision would take seconds (never for slices of one array); then the arrays count as sharing.
 bool share_memory(const TensorView& a, const TensorView& b);
 
 // Whether two elements of the array share a byte.
@@ -19,8 +19,8 @@ bool overlaps_itself(const TensorView& view);
 // The number of branches in searches for a shared byte in this process. Tests count these instead of seconds.
 std::int64_t overlap_work();
 
-// Arrays that belong together, to find those with which another array shares memory. Arrays of one layout that are
-// woven into each other, such as the columns of a matrix, are distinguished by their remainders, not pair by pair.
+// A set of arrays, to find those that share memory with another array. Interleaved arrays of one layout, such as the
+// columns of a matrix, are distinguished by their remainders, not pair by pair.
 class OccupiedMemory {
 public:
     // `find` returns this id.

@@ -1,11 +1,11 @@
-// The number of threads of a step of medium length, found by trial while training.
+// The number of threads of a step of medium length, found by trials during training.
 //
-// Whether it pays to wake a thread depends on the load of the other cores: NumPy's matrix products keep threads of
-// their own awake there for a while, other processes may compute, or the cores are idle. No fixed size of a step
-// decides it. The bits of a step don't depend on the number of threads, so numbers can be tried: now and then, a few
-// steps take half or twice as many threads, and the quicker number stays. While trials change nothing, they become
-// rare: about one step in three hundred is a trial. If steps are interrupted so often that a trial must be long, it is
-// one step in seventeen.
+// Whether a further thread makes a step faster depends on the load of the other cores: NumPy's matrix products keep
+// NumPy's threads awake there for a while, other processes may compute, or the cores are idle. So no fixed size of a
+// step can decide it. The bits of a step don't depend on the number of threads, so numbers can be tried: from time to
+// time, a few steps take half or twice as many threads, and the faster number stays. If trials change nothing, they
+// become rare: about one step in three hundred is a trial. If steps are interrupted so often that a trial must be long,
+// one step in seventeen is a trial.
 #pragma once
 
 #include <array>

@@ -2,9 +2,9 @@
 //
 // NumPy's matrix products leave threads of their own spinning on the other cores for a while. A thread that wakes for a
 // step then finds no core idle, and Linux may put it on the caller's core, where it waits until the caller has done all
-// the work alone. On another core it runs at once: a spinning thread yields, and a guest thread that is mostly asleep
-// goes first. This holds only for brief work: in a step of milliseconds, the two threads would share the core half and
-// half, so such a step is left to the system.
+// the work alone. On another core it runs at once: a spinning thread yields, and Linux prefers a thread that is mostly
+// asleep. This holds only for brief work: in a step of milliseconds, the two threads would each get half of the core,
+// so such a step is left to the system.
 #pragma once
 
 #include <cstdint>

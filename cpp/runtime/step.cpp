@@ -123,8 +123,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vec
     return static_cast<std::uint32_t>(recipes_.size() - 1);
 }
 
-// The recipe is nearly always among the latest, because the parameters of a group have had the same number of steps. If
-// each parameter has a count of its own, a table is used.
+// The recipe is nearly always among the latest recipes, because the parameters of a group usually have the same step
+// count. If each parameter has another count, a table is used.
 std::uint32_t Stepper::find_recipe(std::uint32_t kind, std::int64_t t) {
     std::size_t k = recipes_.size();
     const std::size_t last = k > few ? k - few : 0;
@@ -164,8 +164,8 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     if (extras.needs_norm()) sums_.resize(segments_.size());
 }
 
-// Calls body(threads) with the number that the pace chooses, and passes the time to the pace if the whole work was
-// done.
+// Calls body(threads) with the number of threads that the pace chooses, and tells the pace the time if the whole work
+// was done.
 template <class Body>
 void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
     const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work_);

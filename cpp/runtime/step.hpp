@@ -1,5 +1,5 @@
-// A step over all parameters of an optimizer: plain C++. Everything is validated before; after prepare nothing can
-// fail.
+// A step over all parameters of an optimizer, in plain C++. The caller has checked everything; after prepare nothing
+// can fail.
 #pragma once
 
 #include <array>
@@ -55,8 +55,8 @@ struct Extras {
 
 class Stepper;
 
-// A step consists of sweeps over the gradients, or over all arrays; this is one of them: the work of a thread on a run
-// of segments, and the work of the last thread when all are done. All passes go through the same units, in one parallel
+// A step consists of passes over the gradients, or over all arrays. A pass has the work of a thread on a run of
+// segments, and the work of the last thread when all are done. All passes go through the same units, in one parallel
 // region.
 struct Pass {
     void (Stepper::*work)(std::size_t first, std::size_t last);

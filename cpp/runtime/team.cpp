@@ -58,7 +58,7 @@ int cpus_to_bind_to() {
 #endif
 }
 
-// The most threads that the runtime grants to a region that begins here, however many are asked for.
+// The most threads that the runtime would give to a region that begins here.
 int most_of_a_region() {
     if (omp_in_parallel() != 0) return 1;  // the other threads of this region are already at work
 #if _OPENMP >= 200805
@@ -69,7 +69,7 @@ int most_of_a_region() {
 #endif
 }
 
-// During its life, regions of the calling thread get as many threads as they ask for. With OMP_DYNAMIC, libgomp would
+// While it exists, regions of the calling thread get as many threads as they ask for. With OMP_DYNAMIC, libgomp would
 // subtract the load of the last fifteen minutes, which is the load of this program itself.
 class ExactCount {
 public:
@@ -102,9 +102,9 @@ int threads() {
     const KeptAffinity kept(runtime_binds());
     int count = wanted();
     if (count == 0) {
-        // This is asked each time, because limits of threadpoolctl and a later affinity hold for instep, too. A runtime
-        // that binds threads may have bound this thread, for another library; its team goes to the places of the
-        // runtime.
+        // This is asked each time, because limits of threadpoolctl and later changes of the affinity apply to instep,
+        // too. A runtime that binds threads may have bound this thread, for another library; its team goes to the
+        // places of the runtime.
         const int cpus = runtime_binds() ? bound_to.load(std::memory_order_relaxed) : allowed_cpus();
         count = std::min(default_threads.load(std::memory_order_relaxed), omp_get_max_threads());
         if (cpus > 0) count = std::min(count, cpus);

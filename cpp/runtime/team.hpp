@@ -1,7 +1,7 @@
 // The thread team: how many threads a step may use, and one parallel region around its work.
 //
-// With OpenMP, the threads belong to its runtime, which python/instep/machine/openmp.py loads such that idle threads go
-// to sleep. Without OpenMP, everything here runs on the calling thread.
+// With OpenMP, the threads belong to its runtime, which python/instep/machine/openmp.py loads so that idle threads
+// sleep. Without OpenMP, everything here runs on the calling thread.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,8 @@ int threads();
 // parallel.
 void set_idle_threads_spin(bool spin);
 
-// Sets the work, counted as in Stepper::work, for which it is worth waking a thread. Tests set it, and
-// bench/threads.py, which measures it. Any other value than the usual one holds strictly: steps then try no other
-// number of threads.
+// Sets the least work, counted as in Stepper::work, for which waking a thread makes a step faster. Tests set it, and
+// bench/threads.py, which measures it. With any other value than the usual one, steps try no other number of threads.
 void set_least_work(std::int64_t work);
 std::int64_t least_work();
 bool threads_are_fixed();
@@ -41,8 +40,8 @@ void run(int threads, std::int64_t work, void (*part)(void*), void* context);
 // Inside run: waits until all threads of the region have called it.
 void barrier();
 
-// Whether this process was forked from a process that had loaded instep. The OpenMP runtime may count on threads that
-// are gone, so steps stay on the calling thread.
+// Whether this process was forked from a process that had loaded instep. The OpenMP runtime may rely on threads that no
+// longer exist, so steps stay on the calling thread.
 bool forked();
 // The number of forks between the process that loaded instep and this process.
 std::uint64_t fork_generation();

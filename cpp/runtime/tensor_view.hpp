@@ -1,4 +1,4 @@
-// An array in the form that everything below the binding uses, whether it is from NumPy or, by DLPack, from another
+// An array in the form that the core uses below the binding; it may come from NumPy or, by DLPack, from another
 // library.
 #pragma once
 
@@ -35,8 +35,7 @@ struct ByteRange {
 };
 ByteRange byte_range(const TensorView& view);
 
-// Whether the array reaches no further than memory does: strides may be arbitrary numbers, and adding them may
-// overflow.
+// Whether the array stays within the address space: strides may be arbitrary numbers, and adding them may overflow.
 bool is_within_memory(const TensorView& view);
 
 }  // namespace instep

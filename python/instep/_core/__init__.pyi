@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 _Group = tuple[str, Sequence[str], Any, Sequence[str], Sequence[Array], Sequence[Array | None]]
 # for each group its rule's hyperparameters, then clip_value, L2 factor, L1 factor and maximize;
 # clip_norm (NaN for none), decay of the averages, and 0, 1 or 2 to propagate, skip or raise;
-# from how many completed steps on to ask again
+# the number of completed steps from which to ask again
 _Hyperparameters = tuple[Sequence[Sequence[float]], Sequence[float], int]
 
 class _HasHyperparameters(Protocol):

@@ -1,4 +1,4 @@
-# What nothing but tests and measurements uses.
+# For tests and measurements only.
 from collections.abc import Sequence
 from typing import final
 
