@@ -52,7 +52,7 @@ void unraisable(Action action) {
 bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
                const py::object& now, const py::object& optimizer, const py::object& held) {
     const Hold hold(*this);
-    refuse_averages("add parameters");
+    refuse_averages("add_param_group");
     GradientCollector collector = collector_;
     const std::size_t first_group = steps_.hyperparameters().groups.size();
     const std::size_t first = steps_.count();
@@ -255,9 +255,7 @@ void Plan::hide_late() noexcept {
 
 void Plan::refuse_averages(const char* what) const {
     if (shows_averages())
-        throw std::runtime_error(
-            refusal("averaged()", std::string("have ended to ") + what, "a call inside its block") + "; " + what +
-            " after the block");
+        throw std::runtime_error(refusal(what, "come after the block of averaged()", "a call inside it"));
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {

@@ -229,8 +229,10 @@ void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) cons
     const std::size_t id = place * kinds + seen.kind;
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
+    const bool both_parameters = id % kinds == parameter && other % kinds == parameter;
     throw py::value_error(
-        refusal(name_of(id), "have memory of its own", "an array that shares memory with " + name_of(other)));
+        refusal(name_of(id), "have memory of its own", "an array that shares memory with " + name_of(other)) +
+        (both_parameters ? "; for tied weights, pass the array once and add up its gradients" : ""));
 }
 
 void Steps::arrange() {

@@ -24,7 +24,7 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
         "read-only",
         read_only(),
         ValueError,
-        r"parameter '0' must be writeable, .*, got an array that is read-only",
+        r"parameter '0' must be writeable, .*, got an array that is read-only; pass array.copy\(\)",
     ),
     ("memory-mapped", np.broadcast_to(np.float64(0), (1,)), ValueError, "read-only"),
     (
@@ -172,7 +172,7 @@ def test_overlapping_parameters() -> None:
     ]:
         with pytest.raises(
             ValueError,
-            match=r"parameter '\d' must have memory of its own, got .* shares memory with parameter '\d'",
+            match=r"parameter '\d' must have memory of its own, got .* shares memory with parameter '\d'; for tied weights, pass",
         ):
             instep.SGD([a, b])
     instep.SGD([base[:5], base[5:]])

@@ -122,9 +122,9 @@ def test_not_inside_averaged(saved):
     path, optimizer, scaler = saved
     content = path.read_bytes()
     with optimizer.averaged():
-        with pytest.raises(RuntimeError, match="save after the block"):
+        with pytest.raises(RuntimeError, match="save must come after the block"):
             checkpoint.save(path, optimizer)
-        with pytest.raises(RuntimeError, match="load after the block"):
+        with pytest.raises(RuntimeError, match="load must come after the block"):
             checkpoint.load(path, optimizer, scaler)
     assert path.read_bytes() == content
 

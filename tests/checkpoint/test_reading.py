@@ -119,7 +119,7 @@ def test_no_array_of_another_optimizer_is_read(saved, get_tensor_replaced):
             scaler,
             match="parameter 'w' must be writeable to be loaded, got an array that is read-only",
         )
-    with optimizer.averaged(), pytest.raises(RuntimeError, match="load after the block"):
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="load must come after the block"):
         checkpoint.load(path, optimizer, scaler)
     assert read == []
     checkpoint.load(path, optimizer, scaler)

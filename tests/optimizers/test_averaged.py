@@ -73,7 +73,7 @@ def accumulate(optimizer: Any) -> None:
 
 
 def load(optimizer: Any) -> None:
-    with pytest.raises(RuntimeError, match="load after the block"):
+    with pytest.raises(RuntimeError, match="load must come after the block"):
         optimizer.load_state_dict(CollectingDict(STATE))
 
 

@@ -26,7 +26,8 @@ def test_averaged_swaps_in_and_out() -> None:
         for name, p in optimizer.params.items():
             assert_same_bits(p, optimizer.averages[name].astype(p.dtype), name)
         with pytest.raises(
-            RuntimeError, match=r"averaged.* must have ended to step, got a call inside its block"
+            RuntimeError,
+            match=r"step must come after the block of averaged\(\), got a call inside it",
         ):
             optimizer.step(gradients(rng))
         with (

@@ -166,6 +166,11 @@ class Sparse:
         """As SciPy's matrices have it."""
 
 
+class Foreign:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """As arrays of JAX have it."""
+
+
 def deep(depth: int) -> Any:
     found: Any = np.zeros(1)
     for _ in range(depth):
@@ -198,6 +203,9 @@ def test_how_deep() -> None:
         ),
         ({"a": {True: np.zeros(1)}}, TypeError, "a key in params at 'a' must be .*, got True"),
         ({"a": [np.zeros(1), {2.0}]}, TypeError, r"parameter 'a\.1' must be .*, got a set"),
+        ({"a": 0.0}, TypeError, r"parameter 'a' must be .*, got a float; pass np\.array\(number\)"),
+        (np.float64(0), TypeError, r"params must be .*, got a float64; pass np\.array\(number\)"),
+        ([Foreign()], TypeError, r"parameter '0' must be .*, got a Foreign; pass np\.array\("),
         (
             {"a": Dense(np.zeros(1))},
             TypeError,

@@ -281,7 +281,7 @@ def test_no_loading_inside_averaged(tmp_path: Path, save: Any, load: Any) -> Non
     optimizer.step(np.ones(2))
     saved, values = save(optimizer, tmp_path / "run"), w.tolist()
     optimizer.lr = 0.5
-    with optimizer.averaged(), pytest.raises(RuntimeError, match="load after the block"):
+    with optimizer.averaged(), pytest.raises(RuntimeError, match="load must come after the block"):
         load(optimizer, saved)
     assert (w.tolist(), copied.tolist()) == (values, values)
     assert optimizer.lr == 0.5

@@ -136,7 +136,7 @@ def test_a_deep_copy_steps_arrays_of_its_own_and_keeps_its_containers() -> None:
     with optimizer_with_averages().averaged():
         pass
     averaged = optimizer_with_averages()
-    with averaged.averaged(), pytest.raises(RuntimeError, match="copy after the block"):
+    with averaged.averaged(), pytest.raises(RuntimeError, match="copy must come after the block"):
         copy.deepcopy(averaged)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from instep._support.reals import is_real
 from instep._support.wording import described, difference, kind, shown
 
 __all__ = ["Node", "decoded", "encoded", "filled", "is_plain", "leaves", "match", "take_down"]
@@ -110,6 +111,10 @@ def _refusal(value: Any, who: str, path: tuple[str, ...]) -> str:
         hint = "; pass tensor.detach().numpy(), which shares its memory"
     elif hasattr(value, "todense"):
         hint = "; pass matrix.data, the array of its elements"
+    elif is_real(value):
+        hint = "; pass np.array(number), which can be changed in place"
+    elif hasattr(value, "__array__"):
+        hint = "; pass np.array(...) of it, a copy that can be changed in place"
     expected = "a NumPy array, or a dict, list or tuple of arrays"
     return f"{where} must be {expected}, got {kind(value)}{hint}"
 
