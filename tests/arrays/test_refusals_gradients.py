@@ -64,12 +64,6 @@ BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
         "scalar",
         lambda o: {"w": W, "b": 1.0},
         TypeError,
-        "gradient of 'b' must be .*NumPy array.*, got a float",
-    ),
-    (
-        "scalar",
-        lambda o: {"w": W, "b": 1.0},
-        TypeError,
         r"gradient of 'b' must have shape \(4,\), got a float.*keepdims=True",
     ),
     (

@@ -172,7 +172,7 @@ def test_overlapping_parameters() -> None:
     ]:
         with pytest.raises(
             ValueError,
-            match=r"parameter '\d' must have memory of its own, got .* shares memory with parameter '\d'; for tied weights, pass",
+            match=r"'\d' must have memory of its own, got .* with parameter '\d'; for tied weights, pass",
         ):
             instep.SGD([a, b])
     instep.SGD([base[:5], base[5:]])

@@ -205,7 +205,8 @@ def test_the_command_shows_nothing_a_terminal_would_obey(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "match"), [(None, "No such file"), (b"", "no checkpoint"), (b"{" * 99, "header")]
+    ("content", "match"),
+    [(None, "No such file"), (b"", "must be a whole checkpoint"), (b"{" * 99, "header")],
 )
 def test_the_command_on_what_is_no_checkpoint(content, match, tmp_path, capsys):
     path = tmp_path / "run"

@@ -35,7 +35,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ("rule",),
         {"to": "Adam"},
         ValueError,
-        "the state the rule of the state must be 'AdamW', got 'Adam'",
+        "the rule of the state must be 'AdamW', got 'Adam'",
     ),
     (
         ("steps",),
