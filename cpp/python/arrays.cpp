@@ -166,7 +166,8 @@ Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
 
 void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only) {
     if (read_only == ReadOnly::refused && !view.writeable)
-        throw py::value_error(refusal(who, "be writeable, as it is updated in place", "an array that is read-only") + "; pass array.copy()");
+        throw py::value_error(refusal(who, "be writeable, as it is updated in place", "an array that is read-only") +
+                              "; pass array.copy()");
     if (overlaps_itself(view))
         throw py::value_error(
             refusal(who, "have separate elements", "an array that overlaps itself (a broadcast or sliding view)") +

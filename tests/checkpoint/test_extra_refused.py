@@ -172,7 +172,10 @@ HOSTILE = {
     "of the weights": (_extra([A, {"tensor": "weights/w"}]), "extra[1] must be a value of"),
     "missing": (_extra([A, {"tensor": "extra/b"}]), "extra[1] must be a value of"),
     "one more": (_extra([]), "extra must have each of its tensors once; missing: 'extra/a'"),
-    "twice": (_extra([A, A]), "extra must have each of its tensors once; there are 2, some of"),
+    "twice": (
+        _extra([A, A]),
+        "extra must have each of its tensors once; there must be 1, got 2, some of",
+    ),
     "of the first version": (
         with_changes(lambda document: document.update(schema=1)),
         "extra must have each of its tensors once; missing: 'extra/a'",
@@ -213,7 +216,7 @@ def test_a_damaged_array_changes_nothing(tmp_path):
     start = header["extra/a"]["data_offsets"][0]
     path.write_bytes(file_of(header, data[:start] + b"\7" + data[start + 1 :]))
     other = instep.SGD({"w": np.zeros(2, np.float32)}, lr=0.1)
-    refused(path, other, match="the tensor 'extra/a' differs from its checksum")
+    refused(path, other, match="the tensor 'extra/a' must agree with its checksum, got another")
 
 
 TENSORS = ["extra/a", "extra/0", "weights/w", "nan", "-inf", "x"]

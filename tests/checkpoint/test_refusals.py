@@ -282,7 +282,7 @@ DOCUMENTS = {
     "no schedule": (_set(*GROUP, "lr", {"float": "nan"}), "schedule"),
     "ema_decay": (
         _set("optimizer", "ema_decay", None),
-        "ema_decay of the state must be a number, .*, got None",
+        "ema_decay of the state must be a number, as the optimizer has averages, got None",
     ),
     "scaler gone": (_set("scaler", None), "scaler must be None, got a LossScaler: "),
     "scaler a list": (_set("scaler", []), "the loss scaler must be a dict, got a list"),

@@ -161,7 +161,9 @@ def test_a_parameter_put_in_after_steps_is_told_of_once(
     assert warned(lambda: [step(optimizer) for _ in range(3)]) == []
     model["w"] = np.zeros(5)
     (message,) = warned(lambda: look(optimizer, tmp_path))
-    assert message.startswith("'w' in the container that the parameters came in is another array")
+    assert message.startswith(
+        "'w' in the container of the parameters must be the array that the optimizer"
+    )
     optimizer.end_averaged()
     assert warned(lambda: [look(optimizer, tmp_path) for _ in range(2)][:0]) == []
 
@@ -193,7 +195,7 @@ def test_as_an_error_it_leaves_all_as_it_was() -> None:
     model["w"] = np.ones(5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeWarning, match="another array"):
+        with pytest.raises(RuntimeWarning, match="got another array"):
             step(optimizer)
         assert (optimizer.step_count, optimizer.params["w"].tolist()) == (0, [0.0] * 5)
         step(optimizer)

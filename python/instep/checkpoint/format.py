@@ -116,7 +116,9 @@ class File:
                 f"{who} must be readable, got an error: {error}"
             ) from None
         if _checksum(array) != self.document["tensors"][name]["sha256"]:
-            raise CheckpointError(f"{who} differs from its checksum; the file is damaged")
+            raise CheckpointError(
+                f"{who} must agree with its checksum, got another array; the file is damaged"
+            )
         # NumPy relies on this: with other bytes its results are undefined.
         if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
             raise CheckpointError(
