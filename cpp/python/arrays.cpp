@@ -164,14 +164,14 @@ Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
             refusal(who, "have all its elements in memory", "strides that reach further than any memory"));
 }
 
-void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only) {
+void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only, const char* mend) {
     if (read_only == ReadOnly::refused && !view.writeable)
         throw py::value_error(refusal(who, "be writeable, as it is updated in place", "an array that is read-only") +
-                              "; pass array.copy()");
+                              mend);
     if (overlaps_itself(view))
         throw py::value_error(
             refusal(who, "have separate elements", "an array that overlaps itself (a broadcast or sliding view)") +
-            "; pass array.copy()");
+            mend);
 }
 
 void require_shape(const TensorView& view, const std::string& who, const std::int64_t* shape, int ndim) {

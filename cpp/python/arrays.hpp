@@ -78,8 +78,12 @@ std::string text_of_shape(const std::int64_t* shape, int ndim);
 enum class ReadOnly : bool { refused, taken };
 
 // Throws TypeError or ValueError unless the array can be updated in place or, if read-only arrays are taken, could be
-// if it were writeable.
-void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only = ReadOnly::refused);
+// if it were writeable. `mend` is added to the error.
+void require_parameter(const TensorView& view, const std::string& who, ReadOnly read_only = ReadOnly::refused,
+                       const char* mend = "");
+
+// How to mend a parameter that can't be updated in place.
+constexpr const char* use_a_copy = "; pass array.copy(), and use this copy in the model, too";
 
 // Throws TypeError or ValueError unless the array can hold a parameter in a narrower format.
 void require_copy(const TensorView& view, const std::string& who, const TensorView& parameter, ReadOnly read_only);

@@ -51,6 +51,8 @@ void unraisable(Action action) {
 
 bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
                const py::object& now, const py::object& optimizer, const py::object& held) {
+    static PyObject* const held_name = PyUnicode_InternFromString("_held");
+    static PyObject* const now_name = PyUnicode_InternFromString("now");
     const Hold hold(*this);
     refuse_averages("add_param_group");
     GradientCollector collector = collector_;
@@ -77,6 +79,10 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
         }
         bind_all(bindings);
         if (first > 0 || !take_read_only) steps_.check_unchanged();  // code of subclasses may have run
+        if (!take_read_only) {
+            steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average, first);
+            steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy, first);
+        }
     } catch (...) {
         steps_.cut(first_group, first);
         throw;
@@ -86,14 +92,10 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
         steps_.cut(first_group, first);
         return false;
     }
-    if (!take_read_only) {
-        steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average, first);
-        steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy, first);
-    }
-    collector_ = std::move(collector);
-    current_.attr("now") = now;
-    if (PyObject_GenericSetAttr(optimizer.ptr(), py::str("_held").ptr(), held.ptr()) != 0)
+    if (PyObject_GenericSetAttr(optimizer.ptr(), held_name, held.ptr()) != 0 ||
+        PyObject_SetAttr(current_.ptr(), now_name, now.ptr()) != 0)
         throw py::error_already_set();
+    collector_ = std::move(collector);
     return true;
 }
 
@@ -106,7 +108,7 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
         require_unmasked(binding.parameter.ptr(), who);
         const Look look(binding.parameter.ptr(), who);
         const TensorView& view = look.view();
-        require_parameter(view, who, binding.read_only);
+        require_parameter(view, who, binding.read_only, use_a_copy);
         Like like{{view.shape, view.shape + view.ndim},
                   memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
                   view.format == Format::float64 ? Format::float64 : Format::float32,
@@ -255,7 +257,8 @@ void Plan::hide_late() noexcept {
 
 void Plan::refuse_averages(const char* what) const {
     if (shows_averages())
-        throw std::runtime_error(refusal(what, "come after the block of averaged()", "a call inside it"));
+        throw std::runtime_error(refusal(what, "come after the block of averaged(), where the parameters hold averages",
+                                         "a call inside it"));
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {

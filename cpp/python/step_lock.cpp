@@ -51,21 +51,22 @@ bool StepLock::waits_for_this_thread() const {
 StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
     if (lock.is_mine())
         throw std::runtime_error(
-            "this optimizer must be free, got a call in the middle of a step on this very thread; "
-            "a schedule or a signal handler can not step it or load its state");
+            "an optimizer must be left alone in the middle of its own step, got a call on the same thread, from a "
+            "schedule or a signal handler; make the call between steps");
     if (!lock.mutex_.try_lock()) {
         if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
             throw std::runtime_error(
-                "this optimizer must be whole, got a process that was forked while another thread was stepping it; "
-                "its arrays are partly updated here");
+                "the fork must come between steps, got a fork while another thread stepped this optimizer; its arrays "
+                "are "
+                "partly updated in this process: make a new optimizer here");
         // During finalization, a thread that wants the GIL back after a step stops for good while it holds its lock.
         if (interpreter_is_finalizing())
             throw std::runtime_error(
-                "this optimizer must be free, got a step on another thread while the interpreter shuts down");
+                "a step must come before the interpreter shuts down, got one while another thread's step can't end");
         if (lock.waits_for_this_thread())
             throw std::runtime_error(
-                "this optimizer must be free, got a step on another thread that waits for a step of this thread; "
-                "schedules can not step each other's optimizers");
+                "schedules must not step each other's optimizers, got two steps on two threads that wait for each "
+                "other");
         const Waiting waiting(lock);
         const GilReleased released;
         lock.mutex_.lock();

@@ -87,7 +87,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     require_unmasked(binding.parameter.ptr(), who);
     const Look look(binding.parameter.ptr(), who, takes_tensors_);
     const TensorView& view = look.view();
-    require_parameter(view, who, binding.read_only);
+    require_parameter(view, who, binding.read_only, use_a_copy);
     Place bound;
     bound.is_bound = true;
     bound.name = binding.name;

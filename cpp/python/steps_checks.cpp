@@ -3,6 +3,7 @@
 
 #include "python/gil.hpp"
 #include "python/steps.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
 #include "runtime/team.hpp"
 
@@ -19,6 +20,15 @@ bool same_extents(const std::int64_t* a, const std::int64_t* b, int count) {
     for (int axis = 0; axis < count; ++axis)
         if (a[axis] != b[axis]) return false;
     return true;
+}
+
+// The text of another library's error, for a line of ours.
+std::string one_line(std::string text) {
+    constexpr std::size_t longest = 200;
+    std::replace_if(text.begin(), text.end(), [](unsigned char letter) { return letter < ' '; }, ' ');
+    std::size_t length = std::min(longest, text.size());
+    while (length < text.size() && (static_cast<unsigned char>(text[length]) & 0xC0U) == 0x80U) --length;  // UTF-8
+    return text.substr(0, length) + (length < text.size() ? "..." : "");
 }
 
 // Runs the work with or without the GIL.
@@ -233,21 +243,24 @@ void Steps::make_array(std::size_t i) {
                            !PyBool_Check(gradient.ptr());
     if (is_scalar) {
         // In NumPy, a sum over all elements is a scalar, and so is the usual gradient of a 0-d parameter.
-        if (!bound_[i].shape.empty())
-            throw py::type_error(who + " must have shape " +
-                                 text_of_shape(bound_[i].shape.data(), static_cast<int>(bound_[i].shape.size())) +
-                                 ", got " + kind_of(gradient) +
-                                 ", which is a scalar; a sum with keepdims=True has as many axes as before");
+        const Extents& shape = bound_[i].shape;
+        if (!shape.empty())
+            throw py::type_error(
+                refusal(who, "be an array of shape " + text_of_shape(shape.data(), static_cast<int>(shape.size())),
+                        kind_of(gradient)) +
+                "; sum with keepdims=True to keep the axes");
     } else if (!py::hasattr(gradient, "__array__")) {  // arrays of JAX and the like have it
         return;
     }
     try {
+        const FloatEnvironment environment;  // a large int is rounded
         const bool is_int = PyLong_Check(gradient.ptr()) || py::isinstance(gradient, numpy.attr("integer"));
         gradient = numpy.attr("asarray")(is_int ? py::object(py::float_(gradient)) : gradient);
     } catch (py::error_already_set& error) {
-        if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
-        const std::string text = who + " must be an array, got " + kind_of(gradient) +
-                                 ", of which NumPy makes none: " + py::cast<std::string>(py::str(error.value()));
+        if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError) || error.matches(PyExc_RecursionError))
+            throw;
+        const std::string text = refusal(who, "be an array", kind_of(gradient)) + ", of which NumPy makes none: " +
+                                 one_line(py::cast<std::string>(py::str(error.value())));
         py::raise_from(error, PyExc_TypeError, text.c_str());
         throw py::error_already_set();
     }

@@ -64,7 +64,7 @@ BAD_GRADS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
         "scalar",
         lambda o: {"w": W, "b": 1.0},
         TypeError,
-        r"gradient of 'b' must have shape \(4,\), got a float.*keepdims=True",
+        r"gradient of 'b' must be an array of shape \(4,\), got a float.*keepdims=True",
     ),
     (
         "integer",
@@ -171,7 +171,7 @@ def test_sequences_of_gradients(grads: Any, error: type[Exception], message: str
         (
             np.ones(1),
             TypeError,
-            "must be .*, got an ndarray",
+            "the gradients must be a list .* for each parameter group, got an ndarray",
         ),
         ([np.ones(1)], ValueError, "must have 2 entries, one for each parameter group, got 1"),
         (

@@ -24,7 +24,7 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
         "read-only",
         read_only(),
         ValueError,
-        r"parameter '0' must be writeable, .*, got an array that is read-only; pass array.copy\(\)",
+        r"parameter '0' must be writeable, .*, got an array that is read-only; pass array.copy\(\), and use",
     ),
     ("memory-mapped", np.broadcast_to(np.float64(0), (1,)), ValueError, "read-only"),
     (

@@ -320,7 +320,9 @@ def test_tensors_of_autograd_and_of_bfloat16() -> None:
 
 def test_a_parameter_in_two_groups_is_refused() -> None:
     optimizer = instep.Adam([{"params": np.zeros(2)}, {"params": np.zeros(2)}])
-    with pytest.raises(ValueError, match="must be there once, got one twice"):
+    with pytest.raises(
+        ValueError, match="each parameter in the groups of torch's state must be there once"
+    ):
         interop.from_torch_state_dict(optimizer, {"state": {}, "param_groups": [GROUP, GROUP]})
 
 

@@ -76,7 +76,7 @@ def test_containers_and_hyperparameters() -> None:
     assert opt.params["1"] is b
     assert [list(opt.state[name]) for name in opt.params] == [["momentum_buffer"], [], []]
     first, second = opt.param_groups
-    assert (first["lr"], second["lr"]) == (0.75, 0.5)  # what the optimizer was made with
+    assert (first["lr"], second["lr"]) == (0.75, 0.75)  # set for all groups, also for later ones
     assert (first["momentum"], second["momentum"]) == (0.25, 0.0)
     assert second["l1"] == 0.125
     second["lr"] = 2.0
@@ -93,6 +93,7 @@ def test_containers_and_hyperparameters() -> None:
 
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "no dict": (np.zeros(1), TypeError, "param_group must be a dict with 'params'.*ndarray"),
+    "nothing": ({}, TypeError, "param_group must be a dict .*, got an empty dict"),
     "no params": ({"lr": 0.1}, TypeError, "param_group must be a dict with 'params'.*'lr'"),
     "empty": ({"params": []}, ValueError, "params of group 1"),
     "hyperparameter": ({"params": np.zeros(1), "lr": -1.0}, ValueError, "lr"),
@@ -195,35 +196,74 @@ def test_ctrl_c_at_any_bytecode_adds_all_or_nothing() -> None:
     assert seen == {1, 2}
 
 
-def test_beside_changes_on_other_threads() -> None:
+def test_beside_changes_on_another_thread() -> None:
     """Neither a group nor a change of a hyperparameter is lost."""
     opt = instep.SGD([{"params": np.zeros(1)}], lr=0.0)
     stop = threading.Event()
+    last = [0.0]
     errors: list[BaseException] = []
 
     def change() -> None:
         try:
             while not stop.is_set():
-                opt.param_groups[0]["lr"] += 1
-                opt.weight_decay = 0.0
-                opt.step([None] * len(opt.param_groups))
-        except ValueError as error:  # a group came between
-            if "parameter group" not in str(error):
-                errors.append(error)
+                opt.param_groups[0]["lr"] = last[0] = last[0] + 1
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=change) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(100):
-        opt.add_param_group({"params": np.zeros(1)})
-    stop.set()
-    for thread in threads:
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(200):
+            opt.add_param_group({"params": np.zeros(1)})
+    finally:
+        stop.set()
         thread.join()
     assert not errors
-    assert len(opt.param_groups) == 101
+    assert len(opt.param_groups) == 201
+    assert opt.param_groups[0]["lr"] == last[0] > 0
+    assert {group["lr"] for group in opt.param_groups[1:]} == {0.0}
     opt.step([np.ones(1) for _ in opt.param_groups])
+
+
+def test_what_the_caller_does_to_the_arguments_later_is_nothing_to_the_groups() -> None:
+    lr, betas = np.array(0.5), [0.9, 0.99]
+    opt = instep.Adam({"w": np.zeros(1)}, lr=lr, betas=betas)
+    lr[...], betas[0] = 7.0, 0.1
+    opt.add_param_group({"params": {"b": np.zeros(1)}})
+    assert [(g["lr"], g["betas"]) for g in opt.param_groups] == [(0.5, (0.9, 0.99))] * 2
+
+
+@pytest.mark.parametrize("for_all", [True, False])
+def test_a_function_that_no_group_has_any_more_is_not_pickled(for_all: bool) -> None:
+    opt = instep.SGD({"w": np.zeros(1)}, lr=lambda step: 0.5)
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(opt)
+    if for_all:
+        opt.lr = 0.25
+    else:
+        opt.param_groups[0]["lr"] = 0.25
+    twin = pickle.loads(pickle.dumps(opt))
+    twin.add_param_group({"params": np.zeros(1)})
+    assert [group["lr"] for group in twin.param_groups] == [0.25, 0.25]
+
+
+def test_reading_while_a_group_is_refused() -> None:
+    opt = instep.SGD({"w": np.zeros(1)}, momentum=0.5, ema_decay=0.5)
+
+    class Reads(np.ndarray):
+        @property
+        def mask(self) -> Any:
+            read.append((list(opt.state), list(opt.averages), list(opt.params)))
+            raise AttributeError
+
+    read: list[Any] = []
+    with pytest.raises(TypeError, match="'1.a' must have dtype|'a' must have dtype"):
+        opt.add_param_group({"params": {"x": np.zeros(1).view(Reads), "a": np.zeros(1, int)}})
+    with pytest.raises(ValueError, match="shares memory"):
+        opt.add_param_group({"params": {"x": (x := np.zeros(2)).view(Reads), "y": x}})
+    assert read
+    assert all(seen == (["w"], ["w"], ["w"]) for seen in read)
+    assert list(opt.state_dict()["state"]) == ["w"]
 
 
 def test_threads_that_add_groups_name_them_apart() -> None:

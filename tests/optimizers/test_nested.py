@@ -203,9 +203,13 @@ def test_how_deep() -> None:
         ),
         ({"a": {True: np.zeros(1)}}, TypeError, "a key in params at 'a' must be .*, got True"),
         ({"a": [np.zeros(1), {2.0}]}, TypeError, r"parameter 'a\.1' must be .*, got a set"),
-        ({"a": 0.0}, TypeError, r"parameter 'a' must be .*, got a float; pass np\.array\(number\)"),
-        (np.float64(0), TypeError, r"params must be .*, got a float64; pass np\.array\(number\)"),
-        ([Foreign()], TypeError, r"parameter '0' must be .*, got a Foreign; pass np\.array\("),
+        ({"a": 0.0}, TypeError, r"parameter 'a' must be .*, got a float; make np\.array\(number\)"),
+        (np.float64(0), TypeError, r"params must be .*, got a float64; make np\.array\(number\)"),
+        (
+            [Foreign()],
+            TypeError,
+            r"parameter '0' must be .*, got a Foreign; make a copy by np\.array\(",
+        ),
         (
             {"a": Dense(np.zeros(1))},
             TypeError,

@@ -123,7 +123,7 @@ def test_nothing_is_unpickled_or_run_while_state_is_read(tmp_path: Path) -> None
         first, second = optimizer(), optimizer()
         first.step({{"w": np.ones(3)}})
         def everything():
-            checkpoint.save({str(tmp_path / "run")!r}, first, extra={{"a": [np.inf, np.ones(2)]}})
+            checkpoint.save({str(tmp_path / "run")!r}, first, extra={{"a": [1, "x", np.inf, np.ones(2)]}})
             checkpoint.load({str(tmp_path / "run")!r}, second)
             checkpoint.inspect({str(tmp_path / "run")!r})
             second.load_state_dict(first.state_dict())

@@ -31,7 +31,7 @@ RING = """
             optimizers[k].step(np.ones(3))
             taken.append(k)
         except RuntimeError as error:
-            assert "schedules can not step each other" in str(error), error
+            assert "schedules must not step each other" in str(error), error
             raised.append(k)
 
     for turn in range(5):

@@ -71,7 +71,7 @@ def difference(found: Iterable[object], expected: Iterable[object]) -> str:
 def _other_order(found: list[object], expected: list[object]) -> str:
     for place, (mine, other) in enumerate(zip(found, expected, strict=False)):
         if mine != other:
-            return f"number {place} must be {listed([other])}, got {listed([mine])}"
+            return f"the order must be the same: number {place} must be {listed([other])}, got {listed([mine])}"
     return f"there must be {len(expected)}, got {len(found)}, some of them twice"
 
 

@@ -20,7 +20,7 @@ from instep.optimizers.containers import (
     name_group,
     replaced,
 )
-from instep.optimizers.groups import ParamGroup, group_values
+from instep.optimizers.groups import ParamGroup, group_values, taken
 from instep.optimizers.hyperparameters import of_all_groups
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.tree import encoded
@@ -85,7 +85,7 @@ class Bound(Settings):
         while not done:  # until no other thread has added groups or set hyperparameters meanwhile
             before, held = self._current.now, self._held
             groups = make(held.named)
-            values = [group_values(rule, {**self._defaults, **named.settings}) for named in groups]
+            values = [group_values(rule, {**before.defaults, **named.settings}) for named in groups]
             new = [
                 ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
                 for k, (named, own) in enumerate(zip(groups, values, strict=True))
@@ -128,7 +128,7 @@ class Bound(Settings):
         param_group : dict
             A group as for the optimizer itself: arrays under "params", and any of the groups'
             hyperparameters. The other hyperparameters have the values with which the optimizer was
-            made.
+            made, or that were set for all groups since, as by ``optimizer.lr = 0.1``.
         copy_to : container like the group's params, or None
             As for the optimizer.
 
@@ -152,20 +152,29 @@ class Bound(Settings):
         """
         named = name_group(param_group, self._held.named)
         copies = match_copies(copy_to, [named], grouped=False)
-        self._add(lambda others: [name_group(param_group, others)], copies, grouped=True)
+        own = taken(type(self), named.settings)  # once, however often another thread comes between
+
+        def make(others: Sequence[NamedParameters]) -> Sequence[NamedParameters]:
+            return [name_group(param_group, others)._replace(settings=own)]
+
+        self._add(make, copies, grouped=True)
 
     @property
     def _arrays(self) -> Views:
         """The arrays in use, by name; new views after groups have been added."""
         held, views = self._held, self._views
         if views is None or views.held is not held:
+            # The names of `held` are in the core already. There may be others, half bound by an
+            # add_param_group that this very call interrupts.
+            names = [name for named in held.named for name in named.names]
+            states, averages = self._plan.states, self._plan.averages
             views = Views(
                 held,
                 View(
                     p for named in held.named for p in zip(named.names, named.arrays, strict=True)
                 ),
-                View({name: View(states) for name, states in self._plan.states.items()}),
-                View(self._plan.averages),
+                View({name: View(states[name]) for name in names}),
+                View({name: averages[name] for name in names if name in averages}),
             )
             self._views = views
         return views

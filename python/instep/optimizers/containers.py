@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from instep._support.wording import described, kind, listed
+from instep._support.wording import described, listed
 from instep.optimizers.tree import (
     Node,
     decoded,
@@ -139,8 +139,7 @@ def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
 def name_group(group: Any, others: Sequence[NamedParameters]) -> NamedParameters:
     """Return a new group for an optimizer that has other groups."""
     if not isinstance(group, Mapping) or "params" not in group:
-        found = f"one with {listed(group)}" if isinstance(group, Mapping) else kind(group)
-        raise TypeError(f"param_group must be a dict with 'params' among its keys, got {found}")
+        raise TypeError(_no_group("param_group", group))
     taken = {name for other in others for name in other.names}
     return _named(group, f"params of group {len(others)}", len(others), taken)
 
@@ -173,13 +172,15 @@ def _are_groups(params: Any) -> bool:
     groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
     if any(groups) and not all(groups):
         k = groups.index(False)
-        found = (
-            f"a dict with the keys {listed(params[k])}"
-            if isinstance(params[k], Mapping) and params[k]
-            else described(params[k])
-        )
-        raise ValueError(f"group {k} must be a dict with 'params' among its keys, got {found}")
+        raise ValueError(_no_group(f"group {k}", params[k]))
     return all(groups)
+
+
+def _no_group(who: str, value: Any) -> str:
+    found = described(value)
+    if isinstance(value, Mapping):
+        found = f"a dict with the keys {listed(value)}" if value else "an empty dict"
+    return f"{who} must be a dict with 'params' among its keys, got {found}"
 
 
 def _is_number(value: Any) -> bool:

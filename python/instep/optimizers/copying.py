@@ -25,7 +25,7 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
     optimizer._plan.refuse_averages("copy")
     held = optimizer._held
     return {
-        "defaults": optimizer._defaults,
+        "defaults": _defaults(optimizer),
         "groups": [
             packed(named, group._settings)
             for named, group in zip(held.named, held.groups, strict=True)
@@ -76,6 +76,23 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
         optimizer._plan.restore(step_count, skipped_steps, entries, is_new=True)
     for name, value in parts["attributes"].items():
         setattr(optimizer, name, value)
+
+
+def _defaults(optimizer: Bound) -> dict[str, Any]:
+    """Return the values for groups to come. A schedule that no group has any more is left out.
+
+    It may be a function that can't be pickled, and the program that replaced it everywhere counts on
+    its being gone.
+    """
+    first = optimizer.param_groups[0]._settings
+    in_use = [value for group in optimizer.param_groups for value in group._settings.values()]
+
+    def gone(value: Any) -> bool:
+        parts = value if isinstance(value, tuple) else (value,)
+        return any(map(callable, parts)) and not any(value is used for used in in_use)
+
+    defaults = optimizer._current.now.defaults
+    return {name: first[name] if gone(value) else value for name, value in defaults.items()}
 
 
 def _attributes(optimizer: Bound) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Values(NamedTuple):
     clip_norm: Number | None
     ema_decay: Number | None
     nonfinite: Nonfinite
+    defaults: Mapping[str, Any]  # of groups that are added: as made, or set for all groups since
 
 
 class Current:

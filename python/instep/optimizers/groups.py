@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "group_values", "hyperparameter_of"]
+__all__ = ["ParamGroup", "group_values", "hyperparameter_of", "taken"]
 
 
 @documentation.without_quotes
@@ -100,11 +100,11 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def update(self, *others: Any, **more: Any) -> None:
         """Set several hyperparameters; if one of them is refused, set none."""
-        taken = self._taken(dict(*others, **more))
+        new = taken(self._rule, dict(*others, **more))
         k = self._index
 
         def changed(now: Values) -> Values:
-            mine = self._changed(now.groups[k], taken)
+            mine = self._changed(now.groups[k], new)
             return now._replace(groups=(*now.groups[:k], mine, *now.groups[k + 1 :]))
 
         self._current.change(changed)
@@ -118,18 +118,9 @@ class ParamGroup(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
 
-    def _taken(self, new: Mapping[str, Any]) -> dict[str, Any]:
-        """Check hyperparameters by themselves, once, and return the values to keep.
-
-        The conversion of a value to a number may run the caller's code, and this code may set
-        hyperparameters. So the conversion runs once, and isn't repeated if another change comes
-        between.
-        """
-        return {name: _checked(self._rule, name, value) for name, value in new.items()}
-
-    def _changed(self, values: GroupValues, taken: Mapping[str, Any]) -> GroupValues:
+    def _changed(self, values: GroupValues, new: Mapping[str, Any]) -> GroupValues:
         """Return these values with some of them replaced by checked values."""
-        return self._checked_values({**values.settings, **taken})
+        return self._checked_values({**values.settings, **new})
 
     def _checked_values(self, settings: Mapping[str, Any]) -> GroupValues:
         """Check the hyperparameters that replace the present ones, and return them."""
@@ -161,6 +152,15 @@ class ParamGroup(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
         return f"ParamGroup({settings}, params={list(self.names)})"
+
+
+def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Check hyperparameters by themselves, once, and return the values to keep.
+
+    The conversion of a value to a number may run the caller's code, and this code may set
+    hyperparameters. So the conversion runs once, and isn't repeated if another change comes between.
+    """
+    return {name: _checked(rule, name, value) for name, value in new.items()}
 
 
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:

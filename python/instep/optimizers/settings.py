@@ -11,7 +11,7 @@ from instep._support import documentation
 from instep._support.wording import shown, text_of
 from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
-from instep.optimizers.groups import ParamGroup
+from instep.optimizers.groups import ParamGroup, taken
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
@@ -58,7 +58,7 @@ class Settings(Rule):
     """The settings of every optimizer: hyperparameters of groups, and the settings that all groups share."""
 
     # This makes optimizer.rate = 0.1, which would have no effect, an error.
-    __slots__ = ("_current", "_defaults", "_held")
+    __slots__ = ("_current", "_held")
 
     lr = Numeric(Interval())
     weight_decay = Numeric(Interval())
@@ -75,8 +75,9 @@ class Settings(Rule):
     ) -> None:
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
-        self._defaults = defaults
-        self._current = Current(Values((), clip_norm, ema_decay, checked_nonfinite(nonfinite)))
+        nonfinite = checked_nonfinite(nonfinite)
+        checked = taken(type(self), defaults)  # not the caller's own objects, which may change
+        self._current = Current(Values((), clip_norm, ema_decay, nonfinite, checked))
         self._held = Held()
 
     # ---- reading and setting -------------------------------------------------------------------
@@ -181,13 +182,15 @@ class Settings(Rule):
         return checked
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
-        """Set a hyperparameter in every group; if one group refuses it, set it in none."""
-        taken = self.param_groups[0]._taken({name: value})
+        """Set a hyperparameter in every group, also in later ones; if one refuses it, set it in none."""
+        new = taken(type(self), {name: value})
 
         def changed(now: Values) -> Values:
-            # Without strict=True: another thread may have added groups, and then this is done again.
+            # Without strict=True: another thread may have added groups since `now` was read. `change`
+            # then finds other values in place, and does this again.
             pairs = zip(self.param_groups, now.groups, strict=False)
-            return now._replace(groups=tuple(g._changed(old, taken) for g, old in pairs))
+            groups = tuple(group._changed(old, new) for group, old in pairs)
+            return now._replace(groups=groups, defaults={**now.defaults, **new})
 
         self._current.change(changed)
 
@@ -196,7 +199,9 @@ class Settings(Rule):
     ) -> Values:
         """Check new values of all hyperparameters; the groups' values have been checked already."""
         checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
-        return Values(tuple(groups), checked, self._checked_ema_decay(ema_decay), self.nonfinite)
+        now = self._current.now
+        ema_decay = self._checked_ema_decay(ema_decay)
+        return Values(tuple(groups), checked, ema_decay, now.nonfinite, now.defaults)
 
 
 add_near_misses(Settings)

@@ -112,9 +112,9 @@ def _refusal(value: Any, who: str, path: tuple[str, ...]) -> str:
     elif hasattr(value, "todense"):
         hint = "; pass matrix.data, the array of its elements"
     elif is_real(value):
-        hint = "; pass np.array(number), which can be changed in place"
+        hint = "; make np.array(number) of it, and use this array in the model, too"
     elif hasattr(value, "__array__"):
-        hint = "; pass np.array(...) of it, a copy that can be changed in place"
+        hint = "; make a copy by np.array(...), and use this array in the model, too"
     expected = "a NumPy array, or a dict, list or tuple of arrays"
     return f"{where} must be {expected}, got {kind(value)}{hint}"
 

@@ -26,8 +26,9 @@ class View(dict[str, Value]):
         name = str(key)
         if isinstance(key, int) and not isinstance(key, bool) and name in self:
             return self[name]
-        there = f"one of {listed(self)}" if self else "none, as there is no array"
-        raise KeyError(f"the key must be {there}, got {key!r}")
+        if not self:
+            raise KeyError(f"there are no arrays here, got the key {key!r}")
+        raise KeyError(f"the key must be one of {listed(self)}, got {key!r}")
 
     def __setitem__(self, name: str, value: Value) -> None:
         if name not in self or self[name] is not value:

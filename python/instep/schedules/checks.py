@@ -133,7 +133,8 @@ def one_more(name: str, values: Sized, bounds: Sized) -> None:
     """Refuse values unless there is one value more than there are boundaries."""
     if len(values) != len(bounds) + 1:
         raise ValueError(
-            f"{name} must be {len(bounds) + 1}, one more than the boundaries, got {len(values)}"
+            f"{name} must have {len(bounds) + 1} entries, one more than the boundaries, "
+            f"got {len(values)}"
         )
 
 
