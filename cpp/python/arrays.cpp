@@ -133,9 +133,17 @@ std::string state_of(const std::string& name, const std::string& state) {
     return text.append(state).append("' of '").append(name).append("'");
 }
 
+bool has_attribute(PyObject* object, const char* name) {
+    const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, name));
+    if (found) return true;
+    if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) throw py::error_already_set();
+    PyErr_Clear();
+    return false;
+}
+
 // An update of a masked array's data would ignore its mask.
 void require_unmasked(PyObject* array, const std::string& who) {
-    if (!is_plain_array(array) && is_array(array) && py::hasattr(array, "mask"))
+    if (!is_plain_array(array) && is_array(array) && has_attribute(array, "mask"))
         throw py::type_error(refusal(who, "be a plain NumPy array", kind_of(array)));
 }
 
@@ -155,7 +163,7 @@ Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
         if (reinterpret_cast<std::uintptr_t>(view_.data) % static_cast<std::size_t>(item_size(view_.format)) != 0)
             throw py::value_error(refusal(who, aligned, "a tensor that is misaligned"));
     } else {
-        const bool detaches = py::hasattr(object, "detach");
+        const bool detaches = has_attribute(object, "detach");
         throw py::type_error(refusal(who, "be a NumPy array", kind_of(object)) +
                              (detaches ? "; pass tensor.detach().numpy(), which shares its memory" : ""));
     }

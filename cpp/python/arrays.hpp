@@ -94,6 +94,10 @@ void require_shape(const TensorView& view, const std::string& who, const std::in
 // Throws TypeError if an array is of a subclass of ndarray with masks. Runs Python code of that class.
 void require_unmasked(PyObject* array, const std::string& who);
 
+// Whether the object has the attribute. Runs code of its class; lets every error but AttributeError through, such as
+// KeyboardInterrupt.
+bool has_attribute(PyObject* object, const char* name);
+
 // Whether the object is an ndarray; and whether it is exactly an ndarray, not of a subclass.
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
 inline bool is_plain_array(PyObject* object) { return Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_; }

@@ -107,7 +107,7 @@ void collect_sequence(const Node& node, const Path& path, py::handle gradients, 
 void collect_mapping(const Node& node, const Path& path, py::handle given, std::vector<py::object>& out) {
     auto gradients = py::reinterpret_borrow<py::object>(given);
     if (!PyDict_Check(given.ptr())) {
-        if (!py::hasattr(given, "keys"))
+        if (!has_attribute(given.ptr(), "keys"))
             throw py::type_error(refusal(path.called(), "be a dict, as the parameters are", kind_of(given)));
         gradients = py::dict(gradients);
     }

@@ -249,7 +249,7 @@ void Steps::make_array(std::size_t i) {
                 refusal(who, "be an array of shape " + text_of_shape(shape.data(), static_cast<int>(shape.size())),
                         kind_of(gradient)) +
                 "; sum with keepdims=True to keep the axes");
-    } else if (!py::hasattr(gradient, "__array__")) {  // arrays of JAX and the like have it
+    } else if (!has_attribute(gradient.ptr(), "__array__")) {  // arrays of JAX and the like have it
         return;
     }
     try {

@@ -100,7 +100,7 @@ def test_refused(gradient: Any, message: str) -> None:
 @pytest.mark.parametrize("gradient", [True, np.bool_(1), 1j, 10**400, "1"], ids=str)
 def test_no_number_for_a_0d_parameter(gradient: Any) -> None:
     opt = instep.Adam({"w": np.zeros(())})
-    with pytest.raises(TypeError, match="gradient of 'w' must .*, got "):
+    with pytest.raises(TypeError, match=r"gradient of 'w' must .*, got "):
         opt.step({"w": gradient})
     assert opt.step_count == 0
 

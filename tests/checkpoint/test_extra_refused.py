@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +251,39 @@ def test_any_form_is_loaded_or_refused(form, is_first, tmp_path_factory):
         assert str(checkpoint.inspect(path)["extra"]) == str(found)
         checkpoint.save(path, sgd(), found)
         assert str(checkpoint.load(path, sgd())) == str(found)
+
+
+class Loud(str):
+    """A key whose text is not what str() says."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "same"
+
+
+class Apart(str):
+    """Keys that a dict holds apart although their texts are equal."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def test_keys_are_their_texts(tmp_path: Path) -> None:
+    opt = instep.SGD(np.zeros(1))
+    extra = {Loud("a"): np.zeros(1), Loud("b"): np.ones(1)}
+    checkpoint.save(tmp_path / "run", opt, extra)
+    found = checkpoint.load(tmp_path / "run", opt)
+    assert {key: array.tolist() for key, array in found.items()} == {"a": [0.0], "b": [1.0]}
+    with pytest.raises(ValueError, match=r"the keys of extra\['k'\] must be different texts"):
+        checkpoint.save(tmp_path / "run", opt, {"k": {Apart("x"): 1, Apart("x"): 2}})
+
+
+def test_bytes_of_a_mask_that_are_neither_0_nor_1(tmp_path: Path) -> None:
+    opt = instep.SGD(np.zeros(1))
+    mask = np.array([0, 255, 1, 2], np.uint8).view(bool)[::-1]
+    checkpoint.save(tmp_path / "run", opt, {"mask": mask})
+    assert checkpoint.load(tmp_path / "run", opt)["mask"].tolist() == [True, True, True, False]

@@ -257,7 +257,7 @@ def test_reading_while_a_group_is_refused() -> None:
             raise AttributeError
 
     read: list[Any] = []
-    with pytest.raises(TypeError, match="'1.a' must have dtype|'a' must have dtype"):
+    with pytest.raises(TypeError, match="parameter 'a' must have dtype"):
         opt.add_param_group({"params": {"x": np.zeros(1).view(Reads), "a": np.zeros(1, int)}})
     with pytest.raises(ValueError, match="shares memory"):
         opt.add_param_group({"params": {"x": (x := np.zeros(2)).view(Reads), "y": x}})

@@ -250,7 +250,7 @@ def test_an_unknown_argument(rule: Any) -> None:
         rule(np.ones(1), learning_rate=0.1)
     known = ", ".join(list(inspect.signature(rule).parameters)[1:])
     assert str(caught.value) == (
-        f"an argument of {rule.__name__} must be one of {known}, got 'learning_rate'"
+        f"an argument of {rule.__name__} must be one of {known}, got 'learning_rate'; did you mean 'lr'?"
     )
 
 

@@ -27,7 +27,7 @@ def test_averaged_swaps_in_and_out() -> None:
             assert_same_bits(p, optimizer.averages[name].astype(p.dtype), name)
         with pytest.raises(
             RuntimeError,
-            match=r"step must come after the block of averaged\(\), got a call inside it",
+            match=r"step must come after the block of averaged\(\), where the parameters hold averages, got a call",
         ):
             optimizer.step(gradients(rng))
         with (

@@ -23,7 +23,11 @@ NOT_THERE = [
     (instep.RMSprop, "epsilon", "; did you mean 'eps'?"),
     (instep.SGD, "epsilon", ""),
     (instep.SGD, "beta2", ""),
-    (instep.Momentum, "zero_grad", "; did you mean 'discard_accumulated'?"),
+    (
+        instep.Momentum,
+        "zero_grad",
+        "; a step takes its gradients as an argument, so there is nothing to set to zero",
+    ),
     (instep.SGD, "iterations", "; did you mean 'step_count'?"),
 ]
 

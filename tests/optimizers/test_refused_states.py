@@ -64,7 +64,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ("param_groups", 0, "params"),
         {"to": ["b", "w"]},
         ValueError,
-        "; number 0 must be 'w', got 'b'",
+        "; the order must be the same: number 0 must be 'w', got 'b'",
     ),
     (
         ("param_groups", 0, "params"),
@@ -249,7 +249,7 @@ MANY: list[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray], str]] = [
         "other order",
         named(300),
         dict(reversed(named(300).items())),
-        "; number 0 must be 'layer299.w', got 'layer0.w'$",
+        "; the order must be the same: number 0 must be 'layer299.w', got 'layer0.w'$",
     ),
 ]
 
@@ -269,6 +269,8 @@ def test_of_many_names_the_difference_is_said(
 
 def test_no_dict_at_all() -> None:
     bad: Any = [1]
+    with pytest.raises(ValueError, match=r"got a state in the form of torch.optim; pass it to"):
+        instep.SGD(np.zeros(1)).load_state_dict({"state": {}, "param_groups": []})
     with pytest.raises(TypeError, match="the state must be a dict, got a list"):
         instep.SGD(np.zeros(1)).load_state_dict(bad)
 

@@ -221,11 +221,11 @@ def test_none_is_a_length_only_where_it_is_the_default(name):
         ),
         (
             lambda: PiecewiseConstant([1, 2], [3, 4]),
-            "PiecewiseConstant: values must be 3, one more than the boundaries, got 2",
+            "PiecewiseConstant: values must have 3 entries, one more than the boundaries, got 2",
         ),
         (
             lambda: PiecewiseConstant([], []),
-            "PiecewiseConstant: values must be 1, one more than the boundaries, got 0",
+            "PiecewiseConstant: values must have 1 entries, one more than the boundaries, got 0",
         ),
         (
             lambda: PiecewiseConstant([1, 2, 3], [4, 3]),
@@ -233,7 +233,7 @@ def test_none_is_a_length_only_where_it_is_the_default(name):
         ),
         (
             lambda: Sequential([ONE], [3]),
-            "Sequential: schedules must be 2, one more than the boundaries, got 1",
+            "Sequential: schedules must have 2 entries, one more than the boundaries, got 1",
         ),
         (
             lambda: Warmup(0.1, 3),

@@ -150,12 +150,16 @@ class _Writer:
         raise _unknown(value, path)
 
     def _dict(self, value: dict[Any, Any], path: Sequence[Any]) -> _Form:
-        items = list(value.items())
-        for key, _ in items:
+        for key in value:
             if not isinstance(key, str):
                 raise TypeError(
                     f"the keys of {_place(path)} must be str, got {shown(key)}; pass str(key)"
                 )
+        items = [
+            (str.__str__(key), inner) for key, inner in value.items()
+        ]  # of subclasses, the text
+        if len(dict(items)) < len(items):
+            raise ValueError(f"the keys of {_place(path)} must be different texts, got one twice")
         forms: dict[str, Any] = {}
         ambiguous = len(items) == 1 and items[0][0] in (_FLOAT, _TENSOR, _DICT)
         return {_DICT: forms} if ambiguous and self._escapes else forms, (items, forms)
@@ -187,6 +191,8 @@ class _Writer:
                 f"{_place(path)} must have this machine's byte order, got {array.dtype.str}; "
                 'pass array.astype(array.dtype.newbyteorder("="))'
             )
+        if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
+            array = array.view(np.uint8) != 0  # as NumPy takes such bytes; a file has 0 and 1 alone
         self.is_json = False
         keys = (str(key).replace("~", "~0").replace("/", "~1") for key in path[1:])
         name = "/".join([_NAME, *keys])

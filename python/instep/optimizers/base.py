@@ -22,6 +22,7 @@ from instep.optimizers.containers import (
 )
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
 from instep.optimizers.keywords import Shared
+from instep.optimizers.near_misses import hint
 from instep.optimizers.settings import EMA_DECAY, GRAD_SCALE
 
 if TYPE_CHECKING:
@@ -124,9 +125,11 @@ class Optimizer(Bound):
         if not self._rule:
             self._refuse_without_rule()
         if unknown:
-            known = ", ".join(documentation.keywords(type(self)))
+            known = documentation.keywords(type(self))
+            name = next(iter(unknown))
             raise TypeError(
-                f"an argument of {type(self).__name__} must be one of {known}, got {next(iter(unknown))!r}"
+                f"an argument of {type(self).__name__} must be one of {', '.join(known)}, "
+                f"got {name!r}{hint(name, known)}"
             )
         settings = {
             **own,

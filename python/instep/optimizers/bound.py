@@ -82,9 +82,12 @@ class Bound(Settings):
     ) -> None:
         """Add the groups that `make` returns for the present groups: all of them, or none if one is refused."""
         rule, done = type(self), False
+        made_for = self._held
+        groups = make(made_for.named)
         while not done:  # until no other thread has added groups or set hyperparameters meanwhile
             before, held = self._current.now, self._held
-            groups = make(held.named)
+            if held is not made_for:
+                groups, made_for = make(held.named), held
             values = [group_values(rule, {**before.defaults, **named.settings}) for named in groups]
             new = [
                 ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)

@@ -12,6 +12,7 @@ from instep._support import documentation
 from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
+from instep.optimizers.near_misses import hint
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
@@ -191,11 +192,11 @@ def _checked(rule: type[Rule], name: str, value: Any) -> Any:
 
 def _no_such(rule: type[Rule], name: str) -> str:
     known = ", ".join(rule._hyperparameters)
-    hint = ""
+    text = hint(name, rule._hyperparameters)
     if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype"):
-        hint = f"; give {name} to the optimizer, for all groups together"
+        text = f"; give {name} to the optimizer, for all groups together"
     return (
-        f"a hyperparameter of a group of {rule.__name__} must be one of {known}, got {name!r}{hint}"
+        f"a hyperparameter of a group of {rule.__name__} must be one of {known}, got {name!r}{text}"
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["add_near_misses", "without_near_misses"]
+__all__ = ["add_near_misses", "hint", "without_near_misses"]
 
 _MEANT = {
     "learning_rate": "lr",
@@ -51,8 +52,18 @@ class _NearMiss:
         del vars(optimizer)[self._name]
 
     def _refusal(self, owner: type) -> AttributeError:
-        hint = f"; did you mean {self._meant!r}?" if hasattr(owner, self._meant) else ""
-        return AttributeError(f"{owner.__name__} has no attribute {self._name!r}{hint}")
+        there = [self._meant] if hasattr(owner, self._meant) else []
+        text = hint(self._name, there)
+        return AttributeError(f"{owner.__name__} has no attribute {self._name!r}{text}")
+
+
+def hint(name: str, there: Iterable[str]) -> str:
+    """Return the end of an error about a name that isn't there: what was meant, if that is there."""
+    there = list(there)
+    if name == "zero_grad" and _MEANT[name] in there:
+        return "; a step takes its gradients as an argument, so there is nothing to set to zero"
+    meant = [_MEANT[name]] if _MEANT.get(name) in there else get_close_matches(name, there, 1)
+    return f"; did you mean {meant[0]!r}?" if meant else ""
 
 
 def add_near_misses(cls: type) -> None:

@@ -98,6 +98,11 @@ def checked(
     function's argument is the stacklevel of its warnings.
     """
     refuse_archive(state, "schema")
+    if isinstance(state, dict) and set(state) == {"state", "param_groups"}:
+        raise ValueError(
+            "the state must be one of instep's, got a state in the form of torch.optim; pass it to "
+            "instep.interop.from_torch_state_dict"
+        )
     require_keys("the state", state, KEYS)
     require_schema("the state", state["schema"], SCHEMA)
     if state["rule"] not in optimizer._names():

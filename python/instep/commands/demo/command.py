@@ -96,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     train(runs, digits, arguments.batch_size, epochs, np.random.default_rng(order))
 
-    print(setting(digits, SIZES, arguments.batch_size, steps, runs[0]), end="\n\n")
+    print(setting(digits, SIZES, arguments.batch_size, steps, runs[0]), end="\n\n", flush=True)
     print(table(*runs, steps_per_epoch), end="\n\n")
     different = first_difference(ours, numpys)
     if different is None:
