@@ -45,7 +45,7 @@ struct Path {
     }
     std::string called() const {
         const std::string path = text();
-        return container.called + (path.empty() ? "" : " at '" + path + "'");
+        return "the gradients" + container.group + (path.empty() ? "" : " at '" + path + "'");
     }
 };
 
@@ -158,10 +158,10 @@ Node Node::from(py::handle encoded) {
 // NOLINTEND(misc-no-recursion)
 
 void GradientCollector::add(Node root, bool grouped) {
-    containers_.push_back({std::move(root), ""});
+    if (grouped && !grouped_ && !containers_.empty()) containers_.front().group = " of group 0";
+    const std::string number = std::to_string(containers_.size());
+    containers_.push_back({std::move(root), grouped ? " of group " + number : ""});
     grouped_ = grouped;
-    for (std::size_t k = 0; k < containers_.size(); ++k)
-        containers_[k].called = grouped ? "the gradients of group " + std::to_string(k) : "the gradients";
 }
 
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {

@@ -25,7 +25,7 @@ struct Node {
 
 struct Container {
     Node root;
-    std::string called;  // the name of its gradients in errors
+    std::string group;  // " of group 0" if there are groups, for errors
 };
 
 // Takes the gradients out of a container like that of the parameters, in the order of the parameters, as new

@@ -22,6 +22,13 @@ Operand operand_of(const TensorView& view, const Axes& order, const Extents& den
     return operand;
 }
 
+py::object rule_and_options(const Group& group) {
+    const RuleFamily& family = *current_level().families[group.family];
+    py::list options;
+    for (const std::string& option : option_names(family, group.options)) options.append(option);
+    return py::make_tuple(family.name, py::tuple(options));
+}
+
 std::string names_of(const py::dict& states) {
     std::string names;
     for (const auto& item : states)
@@ -32,9 +39,10 @@ std::string names_of(const py::dict& states) {
 }  // namespace
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
-    std::vector<Group> groups = hyperparameters_.groups;
-    groups.push_back(make_group(rule, options));
-    replace_groups(std::move(groups));
+    const Group group = make_group(rule, options);
+    py::tuple rules = rules_of_groups_ + py::make_tuple(rule_and_options(group));
+    hyperparameters_.groups.push_back(group);
+    rules_of_groups_ = std::move(rules);
     return static_cast<int>(hyperparameters_.groups.size()) - 1;
 }
 
@@ -45,21 +53,13 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
         throw py::value_error(refusal("group " + std::to_string(group), "have no bound place to get another rule",
                                       "a group with bound places") +
                               "; unbind them");
-    std::vector<Group> groups = hyperparameters_.groups;
-    groups.at(static_cast<std::size_t>(group)) = make_group(rule, options);
-    replace_groups(std::move(groups));
-}
-
-void Steps::replace_groups(std::vector<Group> groups) {
-    py::tuple names(groups.size());
-    for (std::size_t k = 0; k < groups.size(); ++k) {
-        const RuleFamily& family = *current_level().families[groups[k].family];
-        py::list options;
-        for (const std::string& option : option_names(family, groups[k].options)) options.append(option);
-        names[k] = py::make_tuple(family.name, py::tuple(options));
-    }
-    hyperparameters_.groups = std::move(groups);
-    rules_of_groups_ = std::move(names);
+    const Group changed = make_group(rule, options);
+    const auto place = static_cast<std::size_t>(group);
+    py::tuple rules(rules_of_groups_.size());
+    for (std::size_t k = 0; k < rules.size(); ++k)
+        rules[k] = k == place ? rule_and_options(changed) : py::object(rules_of_groups_[k]);
+    hyperparameters_.groups.at(place) = changed;
+    rules_of_groups_ = std::move(rules);
 }
 
 void Steps::append(std::size_t count) {
@@ -189,9 +189,8 @@ void Steps::cut(std::size_t groups, std::size_t places) {
     changed_.erase(
         std::remove_if(changed_.begin(), changed_.end(), [places](std::size_t place) { return place >= places; }),
         changed_.end());
-    std::vector<Group> kept = hyperparameters_.groups;
-    kept.resize(groups);
-    replace_groups(std::move(kept));
+    hyperparameters_.groups.resize(groups);
+    rules_of_groups_ = rules_of_groups_[py::slice(0, static_cast<py::ssize_t>(groups), 1)];
     arranged_ = false;
 }
 

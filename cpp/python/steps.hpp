@@ -152,7 +152,6 @@ private:
     static constexpr std::size_t kinds = first_state + max_states;
 
     // steps.cpp: groups and places
-    void replace_groups(std::vector<Group> groups);
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
     // change.

@@ -162,7 +162,8 @@ class Optimizer(Bound):
             gradient is None, the parameter, its state and its own step count stay as they are. A
             step in which every gradient is None still counts in `step_count`. The gradients that
             `accumulate` has added up are added to `grads`; without `grads` the step uses the
-            accumulated gradients alone.
+            accumulated gradients alone. A gradient of a 0-d parameter may be a number, and other
+            objects become arrays if NumPy can make one of them, such as arrays of JAX.
         grad_scale : float, optional
             The gradients are multiplied by this finite number greater than 0 inside the sweep.
             Examples: 1 / the scale of the loss, or 1 / the number of accumulated micro-batches.
