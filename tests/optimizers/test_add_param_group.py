@@ -16,6 +16,8 @@ from snapshots import bits, snapshot
 import instep
 from instep import checkpoint, schedules
 
+# Every variant in float32, every fourth in all dtypes: what is added doesn't depend on both.
+CASES = [(v, d) for k, v in enumerate(VARIANTS) for d in (DTYPES if k % 4 == 0 else DTYPES[1:2])]
 SHAPES = {"w": (5, 3), "b": (3,)}
 MORE: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -33,8 +35,7 @@ def halves() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
+@pytest.mark.parametrize(("variant", "dtype"), CASES, ids=str)
 def test_the_same_bits_as_with_none_until_then(variant: Variant, dtype: Any, more: Any) -> None:
     lr = schedules.CosineDecay(0.05, steps=9)
     copied = [halves(), halves()] if more and np.dtype(dtype).itemsize > 2 else [None, None]
