@@ -164,6 +164,12 @@ void GradientCollector::add(Node root, bool grouped) {
     grouped_ = grouped;
 }
 
+void GradientCollector::cut(std::size_t count, bool grouped) {
+    containers_.erase(containers_.begin() + static_cast<std::ptrdiff_t>(count), containers_.end());
+    grouped_ = grouped;
+    if (!grouped && !containers_.empty()) containers_.front().group.clear();
+}
+
 void GradientCollector::collect(py::handle gradients, std::vector<py::object>& out) const {
     out.clear();
     const auto collect_group = [&](std::size_t k, py::handle given) {

@@ -34,6 +34,9 @@ class GradientCollector {
 public:
     // grouped: whether gradients come in a list with an entry for each container, even if there is one.
     void add(Node root, bool grouped);
+    bool grouped() const { return grouped_; }
+    // Removes the containers from this number on.
+    void cut(std::size_t count, bool grouped);
 
     void collect(py::handle gradients, std::vector<py::object>& out) const;
 

@@ -55,15 +55,19 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
     static PyObject* const now_name = PyUnicode_InternFromString("now");
     const Hold hold(*this);
     refuse_averages("add_param_group");
-    GradientCollector collector = collector_;
+    const bool was_grouped = collector_.grouped();
     const std::size_t first_group = steps_.hyperparameters().groups.size();
     const std::size_t first = steps_.count();
+    const auto undo = [&] {
+        steps_.cut(first_group, first);
+        collector_.cut(first_group, was_grouped);
+    };
     try {
         std::vector<Binding> bindings;
         for (const py::handle item : groups) {
             const auto fields = item.cast<py::tuple>();
             const int group = steps_.add_group(fields[0].cast<std::string>(), fields[1].cast<py::sequence>());
-            collector.add(Node::from(fields[2]), grouped);
+            collector_.add(Node::from(fields[2]), grouped);
             const auto names = fields[3].cast<std::vector<std::string>>();
             const auto arrays = fields[4].cast<py::sequence>();
             const auto copies = fields[5].cast<py::sequence>();
@@ -84,18 +88,17 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
             steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::copy, first);
         }
     } catch (...) {
-        steps_.cut(first_group, first);
+        undo();
         throw;
     }
     // No code of Python's runs from here on, so that a Ctrl-C comes before all of this or after it.
     if (!py::object(current_.attr("now")).is(before)) {
-        steps_.cut(first_group, first);
+        undo();
         return false;
     }
     if (PyObject_GenericSetAttr(optimizer.ptr(), held_name, held.ptr()) != 0 ||
         PyObject_SetAttr(current_.ptr(), now_name, now.ptr()) != 0)
         throw py::error_already_set();
-    collector_ = std::move(collector);
     return true;
 }
 
