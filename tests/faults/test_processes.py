@@ -198,4 +198,4 @@ def test_the_end_of_the_interpreter(code: str) -> None:
         assert "terminate" not in done.stderr
         assert "Fatal" not in done.stderr
         said += done.stderr
-    assert "class Last" not in code or "and the interpreter is shutting down" in said
+    assert "class Last" not in code or "a step must come before the interpreter shuts down" in said

@@ -206,7 +206,7 @@ def test_a_signal_handler_may_save() -> None:
     try:
         optimizer.step(g)
     except RuntimeError as error:
-        assert "a schedule or a signal handler can not step it" in str(error)
+        assert "from a schedule or a signal handler; make the call between steps" in str(error)
     else:
         raise SystemExit("not refused")
     assert (optimizer.step_count, float(w[0])) == before

@@ -70,7 +70,7 @@ def changed(path, value):
         ),
         (["of", "schedules", 1], 1.0, "Sequential: schedules[1] must be a schedule"),
         (["of", "schedules"], 3, "Sequential: schedules must be a sequence"),
-        (["of", "boundaries"], [], "Sequential: schedules must be 1, one more than"),
+        (["of", "boundaries"], [], "Sequential: schedules must have 1 entries, one more than"),
         (["of", "boundaries", 0], True, "Sequential: boundaries[0] must be an int"),
     ],
 )
