@@ -129,3 +129,20 @@ def test_an_array_that_moves_others_while_it_is_made() -> None:
 
     opt.step([moved, Mover(np.ones(1))])
     assert set(w[0]) == {-3.0}
+
+
+def test_ctrl_c_while_attributes_are_looked_up_comes_through() -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    class Masked(np.ndarray):
+        @property
+        def mask(self) -> Any:
+            raise KeyboardInterrupt
+
+    opt = instep.Adam({"w": np.zeros(1)})
+    for gradient in (Lazy(), np.zeros(1).view(Masked)):
+        with pytest.raises(KeyboardInterrupt):
+            opt.step({"w": gradient})
+    assert opt.step_count == 0

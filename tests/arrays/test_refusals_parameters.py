@@ -134,8 +134,8 @@ BAD_PARAMS: list[tuple[str, Any, type[Exception], str]] = [
     (
         "group without params",
         [{"lr": 1.0}],
-        TypeError,
-        r"parameter '0\.lr' must be .*NumPy array.*, got a float",
+        ValueError,
+        "group 0 must be a dict with 'params' among its keys, got a dict with the keys 'lr'",
     ),
     (
         "group with another key",

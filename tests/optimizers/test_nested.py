@@ -203,6 +203,11 @@ def test_how_deep() -> None:
         ),
         ({"a": {True: np.zeros(1)}}, TypeError, "a key in params at 'a' must be .*, got True"),
         ({"a": [np.zeros(1), {2.0}]}, TypeError, r"parameter 'a\.1' must be .*, got a set"),
+        (
+            [{"param": np.zeros(1), "lr": 0.1}],
+            ValueError,
+            "group 0 must be a dict with 'params' among its keys, got a dict with .*'param', 'lr'",
+        ),
         ({"a": 0.0}, TypeError, r"parameter 'a' must be .*, got a float; make np\.array\(number\)"),
         (np.float64(0), TypeError, r"params must be .*, got a float64; make np\.array\(number\)"),
         (

@@ -170,10 +170,16 @@ def _are_groups(params: Any) -> bool:
     if not isinstance(params, (list, tuple)) or len(params) == 0:
         return False
     groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
-    if any(groups) and not all(groups):
+    misspelt = [isinstance(entry, Mapping) and _has_rate(entry) for entry in params]
+    if (any(groups) or any(misspelt)) and not all(groups):
         k = groups.index(False)
         raise ValueError(_no_group(f"group {k}", params[k]))
     return all(groups)
+
+
+def _has_rate(entry: Mapping[Any, Any]) -> bool:
+    """Tell whether a dict is meant as a group, though it has no "params": it has a learning rate."""
+    return "lr" in entry and _is_number(entry["lr"])
 
 
 def _no_group(who: str, value: Any) -> str:
