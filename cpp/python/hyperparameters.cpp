@@ -36,12 +36,11 @@ std::string choice(const RuleFamily& family, unsigned options) {
 
 // The choices of options that are valid.
 std::string variants_of(const RuleFamily& family) {
-    std::string all;
+    std::vector<std::string> all;
     for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
-        if (!family.variants[options].valid) continue;
-        all += (all.empty() ? "" : ", ") + choice(family, options);
+        if (family.variants[options].valid) all.push_back(choice(family, options));
     }
-    return all;
+    return joined(all);
 }
 
 }  // namespace

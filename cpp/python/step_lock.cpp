@@ -57,8 +57,7 @@ StepLock::Guard::Guard(StepLock& lock) : lock_(lock) {
         if (lock.fork_generation_.load(std::memory_order_relaxed) != team::fork_generation())
             throw std::runtime_error(
                 "the fork must come between steps, got a fork while another thread stepped this optimizer; its arrays "
-                "are "
-                "partly updated in this process: make a new optimizer here");
+                "are partly updated in this process: make a new optimizer here");
         // During finalization, a thread that wants the GIL back after a step stops for good while it holds its lock.
         if (interpreter_is_finalizing())
             throw std::runtime_error(

@@ -55,11 +55,10 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
                               "; unbind them");
     const Group changed = make_group(rule, options);
     const auto place = static_cast<std::size_t>(group);
-    py::tuple rules(rules_of_groups_.size());
-    for (std::size_t k = 0; k < rules.size(); ++k)
-        rules[k] = k == place ? rule_and_options(changed) : py::object(rules_of_groups_[k]);
+    py::list rules(rules_of_groups_);
+    rules[place] = rule_and_options(changed);
     hyperparameters_.groups.at(place) = changed;
-    rules_of_groups_ = std::move(rules);
+    rules_of_groups_ = py::tuple(rules);
 }
 
 void Steps::append(std::size_t count) {

@@ -36,7 +36,8 @@ class Steps {
 public:
     explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
 
-    // The caller of these holds the lock: a subclass of ndarray may run its own code.
+    // The caller holds the lock for whatever changes groups or places: a subclass of ndarray may run its own code
+    // meanwhile.
     int add_group(const std::string& rule, const py::sequence& options);
     // Gives a group another rule or other options; none of its places may be bound.
     void set_group(int group, const std::string& rule, const py::sequence& options);

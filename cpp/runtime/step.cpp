@@ -45,10 +45,8 @@ void Stepper::append(std::size_t count) {
 }
 
 void Stepper::cut(std::size_t count) {
-    for (std::size_t i = count; i < tensors_.size(); ++i) unbind(i);
     tensors_.resize(count);
     turns_.resize(count);
-    arranged_ = false;
 }
 
 void Stepper::bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps) {

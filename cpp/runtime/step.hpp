@@ -69,7 +69,7 @@ class Stepper {
 public:
     std::size_t count() const { return tensors_.size(); }
     void append(std::size_t count);
-    // Removes the places from this number on.
+    // Removes the places from this number on, which must be empty.
     void cut(std::size_t count);
     // The tensor must keep its size until it is removed.
     void bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64_t steps);

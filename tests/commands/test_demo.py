@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 from interpreters import python
-from threadpoolctl import threadpool_limits
 
 import instep
 from instep.commands.cli import main
@@ -22,17 +21,7 @@ from instep.commands.demo.training import Run, first_difference, learning_rate, 
 
 QUICK = ["demo", "--epochs", "2"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def blas_on_one_thread():
-    """What else runs on the machine then costs these tests little."""
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("blas_on_one_thread", "in_a_folder_of_its_own")
 
 
 def rng(seed=0):

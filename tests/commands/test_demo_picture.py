@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from instep.commands.cli import main
 from instep.commands.demo.picture import require_writable
@@ -16,17 +15,7 @@ from instep.commands.demo.training import train
 
 QUICK = ["demo", "--epochs", "2"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def blas_on_one_thread():
-    """What else runs on the machine then costs these tests little."""
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("blas_on_one_thread", "in_a_folder_of_its_own")
 
 
 @pytest.mark.parametrize("option", ["--save", "--output"])

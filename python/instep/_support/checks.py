@@ -24,7 +24,7 @@ def mapping(who: str, value: object) -> Mapping[Any, Any]:
     return value
 
 
-def require_keys(who: str, found: Any, expected: Collection[str]) -> None:
+def require_keys(who: str, found: Any, expected: Collection[str], called: str = "keys") -> None:
     """Raise TypeError unless this is a dict, ValueError unless it has these keys and no others."""
     if set(mapping(who, found)) != set(expected):
-        raise ValueError(f"{who} must have the expected keys; {difference(found, expected)}")
+        raise ValueError(f"{who} must have the expected {called}; {difference(found, expected)}")

@@ -41,11 +41,9 @@ _Form: TypeAlias = "tuple[Any, tuple[Iterable[tuple[Any, Any]], Any] | None]"
 class Encoded(NamedTuple):
     """Extra, as a checkpoint holds it."""
 
-    form: Any  #: its form in the document, which JSON can hold
-    is_json: bool  #: whether extra is JSON already, so that the form is extra itself
-    arrays: dict[
-        str, Array
-    ]  #: the arrays in extra, in the caller's memory, by their tensors' names
+    form: Any  # its form in the document, which JSON can hold
+    is_json: bool  # whether extra is JSON already, so that the form is extra itself
+    arrays: dict[str, Array]  # the caller's arrays in extra, by the names of their tensors
 
 
 def encoded(extra: Any) -> Encoded:
@@ -155,9 +153,8 @@ class _Writer:
                 raise TypeError(
                     f"the keys of {_place(path)} must be str, got {shown(key)}; pass str(key)"
                 )
-        items = [
-            (str.__str__(key), inner) for key, inner in value.items()
-        ]  # of subclasses, the text
+        # The text of a key, whatever a subclass of str says of itself.
+        items = [(str.__str__(key), inner) for key, inner in value.items()]
         if len(dict(items)) < len(items):
             raise ValueError(f"the keys of {_place(path)} must be different texts, got one twice")
         forms: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -70,50 +70,52 @@ class Bound(Settings):
         self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False
         self._look_at = 0  # completed steps
-        self._add(lambda others: groups, copies, grouped=grouped, take_read_only=take_read_only)
+        while not self._added(
+            self._held, groups, copies, grouped=grouped, take_read_only=take_read_only
+        ):
+            pass  # code of a subclass has set a hyperparameter meanwhile
 
-    def _add(
+    def _added(
         self,
-        make: Callable[[Sequence[NamedParameters]], Sequence[NamedParameters]],
+        held: Held,
+        groups: Sequence[NamedParameters],
         copies: Sequence[tuple[Array | None, ...]],
         *,
         grouped: bool,
         take_read_only: bool = False,
-    ) -> None:
-        """Add the groups that `make` returns for the present groups: all of them, or none if one is refused."""
-        rule, done = type(self), False
-        made_for = self._held
-        groups = make(made_for.named)
-        while not done:  # until no other thread has added groups or set hyperparameters meanwhile
-            before, held = self._current.now, self._held
-            if held is not made_for:
-                groups, made_for = make(held.named), held
-            values = [group_values(rule, {**before.defaults, **named.settings}) for named in groups]
-            new = [
-                ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
-                for k, (named, own) in enumerate(zip(groups, values, strict=True))
-            ]
-            done = self._plan.add(
-                [
-                    (
-                        self._rule,
-                        group._options,
-                        encoded(named.tree),
-                        named.names,
-                        named.arrays,
-                        copied,
-                    )
-                    for group, named, copied in zip(new, groups, copies, strict=True)
-                ],
-                grouped,
-                take_read_only,
-                before,
-                before._replace(groups=(*before.groups, *values)),
-                self,
-                Held(
-                    (*held.groups, *new), (*held.named, *groups), (*held.copies, *copies), grouped
-                ),
-            )
+    ) -> bool:
+        """Add groups after the held groups: all of them, or none if one is refused.
+
+        Return False, and add nothing, if other groups are held by now, or if a hyperparameter has
+        been set meanwhile.
+        """
+        rule, before = type(self), self._current.now
+        if self._held is not held:
+            return False
+        values = [group_values(rule, {**before.defaults, **named.settings}) for named in groups]
+        new = [
+            ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
+            for k, (named, own) in enumerate(zip(groups, values, strict=True))
+        ]
+        return self._plan.add(
+            [
+                (
+                    self._rule,
+                    group._options,
+                    encoded(named.tree),
+                    named.names,
+                    named.arrays,
+                    copied,
+                )
+                for group, named, copied in zip(new, groups, copies, strict=True)
+            ],
+            grouped,
+            take_read_only,
+            before,
+            before._replace(groups=(*before.groups, *values)),
+            self,
+            Held((*held.groups, *new), (*held.copies, *copies), grouped),
+        )
 
     def add_param_group(
         self, param_group: Mapping[str, Any], *, copy_to: Copies | None = None
@@ -153,14 +155,13 @@ class Bound(Settings):
         >>> w, b
         (array([0.5, 0.5]), array([0.75]))
         """
-        named = name_group(param_group, self._held.named)
+        held = self._held
+        named = name_group(param_group, held.named)
         copies = match_copies(copy_to, [named], grouped=False)
         own = taken(type(self), named.settings)  # once, however often another thread comes between
-
-        def make(others: Sequence[NamedParameters]) -> Sequence[NamedParameters]:
-            return [name_group(param_group, others)._replace(settings=own)]
-
-        self._add(make, copies, grouped=True)
+        while not self._added(held, [named._replace(settings=own)], copies, grouped=True):
+            held = self._held
+            named = name_group(param_group, held.named)
 
     @property
     def _arrays(self) -> Views:

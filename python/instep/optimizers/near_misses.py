@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 __all__ = ["add_near_misses", "hint", "without_near_misses"]
@@ -59,6 +58,8 @@ class _NearMiss:
 
 def hint(name: str, there: Iterable[str]) -> str:
     """Return the end of an error about a name that isn't there: what was meant, if that is there."""
+    from difflib import get_close_matches  # noqa: PLC0415 (for errors alone)
+
     there = list(there)
     if name == "zero_grad" and _MEANT[name] in there:
         return "; a step takes its gradients as an argument, so there is nothing to set to zero"

@@ -48,9 +48,13 @@ class Held(NamedTuple):
     """The groups of an optimizer, with the caller's containers; replaced as a whole when a group is added."""
 
     groups: tuple[ParamGroup, ...] = ()
-    named: tuple[NamedParameters, ...] = ()
     copies: tuple[tuple[Array | None, ...], ...] = ()
     grouped: bool = False  # whether gradients come in a list with an entry for each group
+
+    @property
+    def named(self) -> tuple[NamedParameters, ...]:
+        """The parameters of each group."""
+        return tuple(group._parameters for group in self.groups)
 
 
 @documentation.without_quotes

@@ -6,14 +6,13 @@ one line; it says which argument is wrong, what it must be, and what was found.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from instep._support.checks import flag
 from instep._support.reals import is_real, whole
-from instep._support.wording import difference, kind, shown
+from instep._support.wording import kind, shown
 
 LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 
@@ -78,11 +77,6 @@ def optional_positive_count(name: str, value: Any) -> int | None:
     return None if value is None else positive_count(name, value)
 
 
-def truth(name: str, value: Any) -> bool:
-    """Accept True or False."""
-    return flag(name, value)
-
-
 def one_of(options: Iterable[str]) -> Callable[[str, Any], str]:
     """Make a check that accepts only these names."""
     names = tuple(options)
@@ -136,10 +130,3 @@ def one_more(name: str, values: Sized, bounds: Sized) -> None:
             f"{name} must have {len(bounds) + 1} entries, one more than the boundaries, "
             f"got {len(values)}"
         )
-
-
-def exact_fields(name: str, given: Iterable[Any], expected: Collection[str]) -> None:
-    """Refuse a stored dictionary that lacks a field or has an unknown field."""
-    given = tuple(given)
-    if set(given) != set(expected):
-        raise ValueError(f"{name} must have the expected fields; {difference(given, expected)}")

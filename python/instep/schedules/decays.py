@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import sqrt
 
+from instep._support.checks import flag
 from instep.schedules.base import Schedule
 from instep.schedules.checks import (
     non_negative,
@@ -10,7 +11,6 @@ from instep.schedules.checks import (
     optional_number,
     positive,
     positive_count,
-    truth,
 )
 from instep.schedules.curves import geometric
 
@@ -63,7 +63,7 @@ class ExponentialDecay(Schedule):
     def __post_init__(self) -> None:
         """Check the arguments."""
         self._check(
-            init=number, rate=positive, steps=positive_count, staircase=truth, end=optional_number
+            init=number, rate=positive, steps=positive_count, staircase=flag, end=optional_number
         )
         if self.end is None:
             return
@@ -124,7 +124,7 @@ class InverseTimeDecay(Schedule):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        self._check(init=number, rate=non_negative, steps=positive_count, staircase=truth)
+        self._check(init=number, rate=non_negative, steps=positive_count, staircase=flag)
 
     def _value(self, t: float) -> float:
         n = t // self.steps if self.staircase else t / self.steps

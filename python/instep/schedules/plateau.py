@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from instep._support import documentation
+from instep._support.checks import require_keys
 from instep._support.reals import is_real
 from instep._support.wording import kind, shown
 from instep.schedules.base import Schedule
 from instep.schedules.checks import (
     count,
-    exact_fields,
     non_negative,
     number,
     one_of,
@@ -202,7 +202,7 @@ class ReduceOnPlateau(Schedule):
         if not isinstance(state, dict):
             raise TypeError(f"ReduceOnPlateau: state must be a dict, got {kind(state)}")
         where = "ReduceOnPlateau: state"
-        exact_fields(where, state, _Progress._fields)
+        require_keys(where, state, _Progress._fields, "fields")
         new = _Progress(
             best=optional_number(f"{where}['best']", state["best"]),
             bad=count(f"{where}['bad']", state["bad"]),

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
+from instep._support.checks import require_keys
 from instep._support.wording import kind, shown
-from instep.schedules.checks import count, exact_fields
+from instep.schedules.checks import count
 from instep.schedules.loading import Loading
 from instep.schedules.names import MODULE_OF_CLASS, load
 from instep.schedules.writing import (
@@ -136,7 +137,9 @@ def _restored(stored: Any, present: Any, choose: Choose) -> Schedule:
     own = present if type(present) is cls else None
     try:
         number = count(f"a stored {name}: shared", values.pop("shared", 0)) if stateful else 0
-        exact_fields(f"a stored {name}", values, [*fields, "state"] if stateful else fields)
+        require_keys(
+            f"a stored {name}", values, [*fields, "state"] if stateful else fields, "fields"
+        )
         state = values.pop("state") if stateful else None
         schedule: Schedule = cls(
             **{
