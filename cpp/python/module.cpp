@@ -34,6 +34,9 @@ PYBIND11_MODULE(_core, m) {
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
         .def(
+            "reading", [](const py::object& plan) { return std::make_unique<instep::ReadingBlock>(plan); },
+            "A block that reads, also in the middle of a call that has changed nothing yet.")
+        .def(
             "averaged", [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(plan); },
             "A block that puts the averages in the parameters' place.")
         .def(
@@ -68,6 +71,11 @@ PYBIND11_MODULE(_core, m) {
         .def_buffer([](instep::Memory& memory) {
             return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
         });
+    py::class_<instep::ReadingBlock>(m, "ReadingBlock", py::is_final(),
+                                     py::custom_type_setup(instep::traversed<instep::ReadingBlock>),
+                                     "No step on another thread, while it lasts.")
+        .def("__enter__", &instep::ReadingBlock::enter)
+        .def("__exit__", [](instep::ReadingBlock& block, const py::args&) { block.leave(); });
     py::class_<instep::AveragedBlock>(m, "AveragedBlock", py::is_final(),
                                       py::custom_type_setup(instep::traversed<instep::AveragedBlock>),
                                       "The averages in the parameters' place, while it lasts.")

@@ -154,6 +154,7 @@ void Plan::settle(py::handle optimizer) {
     auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(current_.ptr(), name));
     if (!now) throw py::error_already_set();
     if (now.is(taken_) && steps_.step_count() < ask_from_) return;
+    const StepLock::Readable readable(steps_.lock());
     const FloatEnvironment environment;  // schedules compute, too
     const auto result = optimizer.attr("_hyperparameters_at")(steps_.step_count()).cast<py::tuple>();
     steps_.hyperparameters().take(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
@@ -228,6 +229,18 @@ void Plan::acquire() {
 
 void Plan::release() {
     const std::unique_ptr<Hold> hold = std::move(held_);  // held_ is empty before the lock is free
+}
+
+bool Plan::acquire_to_read() {
+    if (steps_.lock().lets_read()) return true;
+    acquire();
+    lets_read_.emplace(steps_.lock());
+    return false;
+}
+
+void Plan::release_read() {
+    lets_read_.reset();
+    release();
 }
 
 void Plan::show_averages(const void* block) {

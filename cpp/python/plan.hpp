@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,6 +57,11 @@ public:
     // Makes steps on other threads wait, while arrays are read or written.
     void acquire();
     void release();
+    // The same for those who only read. They are let in also where a call on this thread has the lock and has changed
+    // nothing yet, or only reads itself: in a schedule or a signal handler. Returns whether there is such a call;
+    // then the lock is not theirs to release.
+    bool acquire_to_read();
+    void release_read();
 
     // Called between acquire and release. Sets other counts and arrays: for each parameter (steps, states by name,
     // average, accumulated gradient, weights), of which the last three may be None. Before the first array is written,
@@ -123,7 +129,24 @@ private:
     py::object taken_ = py::none();  // the `now` whose numbers the steps have
     std::int64_t ask_from_ = 0;      // completed steps
     bool hide_later_ = false;
-    std::unique_ptr<Hold> held_;  // between acquire and release
+    std::unique_ptr<Hold> held_;                   // between acquire and release
+    std::optional<StepLock::Readable> lets_read_;  // of acquire_to_read
+};
+
+// A ``with`` block that reads; see Plan::acquire_to_read.
+class ReadingBlock {
+public:
+    explicit ReadingBlock(py::object plan) : plan_(std::move(plan)) {}
+
+    void enter() { inside_another_ = plan_.cast<Plan&>().acquire_to_read(); }
+    void leave() {
+        if (!inside_another_) plan_.cast<Plan&>().release_read();
+    }
+    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
+
+private:
+    py::object plan_;
+    bool inside_another_ = false;
 };
 
 // A ``with`` block that shows averages. It is entered and left by C functions, within which no Python signal handler

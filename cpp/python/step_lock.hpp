@@ -26,6 +26,21 @@ public:
         StepLock& lock_;
     };
 
+    // Lets this thread's own readers in for a scope, in which the call that has the lock changes nothing.
+    class Readable {
+    public:
+        explicit Readable(StepLock& lock) : lock_(lock) { lock_.readable_ = true; }
+        ~Readable() { lock_.readable_ = false; }
+        Readable(const Readable&) = delete;
+        Readable& operator=(const Readable&) = delete;
+        Readable(Readable&&) = delete;
+        Readable& operator=(Readable&&) = delete;
+
+    private:
+        StepLock& lock_;
+    };
+    bool lets_read() const { return is_mine() && readable_; }
+
     // Whether this thread holds the lock, and whether any thread does. Read with the GIL held: a thread may hold the
     // lock already, and wait for the GIL before it says so.
     bool is_mine() const { return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
@@ -38,6 +53,7 @@ private:
 
     std::mutex mutex_;
     std::atomic<std::thread::id> owner_{};
+    bool readable_ = false;                          // read and changed by the thread that holds the lock
     std::atomic<std::uint64_t> fork_generation_{0};  // of the process when the lock was last taken
 };
 

@@ -172,6 +172,7 @@ private:
     bool bind_known(std::size_t i);
     void bind_given(std::size_t i);
     void bind_accumulated(std::size_t i, bool given, Use use);
+    void make_arrays();
     void make_array(std::size_t i);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }

@@ -53,13 +53,18 @@ void Steps::step_accumulated(double grad_scale) {
 
 void Steps::accumulate() { take(Use::accumulate, 1.0); }
 
-void Steps::take(Use use, double grad_scale) {
-    // This comes before any address is noted, since it may run code that moves other gradients.
+// This comes before any address is noted, since it may run code that moves other gradients.
+void Steps::make_arrays() {
+    const StepLock::Readable readable(lock_);
     for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
             if (bound_[i].is_bound) make_array(i);
         }
+}
+
+void Steps::take(Use use, double grad_scale) {
+    make_arrays();
     if (use == Use::accumulate) make_accumulated();
     arrange();
     check(use);

@@ -92,7 +92,7 @@ def save(
     own = encoded(extra)
 
     def write_all(place: Path) -> None:
-        with optimizer._plan:
+        with optimizer._plan.reading():
             optimizer._plan.refuse_averages("save")
             document = made(stored_state.numbers(optimizer), scaler, own)
             write(place, document, {**_arrays(optimizer), **own.arrays})

@@ -61,7 +61,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer)
     torchs = _in_torch(rule)
-    with optimizer._plan:  # no step on another thread meanwhile
+    with optimizer._plan.reading():  # no step on another thread meanwhile
         _require_none_accumulated(optimizer)
         steps, states = optimizer._plan.steps, optimizer.state
         named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none

@@ -335,7 +335,7 @@ class Optimizer(Bound):
             array).
         """
         self._warn_of_replaced()
-        with self._plan:
+        with self._plan.reading():
             return stored_state.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -378,7 +378,7 @@ class Optimizer(Bound):
         with the optimizer are again the optimizer's arrays. No other thread may step the optimizer
         meanwhile.
         """
-        with self._plan:
+        with self._plan.reading():
             return copyreg.__newobj__, (type(self),), copying.taken_apart(self)  # type: ignore[attr-defined]
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
@@ -386,7 +386,7 @@ class Optimizer(Bound):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
         """Copy everything between two steps; arrays copied together with the optimizer are the copy's arrays."""
-        with self._plan:
+        with self._plan.reading():
             twin = type(self).__new__(type(self))
             memo[id(self)] = twin  # first: a schedule may lead back to the optimizer
             parts = copying.taken_apart(self)
