@@ -60,6 +60,7 @@ constexpr Variant make_variant() {
     variant.state_count = States<Single>::count;
     for (int k = 0; k < variant.state_count; ++k) variant.states[k] = States<Single>::at(k);
     if constexpr (is_valid<Chosen>) {
+        variant.rate = rate_of<Double>;
         variant.prepare[static_cast<int>(Compute::float32)] = prepare<Single>;
         variant.prepare[static_cast<int>(Compute::float64)] = prepare<Double>;
         variant.loops[static_cast<int>(Compute::float32)] = &loops_of<Single, float>;

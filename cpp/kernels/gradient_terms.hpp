@@ -41,6 +41,12 @@ void apply_terms(const GradientTerms& terms, T* __restrict g, const T* __restric
     }
 }
 
+// The parameter moves towards 0 by the amount, and stops there.
+template <class T>
+void shrink_all(T* __restrict p, T amount, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) p[i] = sign(p[i]) * maximum(magnitude(p[i]) - amount, T(0));
+}
+
 template <class T>
 void follow_all(T* __restrict average, T rate, const T* __restrict p, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) average[i] = follow(average[i], rate, p[i]);

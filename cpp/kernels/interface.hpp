@@ -118,9 +118,11 @@ struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
     double average_rate;  // 1 - decay
-    bool claims;          // the parameters' cache lines are fetched for writing ahead of use
-    bool past_caches;     // the copies are written past the caches: the step is too large for them
-    unsigned extras;      // the work of the loop over blocks besides the rule
+    bool shrinks;         // decoupled L1: the parameters are shrunk towards 0 after the rule, by so much
+    double shrink;
+    bool claims;       // the parameters' cache lines are fetched for writing ahead of use
+    bool past_caches;  // the copies are written past the caches: the step is too large for them
+    unsigned extras;   // the work of the loop over blocks besides the rule
     Loop in_blocks;
     InPlace in_place;
     alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare wrote them
@@ -128,9 +130,18 @@ struct Recipe {
 
 // ---- rules -------------------------------------------------------------------------------------------------------
 
+// Which formats narrower than the compute type may hold a state; docs/semantics.md says why.
+enum class Narrow : unsigned char {
+    any,
+    bfloat16,  // but not float16, whose range is too small
+    none,      // a difference of states would vanish in the rounding
+    iterate    // none: it is as exact as the parameter, and stays in the compute type if the others are narrowed
+};
+
 struct StateName {
     const char* name;
     bool used;  // by this variant
+    Narrow narrow = Narrow::any;
 };
 
 // A rule with one choice of options.
@@ -140,6 +151,8 @@ struct Variant {
     StateName states[max_states];
     // Computes the rule's scalars; options that change nothing else have no loops of their own.
     void (*prepare[compute_count])(const double* hyperparameters, std::int64_t t, unsigned options, void* scalars);
+    // The rate of decoupled L1 at step t; NaN if the step has none. Null for the first hyperparameter, lr.
+    double (*rate)(const double* hyperparameters, std::int64_t t, unsigned options);
     const Loops* loops[compute_count];
 };
 

@@ -57,6 +57,12 @@ constexpr bool has_any_state(std::index_sequence<K...> /* places */) {
     return (has_state<Rule, K> || ...);
 }
 
+using Rate = double (*)(const double*, std::int64_t, unsigned);
+template <class Rule, class = void>
+constexpr Rate rate_of = nullptr;
+template <class Rule>
+constexpr Rate rate_of<Rule, std::void_t<decltype(&Rule::rate)>> = Rule::rate;
+
 template <class Rule, class = void>
 constexpr bool is_valid = true;
 template <class Rule>

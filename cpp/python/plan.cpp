@@ -47,6 +47,27 @@ void unraisable(Action action) {
     }
 }
 
+// Refuses a dtype of the states that is wider than the arithmetic, or too narrow for a state of the rule.
+void require_state_dtype(Format format, Format compute, const Variant& variant, const std::string& who) {
+    if (item_size(format) > item_size(compute))
+        throw py::value_error(
+            refusal("state_dtype",
+                    std::string("be ") + format_name(compute) + ", in which " + who + " is computed, or narrower",
+                    format_name(format)));
+    if (format == compute) return;
+    for (const StateName& state : variant.states) {
+        if (!state.used) continue;
+        const std::string why = std::string(" for the state '") + state.name + "' of " + who;
+        if (state.narrow == Narrow::none)
+            throw py::value_error(
+                refusal("state_dtype", std::string("be None or ") + format_name(compute) + why, format_name(format)));
+        if (state.narrow == Narrow::bfloat16 && format == Format::float16)
+            throw py::value_error(refusal("state_dtype",
+                                          std::string("be None, ") + format_name(compute) + " or bfloat16" + why,
+                                          format_name(format)));
+    }
+}
+
 }  // namespace
 
 bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
@@ -104,6 +125,9 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
 
 // Makes states and averages for the parameters, and binds all arrays.
 void Plan::bind_all(const std::vector<Binding>& bindings) {
+    const auto group_of = [this](const Binding& binding) -> const Group& {
+        return steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)];
+    };
     std::vector<Like> likes;
     std::vector<Format> state_formats;
     for (const Binding& binding : bindings) {
@@ -117,26 +141,22 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
                   view.format == Format::float64 ? Format::float64 : Format::float32,
                   view.size()};
         const Format state = state_dtype_.is_none() ? like.compute : format_of_dtype(state_dtype_, "state_dtype");
-        if (item_size(state) > item_size(like.compute))
-            throw py::value_error(refusal(
-                "state_dtype",
-                std::string("be ") + format_name(like.compute) + ", in which " + who + " is computed, or narrower",
-                format_name(state)));
+        require_state_dtype(state, like.compute, variant_of(group_of(binding)), who);
         likes.push_back(std::move(like));
         state_formats.push_back(state);
     }
-    const auto variant = [&](std::size_t i) -> const Variant& {
-        return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(bindings[i].group)]);
-    };
+    const auto state = [&](std::size_t i, int k) { return variant_of(group_of(bindings[i])).states[k]; };
     std::vector<Binding> whole = bindings;
     for (Binding& binding : whole) binding.states = py::dict();
     std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_states; ++k) {
         for (std::size_t i = 0; i < bindings.size(); ++i)
-            formats[i] = variant(i).states[k].used ? &state_formats[i] : nullptr;
+            formats[i] = !state(i, k).used                       ? nullptr
+                         : state(i, k).narrow == Narrow::iterate ? &likes[i].compute
+                                                                 : &state_formats[i];
         const std::vector<py::object> made = make_arrays(1 + k, likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (formats[i] != nullptr) whole[i].states[variant(i).states[k].name] = made[i];
+            if (formats[i] != nullptr) whole[i].states[state(i, k).name] = made[i];
     }
     if (averaged_) {
         for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;

@@ -16,9 +16,9 @@ struct Adam {
     static constexpr const char* name = "adam";
     enum Hyperparameter { lr, beta1, beta2, eps, weight_decay };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
-    static constexpr const char* options[] = {"amsgrad", "decoupled_decay"};
+    static constexpr const char* options[] = {"amsgrad", "decoupled_decay", "eps_hat"};
     static constexpr bool amsgrad = Options & 1;
-    static constexpr unsigned decoupled_decay = 2, scalar_options = decoupled_decay;
+    static constexpr unsigned decoupled_decay = 2, eps_hat = 4, scalar_options = decoupled_decay | eps_hat;
     static constexpr bool hot = !amsgrad;
     static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
 
@@ -27,14 +27,15 @@ struct Adam {
     static Adam prepare(const double* h, std::int64_t t, unsigned chosen) {
         const double correction1 = 1.0 - power(h[beta1], t);
         const double correction2 = 1.0 - power(h[beta2], t);
+        const bool hat = (chosen & eps_hat) != 0;  // the paper's "epsilon hat": the root itself, not corrected
         return {T(h[beta1]),
                 T(1.0 - h[beta1]),
                 T(h[beta2]),
                 T(1.0 - h[beta2]),
-                T(h[lr] / correction1),
-                T(1.0 / square_root(correction2)),
+                T((hat ? h[lr] * square_root(correction2) : h[lr]) / correction1),
+                hat ? T(1) : T(1.0 / square_root(correction2)),
                 T(h[eps]),
-                (chosen & decoupled_decay) != 0 ? T(1.0 - h[lr] * h[weight_decay]) : T(1)};
+                decay_factor<T>(h[lr], h[weight_decay], (chosen & decoupled_decay) != 0)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& v, T& w) const {

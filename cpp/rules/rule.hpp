@@ -6,10 +6,15 @@
 //   hyperparameters            their names
 //   options                    their names; option i is bit i
 //   scalar_options             the bits of the options that change only the scalars: they need no loop
-//   states                     their names, in the order of operator()'s arguments, and which of them these options use
+//   states                     their names, in the order of operator()'s arguments, which of them these options use,
+//   and
+//                              which narrower formats may hold them
 //   valid                      whether this choice of options makes sense
 //   hot                        whether this choice is used so often that its loop is also made with L2, with the
 //                              average and for bfloat16 (docs/speed.md says what each is worth); others use blocks
+//   rate(h, t, chosen)         the learning rate of decoupled L1 at the step t, NaN if the step has none; left out if
+//   it
+//                              is lr, the first hyperparameter
 //   prepare(h, t, chosen)      the rule's scalars from the hyperparameters, the parameter's step t >= 1 and the bits of
 //                              all options that are on, computed in double and rounded to T once
 //   operator()(p, g, states...) the formula for one element, in the paper's notation; a state that the options leave
@@ -31,6 +36,15 @@ namespace {
 
 // beta^t as Python's ** computes it: with pow of the C library.
 inline double power(double base, std::int64_t exponent) { return pow(base, static_cast<double>(exponent)); }
+
+// The factor of decoupled weight decay; without it 1, which changes no bit.
+template <class T>
+T decay_factor(double lr, double weight_decay, bool decoupled) {
+    return decoupled ? T(1.0 - lr * weight_decay) : T(1);
+}
+
+constexpr double unlimited = HUGE_VAL;
+constexpr double not_a_number = NAN;
 
 }  // namespace
 }  // namespace instep::INSTEP_LEVEL

@@ -114,6 +114,10 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vec
     fresh.sweep = level_->sweep[compute];
     fresh.recipe.terms = group.terms;
     fresh.recipe.average_rate = extras_.average_rate;
+    const double rate =
+        variant.rate == nullptr ? group.hyperparameters[0] : variant.rate(group.hyperparameters, t, group.options);
+    fresh.recipe.shrinks = group.decoupled_l1 != 0 && rate == rate;
+    fresh.recipe.shrink = rate * group.decoupled_l1;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);

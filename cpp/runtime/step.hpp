@@ -41,6 +41,7 @@ struct Group {
     unsigned options;
     double hyperparameters[max_hyperparameters];
     GradientTerms terms;
+    double decoupled_l1 = 0;
 };
 
 // The work of a step besides its rules.

@@ -103,6 +103,7 @@ class Group(_Params, total=False):
     lr: Number
     weight_decay: Number
     l1: Number
+    decoupled_l1: bool
     clip_value: Number | None
     maximize: bool
     momentum: Number
@@ -113,5 +114,8 @@ class Group(_Params, total=False):
     eps: Number
     centered: bool
     eps_inside_sqrt: bool
-    betas: tuple[Number, Number]
+    betas: tuple[Number, Number] | tuple[Number, Number, Number]
     amsgrad: bool
+    eps_hat: bool
+    decoupled_weight_decay: bool
+    initial_square_avg: Number

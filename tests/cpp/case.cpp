@@ -109,7 +109,8 @@ private:
         tensor->group = 0;
         for (int k = 0; k < variant.state_count; ++k) {
             if (!variant.states[k].used) continue;
-            made.states.push_back(make_own(made, settings_.state));
+            made.states.push_back(
+                make_own(made, variant.states[k].narrow == Narrow::iterate ? compute_format : settings_.state));
             tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
         }
         if (settings_.average) {
@@ -181,16 +182,18 @@ private:
         group.options = rule_.options;
         for (int k = 0; k < rule_.family.hyperparameter_count; ++k)
             group.hyperparameters[k] = hyperparameter(rule_.family.hyperparameters[k], rate);
-        const double l2 = rule_.has("decoupled_decay") ? 0 : settings_.l2;
+        const double l2 = rule_.owns("weight_decay") ? 0 : settings_.l2;
+        const double l1 = rule_.owns("l1") ? 0 : settings_.l1;
         group.terms = {false,
                        std::isfinite(settings_.clip_value),
                        settings_.maximize,
                        l2 != 0,
-                       settings_.l1 != 0,
+                       l1 != 0 && !settings_.decoupled_l1,
                        1.0,
                        settings_.clip_value,
                        l2,
-                       settings_.l1};
+                       l1};
+        group.decoupled_l1 = settings_.decoupled_l1 ? l1 : 0;
         const Extras extras{settings_.clip_norm, settings_.scale, 1.0 - settings_.average.value_or(1.0),
                             settings_.guarded};
         stepper_->prepare(manner_.level, {group}, extras);
@@ -238,6 +241,15 @@ private:
 };
 
 }  // namespace
+
+bool Rule::owns(const std::string& number) const {
+    for (int k = 0; k < family.option_count; ++k)
+        if (number == "weight_decay" && std::string("decoupled_decay") == family.options[k])
+            return has(family.options[k]);
+    for (int k = 0; k < family.hyperparameter_count; ++k)
+        if (number == family.hyperparameters[k]) return true;
+    return false;
+}
 
 bool Rule::has(const std::string& option) const {
     for (int k = 0; k < family.option_count; ++k)

@@ -41,6 +41,8 @@ void apply(Case& settings, const std::string& key, const std::string& value) {
         settings.l2 = number;
     else if (key == "l1")
         settings.l1 = number;
+    else if (key == "decoupled_l1")
+        settings.decoupled_l1 = number != 0;
     else if (key == "maximize")
         settings.maximize = number != 0;
     else if (key == "guarded")

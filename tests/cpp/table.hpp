@@ -26,7 +26,7 @@ struct Case {
     double clip_value = std::numeric_limits<double>::infinity();
     double clip_norm = std::numeric_limits<double>::quiet_NaN();
     double l2 = 0, l1 = 0;
-    bool maximize = false, guarded = false, special = false;
+    bool maximize = false, decoupled_l1 = false, guarded = false, special = false;
     std::int64_t late = 0;
     int accumulate = 0;
 };

@@ -35,6 +35,7 @@ NUMBERS: dict[str, Any] = {
     "betas": (0.8, 0.97),
     "eps": 1e-3,
     "alpha": 0.9,
+    "initial_square_avg": 0.5,
     "momentum": 0.7,
     "dampening": 0.6,  # float32(1 - 0.6) is not 1 - float32(0.6)
     "weight_decay": 0.05,
@@ -44,6 +45,7 @@ NUMBERS: dict[str, Any] = {
 # Arguments that concern all parameters together; they are tested in files of their own.
 ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
+FLAGS_OF_TERMS = ("maximize", "decoupled_l1")
 
 OPTIMIZERS: list[type[instep.Optimizer]] = [
     getattr(instep, name)
@@ -74,9 +76,13 @@ def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
 
 
 def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Every valid choice of the rule's own options, with the gradient's terms off."""
+    """Every valid choice of up to three of the rule's own options, and of all; the gradient's terms are off."""
     signature = _signature(rule)
-    flags = [n for n, default in signature.items() if isinstance(default, bool) and n != "maximize"]
+    flags = [
+        n
+        for n, default in signature.items()
+        if isinstance(default, bool) and n not in FLAGS_OF_TERMS
+    ]
     # Numbers that are off by default turn a state or a term on, so both are tried.
     switches = [n for n, default in signature.items() if default == 0.0 and n in NUMBERS]
     switches = [n for n in switches if n not in TERMS and not isinstance(signature[n], bool)]
@@ -87,12 +93,23 @@ def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], lis
     }
     for chosen in itertools.product([False, True], repeat=len(flags) + len(switches)):
         on = [n for n, is_on in zip((*flags, *switches), chosen, strict=True) if is_on]
+        if 3 < len(on) < len(chosen) - 1:
+            continue
         options = always | {n: True if n in flags else NUMBERS[n] for n in on}
         try:
             rule(np.zeros(1), **options)
         except ValueError:
             continue
         yield options, on
+
+
+def takes_decoupled_l1(rule: type[instep.Optimizer]) -> bool:
+    """Whether the rule has decoupled L1."""
+    try:
+        rule(np.zeros(1), decoupled_l1=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _variants() -> Iterator[Variant]:
@@ -104,6 +121,9 @@ def _variants() -> Iterator[Variant]:
         for name, value in terms.items():
             yield Variant(rule, {**options, name: value}, "-".join([rule.__name__, *on, name]))
         yield Variant(rule, {**options, **terms}, "-".join([rule.__name__, *on, "all-terms"]))
+        if takes_decoupled_l1(rule):
+            decoupled = {**options, **terms, "decoupled_l1": True}
+            yield Variant(rule, decoupled, "-".join([rule.__name__, *on, "decoupled-l1"]))
 
 
 VARIANTS = list(_variants())
@@ -113,7 +133,8 @@ def torch_options(variant: Variant) -> dict[str, Any] | None:
     """The keywords that make the same rule in torch; None if torch has no such rule or option."""
     torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py names rules without
     group = dict(variant.make(np.zeros(1)).param_groups[0])
-    absent = {"l1": 0.0, "clip_value": None, **torchs.absent} if torchs else {}
+    off = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
+    absent = {**off, **torchs.absent} if torchs else {}
     if torchs is None or any(group[name] != value for name, value in absent.items()):
         return None
     return {name: group[name] for name in torchs.hyperparameters}

@@ -19,7 +19,8 @@ import cases
 import digests
 import numpy as np
 import pytest
-from reference import RULES
+from by_hand import BY_HAND
+from formulas import RULES
 
 import instep
 from instep import _core, rules
@@ -100,20 +101,20 @@ def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
             yield f"python/instep/typing.py: Group has no {number!r}"
         if not isinstance(kind, Flag) and number not in cases.NUMBERS:
             yield f"tests/helpers/cases.py: NUMBERS has no {number!r}"
-    if name not in table("tests/reference/test_by_hand.py", "BY_HAND"):
-        yield "tests/reference/test_by_hand.py: BY_HAND has no such rule"
+    if name not in BY_HAND:
+        yield "tests/helpers/by_hand/: no BY_HAND has such a rule"
     yield from lacks_of_torch(name, rule)
 
 
 def lacks_of_reference(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
     if name not in RULES:
-        yield "tests/helpers/reference.py: RULES has no such rule"
+        yield "tests/helpers/formulas/: no RULES has such a rule"
         return
     defaults = {n: inspect.signature(rule).parameters[n].default for n in rule._hyperparameters}
     if RULES[name].defaults != defaults:
-        yield f"tests/helpers/reference.py: its defaults in RULES are not {defaults}"
+        yield f"tests/helpers/formulas/: its defaults in RULES are not {defaults}"
     if list(RULES[name].states) != list(_core.rules()[rule._rule]["states"]):
-        yield "tests/helpers/reference.py: its states in RULES are not those of the core"
+        yield "tests/helpers/formulas/: its states in RULES are not those of the core"
 
 
 def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
@@ -122,7 +123,7 @@ def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
     torchs = vars(rule).get("_torch")
     if not isinstance(torchs, InTorch):
         return
-    said = {*torchs.hyperparameters, *torchs.absent, "l1", "clip_value"}
+    said = {*torchs.hyperparameters, *torchs.absent, "l1", "decoupled_l1", "clip_value"}
     for number in rule._hyperparameters.keys() - said:
         yield f"python/instep/rules/: _torch says neither that torch has {number!r} nor that it hasn't"
     if name not in {case[0] for case in table("tests/reference/test_torch.py", "TORCH_CASES")}:

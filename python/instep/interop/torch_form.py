@@ -17,7 +17,7 @@ from instep.optimizers.stored_state import take_over
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
 # Absent in torch for every rule; the rule's own `InTorch` adds more.
-_ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None}
+_ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
 
 
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:

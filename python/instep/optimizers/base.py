@@ -55,6 +55,9 @@ class Optimizer(Bound):
         L2 regularisation, at least 0; its gradient is added to the gradient.
     l1 : float or callable
         L1 regularisation, at least 0; its gradient is added to the gradient.
+    decoupled_l1 : bool
+        Apply L1 after the rule instead: each element moves towards 0 by lr * l1 and stops there, so
+        that elements become exactly 0.
     clip_value : float, callable or None
         Each element of the gradient is limited to [-clip_value, clip_value]; greater than 0.
     maximize : bool
@@ -112,6 +115,7 @@ class Optimizer(Bound):
         *,
         weight_decay: Number,
         l1: Number = 0.0,
+        decoupled_l1: bool = False,
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
@@ -137,6 +141,7 @@ class Optimizer(Bound):
             "l1": l1,
             "clip_value": clip_value,
             "maximize": maximize,
+            "decoupled_l1": decoupled_l1,
         }
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)

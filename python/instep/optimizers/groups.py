@@ -13,13 +13,14 @@ from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, value_at
 from instep.optimizers.near_misses import hint
+from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "group_values", "hyperparameter_of", "taken"]
+__all__ = ["ParamGroup", "group_values", "interval_of", "taken"]
 
 
 @documentation.without_quotes
@@ -89,15 +90,17 @@ class ParamGroup(MutableMapping[str, Any]):
         if not isinstance(hyperparameter, InInterval):
             return value
 
-        def number(name: str, value: Any) -> Any:
+        def number(name: str, value: Any, interval: Interval) -> Any:
             if not callable(value):
                 return value
-            interval = hyperparameter.interval
             return _core.in_default_environment(value_at, name, value, interval, step)
 
         if isinstance(value, tuple):
-            return tuple(number(f"{name}[{k}]", part) for k, part in enumerate(value))
-        return number(name, value)
+            return tuple(
+                number(f"{name}[{k}]", part, hyperparameter.interval_of(k))
+                for k, part in enumerate(value)
+            )
+        return number(name, value, hyperparameter.interval)
 
     def update(self, *others: Any, **more: Any) -> None:
         """Set several hyperparameters; if one of them is refused, set none."""
@@ -127,7 +130,8 @@ class ParamGroup(MutableMapping[str, Any]):
         """Check the hyperparameters that replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
-        for name in set(self._rule._options(checked)) ^ set(self._options):
+        for option in set(self._rule._options(checked)) ^ set(self._options):
+            name = DECOUPLED_WEIGHT_DECAY if option == DECOUPLED_DECAY else option
             old, new = self._settings[name], checked[name]
             to_zero = new == 0 and not isinstance(new, bool)
             raise ValueError(
@@ -172,7 +176,7 @@ def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     constants = [0.0 if callable(value) else value for _, value, _ in values]
     return GroupValues(
         checked,
-        [*constants, float(checked["maximize"])],
+        [*constants, float(checked["maximize"]), float(checked["decoupled_l1"])],
         [
             (place, name, value, interval)
             for place, (name, value, interval) in enumerate(values)
@@ -202,28 +206,38 @@ def _no_such(rule: type[Rule], name: str) -> str:
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:
     """Return every number that the core needs, in its order: name, number or callable, allowed interval."""
-    values = [_named_value(rule, settings, name) for name in rule._core_hyperparameters]
+    values = [
+        (name, math.nan if value is None else value, interval)
+        for name, value, interval in (
+            _named_value(rule, settings, name) for name in rule._core_hyperparameters
+        )
+    ]
+    terms = {"clip_value", *rule._terms(settings)}
     for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
         _, value, interval = _named_value(rule, settings, name)
-        is_off = value is None or (name == "weight_decay" and rule._decoupled_decay)
-        values.append((name, off if is_off else value, interval))
+        values.append((name, off if value is None or name not in terms else value, interval))
     return values
 
 
 def _named_value(
     rule: type[Rule], settings: Mapping[str, Any], name: str
 ) -> tuple[str, Any, Interval]:
-    whose, hyperparameter = hyperparameter_of(rule, name)
-    if whose == name:
-        return name, settings[name], hyperparameter.interval
-    index = int(name[-1]) - 1
-    return f"{whose}[{index}]", settings[whose][index], hyperparameter.interval
+    whose, index = _place(rule, name)
+    if index is None:
+        return name, settings[name], interval_of(rule, name)
+    return f"{whose}[{index}]", settings[whose][index], interval_of(rule, name)
 
 
-def hyperparameter_of(rule: type[Rule], name: str) -> tuple[str, InInterval[Any]]:
-    """Return the hyperparameter to which a number of the core belongs, such as betas for beta1."""
-    known = rule._hyperparameters
-    whose = name if name in known else name[:-1] + "s"
-    hyperparameter = known[whose]
+def interval_of(rule: type[Rule], name: str) -> Interval:
+    """Return the interval of a number of the core."""
+    whose, index = _place(rule, name)
+    hyperparameter = rule._hyperparameters[whose]
     assert isinstance(hyperparameter, InInterval)  # since it is a number in the core
-    return whose, hyperparameter
+    return hyperparameter.interval if index is None else hyperparameter.interval_of(index)
+
+
+def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
+    """Return the hyperparameter to which a number of the core belongs, and its place: beta1 is betas[0]."""
+    if name in rule._hyperparameters:
+        return name, None
+    return name[:-1] + "s", int(name[-1]) - 1

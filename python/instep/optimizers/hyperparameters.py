@@ -6,7 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from instep._support.checks import flag
 from instep._support.reals import is_real
@@ -26,6 +37,7 @@ __all__ = [
     "Numeric",
     "NumericOrNone",
     "NumericPair",
+    "NumericTriple",
     "Schedule",
     "as_float",
     "check_number",
@@ -201,6 +213,10 @@ class InInterval(Hyperparameter[Value]):
     def __init__(self, interval: Interval) -> None:
         self.interval = interval
 
+    def interval_of(self, index: int) -> Interval:
+        """Return the interval of one of its numbers."""
+        return self.interval
+
 
 class Numeric(InInterval[Number]):
     """A number."""
@@ -218,21 +234,46 @@ class NumericOrNone(InInterval["Number | None"]):
         return check_number_or_none(name, value, self.interval)
 
 
-class NumericPair(InInterval["tuple[Number, Number]"]):
+class NumericTuple(InInterval[Value]):
+    """Several numbers; each has an interval of its own if several intervals are given."""
+
+    _count: ClassVar[int]
+    _called: ClassVar[str]
+
+    def __init__(self, *intervals: Interval) -> None:
+        super().__init__(intervals[0])
+        self.intervals = intervals if len(intervals) > 1 else intervals * self._count
+
+    def interval_of(self, index: int) -> Interval:
+        """Return the interval of one of the numbers."""
+        return self.intervals[index]
+
+    def check(self, name: str, value: Any) -> Value:
+        """Accept so many numbers in their intervals, or any callables."""
+        try:
+            parts = tuple(value)
+        except TypeError:
+            parts = ()
+        if len(parts) != self._count or isinstance(value, str):
+            each = dict.fromkeys(map(str, self.intervals))
+            allowed = f"each {self.interval}" if len(each) == 1 else " and ".join(each)
+            raise TypeError(f"{name} must be {self._called}, {allowed}, got {shown(value)}")
+        checked: Any = tuple(
+            check_number(f"{name}[{k}]", part, self.intervals[k]) for k, part in enumerate(parts)
+        )
+        return cast("Value", checked)
+
+
+class NumericPair(NumericTuple["tuple[Number, Number]"]):
     """Two numbers."""
 
-    def check(self, name: str, value: Any) -> tuple[Number, Number]:
-        """Accept a pair of numbers in the interval, or of any callables."""
-        try:
-            first, second = value
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{name} must be a pair, each {self.interval}, got {shown(value)}"
-            ) from None
-        return (
-            check_number(f"{name}[0]", first, self.interval),
-            check_number(f"{name}[1]", second, self.interval),
-        )
+    _count, _called = 2, "a pair"
+
+
+class NumericTriple(NumericTuple["tuple[Number, Number, Number]"]):
+    """Three numbers."""
+
+    _count, _called = 3, "three numbers"
 
 
 class Flag(Hyperparameter[bool]):

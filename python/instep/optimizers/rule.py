@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from instep import _core
 from instep._support import documentation
 from instep.optimizers.hyperparameters import Hyperparameter
 
-__all__ = ["InTorch", "Rule"]
+__all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "terms"]
+
+DECOUPLED_WEIGHT_DECAY = "decoupled_weight_decay"  # the hyperparameter
+DECOUPLED_DECAY = "decoupled_decay"  # the option of the core that it turns on
 
 
 class InTorch(NamedTuple):
@@ -34,9 +37,7 @@ class Rule:
     #: as one with other defaults, has the same rule.
     _rule_name: ClassVar[str] = ""
     _torch: ClassVar[InTorch | None]  # each class sets its own; None: torch has no such rule
-    _decoupled_decay: ClassVar[bool] = (
-        False  # weight_decay belongs to the rule, not to the gradient
-    )
+    _decoupled_decay: ClassVar[bool] = False  # always, without an option of the class
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
@@ -69,8 +70,14 @@ class Rule:
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0 or False."""
-        values = {"decoupled_decay": cls._decoupled_decay, **settings}
+        decoupled = cls._decoupled_decay or settings.get(DECOUPLED_WEIGHT_DECAY, False)
+        values = {DECOUPLED_DECAY: decoupled, **settings}
         return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
+
+    @classmethod
+    def _terms(cls, settings: Mapping[str, Any]) -> set[str]:
+        """Return which of weight_decay and l1 are terms of the gradient; the others are numbers of the rule."""
+        return terms(cls._core_hyperparameters, cls._core_options, cls._options(settings))
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
@@ -81,6 +88,16 @@ class Rule:
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
         """Raise ValueError if hyperparameters don't go together."""
+
+
+def terms(
+    hyperparameters: Collection[str], known_options: Collection[str], options: Collection[str]
+) -> set[str]:
+    """Return which of weight_decay and l1 are terms of the gradient in a rule of the core with these options."""
+    of_rule = set(hyperparameters)
+    if DECOUPLED_DECAY in known_options and DECOUPLED_DECAY not in options:
+        of_rule.discard("weight_decay")
+    return {"weight_decay", "l1"} - of_rule
 
 
 def _rules_below(cls: type[Rule]) -> Iterator[str]:

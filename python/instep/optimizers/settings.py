@@ -69,6 +69,7 @@ class Settings(Rule):
     l1 = Numeric(Interval())
     clip_value = NumericOrNone(Interval(low_open=True, finite=False))
     maximize = Flag()
+    decoupled_l1 = Flag()
 
     def __init__(
         self,

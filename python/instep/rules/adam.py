@@ -27,7 +27,7 @@ _TORCHS = InTorch(
         "fused": None,
         "decoupled_weight_decay": False,
     },
-    absent={},
+    absent={"eps_hat": False},
 )
 
 
@@ -37,6 +37,7 @@ class AdamKeywords(Shared, total=False):
     betas: tuple[Number, Number]
     eps: Number
     amsgrad: bool
+    eps_hat: bool
 
 
 class Adam(Optimizer):
@@ -48,6 +49,10 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g²
         w = max(w, v)                             amsgrad; otherwise w = v
         p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
+
+    With ``eps_hat`` the last line is::
+
+        p = p - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(w) + eps)
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
     applied to the gradient, in this order.
@@ -68,7 +73,12 @@ class Adam(Optimizer):
         been zero becomes NaN.
     amsgrad : bool
         Divide by the largest mean square so far.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    eps_hat : bool
+        Add eps to the root before it is corrected, as the paper's "epsilon hat" and scikit-learn,
+        Keras and spaCy do. In the first steps, eps then has up to 1 / sqrt(1 - beta2) times the
+        effect.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `Optimizer`.
 
     Raises
@@ -102,6 +112,7 @@ class Adam(Optimizer):
     betas = NumericPair(Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
     amsgrad = Flag()
+    eps_hat = Flag()
 
     def __init__(
         self,
@@ -111,10 +122,11 @@ class Adam(Optimizer):
         betas: tuple[Number, Number] = (0.9, 0.999),
         eps: Number = 1e-8,
         amsgrad: bool = False,
+        eps_hat: bool = False,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
+        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad, "eps_hat": eps_hat}
         self._set_up(params, own, weight_decay=weight_decay, **shared)
 
 
@@ -133,11 +145,11 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad
+    params, lr, betas, eps, amsgrad, eps_hat
         As for `Adam`.
     weight_decay : float or callable
         At least 0: in each step, the weight loses the share lr * weight_decay.
-    l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Adam`.
 
     Raises

@@ -24,6 +24,7 @@ class SGDKeywords(Shared, total=False):
     dampening: Number
     nesterov: bool
     lr_in_velocity: bool
+    decoupled_weight_decay: bool
 
 
 class SGD(Optimizer):
@@ -57,7 +58,11 @@ class SGD(Optimizer):
     lr_in_velocity : bool
         Put the learning rate inside the buffer, as in the second form above; needs momentum > 0 and
         dampening = 0.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    decoupled_weight_decay : bool
+        Apply ``weight_decay`` to the parameter before the rule, ``p = p * (1 - lr * weight_decay)``,
+        instead of adding it to the gradient.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `Optimizer`.
 
     Raises
@@ -92,7 +97,7 @@ class SGD(Optimizer):
         hyperparameters=("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
         known_by=("momentum",),
         own={"foreach": None, "differentiable": False, "fused": None},
-        absent={"lr_in_velocity": False},
+        absent={"lr_in_velocity": False, "decoupled_weight_decay": False},
         counts_steps=False,
     )
 
@@ -100,6 +105,7 @@ class SGD(Optimizer):
     dampening = Numeric(Interval(0.0, 1.0))
     nesterov = Flag()
     lr_in_velocity = Flag()
+    decoupled_weight_decay = Flag()
 
     def __init__(
         self,
@@ -110,6 +116,7 @@ class SGD(Optimizer):
         dampening: Number = 0.0,
         nesterov: bool = False,
         lr_in_velocity: bool = False,
+        decoupled_weight_decay: bool = False,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
@@ -119,6 +126,7 @@ class SGD(Optimizer):
             "dampening": dampening,
             "nesterov": nesterov,
             "lr_in_velocity": lr_in_velocity,
+            "decoupled_weight_decay": decoupled_weight_decay,
         }
         self._set_up(params, own, weight_decay=weight_decay, **shared)
 
@@ -151,9 +159,10 @@ class Momentum(SGD):
         As for `SGD`.
     momentum : float or callable
         In (0, 1].
-    dampening, nesterov, lr_in_velocity
+    dampening, nesterov, lr_in_velocity, decoupled_weight_decay
         As for `SGD`.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `SGD`.
 
     Raises

@@ -1,0 +1,42 @@
+"""A number that rounds like float32, and what describes a rule worked by hand."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any, NamedTuple
+
+
+class Single(float):
+    def __new__(cls, x):
+        return super().__new__(cls, struct.unpack("f", struct.pack("f", x))[0])
+
+    def __add__(self, other):
+        return Single(float(self) + float(other))
+
+    def __sub__(self, other):
+        return Single(float(self) - float(other))
+
+    def __mul__(self, other):
+        return Single(float(self) * float(other))
+
+    def __truediv__(self, other):
+        return Single(float(self) / float(other))
+
+    def __neg__(self):
+        return Single(-float(self))
+
+
+class ByHand(NamedTuple):
+    update: Any
+    options: dict[str, Any]  # of which each choice is worked
+    numbers: dict[str, Any]  # that round differently in float32, and an epsilon that is felt
+
+
+def root(T, x):
+    return T(math.sqrt(x))
+
+
+def decayed(T, p, o):
+    """The line of decoupled weight decay."""
+    return p * T(1 - o["lr"] * o["weight_decay"]) if o["weight_decay"] else p
