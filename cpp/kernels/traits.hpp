@@ -57,7 +57,35 @@ constexpr bool has_any_state(std::index_sequence<K...> /* places */) {
     return (has_state<Rule, K> || ...);
 }
 
-using Rate = double (*)(const double*, std::int64_t, unsigned);
+template <class Rule, class = void>
+struct ScalarStates {
+    static constexpr int count = 0;
+    static constexpr ScalarStateName at(int /* k */) { return {}; }
+};
+template <class Rule>
+struct ScalarStates<Rule, std::void_t<decltype(Rule::scalar_states)>> {
+    static constexpr int count = sizeof(Rule::scalar_states) / sizeof(ScalarStateName);
+    static constexpr ScalarStateName at(int k) { return k < count ? Rule::scalar_states[k] : ScalarStateName{}; }
+    static_assert(count <= max_scalar_states);
+};
+
+template <class Rule, class = void>
+constexpr int sum_count = 0;
+template <class Rule>
+constexpr int sum_count<Rule, std::void_t<decltype(Rule::sum_count)>> = Rule::sum_count;
+
+template <class Rule, class = void>
+constexpr SumsOver sums_over = SumsOver::tensor;
+template <class Rule>
+constexpr SumsOver sums_over<Rule, std::void_t<decltype(Rule::sums_over)>> = Rule::sums_over;
+
+// Whether averaged() shows something of the rule's own.
+template <class Rule, class = void>
+constexpr bool has_shown = false;
+template <class Rule>
+constexpr bool has_shown<Rule, std::void_t<decltype(Rule::shows_iterate)>> = Rule::shows_iterate;
+
+using Rate = double (*)(const Moment&);
 template <class Rule, class = void>
 constexpr Rate rate_of = nullptr;
 template <class Rule>

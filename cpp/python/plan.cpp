@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -158,6 +159,7 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
         for (std::size_t i = 0; i < bindings.size(); ++i)
             if (formats[i] != nullptr) whole[i].states[state(i, k).name] = made[i];
     }
+    make_scalar_states(whole);
     if (averaged_) {
         for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;
         const std::vector<py::object> made = make_arrays(1 + max_states, likes, formats);
@@ -167,6 +169,29 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
     steps_.append(whole.size());
     for (std::size_t i = 0; i < whole.size(); ++i) steps_.bind(first + i, whole[i]);
     steps_.arrange();
+}
+
+// Makes the states that are one number. A shared one is the same array for all parameters.
+void Plan::make_scalar_states(std::vector<Binding>& bindings) {
+    static constexpr Format number = Format::float64;
+    const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, 1});
+    for (int k = 0; k < max_scalar_states; ++k) {
+        const auto state = [&](const Binding& binding) {
+            return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)])
+                .scalar_states[k];
+        };
+        std::vector<const Format*> formats(bindings.size());
+        for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = state(bindings[i]).used ? &number : nullptr;
+        if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
+            continue;
+        const std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
+        for (std::size_t i = 0; i < bindings.size(); ++i) {
+            const ScalarStateName& found = state(bindings[i]);
+            if (!found.used) continue;
+            if (found.shared && !shared_states_.contains(found.name)) shared_states_[found.name] = made[i];
+            bindings[i].states[found.name] = found.shared ? py::object(shared_states_[found.name]) : made[i];
+        }
+    }
 }
 
 void Plan::settle(py::handle optimizer) {
@@ -265,7 +290,16 @@ void Plan::release_read() {
 
 void Plan::show_averages(const void* block) {
     const Hold hold(*this);
-    averages_.show(block);
+    // The numbers of the last step may be those of another run, and there may have been no step yet.
+    std::vector<Group> groups = steps_.hyperparameters().groups;
+    const py::sequence now = current_.attr("now").attr("groups");
+    for (std::size_t k = 0; k < groups.size(); ++k) {
+        const py::sequence constants = now[k].attr("constants");
+        const RuleFamily& family = *current_level().families[groups[k].family];
+        for (int i = 0; i < family.hyperparameter_count; ++i)
+            groups[k].hyperparameters[i] = constants[static_cast<std::size_t>(i)].cast<double>();
+    }
+    averages_.show(block, groups);
 }
 
 void Plan::hide_averages(const void* block, bool wait) {

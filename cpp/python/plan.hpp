@@ -117,6 +117,7 @@ private:
     class Load;
 
     void bind_all(const std::vector<Binding>& bindings);
+    void make_scalar_states(std::vector<Binding>& bindings);
     void settle(py::handle optimizer);
     void hide_late() noexcept;
 
@@ -124,6 +125,7 @@ private:
     Averages averages_{steps_};
     GradientCollector collector_;
     py::object state_dtype_;
+    py::dict shared_states_;  // those that all parameters share
     bool averaged_;
     py::object current_;
     py::object taken_ = py::none();  // the `now` whose numbers the steps have

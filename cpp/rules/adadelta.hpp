@@ -17,8 +17,8 @@ struct Adadelta {
 
     T lr_, rho_, one_minus_rho_, eps_;
 
-    static Adadelta prepare(const double* h, std::int64_t /* t */, unsigned /* chosen */) {
-        return {T(h[lr]), T(h[rho]), T(1.0 - h[rho]), T(h[eps])};
+    static Adadelta prepare(const Moment& now) {
+        return {T(now.h[lr]), T(now.h[rho]), T(1.0 - now.h[rho]), T(now.h[eps])};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& v, T& u) const {

@@ -21,10 +21,11 @@ struct Adagrad {
     T lr_, initial_, eps_inside_, eps_outside_;
     Choice<T> at_first_;
 
-    static Adagrad prepare(const double* h, std::int64_t t, unsigned chosen) {
-        const bool inside = (chosen & eps_inside_sqrt) != 0;
-        return {T(h[lr] / (1.0 + static_cast<double>(t - 1) * h[lr_decay])), T(h[initial_accumulator_value]),
-                inside ? T(h[eps]) : T(0), inside ? T(0) : T(h[eps]), Choice<T>(t == 1)};
+    static Adagrad prepare(const Moment& now) {
+        const bool inside = has(now, eps_inside_sqrt);
+        return {T(now.h[lr] / (1.0 + static_cast<double>(now.t - 1) * now.h[lr_decay])),
+                T(now.h[initial_accumulator_value]), inside ? T(now.h[eps]) : T(0), inside ? T(0) : T(now.h[eps]),
+                Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& s) const {

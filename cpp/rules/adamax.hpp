@@ -17,9 +17,9 @@ struct Adamax {
 
     T beta1_, one_minus_beta1_, beta2_, step_size_, eps_;
 
-    static Adamax prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        const double correction1 = 1.0 - power(h[beta1], t);
-        return {T(h[beta1]), T(1.0 - h[beta1]), T(h[beta2]), T(h[lr] / correction1), T(h[eps])};
+    static Adamax prepare(const Moment& now) {
+        const double correction1 = 1.0 - power(now.h[beta1], now.t);
+        return {T(now.h[beta1]), T(1.0 - now.h[beta1]), T(now.h[beta2]), T(now.h[lr] / correction1), T(now.h[eps])};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& u) const {

@@ -21,22 +21,22 @@ struct Adan {
     T of_mean_, of_difference_, root_correction_, eps_, decay_;
     Choice<T> at_first_;
 
-    static Adan prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        const double correction1 = 1.0 - power(h[beta1], t);
-        const double correction2 = 1.0 - power(h[beta2], t);
-        const double correction3 = 1.0 - power(h[beta3], t);
-        return {T(h[beta1]),
-                T(1.0 - h[beta1]),
-                T(h[beta2]),
-                T(1.0 - h[beta2]),
-                T(h[beta3]),
-                T(1.0 - h[beta3]),
-                T(h[lr] / correction1),
-                T(h[lr] * h[beta2] / correction2),
+    static Adan prepare(const Moment& now) {
+        const double correction1 = 1.0 - power(now.h[beta1], now.t);
+        const double correction2 = 1.0 - power(now.h[beta2], now.t);
+        const double correction3 = 1.0 - power(now.h[beta3], now.t);
+        return {T(now.h[beta1]),
+                T(1.0 - now.h[beta1]),
+                T(now.h[beta2]),
+                T(1.0 - now.h[beta2]),
+                T(now.h[beta3]),
+                T(1.0 - now.h[beta3]),
+                T(now.h[lr] / correction1),
+                T(now.h[lr] * now.h[beta2] / correction2),
                 T(1.0 / square_root(correction3)),
-                T(h[eps]),
-                T(1.0 / (1.0 + h[lr] * h[weight_decay])),
-                Choice<T>(t == 1)};
+                T(now.h[eps]),
+                T(1.0 / (1.0 + now.h[lr] * now.h[weight_decay])),
+                Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& w, T& n, T& b) const {

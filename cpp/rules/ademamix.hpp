@@ -18,20 +18,20 @@ struct AdEMAMix {
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, beta3_, one_minus_beta3_;
     T fast_, slow_, root_correction_, eps_, decay_;
 
-    static AdEMAMix prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        const double correction1 = 1.0 - power(h[beta1], t);
-        const double correction2 = 1.0 - power(h[beta2], t);
-        return {T(h[beta1]),
-                T(1.0 - h[beta1]),
-                T(h[beta2]),
-                T(1.0 - h[beta2]),
-                T(h[beta3]),
-                T(1.0 - h[beta3]),
-                T(h[lr] / correction1),
-                T(h[lr] * h[alpha]),
+    static AdEMAMix prepare(const Moment& now) {
+        const double correction1 = 1.0 - power(now.h[beta1], now.t);
+        const double correction2 = 1.0 - power(now.h[beta2], now.t);
+        return {T(now.h[beta1]),
+                T(1.0 - now.h[beta1]),
+                T(now.h[beta2]),
+                T(1.0 - now.h[beta2]),
+                T(now.h[beta3]),
+                T(1.0 - now.h[beta3]),
+                T(now.h[lr] / correction1),
+                T(now.h[lr] * now.h[alpha]),
                 T(1.0 / square_root(correction2)),
-                T(h[eps]),
-                decay_factor<T>(h[lr], h[weight_decay], true)};
+                T(now.h[eps]),
+                decay_factor<T>(now.h[lr], now.h[weight_decay], true)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& a, T& b, T& v) const {

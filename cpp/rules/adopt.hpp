@@ -22,16 +22,22 @@ struct ADOPT {
     Choice<T> at_first_;
 
     // The first step changes no parameter.
-    static double rate(const double* h, std::int64_t t, unsigned /* chosen */) { return t == 1 ? not_a_number : h[lr]; }
+    static double rate(const Moment& now) { return now.t == 1 ? not_a_number : now.h[lr]; }
 
     // Without a clip_exponent (NaN) the limit is infinite, and changes no bit.
-    static ADOPT prepare(const double* h, std::int64_t t, unsigned chosen) {
-        const double exponent = h[clip_exponent];
-        const double limit = exponent == exponent ? pow(static_cast<double>(t - 1), exponent) : unlimited;
-        const bool decays = (chosen & decoupled_decay) != 0 && t > 1;
-        return {T(h[lr]),          T(h[beta1]), T(1.0 - h[beta1]), T(h[beta2]),
-                T(1.0 - h[beta2]), T(h[eps]),   T(limit),          decay_factor<T>(h[lr], h[weight_decay], decays),
-                Choice<T>(t == 1)};
+    static ADOPT prepare(const Moment& now) {
+        const double exponent = now.h[clip_exponent];
+        const double limit = exponent == exponent ? pow(static_cast<double>(now.t - 1), exponent) : unlimited;
+        const bool decays = has(now, decoupled_decay) && now.t > 1;
+        return {T(now.h[lr]),
+                T(now.h[beta1]),
+                T(1.0 - now.h[beta1]),
+                T(now.h[beta2]),
+                T(1.0 - now.h[beta2]),
+                T(now.h[eps]),
+                T(limit),
+                decay_factor<T>(now.h[lr], now.h[weight_decay], decays),
+                Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& v) const {

@@ -18,9 +18,9 @@ struct FTRL {
     T rate_, l1_, beside_, initial_;  // rate_: of the root in the denominator
     Choice<T> at_first_;
 
-    static FTRL prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        return {T(1.0 / h[lr]), T(h[l1]), T(h[beta] / h[lr] + h[weight_decay]), T(h[initial_accumulator_value]),
-                Choice<T>(t == 1)};
+    static FTRL prepare(const Moment& now) {
+        return {T(1.0 / now.h[lr]), T(now.h[l1]), T(now.h[beta] / now.h[lr] + now.h[weight_decay]),
+                T(now.h[initial_accumulator_value]), Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& n, T& z) const {

@@ -18,9 +18,9 @@ struct Lion {
 
     T lr_, beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, decay_;
 
-    static Lion prepare(const double* h, std::int64_t /* t */, unsigned /* chosen */) {
-        return {T(h[lr]),    T(h[beta1]),       T(1.0 - h[beta1]),
-                T(h[beta2]), T(1.0 - h[beta2]), decay_factor<T>(h[lr], h[weight_decay], true)};
+    static Lion prepare(const Moment& now) {
+        return {T(now.h[lr]),    T(now.h[beta1]),       T(1.0 - now.h[beta1]),
+                T(now.h[beta2]), T(1.0 - now.h[beta2]), decay_factor<T>(now.h[lr], now.h[weight_decay], true)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m) const {

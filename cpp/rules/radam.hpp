@@ -21,26 +21,26 @@ struct RAdam {
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, step_size_, eps_, decay_;
     Choice<T> rectified_;
 
-    static RAdam prepare(const double* h, std::int64_t t, unsigned chosen) {
-        const double correction1 = 1.0 - power(h[beta1], t);
-        const double power2 = power(h[beta2], t);
+    static RAdam prepare(const Moment& now) {
+        const double correction1 = 1.0 - power(now.h[beta1], now.t);
+        const double power2 = power(now.h[beta2], now.t);
         const double correction2 = 1.0 - power2;
-        const double longest = 2.0 / (1.0 - h[beta2]) - 1.0;
-        const double length = longest - 2.0 * static_cast<double>(t) * power2 / correction2;
+        const double longest = 2.0 / (1.0 - now.h[beta2]) - 1.0;
+        const double length = longest - 2.0 * static_cast<double>(now.t) * power2 / correction2;
         const bool rectified = length > 5.0;
-        double step_size = h[lr] / correction1;
+        double step_size = now.h[lr] / correction1;
         if (rectified) {
             const double r =
                 square_root((length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length));
-            step_size = h[lr] * r * square_root(correction2) / correction1;
+            step_size = now.h[lr] * r * square_root(correction2) / correction1;
         }
-        return {T(h[beta1]),
-                T(1.0 - h[beta1]),
-                T(h[beta2]),
-                T(1.0 - h[beta2]),
+        return {T(now.h[beta1]),
+                T(1.0 - now.h[beta1]),
+                T(now.h[beta2]),
+                T(1.0 - now.h[beta2]),
                 T(step_size),
-                T(h[eps]),
-                decay_factor<T>(h[lr], h[weight_decay], (chosen & decoupled_decay) != 0),
+                T(now.h[eps]),
+                decay_factor<T>(now.h[lr], now.h[weight_decay], has(now, decoupled_decay)),
                 Choice<T>(rectified)};
     }
 

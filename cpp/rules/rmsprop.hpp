@@ -31,19 +31,19 @@ struct RMSprop {
     T within_, outer_, alpha_, one_minus_alpha_, eps_inside_, eps_outside_, momentum_, initial_, decay_;
     Choice<T> at_first_;
 
-    static RMSprop prepare(const double* h, std::int64_t t, unsigned chosen) {
-        const bool inside = (chosen & eps_inside_sqrt) != 0;
-        const bool in_velocity = (chosen & lr_in_velocity) != 0;
-        return {in_velocity ? T(h[lr]) : T(1),
-                in_velocity ? T(1) : T(h[lr]),
-                T(h[alpha]),
-                T(1.0 - h[alpha]),
-                inside ? T(h[eps]) : T(0),
-                inside ? T(0) : T(h[eps]),
-                T(h[momentum]),
-                T(h[initial_square_avg]),
-                decay_factor<T>(h[lr], h[weight_decay], (chosen & decoupled_decay) != 0),
-                Choice<T>(t == 1 && h[initial_square_avg] != 0)};
+    static RMSprop prepare(const Moment& now) {
+        const bool inside = has(now, eps_inside_sqrt);
+        const bool in_velocity = has(now, lr_in_velocity);
+        return {in_velocity ? T(now.h[lr]) : T(1),
+                in_velocity ? T(1) : T(now.h[lr]),
+                T(now.h[alpha]),
+                T(1.0 - now.h[alpha]),
+                inside ? T(now.h[eps]) : T(0),
+                inside ? T(0) : T(now.h[eps]),
+                T(now.h[momentum]),
+                T(now.h[initial_square_avg]),
+                decay_factor<T>(now.h[lr], now.h[weight_decay], has(now, decoupled_decay)),
+                Choice<T>(now.t == 1 && now.h[initial_square_avg] != 0)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& v, T& a, T& b) const {

@@ -19,8 +19,9 @@ struct Rprop {
     T lr_, shorter_, longer_, least_, most_;
     Choice<T> at_first_;
 
-    static Rprop prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        return {T(h[lr]), T(h[eta1]), T(h[eta2]), T(h[step_size1]), T(h[step_size2]), Choice<T>(t == 1)};
+    static Rprop prepare(const Moment& now) {
+        return {T(now.h[lr]),         T(now.h[eta1]),       T(now.h[eta2]),
+                T(now.h[step_size1]), T(now.h[step_size2]), Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& b, T& k) const {

@@ -29,11 +29,11 @@ struct SGD {
     T momentum_, decay_;
     Choice<T> at_first_;
 
-    static SGD prepare(const double* h, std::int64_t t, unsigned chosen) {
-        const T rate = T(h[lr]);
-        const T decay = decay_factor<T>(h[lr], h[weight_decay], (chosen & decoupled_decay) != 0);
-        if ((chosen & lr_in_velocity) != 0) return {rate, rate, T(1), T(h[momentum]), decay, Choice<T>(false)};
-        return {T(1.0 - h[dampening]), T(1), rate, T(h[momentum]), decay, Choice<T>(t == 1)};
+    static SGD prepare(const Moment& now) {
+        const T rate = T(now.h[lr]);
+        const T decay = decay_factor<T>(now.h[lr], now.h[weight_decay], has(now, decoupled_decay));
+        if (has(now, lr_in_velocity)) return {rate, rate, T(1), T(now.h[momentum]), decay, Choice<T>(false)};
+        return {T(1.0 - now.h[dampening]), T(1), rate, T(now.h[momentum]), decay, Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& b) const {

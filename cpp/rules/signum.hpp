@@ -20,8 +20,9 @@ struct Signum {
 
     T lr_, momentum_, one_minus_momentum_, decay_;
 
-    static Signum prepare(const double* h, std::int64_t /* t */, unsigned /* chosen */) {
-        return {T(h[lr]), T(h[momentum]), T(1.0 - h[momentum]), decay_factor<T>(h[lr], h[weight_decay], true)};
+    static Signum prepare(const Moment& now) {
+        return {T(now.h[lr]), T(now.h[momentum]), T(1.0 - now.h[momentum]),
+                decay_factor<T>(now.h[lr], now.h[weight_decay], true)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& b) const {

@@ -19,17 +19,17 @@ struct Yogi {
     T beta1_, one_minus_beta1_, one_minus_beta2_, step_size_, root_correction_, eps_, initial_;
     Choice<T> at_first_;
 
-    static Yogi prepare(const double* h, std::int64_t t, unsigned /* chosen */) {
-        const double correction1 = 1.0 - power(h[beta1], t);
-        const double correction2 = 1.0 - power(h[beta2], t);
-        return {T(h[beta1]),
-                T(1.0 - h[beta1]),
-                T(1.0 - h[beta2]),
-                T(h[lr] / correction1),
+    static Yogi prepare(const Moment& now) {
+        const double correction1 = 1.0 - power(now.h[beta1], now.t);
+        const double correction2 = 1.0 - power(now.h[beta2], now.t);
+        return {T(now.h[beta1]),
+                T(1.0 - now.h[beta1]),
+                T(1.0 - now.h[beta2]),
+                T(now.h[lr] / correction1),
                 T(1.0 / square_root(correction2)),
-                T(h[eps]),
-                T(h[initial_accumulator_value]),
-                Choice<T>(t == 1)};
+                T(now.h[eps]),
+                T(now.h[initial_accumulator_value]),
+                Choice<T>(now.t == 1)};
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& v) const {

@@ -130,6 +130,13 @@ class ParamGroup(MutableMapping[str, Any]):
         """Check the hyperparameters that replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
+        for name, hyperparameter in self._rule._hyperparameters.items():
+            old, new = (hyperparameter.fixed(of[name]) for of in (self._settings, checked))
+            if old != new:
+                raise ValueError(
+                    f"{name} must stay {shown(self._settings[name])}, got {shown(checked[name])}, "
+                    "since the states depend on it; make a new optimizer"
+                )
         for option in set(self._rule._options(checked)) ^ set(self._options):
             name = DECOUPLED_WEIGHT_DECAY if option == DECOUPLED_DECAY else option
             old, new = self._settings[name], checked[name]
@@ -171,6 +178,11 @@ def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
+    if checked["decoupled_l1"] and not rule._takes_decoupled_l1:
+        raise ValueError(
+            f"decoupled_l1 must be False for {rule.__name__}, got True, since no such line is defined "
+            "for this rule"
+        )
     rule._check(checked)
     values = _named_values(rule, checked)
     constants = [0.0 if callable(value) else value for _, value, _ in values]

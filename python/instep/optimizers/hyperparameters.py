@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "Constant",
+    "ConstantFirst",
     "Flag",
     "GroupsDifferError",
     "Hyperparameter",
@@ -187,6 +189,10 @@ class Hyperparameter(ABC, Generic[Value]):
     def check(self, name: str, value: Any) -> Value:
         """Return the value to keep, or raise TypeError or ValueError with this name."""
 
+    def fixed(self, value: Any) -> Any:
+        """Return the part of a value that can't be changed later; None if all can."""
+        return None
+
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
         self.__doc__ = f"{name} of all groups, to read and set."
@@ -224,6 +230,18 @@ class Numeric(InInterval[Number]):
     def check(self, name: str, value: Any) -> Number:
         """Accept a number in the interval, or any callable."""
         return check_number(name, value, self.interval)
+
+
+class Constant(Numeric):
+    """A number that is no schedule, and that can't be changed later."""
+
+    def check(self, name: str, value: Any) -> float:
+        """Accept a number in the interval."""
+        return as_float(value, self.interval, name)
+
+    def fixed(self, value: Any) -> Any:
+        """Return the number."""
+        return value
 
 
 class NumericOrNone(InInterval["Number | None"]):
@@ -268,6 +286,19 @@ class NumericPair(NumericTuple["tuple[Number, Number]"]):
     """Two numbers."""
 
     _count, _called = 2, "a pair"
+
+
+class ConstantFirst(NumericPair):
+    """Two numbers, of which the first is no schedule and can't be changed later."""
+
+    def check(self, name: str, value: Any) -> tuple[Number, Number]:
+        """Accept a number in its interval, and a number in its own or any callable."""
+        first, second = super().check(name, value)
+        return as_float(first, self.intervals[0], f"{name}[0]"), second
+
+    def fixed(self, value: Any) -> Any:
+        """Return the first number."""
+        return value[0]
 
 
 class NumericTriple(NumericTuple["tuple[Number, Number, Number]"]):

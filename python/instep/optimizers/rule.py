@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers.hyperparameters import Hyperparameter
+from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone
 
 __all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "terms"]
 
@@ -38,6 +38,9 @@ class Rule:
     _rule_name: ClassVar[str] = ""
     _torch: ClassVar[InTorch | None]  # each class sets its own; None: torch has no such rule
     _decoupled_decay: ClassVar[bool] = False  # always, without an option of the class
+    # averaged() shows an average of the rule's own, so that there is none of ema_decay.
+    _shows_iterate: ClassVar[bool] = False
+    _takes_decoupled_l1: ClassVar[bool] = True
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
@@ -69,10 +72,16 @@ class Rule:
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0 or False."""
+        """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0, False or None."""
         decoupled = cls._decoupled_decay or settings.get(DECOUPLED_WEIGHT_DECAY, False)
         values = {DECOUPLED_DECAY: decoupled, **settings}
-        return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
+        return tuple(n for n in cls._core_options if cls._is_on(n, values[n]))
+
+    @classmethod
+    def _is_on(cls, name: str, value: Any) -> bool:
+        if isinstance(cls._hyperparameters.get(name), NumericOrNone):
+            return value is not None
+        return callable(value) or bool(value)
 
     @classmethod
     def _terms(cls, settings: Mapping[str, Any]) -> set[str]:

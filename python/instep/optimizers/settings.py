@@ -81,6 +81,11 @@ class Settings(Rule):
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
         nonfinite = checked_nonfinite(nonfinite)
+        if self._shows_iterate and ema_decay is not None:
+            raise ValueError(
+                f"ema_decay must be None for {type(self).__name__}, got {shown(ema_decay)}; the rule "
+                "averages the weights itself, see averaged()"
+            )
         checked = taken(type(self), defaults)  # not the caller's own objects, which may change
         self._current = Current(Values((), clip_norm, ema_decay, nonfinite, checked))
         self._held = Held()

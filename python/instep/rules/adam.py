@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
-from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+from instep.optimizers.hyperparameters import (
+    Flag,
+    Interval,
+    Number,
+    Numeric,
+    NumericOrNone,
+    NumericPair,
+)
 from instep.optimizers.keywords import Shared
 from instep.optimizers.rule import InTorch
 
@@ -27,7 +34,7 @@ _TORCHS = InTorch(
         "fused": None,
         "decoupled_weight_decay": False,
     },
-    absent={"eps_hat": False},
+    absent={"eps_hat": False, "clip_update": None},
 )
 
 
@@ -38,6 +45,7 @@ class AdamKeywords(Shared, total=False):
     eps: Number
     amsgrad: bool
     eps_hat: bool
+    clip_update: Number | None
 
 
 class Adam(Optimizer):
@@ -77,6 +85,11 @@ class Adam(Optimizer):
         Add eps to the root before it is corrected, as the paper's "epsilon hat" and scikit-learn,
         Keras and spaCy do. In the first steps, eps then has up to 1 / sqrt(1 - beta2) times the
         effect.
+    clip_update : float, callable or None
+        Greater than 0, often 1. Lower lr for a parameter's step if the root mean square of
+        ``g / max(sqrt(v) / sqrt(1 - beta2^t), eps)`` over its elements exceeds this number, in the
+        same ratio: StableAdamW. The sum is read before the sweep, so a step reads gradient and v
+        twice.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
     state_dtype
         As for `Optimizer`.
@@ -91,6 +104,8 @@ class Adam(Optimizer):
     D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
     S. J. Reddi, S. Kale, S. Kumar, "On the convergence of Adam and beyond", ICLR 2018 (amsgrad; the
     maximum is of the uncorrected mean, as in PyTorch and Keras).
+    M. Wortsman, T. Dettmers, L. Zettlemoyer, A. Morcos, A. Farhadi, L. Schmidt, "Stable and
+    low-precision training for large-scale vision-language models", NeurIPS 2023 (clip_update).
 
     Examples
     --------
@@ -113,6 +128,7 @@ class Adam(Optimizer):
     eps = Numeric(Interval())
     amsgrad = Flag()
     eps_hat = Flag()
+    clip_update = NumericOrNone(Interval(low_open=True))
 
     def __init__(
         self,
@@ -123,10 +139,18 @@ class Adam(Optimizer):
         eps: Number = 1e-8,
         amsgrad: bool = False,
         eps_hat: bool = False,
+        clip_update: Number | None = None,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad, "eps_hat": eps_hat}
+        own = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "amsgrad": amsgrad,
+            "eps_hat": eps_hat,
+            "clip_update": clip_update,
+        }
         self._set_up(params, own, weight_decay=weight_decay, **shared)
 
 
@@ -145,7 +169,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, eps_hat
+    params, lr, betas, eps, amsgrad, eps_hat, clip_update
         As for `Adam`.
     weight_decay : float or callable
         At least 0: in each step, the weight loses the share lr * weight_decay.

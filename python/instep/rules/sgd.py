@@ -15,7 +15,7 @@ from instep.optimizers.rule import InTorch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SGD", "Momentum"]
+__all__ = ["SGD", "Momentum", "require_undamped"]
 
 
 class SGDKeywords(Shared, total=False):
@@ -25,6 +25,18 @@ class SGDKeywords(Shared, total=False):
     nesterov: bool
     lr_in_velocity: bool
     decoupled_weight_decay: bool
+
+
+def require_undamped(flag: str, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if this flag is on without momentum, or with dampening."""
+    if not settings[flag]:
+        return
+    if settings["momentum"] == 0:
+        raise ValueError(f"momentum must be greater than 0 with {flag}=True, got 0")
+    if settings["dampening"] != 0:
+        raise ValueError(
+            f"dampening must be 0 with {flag}=True, got {shown(settings['dampening'])}"
+        )
 
 
 class SGD(Optimizer):
@@ -132,15 +144,8 @@ class SGD(Optimizer):
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
-        for flag in ("nesterov", "lr_in_velocity"):
-            if not settings[flag]:
-                continue
-            if settings["momentum"] == 0:
-                raise ValueError(f"momentum must be greater than 0 with {flag}=True, got 0")
-            if settings["dampening"] != 0:
-                raise ValueError(
-                    f"dampening must be 0 with {flag}=True, got {shown(settings['dampening'])}"
-                )
+        require_undamped("nesterov", settings)
+        require_undamped("lr_in_velocity", settings)
 
 
 class Momentum(SGD):
