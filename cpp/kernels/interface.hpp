@@ -117,7 +117,7 @@ struct InPlace {
 struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
-    double average_rate;  // 1 - decay
+    double average_rate;  // 1 - decay, rounded to the compute type
     bool claims;          // the parameters' cache lines are fetched for writing ahead of use
     bool past_caches;     // the copies are written past the caches: the step is too large for them
     unsigned extras;      // the work of the loop over blocks besides the rule

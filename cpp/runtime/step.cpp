@@ -113,7 +113,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vec
     fresh.t = t;
     fresh.sweep = level_->sweep[compute];
     fresh.recipe.terms = group.terms;
-    fresh.recipe.average_rate = extras_.average_rate;
+    const double rate = extras_.average_rate;
+    fresh.recipe.average_rate = tensors_[i]->compute == Compute::float32 ? static_cast<float>(rate) : rate;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);

@@ -6,8 +6,10 @@ import doctest
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +49,12 @@ def bits(values):
 def test_table_has_every_class():
     assert {type(schedule) for schedule in EXAMPLES} == set(CLASSES)
     assert {cls.__name__ for cls in CLASSES} <= set(schedules.__all__)
+
+
+def test_the_page_has_every_class():
+    page = Path(__file__).parents[2] / "docs" / "schedules.md"
+    rows = re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted(cls.__name__ for cls in CLASSES)
 
 
 @every_class
