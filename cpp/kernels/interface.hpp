@@ -126,7 +126,7 @@ struct InPlace {
 struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
-    double average_rate;  // 1 - decay
+    double average_rate;  // 1 - decay, rounded to the compute type
     bool shrinks;         // decoupled L1: the parameters are shrunk towards 0 after the rule, by so much
     double shrink;
     bool claims;       // the parameters' cache lines are fetched for writing ahead of use

@@ -109,7 +109,9 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     fresh.t = t;
     fresh.sweep = level_->sweep[compute];
     fresh.recipe.terms = group.terms;
-    fresh.recipe.average_rate = extras_.average_rate;
+    const double average_rate = extras_.average_rate;
+    fresh.recipe.average_rate =
+        tensors_[i]->compute == Compute::float32 ? static_cast<float>(average_rate) : average_rate;
     fresh.recipe.sums = variant.loops[compute]->sums;
     fresh.recipe.sum_count = variant.sum_count;
     fresh.recipe.claims = work_ <= most_work_claimed;

@@ -136,7 +136,8 @@ public:
     void accumulate(const Level& level, int most_threads);
     // Called with the GIL again: notes that each of these tensors has accumulated gradients now.
     void count_accumulation();
-    // Puts what averaged() shows by the tensor's rule, if this isn't the average, in the place of its parameter and copy.
+    // Puts what averaged() shows by the tensor's rule, if this isn't the average, in the place of its parameter and
+    // copy.
     void show(const Level& level, std::size_t i, const Group& group);
     // Rounds one operand of each tensor, from a place on, into another: the parameters into the averages or copies, or
     // the averages into the parameters or copies.

@@ -265,7 +265,8 @@ class Reference:
         put(self.params[name], p, T)
         if self.averages:
             e = self.averages[name]
-            put(e, e + T(1 - at(self.ema_decay, self.step_count)) * (p - e), T)
+            rate = T(1 - at(self.ema_decay, self.step_count))
+            put(e, p if rate == 1 else e + rate * (p - e), T)
         if name in self.copies:
             put(self.copies[name], p, T)
         for key, value in s.items():

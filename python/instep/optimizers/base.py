@@ -69,9 +69,10 @@ class Optimizer(Saved):
         FloatingPointError ("raise"). "skip" and "raise" read the gradients once more.
     ema_decay : float, callable or None
         In [0, 1]. Keep an exponential moving average e of each parameter p, which starts from the
-        parameter's first value: e = e + (1 - ema_decay) * (p - e). It is computed in the same sweep
-        and in the arithmetic's type (float64 for float64 parameters, float32 for the others); see
-        `averaged`.
+        parameter's first value: e = e + (1 - ema_decay) * (p - e). With 0, e is p, whatever it was.
+        `instep.schedules.UniformAverage` makes e the plain mean of the weights. It is computed in
+        the same sweep and in the arithmetic's type (float64 for float64 parameters, float32 for the
+        others); see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
         float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
