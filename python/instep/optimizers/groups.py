@@ -171,6 +171,7 @@ def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
+    rule._check_decoupled_l1("decoupled_l1", decoupled=checked["decoupled_l1"])
     rule._check(checked)
     values = _named_values(rule, checked)
     constants = [0.0 if callable(value) else value for _, value, _ in values]
