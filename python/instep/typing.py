@@ -106,16 +106,23 @@ class Group(_Params, total=False):
     decoupled_l1: bool
     clip_value: Number | None
     maximize: bool
+    decoupled_weight_decay: bool
     momentum: Number
     dampening: Number
     nesterov: bool
     lr_in_velocity: bool
-    alpha: Number
-    eps: Number
-    centered: bool
-    eps_inside_sqrt: bool
     betas: tuple[Number, Number] | tuple[Number, Number, Number]
+    eps: Number
     amsgrad: bool
     eps_hat: bool
-    decoupled_weight_decay: bool
+    clip_exponent: Number | None
+    alpha: Number
+    rho: Number
+    centered: bool
+    eps_inside_sqrt: bool
     initial_square_avg: Number
+    initial_accumulator_value: Number
+    lr_decay: Number
+    beta: Number
+    etas: tuple[Number, Number]
+    step_sizes: tuple[Number, Number]

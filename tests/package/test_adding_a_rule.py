@@ -88,11 +88,13 @@ def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
         yield "python/instep/__init__.py: not in __all__"
     for path, where in (
         ("python/instep/__init__.py", instep.__doc__ or ""),
-        ("README.md", text("README.md").partition("```")[0]),
         ("CHANGELOG.md", text("CHANGELOG.md")),
     ):
-        if not re.search(rf"\b{name}\b", where, re.I):
-            yield f"{path}: not named {'in the first lines' if path != 'CHANGELOG.md' else ''}".strip()
+        if f"`{name}`" not in where:
+            yield f"{path}: not named{' in the docstring' if path != 'CHANGELOG.md' else ''}"
+    bytes_of_states = sum(s.nbytes for s in rule(np.zeros(1, np.float32)).state["0"].values())
+    if not re.search(rf"^\| `{name}` \| {bytes_of_states}\b", text("README.md"), re.M):
+        yield f"README.md: no row in the table of rules, with {bytes_of_states} bytes a parameter"
     if f"\n**{name}**" not in text("docs/semantics.md"):
         yield "docs/semantics.md: no section"
     yield from lacks_of_reference(name, rule)

@@ -178,11 +178,7 @@ def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
-    if checked["decoupled_l1"] and not rule._takes_decoupled_l1:
-        raise ValueError(
-            f"decoupled_l1 must be False for {rule.__name__}, got True, since no such line is defined "
-            "for this rule"
-        )
+    rule._check_decoupled_l1("decoupled_l1", decoupled=checked["decoupled_l1"])
     rule._check(checked)
     values = _named_values(rule, checked)
     constants = [0.0 if callable(value) else value for _, value, _ in values]

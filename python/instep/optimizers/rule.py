@@ -24,6 +24,8 @@ class InTorch(NamedTuple):
     own: Mapping[str, Any]  # other entries of torch's groups, at torch's defaults
     absent: Mapping[str, Any]  # hyperparameters that torch lacks, with the value they must have
     counts_steps: bool = True  # by parameter, as "step" in its state
+    # States that torch makes with the optimizer, full of a hyperparameter; others come with a parameter's first step.
+    starts: Mapping[str, str] = {}
 
 
 class Rule:
@@ -40,7 +42,7 @@ class Rule:
     _decoupled_decay: ClassVar[bool] = False  # always, without an option of the class
     # averaged() shows an average of the rule's own, so that there is none of ema_decay.
     _shows_iterate: ClassVar[bool] = False
-    _takes_decoupled_l1: ClassVar[bool] = True
+    _no_decoupled_l1: ClassVar[str] = ""  # why the rule has none; empty: it has
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
@@ -97,6 +99,12 @@ class Rule:
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
         """Raise ValueError if hyperparameters don't go together."""
+
+    @classmethod
+    def _check_decoupled_l1(cls, who: str, *, decoupled: bool) -> None:
+        """Raise ValueError if L1 can't be decoupled in this rule."""
+        if decoupled and cls._no_decoupled_l1:
+            raise ValueError(f"{who} must be False, got True, since {cls._no_decoupled_l1}")
 
 
 def terms(

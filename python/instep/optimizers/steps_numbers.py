@@ -11,7 +11,7 @@ from instep import _core
 from instep._support.checks import flag, mapping
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import interval_of
-from instep.optimizers.hyperparameters import Interval, as_float
+from instep.optimizers.hyperparameters import Interval, NumericOrNone, as_float
 from instep.optimizers.rule import Rule, terms
 from instep.optimizers.settings import Settings
 
@@ -57,10 +57,12 @@ class GroupNumbers:
         self._idle = [n for n in self._names if n in known["options"] and n not in options]
         optional = set(_OFF) - self._not_terms
         self._needed = [name for name in self._names if name not in optional]
-        of_rule = Rule._by_name.get(rule)
+        self._rule = of_rule = Rule._by_name.get(rule, Rule)
         self._intervals = {
-            name: _ANY if of_rule is None else interval_of(of_rule, name) for name in self._names
+            name: interval_of(of_rule, name) if of_rule._rule else _ANY for name in self._names
         }
+        kinds = of_rule._hyperparameters
+        self._or_none = [n for n in self._names if isinstance(kinds.get(n), NumericOrNone)]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
 
@@ -82,7 +84,12 @@ class GroupNumbers:
     def _checked(self, group: int, name: str, value: Any) -> float:
         who = f"{name} of group {group}"
         if name in ("maximize", "decoupled_l1"):
-            return float(flag(who, value))
+            on = flag(who, value)
+            if name == "decoupled_l1":
+                self._rule._check_decoupled_l1(who, decoupled=on)
+            return float(on)
+        if value is None and name in self._or_none:
+            return math.nan
         number = as_float(value, self._intervals[name], who)
         if name in self._idle and number != 0:
             raise ValueError(

@@ -89,7 +89,7 @@ class ScheduleFreeSGD(Optimizer):
     _rule = "schedule_free_sgd"
     _torch = None
     _shows_iterate = True
-    _takes_decoupled_l1 = False
+    _no_decoupled_l1 = "the parameter is not the average that is used"
 
     momentum = Constant(_OPEN)
     r = Numeric(Interval())
@@ -161,7 +161,7 @@ class ScheduleFreeAdamW(Optimizer):
     _rule = "schedule_free_adamw"
     _torch = None
     _shows_iterate = True
-    _takes_decoupled_l1 = False
+    _no_decoupled_l1 = "the parameter is not the average that is used"
 
     betas = ConstantFirst(_OPEN, Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
