@@ -31,10 +31,24 @@ class ByHand(NamedTuple):
     update: Any
     options: dict[str, Any]  # of which each choice is worked
     numbers: dict[str, Any]  # that round differently in float32, and an epsilon that is felt
+    steps: int = 3  # that show every case of the formula
 
 
 def root(T, x):
     return T(math.sqrt(x))
+
+
+def size(x):
+    return -x if x < 0 else x
+
+
+def sign(T, x):
+    return T((x > 0) - (x < 0))
+
+
+def corrected(beta, t):
+    """What Adam's averages are divided by."""
+    return 1 - math.pow(beta, t)
 
 
 def decayed(T, p, o):
