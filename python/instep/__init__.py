@@ -8,8 +8,9 @@
 >>> bool(np.all(np.abs(weights) < 0.01))
 True
 
-These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `RAdam`, `AdaBelief`,
-`Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop` and `FTRL`.
+These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
+`AdaBelief`, `Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop`, `ASGD`,
+`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB` and `LARS`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
 `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
@@ -39,7 +40,10 @@ from instep.optimizers.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers.steps import Steps  # noqa: E402
 from instep.rules import (  # noqa: E402
     ADOPT,
+    ASGD,
     FTRL,
+    LAMB,
+    LARS,
     SGD,
     AdaBelief,
     Adadelta,
@@ -51,9 +55,12 @@ from instep.rules import (  # noqa: E402
     AdEMAMix,
     Lion,
     Momentum,
+    NAdam,
     RAdam,
     RMSprop,
     Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
     Signum,
     Yogi,
 )
@@ -75,7 +82,10 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ADOPT",
+    "ASGD",
     "FTRL",
+    "LAMB",
+    "LARS",
     "SGD",
     "AdEMAMix",
     "AdaBelief",
@@ -88,10 +98,13 @@ __all__ = [
     "Lion",
     "LossScaler",
     "Momentum",
+    "NAdam",
     "Optimizer",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Signum",
     "Steps",
     "Yogi",

@@ -115,7 +115,9 @@ class Group(_Params, total=False):
     eps: Number
     amsgrad: bool
     eps_hat: bool
+    clip_update: Number | None
     clip_exponent: Number | None
+    momentum_decay: Number | None
     alpha: Number
     rho: Number
     centered: bool
@@ -126,3 +128,10 @@ class Group(_Params, total=False):
     beta: Number
     etas: tuple[Number, Number]
     step_sizes: tuple[Number, Number]
+    lambd: Number
+    t0: Number
+    r: Number
+    weight_lr_power: Number
+    trust_ratio: bool
+    trust_clip: Number | None
+    trust_coefficient: Number

@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 from formulas import RULES
 from formulas.rule import maximum, minimum
-
-CHUNK, LANES = 16_384, 16  # how the sum of squares is split, see sum_of_squares
-
+from formulas.sums import CHUNK, pairwise_tree, sum_of_squares
 
 # --- Around a rule: conversion, the gradient's terms, the norm.
 
@@ -79,22 +77,6 @@ def gradient(
 def shrunk(p: Any, amount: float, T: Any) -> Any:
     """Decoupled L1: every element moves towards 0 by the amount, and stops there."""
     return np.sign(p) * maximum(np.abs(p) - T(amount), T(0))
-
-
-def pairwise_tree(a: np.ndarray) -> np.ndarray:
-    """Add neighbours until at most one number is left; an odd last number goes to the next round."""
-    while len(a) > 1:
-        pairs = len(a) // 2
-        a = np.concatenate([a[0 : 2 * pairs : 2] + a[1::2], a[2 * pairs :]])
-    return a
-
-
-def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
-    """16 lanes, element i in lane i % 16, each added in order; then the tree over the lanes."""
-    x = np.zeros(-(-len(chunk) // LANES) * LANES)  # float64; the zeros added change no sum
-    x[: len(chunk)] = chunk
-    x = (x * x).reshape(-1, LANES)
-    return pairwise_tree(np.add.accumulate(x, axis=0)[-1])  # accumulate is sequential
 
 
 def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
@@ -180,7 +162,12 @@ class Reference:
                 for key, option in self.rule.states.items()
                 # A schedule counts as true: its state is there from the start, even if the schedule
                 # returns 0.
-                if option is None or self.options[name][option]
+                if self._has(name, option)
+            }
+            | {
+                key: np.zeros(())
+                for key, option in self.rule.scalars.items()
+                if self._has(name, option)
             }
             for name, p in self.params.items()
         }
@@ -199,6 +186,13 @@ class Reference:
         self.steps = dict.fromkeys(self.params, 0)
         self.step_count = self.skipped_steps = 0
         self.grad_norm: float | None = None
+
+    def _has(self, name: str, option: str | None) -> bool:
+        """Whether a state that needs this option is there: a number for which None stands, or anything but 0."""
+        if option is None:
+            return True
+        value = self.options[name][option]
+        return value is not None if option in self.rule.none_is_off else bool(value)
 
     def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
         """Add to the gradients of the next step: the first gradient in T, each later gradient added in T."""
@@ -255,13 +249,18 @@ class Reference:
         T = compute_type(self.params[name].dtype)
         self.steps[name] += 1
         p = load(self.params[name], T)
-        s = {key: load(value, T) for key, value in self.state[name].items()}
+        scalars = self.rule.scalars
+        s = {
+            key: float(value) if key in scalars else load(value, T)
+            for key, value in self.state[name].items()
+        }
+        h = SimpleNamespace(**vars(h), rate=h.lr)
         rule, t = self.rule, self.steps[name]
         g = gradient(grad, p, h, scale, rule.has_l2(h), not (rule.own_l1 or h.decoupled_l1), T)
         assert g.shape == p.shape, f"{name}: gradient {g.shape} for a parameter {p.shape}"
         p = rule.update(p, g, s, h, t, T)
-        if h.decoupled_l1 and h.l1 and not rule.own_l1 and (rate := rule.rate(h, t)) is not None:
-            p = shrunk(p, rate * h.l1, T)
+        if h.decoupled_l1 and h.l1 and not rule.own_l1 and h.rate is not None:
+            p = shrunk(p, h.rate * h.l1, T)
         put(self.params[name], p, T)
         if self.averages:
             e = self.averages[name]
@@ -270,7 +269,10 @@ class Reference:
         if name in self.copies:
             put(self.copies[name], p, T)
         for key, value in s.items():
-            put(self.state[name][key], value, T)
+            if key in scalars:
+                self.state[name][key][...] = value
+            else:
+                put(self.state[name][key], value, T)
 
 
 # --- Comparison.

@@ -27,9 +27,9 @@ def gradient_by_hand(T, p, g, o, rule):
     return g
 
 
-def shrunk_by_hand(T, p, o, t, rule):
+def shrunk_by_hand(T, p, o, rule):
     """Decoupled L1, after the rule."""
-    rate = rule.rate(SimpleNamespace(**o), t)
+    rate = o.get("rate", o["lr"])
     if not o["decoupled_l1"] or not o["l1"] or rule.own_l1 or rate is None:
         return p
     return sign(T, p) * max(size(p) - T(rate * o["l1"]), T(0))
@@ -74,22 +74,33 @@ def test_bits_by_hand(rule, options, dtype, state_dtype):
     options = by_hand.numbers | options
     ours = Reference(rule, {"w": start}, state_dtype=state_dtype, **options)
     for name, state in ours.state["w"].items():
-        narrow = None if name in RULES[rule].iterates else state_dtype
-        assert state.dtype == np.dtype(narrow or T_dtype)
+        wide = np.dtype(np.float64) if name in RULES[rule].scalars else np.dtype(T_dtype)
+        stays = {*RULES[rule].iterates, *RULES[rule].scalars}
+        assert state.dtype == (wide if name in stays or state_dtype is None else state_dtype)
     p = [T(x) for x in start]
-    states = [dict.fromkeys(ours.state["w"], T(0)) for _ in p]
+    scalars = RULES[rule].scalars
+    states = [{key: 0.0 if key in scalars else T(0) for key in ours.state["w"]} for _ in p]
     for t in range(1, 1 + by_hand.steps):
         grads = rng.standard_normal(30).astype(dtype)
         ours.step({"w": grads})
-        for i, s in enumerate(states):
-            o = ours.options["w"]
-            g = gradient_by_hand(T, p[i], T(grads[i]), o, RULES[rule])
-            after = shrunk_by_hand(T, by_hand.update(T, p[i], g, s, o, t), o, t, RULES[rule])
-            p[i] = T(store(after, dtype))
+        o = dict(ours.options["w"])
+        rows = [
+            (p[i], gradient_by_hand(T, p[i], T(grads[i]), o, RULES[rule]), s)
+            for i, s in enumerate(states)
+        ]
+        if by_hand.sums is not None:
+            o |= by_hand.sums(T, rows, o, t)
+        for i, (before, g, s) in enumerate(rows):
+            after = by_hand.update(T, before, g, s, o, t)
+            p[i] = T(store(shrunk_by_hand(T, after, o, RULES[rule]), dtype))
             assert T(ours.params["w"][i]) == p[i], f"element {i}, step {t}"
             for key in s:
-                s[key] = T(store(s[key], ours.state["w"][key].dtype))
-                assert T(ours.state["w"][key][i]) == s[key], f"{key}, element {i}, step {t}"
+                kept = ours.state["w"][key]
+                if key in scalars:
+                    assert float(kept) == s[key], f"{key}, step {t}"
+                    continue
+                s[key] = T(store(s[key], kept.dtype))
+                assert T(kept[i]) == s[key], f"{key}, element {i}, step {t}"
 
 
 def test_momentum_zero_has_no_state_but_a_schedule_has():

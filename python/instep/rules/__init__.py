@@ -8,18 +8,26 @@ from instep.rules.adamax import Adamax
 from instep.rules.adan import Adan
 from instep.rules.ademamix import AdEMAMix
 from instep.rules.adopt import ADOPT
+from instep.rules.asgd import ASGD
 from instep.rules.ftrl import FTRL
+from instep.rules.lamb import LAMB
+from instep.rules.lars import LARS
 from instep.rules.lion import Lion
+from instep.rules.nadam import NAdam
 from instep.rules.radam import RAdam
 from instep.rules.rmsprop import RMSprop
 from instep.rules.rprop import Rprop
+from instep.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from instep.rules.sgd import SGD, Momentum
 from instep.rules.signum import Signum
 from instep.rules.yogi import Yogi
 
 __all__ = [
     "ADOPT",
+    "ASGD",
     "FTRL",
+    "LAMB",
+    "LARS",
     "SGD",
     "AdEMAMix",
     "AdaBelief",
@@ -31,9 +39,12 @@ __all__ = [
     "Adan",
     "Lion",
     "Momentum",
+    "NAdam",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Signum",
     "Yogi",
 ]

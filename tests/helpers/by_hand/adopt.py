@@ -10,6 +10,7 @@ from by_hand.single import ByHand, decayed, root
 def adopt_by_hand(T, p, g, s, o, t):
     if t == 1:
         s["exp_avg_sq"] = g * g
+        o["rate"] = None
         return p
     if o["decoupled_weight_decay"]:
         p = decayed(T, p, o)

@@ -32,6 +32,18 @@ class ByHand(NamedTuple):
     options: dict[str, Any]  # of which each choice is worked
     numbers: dict[str, Any]  # that round differently in float32, and an epsilon that is felt
     steps: int = 3  # that show every case of the formula
+    # For rules with sums: called with T, a list of (p, g, s) of all elements, the options and t; returns more options.
+    sums: Any = None
+
+
+def tree(terms):
+    """The sum of at most a chunk of doubles: 16 lanes, then pairs."""
+    lanes = [0.0] * 16
+    for i, term in enumerate(terms):
+        lanes[i % 16] += float(term)
+    while len(lanes) > 1:
+        lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    return lanes[0]
 
 
 def root(T, x):

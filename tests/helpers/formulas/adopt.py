@@ -11,6 +11,7 @@ def adopt(p, g, s, h, t, T):
     """Taniguchi et al. 2024: the gradient is divided by the root of the mean square before it."""
     if t == 1:
         s["exp_avg_sq"] = g * g
+        h.rate = None
         return p
     if h.decoupled_weight_decay:
         p = decayed(p, h, T)
@@ -28,4 +29,4 @@ def adopt(p, g, s, h, t, T):
 ADOPT = {"lr": 1e-3, "betas": (0.9, 0.9999), "eps": 1e-6, "clip_exponent": 0.25}
 ADOPT |= {"decoupled_weight_decay": False}
 STATES = {"exp_avg": None, "exp_avg_sq": None}
-RULES = {"ADOPT": Rule(adopt, STATES, COMMON | ADOPT, rate=lambda h, t: None if t == 1 else h.lr)}
+RULES = {"ADOPT": Rule(adopt, STATES, COMMON | ADOPT)}

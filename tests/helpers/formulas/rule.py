@@ -39,6 +39,8 @@ def decayed(p, h, T):
 
 
 class Rule(NamedTuple):
+    """A rule. It may set `h.rate`, the learning rate of decoupled L1, which is h.lr; None: the step has none."""
+
     update: Callable[..., Any]
     states: dict[str, str | None]  # name -> the option that needs it; None: always there
     defaults: dict[str, Any]
@@ -46,8 +48,12 @@ class Rule(NamedTuple):
     decoupled: bool = False  # or the option decoupled_weight_decay, where the rule has it
     own_l1: bool = False
     iterates: tuple[str, ...] = ()  # states that stay in T, whatever state_dtype is
-    # The learning rate of decoupled L1, from h and t; None: this step has none.
-    rate: Callable[..., float | None] = lambda h, t: h.lr
+    # States that are one double, a Python float in s: name -> the option that needs it.
+    scalars: dict[str, str | None] = {}  # noqa: RUF012 - never changed
+    none_is_off: tuple[str, ...] = ()  # options that are on unless they are None
+
+    # What averaged() shows, from p, s, h and T, if the rule has an average of its own.
+    average: Callable[..., Any] | None = None
 
     def has_l2(self, h: Any) -> bool:
         """Whether the gradient has the term of weight_decay."""
