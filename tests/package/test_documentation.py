@@ -91,18 +91,6 @@ def test_whatever_is_public_has_an_example(module: ModuleType) -> None:
             assert "Raises\n-" in sections or found is instep.schedules.Schedule, name
 
 
-def test_every_argument_of_a_rule_is_described() -> None:
-    """In the complete docstring, in which "As for `Optimizer`." is replaced."""
-    for name in instep.rules.__all__:
-        rule = getattr(instep, name)
-        doc = inspect.getdoc(rule) or ""
-        section = doc.partition("Parameters\n----------\n")[2].partition("\nRaises\n")[0]
-        entries = re.findall(r"^(\w[\w, ]*?)(?: : .*)?\n {4}(\S.*)", section, re.M)
-        described = [argument for names, _ in entries for argument in names.split(", ")]
-        assert sorted(described) == sorted(inspect.signature(rule).parameters), name
-        assert not [text for _, text in entries if re.fullmatch(r"As for `\w+`\.", text)], name
-
-
 def test_a_step_without_gradients_in_its_signature() -> None:
     (default,) = re.findall("grads: .* = (.*), \\*", str(inspect.signature(instep.Adam.step)))
     assert default == "<accumulated gradients>"

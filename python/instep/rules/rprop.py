@@ -43,7 +43,7 @@ class Rprop(Optimizer):
     lr : float or callable
         At least 0: the step size before a parameter's first step. Later lr has no effect.
     etas : pair of float or callable
-        (eta-, eta+), 0 < eta- < 1 < eta+: the factors of the step size.
+        The factors eta- and eta+ of the step size: 0 < eta- < 1 < eta+.
     step_sizes : pair of float or callable
         The least and the largest step size, greater than 0.
     decoupled_l1 : bool
@@ -51,7 +51,9 @@ class Rprop(Optimizer):
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to
         As for `Optimizer`.
     state_dtype : dtype or None
-        As for `Optimizer`, but not float16, whose range is too small for the states.
+        How states are stored: in bfloat16, in float32 for float64 parameters, or, with None, in the
+        arithmetic's type (float64 for float64 parameters, float32 for the others). The range of
+        float16 is too small for them.
 
     Raises
     ------
