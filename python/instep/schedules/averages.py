@@ -7,7 +7,7 @@ from instep.schedules.base import Schedule
 from instep.schedules.checks import count, positive_count, proper_fraction
 
 
-def _h(decay: float) -> float:
+def _half_life_less_one(decay: float) -> float:
     """Return one step less than the half-life of a decay."""
     return log(0.5) / log(decay) - 1.0
 
@@ -64,8 +64,10 @@ class HalfLife(Schedule):
             return self.end
         if t <= 0:
             return self.init
-        first = _h(self.init)
-        value: float = 0.5 ** (1.0 / (first + t / self.steps * (_h(self.end) - first) + 1.0))
+        first = _half_life_less_one(self.init)
+        value: float = 0.5 ** (
+            1.0 / (first + t / self.steps * (_half_life_less_one(self.end) - first) + 1.0)
+        )
         return value
 
 
