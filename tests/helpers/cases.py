@@ -41,7 +41,29 @@ NUMBERS: dict[str, Any] = {
     "weight_decay": 0.05,
     "l1": 0.01,
     "clip_value": 0.8,
+    "rho": 0.85,
+    "lr_decay": 0.3,
+    "initial_accumulator_value": 0.2,
+    "beta": 0.7,
+    "etas": (0.6, 1.3),
+    "step_sizes": (0.01, 0.04),
+    "clip_exponent": 0.6,
+    "clip_update": 0.7,
+    "momentum_decay": 0.4,
+    "lambd": 0.07,
+    "t0": 1.0,
+    "r": 0.6,
+    "weight_lr_power": 1.5,
+    "trust_clip": 0.9,
+    "trust_coefficient": 0.3,
 }
+# Numbers of rules in which the same name means something else.
+OWN: dict[str, dict[str, Any]] = {
+    "AdEMAMix": {"betas": (0.8, 0.97, 0.95), "alpha": 1.7},
+    "Adan": {"betas": (0.8, 0.9, 0.97)},
+}
+# Numbers that are on by default, and off if they are None.
+ON_BY_DEFAULT = ("clip_exponent", "momentum_decay")
 # Arguments that concern all parameters together; they are tested in files of their own.
 ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
@@ -75,8 +97,13 @@ def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
     return {name: known[name] for name in known if name not in ALL_PARAMETERS}
 
 
+def number_of(rule: type[instep.Optimizer], name: str) -> Any:
+    """A number with which the rule's hyperparameter matters over a few steps."""
+    return OWN.get(rule.__name__, NUMBERS).get(name, NUMBERS[name])
+
+
 def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Every valid choice of up to three of the rule's own options, and of all; the gradient's terms are off."""
+    """Every valid choice of a few of the rule's own options, and of all; the gradient's terms are off."""
     signature = _signature(rule)
     flags = [
         n
@@ -84,18 +111,22 @@ def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], lis
         if isinstance(default, bool) and n not in FLAGS_OF_TERMS
     ]
     # Numbers that are off by default turn a state or a term on, so both are tried.
-    switches = [n for n, default in signature.items() if default == 0.0 and n in NUMBERS]
+    switches = [n for n, default in signature.items() if default in (0.0, None) and n in NUMBERS]
     switches = [n for n in switches if n not in TERMS and not isinstance(signature[n], bool)]
     always = {
-        n: NUMBERS[n]
+        n: number_of(rule, n)
         for n in signature
         if n in NUMBERS and n not in (*switches, *TERMS) and not isinstance(signature[n], bool)
     }
-    for chosen in itertools.product([False, True], repeat=len(flags) + len(switches)):
-        on = [n for n, is_on in zip((*flags, *switches), chosen, strict=True) if is_on]
-        if 3 < len(on) < len(chosen) - 1:
+    # The value that is not the usual one: flags turned round, numbers on, and those off that are on by default.
+    other = {n: not signature[n] for n in flags}
+    other |= {n: number_of(rule, n) for n in switches}
+    other |= {n: None for n in ON_BY_DEFAULT if n in signature}
+    for chosen in itertools.product([False, True], repeat=len(other)):
+        on = list(itertools.compress(other, chosen))
+        if (3 if len(other) <= 5 else 2) < len(on) < len(chosen) - 1:
             continue
-        options = always | {n: True if n in flags else NUMBERS[n] for n in on}
+        options = always | {n: other[n] for n in on}
         try:
             rule(np.zeros(1), **options)
         except ValueError:
