@@ -46,6 +46,18 @@ def eager_threads() -> None:
 
 
 @pytest.fixture
+def torch_in_double() -> Iterator[None]:
+    """PyTorch keeps the states that are one number in its default dtype, and instep in float64."""
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch is not installed: pip install torch==2.13.0"
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, Any, instep.LossScaler]:
     """A small checkpoint, and an optimizer and a scaler that it fits, in another state."""
     optimizer, grads = small()

@@ -168,6 +168,8 @@ def torch_options(variant: Variant) -> dict[str, Any] | None:
     absent = {**off, **torchs.absent} if torchs else {}
     if torchs is None or any(group[name] != value for name, value in absent.items()):
         return None
+    if any(group[name] is None for name in torchs.hyperparameters):
+        return None
     return {name: group[name] for name in torchs.hyperparameters}
 
 

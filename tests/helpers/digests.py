@@ -44,8 +44,8 @@ NUMBERS |= {"beta1": 0.9, "beta2": 0.93, "beta3": 0.975, "eps": 1e-3, "clip_expo
 NUMBERS |= {"initial_square_avg": 0.5, "initial_accumulator_value": 0.2, "beta": 0.7}
 NUMBERS |= {"eta1": 0.6, "eta2": 1.3, "step_size1": 0.01, "step_size2": 0.04}
 NUMBERS |= {"weight_decay": 0.05, "l1": 0.3}
-NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.4, "lambd": 0.07, "t0": 1.0, "r": 0.6}
-NUMBERS |= {"weight_lr_power": 1.5, "trust_clip": 0.9, "trust_coefficient": 0.3}
+NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.055, "lambd": 0.65, "t0": 1.0, "r": 0.7}
+NUMBERS |= {"weight_lr_power": 1.2, "trust_clip": 0.9, "trust_coefficient": 0.3}
 # What a number of the reference is while the option of its name is off.
 OFF = {"momentum": 0.0, "momentum_decay": None, "clip_update": None, "trust_ratio": False}
 RATES = (0.03, 0.05, 0.02)

@@ -58,14 +58,7 @@ TORCH_CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _scalars_in_double():
-    """PyTorch keeps the states that are one number in its default dtype."""
-    torch = pytest.importorskip("torch")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("torch_in_double")
 
 
 def compare_with_torch(rule, options, *, before_step=None, **more):

@@ -246,6 +246,9 @@ def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> 
 
 
 def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
+    for name in _in_torch(rule).hyperparameters:
+        if group[name] is None:
+            raise ValueError(f"{name} must be a number, as in torch's {rule.__name__}, got None")
     for name, value in {**_ABSENT, **_in_torch(rule).absent}.items():
         if group[name] != value:
             raise ValueError(

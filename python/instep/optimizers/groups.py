@@ -214,26 +214,27 @@ def _no_such(rule: type[Rule], name: str) -> str:
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:
     """Return every number that the core needs, in its order: name, number or callable, allowed interval."""
-    values = [
-        (name, math.nan if value is None else value, interval)
-        for name, value, interval in (
-            _named_value(rule, settings, name) for name in rule._core_hyperparameters
-        )
-    ]
+    values = [_named_value(rule, settings, name) for name in rule._core_hyperparameters]
     terms = {"clip_value", *rule._terms(settings)}
     for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
-        _, value, interval = _named_value(rule, settings, name)
-        values.append((name, off if value is None or name not in terms else value, interval))
+        _, value, interval = _named_value(rule, settings, name, off)
+        values.append((name, value if name in terms else off, interval))
     return values
 
 
 def _named_value(
-    rule: type[Rule], settings: Mapping[str, Any], name: str
+    rule: type[Rule], settings: Mapping[str, Any], name: str, none: float = math.nan
 ) -> tuple[str, Any, Interval]:
+    """Return the name, the value and the interval of a number of the core, and `none` for None.
+
+    A class derived from `Optimizer` need not have the hyperparameters of options that it doesn't use.
+    """
+    if name in rule._core_options and name not in rule._hyperparameters:
+        return name, none, Interval()
     whose, index = _place(rule, name)
-    if index is None:
-        return name, settings[name], interval_of(rule, name)
-    return f"{whose}[{index}]", settings[whose][index], interval_of(rule, name)
+    value = settings[whose] if index is None else settings[whose][index]
+    named = whose if index is None else f"{whose}[{index}]"
+    return named, none if value is None else value, interval_of(rule, name)
 
 
 def interval_of(rule: type[Rule], name: str) -> Interval:

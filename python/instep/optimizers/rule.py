@@ -77,7 +77,7 @@ class Rule:
         """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0, False or None."""
         decoupled = cls._decoupled_decay or settings.get(DECOUPLED_WEIGHT_DECAY, False)
         values = {DECOUPLED_DECAY: decoupled, **settings}
-        return tuple(n for n in cls._core_options if cls._is_on(n, values[n]))
+        return tuple(n for n in cls._core_options if cls._is_on(n, values.get(n)))  # None: absent
 
     @classmethod
     def _is_on(cls, name: str, value: Any) -> bool:

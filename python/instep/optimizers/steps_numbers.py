@@ -55,14 +55,14 @@ class GroupNumbers:
         self._not_terms = {"weight_decay", "l1"} - terms(self._names, known["options"], options)
         # Numbers that have no effect, since the option of the same name is off.
         self._idle = [n for n in self._names if n in known["options"] and n not in options]
-        optional = set(_OFF) - self._not_terms
-        self._needed = [name for name in self._names if name not in optional]
         self._rule = of_rule = Rule._by_name.get(rule, Rule)
         self._intervals = {
             name: interval_of(of_rule, name) if of_rule._rule else _ANY for name in self._names
         }
         kinds = of_rule._hyperparameters
         self._or_none = [n for n in self._names if isinstance(kinds.get(n), NumericOrNone)]
+        optional = (set(_OFF) - self._not_terms) | (set(self._idle) & set(self._or_none))
+        self._needed = [name for name in self._names if name not in optional]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
 
@@ -92,8 +92,9 @@ class GroupNumbers:
             return math.nan
         number = as_float(value, self._intervals[name], who)
         if name in self._idle and number != 0:
+            off = "None" if name in self._or_none else "0"
             raise ValueError(
-                f"{who} must be 0, got {number!r}; make the group with the option {name!r} for others"
+                f"{who} must be {off}, got {number!r}; make the group with the option {name!r} for others"
             )
         return number + 0.0  # -0.0 becomes 0.0
 

@@ -26,7 +26,8 @@ class ASGD(Optimizer):
         a = p                                     while mu = 1; later a = a + mu * (p - a)
         eta = lr / (1 + lambd * lr * t)^alpha,  mu = 1 / max(1, t - t0)
 
-    `averaged` shows a. With a schedule, lr acts one step late, as in PyTorch.
+    `averaged` shows a, which has the arithmetic's type, whatever ``state_dtype`` is. ``ema_decay`` is
+    refused. With a schedule, lr acts one step late, as in PyTorch.
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
     applied to the gradient, in this order.
@@ -41,10 +42,9 @@ class ASGD(Optimizer):
         At least 0: the power with which the rate falls.
     t0 : float or callable
         At least 0: the step after which the mean begins.
-    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, copy_to, state_dtype
-        As for `Optimizer`; a has the arithmetic's type, whatever ``state_dtype`` is.
-    ema_decay
-        Must be None.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
+        As for `Optimizer`.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class ASGD(Optimizer):
     --------
     >>> import numpy as np, instep
     >>> w = np.array([1.0])
-    >>> optimizer = instep.ASGD(w, lr=0.5, lambd=0.0, t0=1)
+    >>> optimizer = instep.ASGD(w, lr=0.5, lambd=0.0, t0=0)
     >>> for g in [1.0, 1.0, -3.0]:
     ...     optimizer.step(np.array([g]))
     >>> w

@@ -73,7 +73,7 @@ class NAdam(Optimizer):
     array([ 0.05, -1.05])
     >>> optimizer = instep.NAdam(w)
     >>> optimizer.step(2 * w)
-    >>> optimizer.state["0"]["mu_product"].round(4)
+    >>> float(optimizer.state["0"]["mu_product"].round(4))
     0.4501
     """
 

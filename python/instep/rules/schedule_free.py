@@ -38,7 +38,8 @@ class ScheduleFreeSGD(Optimizer):
         z = z - lr * u
 
     Evaluate, and use in the end, the average x = y + (1 - 1 / momentum) * (z - y): `averaged` shows
-    it. For a warm-up, let lr be a schedule that rises.
+    it. For a warm-up, let lr be a schedule that rises. z has the arithmetic's type, whatever
+    ``state_dtype`` is. ``ema_decay`` and ``decoupled_l1`` are refused.
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize`` and ``l1`` are applied to the
     gradient, in this order.
@@ -55,10 +56,8 @@ class ScheduleFreeSGD(Optimizer):
         The power of the step in the weight of the average; 0 for equal weights.
     weight_lr_power : float or callable
         The power of the largest rate so far in the weight of the average.
-    l1, clip_value, maximize, clip_norm, nonfinite, copy_to, state_dtype
-        As for `Optimizer`; z has the arithmetic's type, whatever ``state_dtype`` is.
-    ema_decay, decoupled_l1
-        Must be None and False.
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
 
     Raises
     ------
@@ -129,10 +128,8 @@ class ScheduleFreeAdamW(Optimizer):
         At least 0; added to the corrected root.
     weight_decay, r, weight_lr_power
         As for `ScheduleFreeSGD`.
-    l1, clip_value, maximize, clip_norm, nonfinite, copy_to, state_dtype
-        As for `Optimizer`; z has the arithmetic's type, whatever ``state_dtype`` is.
-    ema_decay, decoupled_l1
-        Must be None and False.
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+        As for `Optimizer`.
 
     Raises
     ------

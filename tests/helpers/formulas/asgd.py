@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from formulas.rule import COMMON, Rule
+from formulas.rule import COMMON, Rule, power
 
 
 def asgd(p, g, s, h, t, T):
@@ -15,7 +15,7 @@ def asgd(p, g, s, h, t, T):
     p = p - T(eta) * g
     a = s["ax"]
     s["ax"] = p if mu == 1 else a + T(mu) * (p - a)
-    s["eta"] = h.lr / (1 + h.lambd * h.lr * t) ** h.alpha
+    s["eta"] = h.lr / power(1 + h.lambd * h.lr * t, h.alpha)
     s["mu"] = 1 / (t - h.t0 if t - h.t0 > 1 else 1)
     return p
 

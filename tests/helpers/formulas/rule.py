@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,14 @@ def minimum(x, y):
 def first(a, b, t):
     """`a` at a parameter's first step, `b` later."""
     return np.broadcast_to(a, np.shape(b)) if t == 1 else b
+
+
+def power(x, y):
+    """`x` to the power of `y` as the C library has it: infinite if it is too large."""
+    try:
+        return x**y
+    except OverflowError:
+        return math.inf
 
 
 def decayed(p, h, T):

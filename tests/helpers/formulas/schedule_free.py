@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from formulas.rule import COMMON, Rule, first
+from formulas.rule import COMMON, Rule, first, power
 
 
 def share(s, h, t):
     """The share of z in the average."""
     s["lr_max"] = most = max(s["lr_max"], h.lr)
-    weight = float(t) ** h.r * most**h.weight_lr_power
+    weight = power(float(t), h.r) * power(most, h.weight_lr_power)
     s["weight_sum"] += weight
     return weight / s["weight_sum"] if s["weight_sum"] else 0.0
 
