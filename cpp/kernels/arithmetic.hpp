@@ -67,6 +67,14 @@ INSTEP_INLINE T clamp(T x, T limit) {
     return clamp(x, -limit, limit);
 }
 
+// a where the condition holds, else b. GCC vectorises this also where it leaves several `?:` in a loop as branches.
+template <class T>
+INSTEP_INLINE T where(bool condition, T a, T b) {
+    using Bits = decltype(as_bits(T()));
+    const Bits mask = -static_cast<Bits>(condition);
+    return from_bits((as_bits(a) & mask) | (as_bits(b) & ~mask));
+}
+
 // Chooses between two numbers by a condition that is the same for all elements. GCC moves a `?:` with such a condition
 // out of the loop, and doesn't vectorise one of the two loops that result.
 template <class T>

@@ -21,34 +21,47 @@ struct Sum<Rule, T, std::index_sequence<K...>> {
     static constexpr std::size_t count_of_sums = Rule::most_sums;
     static_assert(count_of_sums <= max_sums);
 
-    // The terms of element i, with copies of its states.
-    template <std::size_t... Slot>
-    INSTEP_INLINE static void terms(const Rule& rule, T p, T g, [[maybe_unused]] const T* const (&states)[max_states],
-                                    [[maybe_unused]] std::int64_t i, double* to,
-                                    std::index_sequence<Slot...> /* slots */) {
-        rule.terms(p, g, load_state<Rule, Slot, T, Native<T>>(states[Slot], i)..., to);
+    struct Element {
+        const Rule& rule;
+        const T* p;
+        const T* g;
+        const T* states[max_states];
+
+        // The terms of element i, from copies of its states.
+        template <std::size_t... Slot>
+        INSTEP_INLINE void operator()(std::int64_t i, T* to, std::index_sequence<Slot...> /* slots */) const {
+            rule.terms(p[i], g[i], load_state<Rule, Slot, T, Native<T>>(states[Slot], i)..., to);
+        }
+    };
+
+    INSTEP_INLINE static double widened(T term) {
+        const double wide = static_cast<double>(term);
+        return Rule::squares ? wide * wide : wide;
     }
 
+    // First the terms of one turn of the lanes, in vectors of T, then their sums, in vectors of double.
     static void run(const Recipe& recipe, std::int64_t count, const void* param, const void* grad,
                     const void* const* arrays, double* lanes) {
         const Rule rule = rule_of<Rule>(recipe);
-        const auto* const p = static_cast<const T*>(param);
-        const auto* const g = static_cast<const T*>(grad);
-        const T* const states[max_states] = {static_cast<const T*>(arrays[K])...};
+        const Element element{
+            rule, static_cast<const T*>(param), static_cast<const T*>(grad), {static_cast<const T*>(arrays[K])...}};
         double sums[count_of_sums][norm_lanes];
         memcpy(sums, lanes, sizeof sums);
         std::int64_t i = 0;
         for (; i + norm_lanes <= count; i += norm_lanes) {
+            T terms[count_of_sums][norm_lanes];
             for (int lane = 0; lane < norm_lanes; ++lane) {
-                double term[count_of_sums];
-                terms(rule, p[i + lane], g[i + lane], states, i + lane, term, Slots<Rule>{});
-                for (std::size_t k = 0; k < count_of_sums; ++k) sums[k][lane] = sums[k][lane] + term[k];
+                T term[count_of_sums];
+                element(i + lane, term, Slots<Rule>{});
+                for (std::size_t k = 0; k < count_of_sums; ++k) terms[k][lane] = term[k];
             }
+            for (std::size_t k = 0; k < count_of_sums; ++k)
+                for (int lane = 0; lane < norm_lanes; ++lane) sums[k][lane] = sums[k][lane] + widened(terms[k][lane]);
         }
         for (int lane = 0; i < count; ++i, ++lane) {
-            double term[count_of_sums];
-            terms(rule, p[i], g[i], states, i, term, Slots<Rule>{});
-            for (std::size_t k = 0; k < count_of_sums; ++k) sums[k][lane] = sums[k][lane] + term[k];
+            T term[count_of_sums];
+            element(i, term, Slots<Rule>{});
+            for (std::size_t k = 0; k < count_of_sums; ++k) sums[k][lane] = sums[k][lane] + widened(term[k]);
         }
         memcpy(lanes, sums, sizeof sums);
     }

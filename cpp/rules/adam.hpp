@@ -20,6 +20,7 @@ struct Adam {
     static constexpr bool amsgrad = Options & 1;
     static constexpr unsigned decoupled_decay = 2, eps_hat = 4, clips_update = 8;
     static constexpr unsigned scalar_options = decoupled_decay | eps_hat | clips_update;
+    static constexpr bool squares = false;
     static constexpr int most_sums = 1, sum_count = (Options & clips_update) != 0 ? most_sums : 0;
     static constexpr bool hot = !amsgrad;
     static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
@@ -60,9 +61,9 @@ struct Adam {
     }
 
     // M. Wortsman et al., "Stable and low-precision training for large-scale vision-language models", NeurIPS 2023.
-    INSTEP_INLINE void terms(T /* p */, T g, T /* m */, T v, T /* w */, double* to) const {
+    INSTEP_INLINE void terms(T /* p */, T g, T /* m */, T v, T /* w */, T* to) const {
         v = beta2_ * v + one_minus_beta2_ * (g * g);
-        to[0] = static_cast<double>((g * g) / maximum(v * square_correction_, eps_ * eps_));
+        to[0] = (g * g) / maximum(v * square_correction_, eps_ * eps_);
     }
 };
 

@@ -15,6 +15,7 @@ struct LAMB {
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "trust_clip"};
     static constexpr const char* options[] = {"trust_ratio"};
     static constexpr unsigned trust_ratio = 1, scalar_options = trust_ratio;
+    static constexpr bool squares = true;
     static constexpr int most_sums = 2, sum_count = (Options & trust_ratio) != 0 ? most_sums : 0;
     static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}};
 
@@ -49,9 +50,9 @@ struct LAMB {
 
     INSTEP_INLINE void operator()(T& p, T g, T& m, T& v) const { p = p - rate_ * update(p, g, m, v); }
 
-    INSTEP_INLINE void terms(T p, T g, T m, T v, double* to) const {
-        to[0] = square(p);
-        to[1] = square(update(p, g, m, v));
+    INSTEP_INLINE void terms(T p, T g, T m, T v, T* to) const {
+        to[0] = p;
+        to[1] = update(p, g, m, v);
     }
 };
 

@@ -18,6 +18,7 @@ struct LARS {
     static constexpr bool has_momentum = Options & 1, nesterov = Options & 2;
     static constexpr unsigned trust_ratio = 4, scalar_options = trust_ratio;
     static constexpr bool valid = has_momentum || !nesterov;
+    static constexpr bool squares = true;
     static constexpr int most_sums = 2, sum_count = (Options & trust_ratio) != 0 ? most_sums : 0;
     static constexpr StateName states[] = {{"momentum_buffer", has_momentum}};
 
@@ -50,9 +51,9 @@ struct LARS {
         p = p - lr_ * d;
     }
 
-    INSTEP_INLINE void terms(T p, T g, T /* b */, double* to) const {
-        to[0] = square(p);
-        to[1] = square(g);
+    INSTEP_INLINE void terms(T p, T g, T /* b */, T* to) const {
+        to[0] = p;
+        to[1] = g;
     }
 };
 

@@ -26,9 +26,9 @@ struct Rprop {
 
     INSTEP_INLINE void operator()(T& p, T g, T& b, T& k) const {
         const T s = sign(g) * sign(b);
-        const T factor = s > T(0) ? longer_ : s < T(0) ? shorter_ : T(1);
+        const T factor = where(s > T(0), longer_, where(s < T(0), shorter_, T(1)));
         k = clamp(at_first_(lr_, k) * factor, least_, most_);
-        const T q = s < T(0) ? T(0) : g;
+        const T q = where(s < T(0), T(0), g);
         p = p - sign(q) * k;
         b = q;
     }

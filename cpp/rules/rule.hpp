@@ -24,7 +24,8 @@
 //   sum_count, sums_over       the number of sums that a step needs before its sweep with these options, and whether
 //                              they go over a tensor or over all; a rule with sums is prepared a second time when they
 //                              are known
-//   terms(p, g, states..., to) an element's terms of the sums, in double; nothing is changed
+//   terms(p, g, states..., to) an element's terms of the sums; nothing is changed. With `squares` they are squared, in
+//                              double; most_sums is their number with any options
 //   shown(p, states...)        what averaged() shows in place of p, if it is not the average of ema_decay
 //
 // A rule leaves out the parts that it doesn't need: then lists are empty, valid is true, and hot is false. An option
@@ -45,13 +46,6 @@ namespace {
 inline double power(double base, std::int64_t exponent) { return pow(base, static_cast<double>(exponent)); }
 
 inline bool has(const Moment& now, unsigned option) { return (now.options & option) != 0; }
-
-// The square of a number of the compute type, in double.
-template <class T>
-INSTEP_INLINE double square(T x) {
-    const double wide = static_cast<double>(x);
-    return wide * wide;
-}
 
 // The factor of decoupled weight decay; without it 1, which changes no bit.
 template <class T>

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS
+from cases import OPTIMIZERS, number_of
 
 import instep
 from instep import schedules
@@ -140,7 +140,8 @@ def test_repr() -> None:
     assert repr(two) == (
         "Adam(lr=Constant(value=0.5), betas=(0.9, 0.999), eps=1e-08, amsgrad=False, "
         "eps_hat=False, clip_update=None, weight_decay=0.0, l1=[0.0, 0.5], clip_value=None, "
-        "maximize=False, decoupled_l1=False, clip_norm=2.0, ema_decay=0.25, parameters=2, groups=2, elements=5, step_count=1)"
+        "maximize=False, decoupled_l1=False, clip_norm=2.0, ema_decay=0.25, parameters=2, "
+        "groups=2, elements=5, step_count=1)"
     )
 
 

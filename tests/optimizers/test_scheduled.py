@@ -50,10 +50,17 @@ def numeric(rule: type[instep.Optimizer]) -> list[str]:
     ]
 
 
-# Numbers of a parameter's first step alone, where these schedules have their first value; or that bound something which
-# these gradients don't reach.
-UNFELT = {"initial_accumulator_value", "initial_square_avg"}
-UNFELT_BY = {(instep.Rprop, "lr"), (instep.Rprop, "clip_value"), (instep.ADOPT, "eps")}
+# Numbers of a parameter's first step alone, where these schedules have their first value; numbers that act on the
+# average; limits that are not reached here, and numbers of an option that is off.
+UNFELT = {"initial_accumulator_value", "initial_square_avg", "t0"}
+UNFELT_BY = {
+    (instep.Rprop, "lr"),
+    (instep.Rprop, "clip_value"),
+    (instep.ADOPT, "eps"),
+    (instep.LAMB, "trust_clip"),
+    (instep.LARS, "trust_coefficient"),
+    (instep.LARS, "eps"),
+}
 
 
 CASES = [(rule, [name]) for rule in OPTIMIZERS for name in numeric(rule)]
