@@ -121,6 +121,7 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     complete(i, nullptr);
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
     has_rule_sums_ = has_rule_sums_ || variant.sum_count > 0;
+    has_numbers_ = has_numbers_ || variant.scalar_states[0].name != nullptr;
     return made;
 }
 
@@ -159,7 +160,7 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     arrange();
     level_ = &level;
     groups_ = &groups;
-    has_rule_sums_ = false;
+    has_rule_sums_ = has_numbers_ = false;
     extras_ = extras;
     recipes_.clear();
     if (!recipes_by_step_.empty()) recipes_by_step_.clear();
@@ -221,7 +222,7 @@ void Stepper::count_step() {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
     }
-    for (std::size_t i = 0; i < turns_.size(); ++i) {
+    for (std::size_t i = 0; has_numbers_ && i < turns_.size(); ++i) {
         if (!turns_[i].present || !turns_[i].of_its_own) continue;
         Tensor& tensor = *tensors_[i];
         for (int k = 0; k < max_scalar_states; ++k)

@@ -15,6 +15,9 @@ DECOUPLED_WEIGHT_DECAY = "decoupled_weight_decay"  # the hyperparameter
 DECOUPLED_DECAY = "decoupled_decay"  # the option of the core that it turns on
 
 
+_RULES = _core.rules()  # asked once: it describes every rule anew
+
+
 class InTorch(NamedTuple):
     """A rule as ``torch.optim`` has it, for `instep.interop`."""
 
@@ -54,7 +57,7 @@ class Rule:
         documentation.complete(cls)
         if {"_rule", "_torch"} & vars(cls).keys():
             cls._rule_name = cls.__name__
-        rule = _core.rules()[cls._rule]
+        rule = _RULES[cls._rule]
         cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
         cls._hyperparameters = {
             name: value
