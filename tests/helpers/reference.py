@@ -231,6 +231,19 @@ class Reference:
             self._update(name, grad, now[id(self.options[name])], scale)
         self.step_count += 1
 
+    @np.errstate(all="ignore")
+    def shown(self) -> dict[str, np.ndarray]:
+        """What averaged() shows: the moving averages, or the averages of the rule; empty without any."""
+        shown = {name: store(e, self.params[name].dtype) for name, e in self.averages.items()}
+        if self.rule.average is None:
+            return shown
+        for name, p in self.params.items():
+            T, state = compute_type(p.dtype), self.state[name]
+            s = {key: load(value, T) for key, value in state.items()}
+            average = self.rule.average(load(p, T), s, SimpleNamespace(**self.options[name]), T)
+            shown[name] = store(average, p.dtype) if self.steps[name] else p.copy()
+        return shown
+
     def _scale(
         self, present: Mapping[str, Any], grad_scale: float, guarded: bool = False
     ) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from formulas.rule import COMMON, Rule, decayed, maximum, minimum
+from formulas.rule import COMMON, Rule, decayed, maximum, minimum, power
 
 
 def adopt(p, g, s, h, t, T):
@@ -19,7 +19,7 @@ def adopt(p, g, s, h, t, T):
     v = s["exp_avg_sq"]
     n = g / maximum(np.sqrt(v), T(h.eps))
     if h.clip_exponent is not None:
-        limit = T(float(t - 1) ** h.clip_exponent)
+        limit = T(power(float(t - 1), h.clip_exponent))
         n = minimum(maximum(n, -limit), limit)
     s["exp_avg"] = m = T(beta1) * s["exp_avg"] + T(1 - beta1) * n
     s["exp_avg_sq"] = T(beta2) * v + T(1 - beta2) * (g * g)
