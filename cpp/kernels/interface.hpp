@@ -158,8 +158,7 @@ struct StateName {
 // A state that is one double.
 struct ScalarStateName {
     const char* name;
-    bool used;            // by this variant
-    bool shared = false;  // by all parameters of the optimizer
+    bool used;  // by this variant
 };
 
 // All that a rule's scalars follow from, at a step of one tensor.
@@ -172,17 +171,13 @@ struct Moment {
     std::int64_t size;   // elements of the tensor
 };
 
-// The tensors over which the sums of a rule go.
-enum class SumsOver : unsigned char { nothing, tensor, all };
-
 // A rule with one choice of options.
 struct Variant {
     bool valid;
     int state_count;
     StateName states[max_states];
     ScalarStateName scalar_states[max_scalar_states];
-    SumsOver sums_over;
-    int sum_count;
+    int sum_count;        // over a tensor, before its sweep
     bool of_each_tensor;  // tensors can't share the rule's scalars
     // Computes the rule's scalars; options that change nothing else have no loops of their own.
     void (*prepare[compute_count])(const Moment&, void* scalars);

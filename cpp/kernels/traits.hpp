@@ -74,11 +74,6 @@ constexpr int sum_count = 0;
 template <class Rule>
 constexpr int sum_count<Rule, std::void_t<decltype(Rule::sum_count)>> = Rule::sum_count;
 
-template <class Rule, class = void>
-constexpr SumsOver sums_over = SumsOver::tensor;
-template <class Rule>
-constexpr SumsOver sums_over<Rule, std::void_t<decltype(Rule::sums_over)>> = Rule::sums_over;
-
 // Whether averaged() shows something of the rule's own.
 template <class Rule, class = void>
 constexpr bool has_shown = false;

@@ -171,26 +171,23 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
     steps_.arrange();
 }
 
-// Makes the states that are one number. A shared one is the same array for all parameters.
+// Makes the states that are one number.
 void Plan::make_scalar_states(std::vector<Binding>& bindings) {
     static constexpr Format number = Format::float64;
     const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, 1});
+    std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_scalar_states; ++k) {
-        const auto state = [&](const Binding& binding) {
+        const auto state = [&](const Binding& binding) -> const ScalarStateName& {
             return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)])
                 .scalar_states[k];
         };
-        std::vector<const Format*> formats(bindings.size());
-        for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = state(bindings[i]).used ? &number : nullptr;
+        std::transform(bindings.begin(), bindings.end(), formats.begin(),
+                       [&](const Binding& binding) { return state(binding).used ? &number : nullptr; });
         if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
             continue;
         const std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i) {
-            const ScalarStateName& found = state(bindings[i]);
-            if (!found.used) continue;
-            if (found.shared && !shared_states_.contains(found.name)) shared_states_[found.name] = made[i];
-            bindings[i].states[found.name] = found.shared ? py::object(shared_states_[found.name]) : made[i];
-        }
+        for (std::size_t i = 0; i < bindings.size(); ++i)
+            if (formats[i] != nullptr) bindings[i].states[state(bindings[i]).name] = made[i];
     }
 }
 

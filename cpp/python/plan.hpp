@@ -125,7 +125,6 @@ private:
     Averages averages_{steps_};
     GradientCollector collector_;
     py::object state_dtype_;
-    py::dict shared_states_;  // those that all parameters share
     bool averaged_;
     py::object current_;
     py::object taken_ = py::none();  // the `now` whose numbers the steps have

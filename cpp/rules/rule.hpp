@@ -9,8 +9,7 @@
 //   states                     their names, in the order of operator()'s arguments, which of them these options use,
 //   and
 //                              which narrower formats may hold them
-//   scalar_states              the names of states that are one double, which of them these options use, and whether
-//                              all parameters share them
+//   scalar_states              the names of states that are one double, and which of them these options use
 //   valid                      whether this choice of options makes sense
 //   hot                        whether this choice is used so often that its loop is also made with L2, with the
 //                              average and for bfloat16 (docs/speed.md says what each is worth); others use blocks
@@ -21,9 +20,9 @@
 //                              unused must not be touched; INSTEP_INLINE, like all that it calls (inlining.hpp)
 //   rate(now)                  the learning rate of decoupled L1, NaN if the step has none; left out if it is lr, the
 //                              first hyperparameter
-//   sum_count, sums_over       the number of sums that a step needs before its sweep with these options, and whether
-//                              they go over a tensor or over all; a rule with sums is prepared a second time when they
-//                              are known
+//   sum_count                  the number of sums over the tensor that a step needs before its sweep with these
+//   options;
+//                              a rule with sums is prepared a second time when they are known
 //   terms(p, g, states..., to) an element's terms of the sums; nothing is changed. With `squares` they are squared, in
 //                              double; most_sums is their number with any options
 //   shown(p, states...)        what averaged() shows in place of p, if it is not the average of ema_decay

@@ -234,7 +234,7 @@ private:
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment
     bool has_rule_sums_ = false;
-    bool has_numbers_ = false;  // some tensor has scalar states
+    bool has_numbers_ = false;       // some tensor has scalar states
     std::vector<double> rule_sums_;  // by segment, max_sums each
     const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;
