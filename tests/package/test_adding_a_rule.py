@@ -98,6 +98,8 @@ def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
         yield f"README.md: no row in the table of rules, with {bytes_of_states} bytes a parameter"
     if f"\n**{name}**" not in text("docs/semantics.md"):
         yield "docs/semantics.md: no section"
+    if f"\n| `{name}` |" not in text("docs/choosing.md"):
+        yield "docs/choosing.md: no row"
     yield from lacks_of_reference(name, rule)
     for number, kind in rule._hyperparameters.items():
         if number not in instep.typing.Group.__annotations__:
@@ -173,7 +175,7 @@ def test_contributing_names_every_place() -> None:
     nothing = {"hyperparameters": ("lr", "speed"), "options": ("twice",), "states": ()}
     lacks = [*lacks_of_rule("speedy", nothing), *lacks_of_class(Speedy)]
     places = {re.sub(r"speedy", "<name>", lack.partition(":")[0]) for lack in lacks}
-    assert len(places) == 14
+    assert len(places) == 15
     section = text("CONTRIBUTING.md").partition("## Adding a rule")[2].partition("\n## ")[0]
     missing = {place for place in places if f"`{place}`" not in section}
     assert not missing
