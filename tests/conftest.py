@@ -58,6 +58,16 @@ def torch_in_double() -> Iterator[None]:
 
 
 @pytest.fixture
+def jax_in_double() -> Iterator[None]:
+    """JAX computes in float32 unless it is told otherwise."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, Any, instep.LossScaler]:
     """A small checkpoint, and an optimizer and a scaler that it fits, in another state."""
     optimizer, grads = small()

@@ -5,7 +5,6 @@ import pytest
 
 from instep.schedules import CosineDecay, PiecewiseLinear
 
-jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
 
 COUNTERPARTS = {
@@ -29,15 +28,7 @@ COUNTERPARTS = {
 }
 
 
-@pytest.fixture
-def _in_float64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-@pytest.mark.usefixtures("_in_float64")
+@pytest.mark.usefixtures("jax_in_double")
 @pytest.mark.parametrize("name", COUNTERPARTS)
 def test_equals_its_counterpart(name):
     schedule, counterpart = COUNTERPARTS[name]
