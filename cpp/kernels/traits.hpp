@@ -69,6 +69,13 @@ struct ScalarStates<Rule, std::void_t<decltype(Rule::scalar_states)>> {
     static_assert(count <= max_scalar_states);
 };
 
+template <class Rule>
+constexpr bool has_number() {
+    bool used = false;
+    for (int k = 0; k < max_scalar_states; ++k) used = used || ScalarStates<Rule>::at(k).used;
+    return used;
+}
+
 template <class Rule, class = void>
 constexpr int sum_count = 0;
 template <class Rule>

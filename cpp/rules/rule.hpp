@@ -6,9 +6,8 @@
 //   hyperparameters            their names
 //   options                    their names; option i is bit i
 //   scalar_options             the bits of the options that change only the scalars: they need no loop
-//   states                     their names, in the order of operator()'s arguments, which of them these options use,
-//   and
-//                              which narrower formats may hold them
+//   states                     their names, in the order of operator()'s arguments, which of them these options
+//                              use, and which narrower formats may hold them
 //   scalar_states              the names of states that are one double, and which of them these options use
 //   valid                      whether this choice of options makes sense
 //   hot                        whether this choice is used so often that its loop is also made with L2, with the
@@ -21,11 +20,11 @@
 //   rate(now)                  the learning rate of decoupled L1, NaN if the step has none; left out if it is lr, the
 //                              first hyperparameter
 //   sum_count                  the number of sums over the tensor that a step needs before its sweep with these
-//   options;
-//                              a rule with sums is prepared a second time when they are known
+//                              options; a rule with sums is prepared a second time when they are known
 //   terms(p, g, states..., to) an element's terms of the sums; nothing is changed. With `squares` they are squared, in
 //                              double; most_sums is their number with any options
-//   shown(p, states...)        what averaged() shows in place of p, if it is not the average of ema_decay
+//   shown(p, states...)        what averaged() shows in place of p, if shows_iterate says that it is not the average
+//                              of ema_decay
 //
 // A rule leaves out the parts that it doesn't need: then lists are empty, valid is true, and hot is false. An option
 // may change only scalars, by a factor that is 1 or a term that is 0 without the option. Unless it is plain that no

@@ -121,7 +121,7 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     complete(i, nullptr);
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
     has_rule_sums_ = has_rule_sums_ || variant.sum_count > 0;
-    has_numbers_ = has_numbers_ || variant.scalar_states[0].name != nullptr;
+    has_numbers_ = has_numbers_ || variant.scalar_states[0].used;
     return made;
 }
 

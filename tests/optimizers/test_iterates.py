@@ -94,7 +94,7 @@ def test_there_is_no_other_average(rule: type[instep.Optimizer]) -> None:
     with pytest.raises(ValueError, match=rf"ema_decay must be None for {rule.__name__}, got 0.9"):
         rule(np.ones(2), ema_decay=0.9)
     optimizer = rule(np.ones(2))
-    with pytest.raises(ValueError, match=r"ema_decay must stay None, got 0\.9"):
+    with pytest.raises(ValueError, match=r"ema_decay must be None for .*, got 0\.9"):
         optimizer.ema_decay = 0.9
 
 

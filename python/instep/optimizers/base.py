@@ -280,7 +280,7 @@ class Optimizer(Saved):
         Raises
         ------
         ValueError
-            If the optimizer was made without ``ema_decay``.
+            If the optimizer was made without ``ema_decay``, and its rule has no average of its own.
         RuntimeError
             Inside another such block.
 

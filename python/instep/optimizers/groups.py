@@ -11,7 +11,7 @@ from instep import _core
 from instep._support import documentation
 from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
-from instep.optimizers.hyperparameters import InInterval, Interval, value_at
+from instep.optimizers.hyperparameters import InInterval, Interval, NumericOrNone, value_at
 from instep.optimizers.near_misses import hint
 from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY
 
@@ -27,9 +27,9 @@ __all__ = ["ParamGroup", "group_values", "interval_of", "taken"]
 class ParamGroup(MutableMapping[str, Any]):
     """One group of parameters: ``group["lr"]`` reads a hyperparameter, ``group["lr"] = 0.1`` sets it.
 
-    A new value is checked before it is set, and used from the next step on. The options that decide
-    which states a parameter has (such as ``amsgrad``, or whether ``momentum`` is zero) are fixed
-    when the optimizer is made. Copies and pickles of a group are plain dicts.
+    A new value is checked before it is set, and used from the next step on. Flags and numbers that turn
+    something on (such as ``amsgrad``, ``eps_hat``, ``trust_ratio``, or whether ``momentum`` is zero)
+    are fixed when the optimizer is made. Copies and pickles of a group are plain dicts.
     """
 
     # This makes group.lr = 0.1, which would have no effect, an error.
@@ -140,10 +140,11 @@ class ParamGroup(MutableMapping[str, Any]):
         for option in set(self._rule._options(checked)) ^ set(self._options):
             name = DECOUPLED_WEIGHT_DECAY if option == DECOUPLED_DECAY else option
             old, new = self._settings[name], checked[name]
-            to_zero = new == 0 and not isinstance(new, bool)
+            counts_none = isinstance(self._rule._hyperparameters[name], NumericOrNone)
+            to_zero = new == 0 and not isinstance(new, bool) and not counts_none
             raise ValueError(
                 f"{name} must stay {'other than 0' if to_zero else shown(old)}, got {shown(new)}, "
-                "since the states are fixed when the optimizer is made; "
+                "since states and options are fixed when the optimizer is made; "
                 + (f"pass schedules.Constant({new!r})" if to_zero else "make a new optimizer")
             )
         return values
@@ -229,9 +230,10 @@ def _named_value(
 
     A class derived from `Optimizer` need not have the hyperparameters of options that it doesn't use.
     """
-    if name in rule._core_options and name not in rule._hyperparameters:
-        return name, none, Interval()
     whose, index = _place(rule, name)
+    if whose not in rule._hyperparameters:
+        off = rule._by_name[rule._rule]._absent()[whose]
+        return name, none if off is None else off, Interval()
     value = settings[whose] if index is None else settings[whose][index]
     named = whose if index is None else f"{whose}[{index}]"
     return named, none if value is None else value, interval_of(rule, name)
@@ -247,6 +249,7 @@ def interval_of(rule: type[Rule], name: str) -> Interval:
 
 def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
     """Return the hyperparameter to which a number of the core belongs, and its place: beta1 is betas[0]."""
-    if name in rule._hyperparameters:
-        return name, None
-    return name[:-1] + "s", int(name[-1]) - 1
+    several = name[:-1] + "s"
+    if several in rule._hyperparameters and name not in rule._hyperparameters:
+        return several, int(name[-1]) - 1
+    return name, None

@@ -184,6 +184,14 @@ class Hyperparameter(ABC, Generic[Value]):
     """
 
     _name = ""
+    # What it means if a stored state lacks this hyperparameter; such a value is not stored, so that the states of a
+    # version without it are the same.
+    absent: Any = NotImplemented
+
+    def absent_as(self, value: Value) -> Self:
+        """Say what it means if a stored state lacks this hyperparameter, which came with a later version."""
+        self.absent = value
+        return self
 
     @abstractmethod
     def check(self, name: str, value: Any) -> Value:

@@ -94,6 +94,12 @@ class Rule:
         return terms(cls._core_hyperparameters, cls._core_options, cls._options(settings))
 
     @classmethod
+    def _absent(cls) -> dict[str, Any]:
+        """Return the values of hyperparameters that stored states may lack."""
+        known = cls._hyperparameters.items()
+        return {n: kind.absent for n, kind in known if kind.absent is not NotImplemented}
+
+    @classmethod
     def _names(cls) -> tuple[str, ...]:
         """Return the names that a stored state of this rule may have, with the names of derived classes."""
         names = [base.__name__ for base in cls.__mro__]

@@ -32,7 +32,8 @@ class Saved(Bound):
             ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
             ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
             its hyperparameters (schedules as their ``to_dict()``; your own callables, also inside
-            schedules, by name only); ``steps`` (parameter -> its own count) and, as copies,
+            schedules, by name only; options that came with a later version only
+            if they are on); ``steps`` (parameter -> its own count) and, as copies,
             ``state`` (parameter -> state -> array), ``averages`` and ``accumulated`` (parameter ->
             array).
         """

@@ -60,7 +60,10 @@ class GroupNumbers:
             name: interval_of(of_rule, name) if of_rule._rule else _ANY for name in self._names
         }
         kinds = of_rule._hyperparameters
-        self._or_none = [n for n in self._names if isinstance(kinds.get(n), NumericOrNone)]
+        # An option that is on needs its number.
+        self._or_none = [
+            n for n in self._names if isinstance(kinds.get(n), NumericOrNone) and n not in options
+        ]
         optional = (set(_OFF) - self._not_terms) | (set(self._idle) & set(self._or_none))
         self._needed = [name for name in self._names if name not in optional]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):

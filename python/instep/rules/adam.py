@@ -127,8 +127,8 @@ class Adam(Optimizer):
     betas = NumericPair(Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
     amsgrad = Flag()
-    eps_hat = Flag()
-    clip_update = NumericOrNone(Interval(low_open=True))
+    eps_hat = Flag().absent_as(False)
+    clip_update = NumericOrNone(Interval(low_open=True)).absent_as(None)
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ class ASGD(Optimizer):
         eta = lr / (1 + lambd * lr * t)^alpha,  mu = 1 / max(1, t - t0)
 
     `averaged` shows a, which has the arithmetic's type, whatever ``state_dtype`` is. ``ema_decay`` is
-    refused. With a schedule, lr acts one step late, as in PyTorch.
+    refused. ``decoupled_l1`` acts on p alone, so a has no exact zeros. With a schedule, lr acts one
+    step late, as in PyTorch.
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
     applied to the gradient, in this order.

@@ -101,9 +101,9 @@ class RMSprop(Optimizer):
     centered = Flag()
     momentum = Numeric(Interval(0.0, 1.0))
     eps_inside_sqrt = Flag()
-    lr_in_velocity = Flag()
-    initial_square_avg = Numeric(Interval())
-    decoupled_weight_decay = Flag()
+    lr_in_velocity = Flag().absent_as(False)
+    initial_square_avg = Numeric(Interval()).absent_as(0.0)
+    decoupled_weight_decay = Flag().absent_as(False)
 
     def __init__(
         self,

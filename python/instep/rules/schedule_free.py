@@ -31,7 +31,7 @@ class ScheduleFreeSGD(Optimizer):
 
         lr_max = max(lr_max, lr)
         weight_sum = weight_sum + t^r * lr_max^weight_lr_power
-        c = t^r * lr_max^weight_lr_power / weight_sum
+        c = t^r * lr_max^weight_lr_power / weight_sum      0 while that sum is 0
         u = g + weight_decay * y
         y = y + c * (z - y)
         y = y - lr * (1 - momentum * (1 - c)) * u
@@ -53,9 +53,9 @@ class ScheduleFreeSGD(Optimizer):
     weight_decay : float or callable
         At least 0; its term is taken at y.
     r : float or callable
-        The power of the step in the weight of the average; 0 for equal weights.
+        At least 0: the power of the step in the weight of the average; 0 for equal weights.
     weight_lr_power : float or callable
-        The power of the largest rate so far in the weight of the average.
+        At least 0: the power of the largest rate so far in the weight of the average.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Optimizer`.
 

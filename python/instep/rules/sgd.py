@@ -117,7 +117,7 @@ class SGD(Optimizer):
     dampening = Numeric(Interval(0.0, 1.0))
     nesterov = Flag()
     lr_in_velocity = Flag()
-    decoupled_weight_decay = Flag()
+    decoupled_weight_decay = Flag().absent_as(False)
 
     def __init__(
         self,
