@@ -46,6 +46,28 @@ def eager_threads() -> None:
 
 
 @pytest.fixture
+def torch_in_double() -> Iterator[None]:
+    """PyTorch keeps the states that are one number in its default dtype, and instep in float64."""
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch is not installed: pip install torch==2.13.0"
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def jax_in_double() -> Iterator[None]:
+    """JAX computes in float32 unless it is told otherwise."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, Any, instep.LossScaler]:
     """A small checkpoint, and an optimizer and a scaler that it fits, in another state."""
     optimizer, grads = small()

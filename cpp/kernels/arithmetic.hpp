@@ -40,18 +40,39 @@ INSTEP_INLINE double from_bits(int64_t bits) { return same_bits<double>(bits); }
 INSTEP_INLINE int32_t as_bits(float value) { return same_bits<int32_t>(value); }
 INSTEP_INLINE int64_t as_bits(double value) { return same_bits<int64_t>(value); }
 
+#if defined(__GNUC__)
+INSTEP_INLINE float magnitude(float x) { return __builtin_fabsf(x); }
+INSTEP_INLINE double magnitude(double x) { return __builtin_fabs(x); }
+#else
+INSTEP_INLINE float magnitude(float x) { return fabsf(x); }
+INSTEP_INLINE double magnitude(double x) { return fabs(x); }
+#endif
+
 // NaN if either is NaN, like np.maximum.
 template <class T>
 INSTEP_INLINE T maximum(T x, T y) {
     return (x >= y || x != x) ? x : y;
 }
 
-// min(max(x, -limit), limit) for a limit that is not NaN. The limit needs no check, so the compiler makes two vector
+// min(max(x, low), high) for limits that are not NaN. They need no check, so the compiler makes two vector
 // instructions.
 template <class T>
+INSTEP_INLINE T clamp(T x, T low, T high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+template <class T>
 INSTEP_INLINE T clamp(T x, T limit) {
-    x = x < -limit ? -limit : x;
-    return x > limit ? limit : x;
+    return clamp(x, -limit, limit);
+}
+
+// a where the condition holds, else b. GCC vectorises this also where it leaves several `?:` in a loop as branches.
+template <class T>
+INSTEP_INLINE T where(bool condition, T a, T b) {
+    using Bits = decltype(as_bits(T()));
+    const Bits mask = -static_cast<Bits>(condition);
+    return from_bits((as_bits(a) & mask) | (as_bits(b) & ~mask));
 }
 
 // Chooses between two numbers by a condition that is the same for all elements. GCC moves a `?:` with such a condition

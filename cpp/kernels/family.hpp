@@ -2,17 +2,27 @@
 #pragma once
 
 #include "kernels/loop.hpp"
+#include "kernels/rule_sums.hpp"
 #include "kernels/sixteens.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
 
 template <class Rule>
-void prepare(const double* hyperparameters, std::int64_t t, unsigned options, void* scalars) {
+void prepare(const Moment& now, void* scalars) {
     static_assert(sizeof(Rule) <= max_scalar_bytes);
-    const Rule rule = Rule::prepare(hyperparameters, t, options);
+    const Rule rule = Rule::prepare(now);
     memcpy(scalars, static_cast<const void*>(&rule), sizeof rule);
 }
+
+// The rule that puts what averaged() shows into the parameter, with the scalars of the rule itself.
+template <class Rule>
+struct Shown : Rule {
+    template <class T, class... State>
+    INSTEP_INLINE void operator()(T& p, T /* g */, State&... states) const {
+        p = Rule::shown(p, states...);
+    }
+};
 
 template <class Rule, class W, class S>
 constexpr Loop loop_for_bfloat16() {
@@ -29,6 +39,8 @@ constexpr Loops make_loops() {
     Loops loops{};
     Loop(&native)[extra_count] = loops.by[static_cast<int>(Storage::native)];
     native[0] = Update<Rule, T, F, F, 0>::run;
+    if constexpr (has_terms<Rule>) loops.sums = Sum<Rule, T>::run;
+    if constexpr (has_shown<Rule>) loops.shown = Update<Shown<Rule>, T, F, F, 0>::run;
     if constexpr (is_hot<Rule>) {
         native[with_l2] = Update<Rule, T, F, F, with_l2>::run;
         native[with_average] = Update<Rule, T, F, F, with_average>::run;
@@ -59,7 +71,11 @@ constexpr Variant make_variant() {
     variant.valid = is_valid<Chosen>;
     variant.state_count = States<Single>::count;
     for (int k = 0; k < variant.state_count; ++k) variant.states[k] = States<Single>::at(k);
+    for (int k = 0; k < max_scalar_states; ++k) variant.scalar_states[k] = ScalarStates<Chosen>::at(k);
+    variant.sum_count = sum_count<Chosen>;
+    variant.of_each_tensor = variant.sum_count > 0 || has_number<Chosen>();
     if constexpr (is_valid<Chosen>) {
+        variant.rate = rate_of<Double>;
         variant.prepare[static_cast<int>(Compute::float32)] = prepare<Single>;
         variant.prepare[static_cast<int>(Compute::float64)] = prepare<Double>;
         variant.loops[static_cast<int>(Compute::float32)] = &loops_of<Single, float>;

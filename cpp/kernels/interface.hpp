@@ -23,6 +23,8 @@ constexpr int compute_count = 2;
 
 constexpr int max_hyperparameters = 12;
 constexpr int max_states = 4;
+constexpr int max_scalar_states = 4;
+constexpr int max_sums = 2;
 constexpr int max_scalar_bytes = 128;  // enough for the largest rule, with all its precomputed scalars
 
 // Elements in a chunk. This is part of the arithmetic: the norm's order of summation follows from it
@@ -83,6 +85,11 @@ using StatePlaces = std::make_index_sequence<max_states>;
 // because compilers honour __restrict only there. Arrays that the rule or the loop doesn't use are not read.
 using Loop = LoopOver<StatePlaces>::Type;
 
+// The terms of a rule's sums over `count` elements in the compute type: each is added to its lane, of which there are
+// norm_lanes for each sum. The first element belongs to the first lane.
+using SumLoop = void (*)(const Recipe&, std::int64_t count, const void* param, const void* grad,
+                         const void* const* states, double* lanes);
+
 // The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
 constexpr unsigned with_average = 2;  // the parameter's moving average, after the rule
@@ -103,6 +110,8 @@ constexpr int storage_count = 4;  // without `other`
 // blocks are used. The first loop is always there, and goes over the blocks, too.
 struct Loops {
     Loop by[storage_count][extra_count];
+    SumLoop sums;  // null if the rule has none
+    Loop shown;    // puts what averaged() shows into the parameter; null if these are the averages
 };
 
 // A loop over arrays where they lie, and its assumptions about these arrays.
@@ -117,10 +126,14 @@ struct InPlace {
 struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
-    double average_rate;  // 1 - decay
-    bool claims;          // the parameters' cache lines are fetched for writing ahead of use
-    bool past_caches;     // the copies are written past the caches: the step is too large for them
-    unsigned extras;      // the work of the loop over blocks besides the rule
+    double average_rate;  // 1 - decay, rounded to the compute type
+    bool shrinks;         // decoupled L1: the parameters are shrunk towards 0 after the rule, by so much
+    double shrink;
+    bool claims;       // the parameters' cache lines are fetched for writing ahead of use
+    bool past_caches;  // the copies are written past the caches: the step is too large for them
+    SumLoop sums;
+    int sum_count;
+    unsigned extras;  // the work of the loop over blocks besides the rule
     Loop in_blocks;
     InPlace in_place;
     alignas(16) unsigned char scalars[max_scalar_bytes];  // as Variant::prepare wrote them
@@ -128,9 +141,34 @@ struct Recipe {
 
 // ---- rules -------------------------------------------------------------------------------------------------------
 
+// Which formats narrower than the compute type may hold a state; docs/semantics.md says why.
+enum class Narrow : unsigned char {
+    any,
+    bfloat16,  // but not float16, whose range is too small
+    none,      // a difference of states would vanish in the rounding
+    iterate    // none: it is as exact as the parameter, and stays in the compute type if the others are narrowed
+};
+
 struct StateName {
     const char* name;
     bool used;  // by this variant
+    Narrow narrow = Narrow::any;
+};
+
+// A state that is one double.
+struct ScalarStateName {
+    const char* name;
+    bool used;  // by this variant
+};
+
+// All that a rule's scalars follow from, at a step of one tensor.
+struct Moment {
+    const double* h;  // the hyperparameters, in the rule's order
+    std::int64_t t;   // the parameter's own step, from 1
+    unsigned options;
+    double* states;      // the scalar states before the step; the rule leaves those after the step there
+    const double* sums;  // the rule's sums; null if they have not been taken yet
+    std::int64_t size;   // elements of the tensor
 };
 
 // A rule with one choice of options.
@@ -138,8 +176,13 @@ struct Variant {
     bool valid;
     int state_count;
     StateName states[max_states];
+    ScalarStateName scalar_states[max_scalar_states];
+    int sum_count;        // over a tensor, before its sweep
+    bool of_each_tensor;  // tensors can't share the rule's scalars
     // Computes the rule's scalars; options that change nothing else have no loops of their own.
-    void (*prepare[compute_count])(const double* hyperparameters, std::int64_t t, unsigned options, void* scalars);
+    void (*prepare[compute_count])(const Moment&, void* scalars);
+    // The rate of decoupled L1; NaN if the step has none. Null for the first hyperparameter, lr.
+    double (*rate)(const Moment&);
     const Loops* loops[compute_count];
 };
 
@@ -160,6 +203,9 @@ struct Level {
     const RuleFamily* const* families;  // the same rules, in the same order, at every level
     // Applies a rule to elements [begin, begin + count).
     void (*sweep[compute_count])(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count);
+    // The rule's sums over the chunks of a stretch, max_sums for each; the arrays in logical order.
+    void (*rule_sums[compute_count])(const Operands&, const Recipe&, std::int64_t begin, std::int64_t count,
+                                     double* sums);
     // All of the following functions go over elements [begin, begin + count) of the gradient, rounded to the compute
     // type and, if there is an accumulated gradient, added to it. Sums of squares in double, one for each chunk:
     // `begin` is the first element of a chunk.

@@ -52,6 +52,7 @@ const Level level = {
     sizeof(families) / sizeof(families[0]),
     families,
     {sweep<float>, sweep<double>},
+    {rule_sums<float>, rule_sums<double>},
     {sums_of_squares<float>, sums_of_squares<double>},
     {sums_of_scaled_squares<float>, sums_of_scaled_squares<double>},
     {largest<float>, largest<double>},

@@ -4,6 +4,7 @@
 
 #include "kernels/blocks.hpp"
 #include "kernels/gradient_terms.hpp"
+#include "kernels/gradients.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -106,12 +107,33 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin
         blocks.load(begin, count, has_terms);
         if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
         blocks.run(recipe.in_blocks, recipe, count);
+        if (recipe.shrinks) shrink_all(blocks.p, static_cast<T>(recipe.shrink), count);
         if (follows) follow_all(blocks.e, average_rate, blocks.p, count);
         blocks.store(begin, count);
         if (of.copy.data != nullptr)
             (recipe.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, blocks.p);
     });
     if (recipe.past_caches) finish_streams();
+}
+
+// The rule's sums over each chunk of a stretch that begins with a chunk: max_sums numbers for each. The gradient has
+// gone through all its terms.
+template <class T>
+void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count, double* sums) {
+    const GradientTerms& terms = recipe.terms;
+    const bool has_terms = terms.scaled || terms.clipped || terms.negated || terms.l2 || terms.l1;
+    Blocks<T> blocks(of);
+    for (; count > 0; begin += chunk_elements, count -= chunk_elements, sums += max_sums) {
+        double lanes[max_sums][norm_lanes] = {};
+        for_each_block<T>(
+            begin, count < chunk_elements ? count : chunk_elements, [&](std::int64_t from, std::int64_t length) {
+                blocks.load(from, length, has_terms);
+                if (has_terms) apply_terms(terms, blocks.changed, blocks.p, length);
+                const void* const states[max_states] = {blocks.s[0], blocks.s[1], blocks.s[2], blocks.s[3]};
+                recipe.sums(recipe, length, blocks.p, blocks.g, states, lanes[0]);
+            });
+        for (int k = 0; k < max_sums; ++k) sums[k] = sum_of_lanes(lanes[k]);
+    }
 }
 
 template <class T>

@@ -58,6 +58,42 @@ constexpr bool has_any_state(std::index_sequence<K...> /* places */) {
 }
 
 template <class Rule, class = void>
+struct ScalarStates {
+    static constexpr int count = 0;
+    static constexpr ScalarStateName at(int /* k */) { return {}; }
+};
+template <class Rule>
+struct ScalarStates<Rule, std::void_t<decltype(Rule::scalar_states)>> {
+    static constexpr int count = sizeof(Rule::scalar_states) / sizeof(ScalarStateName);
+    static constexpr ScalarStateName at(int k) { return k < count ? Rule::scalar_states[k] : ScalarStateName{}; }
+    static_assert(count <= max_scalar_states);
+};
+
+template <class Rule>
+constexpr bool has_number() {
+    bool used = false;
+    for (int k = 0; k < max_scalar_states; ++k) used = used || ScalarStates<Rule>::at(k).used;
+    return used;
+}
+
+template <class Rule, class = void>
+constexpr int sum_count = 0;
+template <class Rule>
+constexpr int sum_count<Rule, std::void_t<decltype(Rule::sum_count)>> = Rule::sum_count;
+
+// Whether averaged() shows something of the rule's own.
+template <class Rule, class = void>
+constexpr bool has_shown = false;
+template <class Rule>
+constexpr bool has_shown<Rule, std::void_t<decltype(Rule::shows_iterate)>> = Rule::shows_iterate;
+
+using Rate = double (*)(const Moment&);
+template <class Rule, class = void>
+constexpr Rate rate_of = nullptr;
+template <class Rule>
+constexpr Rate rate_of<Rule, std::void_t<decltype(&Rule::rate)>> = Rule::rate;
+
+template <class Rule, class = void>
 constexpr bool is_valid = true;
 template <class Rule>
 constexpr bool is_valid<Rule, std::void_t<decltype(Rule::valid)>> = Rule::valid;

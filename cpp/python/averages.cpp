@@ -9,7 +9,7 @@
 
 namespace instep {
 
-void Averages::show(const void* block) {
+void Averages::show(const void* block, const std::vector<Group>& groups) {
     if (shown())
         throw std::runtime_error("a block of averaged() must end before the next begins, got a block in a block");
     steps_.arrange();
@@ -44,6 +44,9 @@ void Averages::show(const void* block) {
     aside_ = std::move(aside);
     memory_ = std::move(memory);
     shown_by_ = block;
+    for (std::size_t i = 0; i < steps_.count(); ++i)
+        if (stepper.is_bound(i))
+            stepper.show(current_level(), i, groups[static_cast<std::size_t>(stepper.tensor(i).group)]);
     stepper.copy_all(current_level(), &Operands::average, &Operands::param);
     stepper.copy_all(current_level(), &Operands::average, &Operands::copy);
 }

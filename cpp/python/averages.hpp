@@ -21,7 +21,8 @@ public:
     bool shown() const { return shown_by_ != nullptr; }
     const void* shown_by() const { return shown_by_; }
     // Throws if the averages are shown already, or if an array has changed since it was bound.
-    void show(const void* block);
+    // `groups` have the numbers that don't depend on the step, for rules that show an average of their own.
+    void show(const void* block, const std::vector<Group>& groups);
     // Puts the weights and copies back. Throws ValueError if an array's memory is no longer its own; all others are put
     // back then.
     void hide();

@@ -11,7 +11,7 @@ namespace instep {
 
 namespace {
 
-constexpr std::size_t term_count = 4;  // clip_value, L2 factor, L1 factor, maximize
+constexpr std::size_t term_count = 5;  // clip_value, L2 factor, L1 factor, maximize, decoupled_l1
 
 unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
     unsigned bits = 0;
@@ -96,9 +96,17 @@ void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extr
         const auto clip_value = values[count].cast<double>();
         const auto l2 = values[count + 1].cast<double>();
         const auto l1 = values[count + 2].cast<double>();
-        group.terms = {
-            false, std::isfinite(clip_value), values[count + 3].cast<bool>(), l2 != 0, l1 != 0, 1.0, clip_value, l2,
-            l1};
+        const bool decoupled = values[count + 4].cast<bool>();
+        group.terms = {false,
+                       std::isfinite(clip_value),
+                       values[count + 3].cast<bool>(),
+                       l2 != 0,
+                       l1 != 0 && !decoupled,
+                       1.0,
+                       clip_value,
+                       l2,
+                       l1};
+        group.decoupled_l1 = decoupled ? l1 : 0;
     }
     *this = std::move(parsed);
 }

@@ -21,9 +21,9 @@ struct Hyperparameters {
     double average_rate = 0;
     NotFinite not_finite = NotFinite::propagate;
 
-    // numbers: for each group a sequence of the rule's hyperparameters, then clip_value, L2 factor, L1 factor and
-    // maximize. extras: a sequence of clip_norm, decay of the averages, and the action for gradients that are not
-    // finite.
+    // numbers: for each group a sequence of the rule's hyperparameters, then clip_value, L2 factor, L1 factor,
+    // maximize and whether L1 is decoupled. extras: a sequence of clip_norm, decay of the averages, and the action for
+    // gradients that are not finite.
     void take(const py::sequence& numbers, const py::sequence& extras);
 };
 

@@ -41,6 +41,18 @@ py::tuple states_of(const RuleFamily& family) {
     return names;
 }
 
+// The same for states that are one number.
+py::tuple scalar_states_of(const RuleFamily& family) {
+    py::list names;
+    for (int k = 0; k < max_scalar_states; ++k)
+        for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options)
+            if (family.variants[options].valid && family.variants[options].scalar_states[k].used) {
+                names.append(family.variants[options].scalar_states[k].name);
+                break;
+            }
+    return names;
+}
+
 }  // namespace
 
 py::dict rules() {
@@ -56,6 +68,7 @@ py::dict rules() {
         description["hyperparameters"] = py::tuple(hyperparameters);
         description["options"] = py::tuple(options);
         description["states"] = states_of(family);
+        description["scalar_states"] = scalar_states_of(family);
         rules[family.name] = description;
     }
     return rules;

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -44,6 +45,27 @@ void unraisable(Action action) {
     } catch (const std::exception& error) {
         PyErr_SetString(PyExc_ValueError, error.what());
         PyErr_WriteUnraisable(nullptr);
+    }
+}
+
+// Refuses a dtype of the states that is wider than the arithmetic, or too narrow for a state of the rule.
+void require_state_dtype(Format format, Format compute, const Variant& variant, const std::string& who) {
+    if (item_size(format) > item_size(compute))
+        throw py::value_error(
+            refusal("state_dtype",
+                    std::string("be ") + format_name(compute) + ", in which " + who + " is computed, or narrower",
+                    format_name(format)));
+    if (format == compute) return;
+    for (const StateName& state : variant.states) {
+        if (!state.used) continue;
+        const std::string why = std::string(" for the state '") + state.name + "' of " + who;
+        if (state.narrow == Narrow::none)
+            throw py::value_error(
+                refusal("state_dtype", std::string("be None or ") + format_name(compute) + why, format_name(format)));
+        if (state.narrow == Narrow::bfloat16 && format == Format::float16)
+            throw py::value_error(refusal("state_dtype",
+                                          std::string("be None, ") + format_name(compute) + " or bfloat16" + why,
+                                          format_name(format)));
     }
 }
 
@@ -104,6 +126,9 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
 
 // Makes states and averages for the parameters, and binds all arrays.
 void Plan::bind_all(const std::vector<Binding>& bindings) {
+    const auto group_of = [this](const Binding& binding) -> const Group& {
+        return steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)];
+    };
     std::vector<Like> likes;
     std::vector<Format> state_formats;
     for (const Binding& binding : bindings) {
@@ -117,27 +142,24 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
                   view.format == Format::float64 ? Format::float64 : Format::float32,
                   view.size()};
         const Format state = state_dtype_.is_none() ? like.compute : format_of_dtype(state_dtype_, "state_dtype");
-        if (item_size(state) > item_size(like.compute))
-            throw py::value_error(refusal(
-                "state_dtype",
-                std::string("be ") + format_name(like.compute) + ", in which " + who + " is computed, or narrower",
-                format_name(state)));
+        require_state_dtype(state, like.compute, variant_of(group_of(binding)), who);
         likes.push_back(std::move(like));
         state_formats.push_back(state);
     }
-    const auto variant = [&](std::size_t i) -> const Variant& {
-        return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(bindings[i].group)]);
-    };
+    const auto state = [&](std::size_t i, int k) { return variant_of(group_of(bindings[i])).states[k]; };
     std::vector<Binding> whole = bindings;
     for (Binding& binding : whole) binding.states = py::dict();
     std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_states; ++k) {
         for (std::size_t i = 0; i < bindings.size(); ++i)
-            formats[i] = variant(i).states[k].used ? &state_formats[i] : nullptr;
+            formats[i] = !state(i, k).used                       ? nullptr
+                         : state(i, k).narrow == Narrow::iterate ? &likes[i].compute
+                                                                 : &state_formats[i];
         const std::vector<py::object> made = make_arrays(1 + k, likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (formats[i] != nullptr) whole[i].states[variant(i).states[k].name] = made[i];
+            if (formats[i] != nullptr) whole[i].states[state(i, k).name] = made[i];
     }
+    make_scalar_states(whole);
     if (averaged_) {
         for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;
         const std::vector<py::object> made = make_arrays(1 + max_states, likes, formats);
@@ -147,6 +169,26 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
     steps_.append(whole.size());
     for (std::size_t i = 0; i < whole.size(); ++i) steps_.bind(first + i, whole[i]);
     steps_.arrange();
+}
+
+// Makes the states that are one number.
+void Plan::make_scalar_states(std::vector<Binding>& bindings) {
+    static constexpr Format number = Format::float64;
+    const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, 1});
+    std::vector<const Format*> formats(bindings.size());
+    for (int k = 0; k < max_scalar_states; ++k) {
+        const auto state = [&](const Binding& binding) -> const ScalarStateName& {
+            return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)])
+                .scalar_states[k];
+        };
+        std::transform(bindings.begin(), bindings.end(), formats.begin(),
+                       [&](const Binding& binding) { return state(binding).used ? &number : nullptr; });
+        if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
+            continue;
+        const std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
+        for (std::size_t i = 0; i < bindings.size(); ++i)
+            if (formats[i] != nullptr) bindings[i].states[state(bindings[i]).name] = made[i];
+    }
 }
 
 void Plan::settle(py::handle optimizer) {
@@ -245,7 +287,16 @@ void Plan::release_read() {
 
 void Plan::show_averages(const void* block) {
     const Hold hold(*this);
-    averages_.show(block);
+    // The numbers of the last step may be those of another run, and there may have been no step yet.
+    std::vector<Group> groups = steps_.hyperparameters().groups;
+    const py::sequence now = current_.attr("now").attr("groups");
+    for (std::size_t k = 0; k < groups.size(); ++k) {
+        const py::sequence constants = now[k].attr("constants");
+        const RuleFamily& family = *current_level().families[groups[k].family];
+        for (int i = 0; i < family.hyperparameter_count; ++i)
+            groups[k].hyperparameters[i] = constants[static_cast<std::size_t>(i)].cast<double>();
+    }
+    averages_.show(block, groups);
 }
 
 void Plan::hide_averages(const void* block, bool wait) {

@@ -117,6 +117,7 @@ private:
     class Load;
 
     void bind_all(const std::vector<Binding>& bindings);
+    void make_scalar_states(std::vector<Binding>& bindings);
     void settle(py::handle optimizer);
     void hide_late() noexcept;
 

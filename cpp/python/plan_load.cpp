@@ -2,6 +2,7 @@
 //
 // Every change of several arrays is a single call from Python: a Ctrl-C takes effect before it or after it, never
 // half-way.
+#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -23,8 +24,20 @@ public:
         asked_.push_back({who, array, place, std::move(into)});
     }
 
+    void ask_number(const std::string& who, const py::object& array, double* into) {
+        require_unmasked(array.ptr(), who);
+        numbers_.push_back({who, array, into, 0});
+    }
+
     // Each must have the operand's shape and format.
     void look() {
+        for (Number& number : numbers_) {
+            const Look seen(number.array.ptr(), number.who);
+            require_shape(seen.view(), number.who, nullptr, 0);
+            if (seen.view().format != Format::float64)
+                throw py::value_error(refusal(number.who, "have dtype float64", format_name(seen.view().format)));
+            std::memcpy(&number.value, seen.view().data, sizeof(double));
+        }
         for (const Asked& asked : asked_) {
             const Steps::Place& bound = steps_.bound(asked.place);
             const Operand& into = asked.into(steps_.stepper().tensor(asked.place));
@@ -49,6 +62,7 @@ public:
 
     void write() const {
         for (const Incoming& incoming : incoming_) copy_elements(incoming.from, incoming.into, incoming.size);
+        for (const Number& number : numbers_) *number.into = number.value;
     }
 
 private:
@@ -57,6 +71,13 @@ private:
         py::object array;
         std::size_t place;
         Wanted into;
+    };
+
+    struct Number {
+        std::string who;
+        py::object array;
+        double* into;
+        double value;
     };
 
     // For memory of the optimizer itself, such as two parameters' states that are exchanged: memory that is written
@@ -71,6 +92,7 @@ private:
     Steps& steps_;
     std::vector<Asked> asked_;
     std::vector<Incoming> incoming_;
+    std::vector<Number> numbers_;
     std::vector<std::unique_ptr<StridedLayout>> layouts_;
     std::vector<std::vector<char>> copies_;
 };
@@ -98,6 +120,11 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
                 const char* const name = variant.states[k].name;
                 load.ask(state_of(bound.name, name), entry[1][name], i,
                          [k](Tensor& tensor) -> Operand& { return tensor.operands.states[k]; });
+            }
+        for (int k = 0; k < max_scalar_states; ++k)
+            if (variant.scalar_states[k].used) {
+                const char* const name = variant.scalar_states[k].name;
+                load.ask_number(state_of(bound.name, name), entry[1][name], stepper.tensor(i).scalar_states[k]);
             }
         if (!bound.average.is_none())
             load.ask("the average" + of, entry[2], i,

@@ -36,6 +36,12 @@ std::string names_of(const py::dict& states) {
     return names.empty() ? "none" : names;
 }
 
+py::object state_in(const Binding& binding, const char* name, const std::string& who) {
+    if (!binding.states.contains(name))
+        throw py::value_error(refusal(who, "be among the states", names_of(binding.states)));
+    return binding.states[name];
+}
+
 }  // namespace
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
@@ -103,7 +109,20 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     tensor->compute = view.format == Format::float64 ? Compute::float64 : Compute::float32;
     tensor->group = binding.group;
     tensor->operands.param = operand_of(view, bound.order, bound.dense, *tensor);
+    const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
+    tensor->of_its_own = variant.of_each_tensor;
+    if (variant.sum_count > 0) {
+        tensor->logical = std::make_unique<Operands>();
+        tensor->logical->param = operand_of(view, logical_order(view.ndim), bound.logical_dense, *tensor);
+    }
     bind_states(*tensor, bound, binding);
+    bind_scalar_states(*tensor, bound, binding);
+    for (const auto& item : py::dict(binding.states))
+        if (!bound.states.contains(item.first))
+            throw py::value_error(
+                refusal("a state of '" + bound.name + "'",
+                        "be one that the rule has with the group's options (" + names_of(bound.states) + ")",
+                        "'" + py::cast<std::string>(py::str(item.first)) + "'"));
     std::int64_t streams = 3;  // the gradient is read, the parameter read and written
     for (const Operand& state : tensor->operands.states) streams += state.data != nullptr ? 2 : 0;
     streams += binding.average.is_none() ? 0 : 2;
@@ -131,7 +150,8 @@ void Steps::bind(std::size_t place, const Binding& binding) {
 void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) const {
     const auto ndim = static_cast<int>(bound.shape.size());
     const Format compute = compute_format(tensor.compute);
-    const auto bind_one = [&](std::size_t kind, const py::object& array, const std::string& who) {
+    const auto bind_one = [&](std::size_t kind, const py::object& array, const std::string& who,
+                              Operand* logical = nullptr) {
         require_unmasked(array.ptr(), who);
         const Look look(array.ptr(), who, takes_tensors_);
         const TensorView& view = look.view();
@@ -143,26 +163,19 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
                 std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed, or narrower",
                 format_name(view.format)));
         bound.see(kind, array, look);
+        if (logical != nullptr) *logical = operand_of(view, logical_order(ndim), bound.logical_dense, tensor);
         return operand_of(view, bound.order, bound.dense, tensor);
     };
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
     for (int k = 0; k < variant.state_count; ++k) {
         tensor.operands.states[k].format = compute;
         if (!variant.states[k].used) continue;
-        const py::str name(variant.states[k].name);
         const std::string who = state_of(bound.name, variant.states[k].name);
-        if (!binding.states.contains(name))
-            throw py::value_error(refusal(who, "be among the states", names_of(binding.states)));
-        const py::object array = binding.states[name];
-        tensor.operands.states[k] = bind_one(first_state + static_cast<std::size_t>(k), array, who);
-        bound.states[name] = array;
+        const py::object array = state_in(binding, variant.states[k].name, who);
+        tensor.operands.states[k] = bind_one(first_state + static_cast<std::size_t>(k), array, who,
+                                             tensor.logical ? &tensor.logical->states[k] : nullptr);
+        bound.states[variant.states[k].name] = array;
     }
-    for (const auto& item : py::dict(binding.states))
-        if (!bound.states.contains(item.first))
-            throw py::value_error(
-                refusal("a state of '" + bound.name + "'",
-                        "be one that the rule has with the group's options (" + names_of(bound.states) + ")",
-                        "'" + py::cast<std::string>(py::str(item.first)) + "'"));
     tensor.operands.average.format = compute;
     if (binding.average.is_none()) return;
     tensor.operands.average = bind_one(average, binding.average, "the average of '" + bound.name + "'");
@@ -172,6 +185,24 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
                     std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed",
                     format_name(tensor.operands.average.format)));
     bound.average = binding.average;
+}
+
+void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const {
+    const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
+    for (int k = 0; k < max_scalar_states; ++k) {
+        if (!variant.scalar_states[k].used) continue;
+        const std::string who = state_of(bound.name, variant.scalar_states[k].name);
+        const py::object array = state_in(binding, variant.scalar_states[k].name, who);
+        require_unmasked(array.ptr(), who);
+        const Look look(array.ptr(), who, takes_tensors_);
+        require_shape(look.view(), who, nullptr, 0);
+        require_parameter(look.view(), who);
+        if (look.view().format != Format::float64)
+            throw py::value_error(refusal(who, "have dtype float64", format_name(look.view().format)));
+        bound.see(first_scalar + static_cast<std::size_t>(k), array, look);
+        tensor.scalar_states[k] = reinterpret_cast<double*>(look.view().data);
+        bound.states[variant.scalar_states[k].name] = array;
+    }
 }
 
 void Steps::unbind(std::size_t place) {
@@ -207,7 +238,11 @@ std::string Steps::name_of(std::size_t id) const {
         case copy: return "the copy" + of;
         case average: return "the average" + of;
         case accumulated_sum: return "the accumulated gradient" + of;
-        default: return state_of(bound.name, variant_of(group_of(id / kinds)).states[kind - first_state].name);
+        default: {
+            const Variant& variant = variant_of(group_of(id / kinds));
+            return state_of(bound.name, kind < first_scalar ? variant.states[kind - first_state].name
+                                                            : variant.scalar_states[kind - first_scalar].name);
+        }
     }
 }
 
@@ -216,9 +251,10 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
     const std::size_t id = place * kinds + seen.kind;
     occupied_.add(bound.view_of(seen), id);
     if (!is_checked(seen.kind)) return;
-    held_.push_back({seen.array, seen.descr.ptr(), seen.data, static_cast<int>(bound.shape.size()), extents_.size(), id,
-                     seen.format, seen.came_read_only});
-    extents_.insert(extents_.end(), bound.shape.begin(), bound.shape.end());
+    const std::size_t ndim = seen.strides.size();
+    held_.push_back({seen.array, seen.descr.ptr(), seen.data, static_cast<int>(ndim), extents_.size(), id, seen.format,
+                     seen.came_read_only});
+    extents_.insert(extents_.end(), bound.shape.begin(), bound.shape.begin() + static_cast<std::ptrdiff_t>(ndim));
     extents_.insert(extents_.end(), seen.strides.begin(), seen.strides.end());
     if (seen.descr) weak_.push_back(py::weakref(py::handle(seen.array)));
 }

@@ -85,7 +85,7 @@ public:
             PyObject* array;   // kept alive by the fields below
             py::object descr;  // null for a tensor
             char* data;
-            Extents strides;
+            Extents strides;  // none of a scalar state, which has no axes
             Format format;
             std::size_t kind;
             bool came_read_only;
@@ -107,7 +107,7 @@ public:
 
         void see(std::size_t kind, const py::object& array, const Look& look);
         TensorView view_of(const Seen& seen) const {
-            const auto ndim = static_cast<int>(shape.size());
+            const auto ndim = static_cast<int>(seen.strides.size());
             return {seen.data, ndim, shape.data(), seen.strides.data(), seen.format, !seen.came_read_only};
         }
     };
@@ -150,10 +150,11 @@ private:
     enum class Use { step, step_accumulated, accumulate };
     // The numbers of the arrays of a place.
     static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
-    static constexpr std::size_t kinds = first_state + max_states;
+    static constexpr std::size_t first_scalar = first_state + max_states, kinds = first_scalar + max_scalar_states;
 
     // steps.cpp: groups and places
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
+    void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
     // change.
     bool is_checked(std::size_t kind) const {

@@ -27,16 +27,6 @@ constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 constexpr std::uint32_t few = 8;
 constexpr std::uint32_t none_yet = UINT32_MAX;
 
-// Neighbours are added, then neighbouring sums, and so on: this order depends only on the count.
-double pairwise_sum(std::vector<double>& values, std::size_t count) {
-    if (count == 0) return 0.0;
-    for (; count > 1; count = (count + 1) / 2) {
-        for (std::size_t i = 0; i < count / 2; ++i) values[i] = values[2 * i] + values[2 * i + 1];
-        if (count % 2 == 1) values[count / 2] = values[count - 1];
-    }
-    return values[0];
-}
-
 }  // namespace
 
 void Stepper::append(std::size_t count) {
@@ -54,6 +44,7 @@ void Stepper::bind(std::size_t place, std::unique_ptr<Tensor> tensor, std::int64
     Turn& turn = turns_[place];
     turn.steps = steps;
     turn.work = tensor->work;
+    turn.of_its_own = tensor->of_its_own;
     tensor->arrangement = Arrangement::of(tensor->operands, tensor->compute);
     turn.kind =
         (static_cast<std::uint32_t>(tensor->group) * arrangement_count + tensor->arrangement.number()) * compute_count +
@@ -104,21 +95,49 @@ void Stepper::clear_pending() {
     ++pending_changes_;
 }
 
-std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups) {
+const Variant& Stepper::variant_of(std::size_t i) const {
+    const Group& group = (*groups_)[static_cast<std::size_t>(tensors_[i]->group)];
+    return level_->families[group.family]->variants[group.options];
+}
+
+std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     const auto compute = static_cast<int>(tensors_[i]->compute);
-    const Group& group = groups[static_cast<std::size_t>(tensors_[i]->group)];
-    const Variant& variant = level_->families[group.family]->variants[group.options];
+    const Group& group = (*groups_)[static_cast<std::size_t>(tensors_[i]->group)];
+    const Variant& variant = variant_of(i);
     Prepared& fresh = recipes_.emplace_back();
-    fresh.kind = turns_[i].kind;
+    fresh.kind = variant.of_each_tensor ? no_kind : turns_[i].kind;
     fresh.t = t;
     fresh.sweep = level_->sweep[compute];
     fresh.recipe.terms = group.terms;
-    fresh.recipe.average_rate = extras_.average_rate;
+    const double average_rate = extras_.average_rate;
+    fresh.recipe.average_rate =
+        tensors_[i]->compute == Compute::float32 ? static_cast<float>(average_rate) : average_rate;
+    fresh.recipe.sums = variant.loops[compute]->sums;
+    fresh.recipe.sum_count = variant.sum_count;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
+    const auto made = static_cast<std::uint32_t>(recipes_.size() - 1);
+    turns_[i].recipe = made;
+    complete(i, nullptr);
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
-    variant.prepare[compute](group.hyperparameters, t, group.options, fresh.recipe.scalars);
-    return static_cast<std::uint32_t>(recipes_.size() - 1);
+    has_rule_sums_ = has_rule_sums_ || variant.sum_count > 0;
+    has_numbers_ = has_numbers_ || variant.scalar_states[0].used;
+    return made;
+}
+
+// Computes the scalars of a tensor's recipe: before the rule's sums are known, or from them.
+void Stepper::complete(std::size_t i, const double* sums) {
+    Tensor& tensor = *tensors_[i];
+    Prepared& prepared = recipes_[turns_[i].recipe];
+    const Group& group = (*groups_)[static_cast<std::size_t>(tensor.group)];
+    const Variant& variant = variant_of(i);
+    for (int k = 0; k < max_scalar_states; ++k)
+        if (tensor.scalar_states[k] != nullptr) tensor.next_scalar_states[k] = *tensor.scalar_states[k];
+    Moment now{group.hyperparameters, prepared.t, group.options, tensor.next_scalar_states, sums, tensor.size};
+    const double rate = variant.rate == nullptr ? group.hyperparameters[0] : variant.rate(now);
+    prepared.recipe.shrinks = group.decoupled_l1 != 0 && rate == rate;
+    prepared.recipe.shrink = rate * group.decoupled_l1;
+    variant.prepare[static_cast<int>(tensor.compute)](now, prepared.recipe.scalars);
 }
 
 // The recipe is nearly always among the latest recipes, because the parameters of a group usually have the same step
@@ -140,6 +159,8 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     const FloatEnvironment environment;
     arrange();
     level_ = &level;
+    groups_ = &groups;
+    has_rule_sums_ = has_numbers_ = false;
     extras_ = extras;
     recipes_.clear();
     if (!recipes_by_step_.empty()) recipes_by_step_.clear();
@@ -149,17 +170,18 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
         if (!turn.present) continue;
         wide_ = wide_ || turn.kind % compute_count == static_cast<std::uint32_t>(Compute::float64);
         const std::int64_t t = turn.steps + 1;
-        turn.recipe = find_recipe(turn.kind, t);
+        turn.recipe = turn.of_its_own ? none_yet : find_recipe(turn.kind, t);
         if (turn.recipe == none_yet) {
-            turn.recipe = make_recipe(i, t, groups);
+            turn.recipe = make_recipe(i, t);
             if (turn.recipe >= few) {
                 const Prepared& older = recipes_[turn.recipe - few];
                 recipes_by_step_.emplace(KindAndStep{older.kind, older.t}, turn.recipe - few);
             }
         }
     }
+    if (has_rule_sums_) rule_sums_.resize(segments_.size() * max_sums);
     set_scale(extras.grad_scale);
-    if (extras.needs_norm()) sums_.resize(segments_.size());
+    if (extras.needs_norm() || has_rule_sums_) sums_.resize(segments_.size());
 }
 
 // Calls body(threads) with the number of threads that the pace chooses, and tells the pace the time if the whole work
@@ -179,10 +201,7 @@ void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
 
 std::ptrdiff_t Stepper::take(int most_threads) {
     keep_pace(step_pace_, most_threads, [this](int threads) {
-        if (extras_.needs_norm())
-            run(threads, {{&Stepper::add_squares, &Stepper::conclude_here}, {&Stepper::sweep, nullptr}});
-        else
-            run(threads, {{&Stepper::sweep, nullptr}});
+        run(threads, {extras_.needs_norm() ? norm_pass : no_pass, has_rule_sums_ ? sums_pass : no_pass, sweep_pass});
         return !stopped_;
     });
     if (!stopped_) return -1;
@@ -196,12 +215,18 @@ const std::vector<double>& Stepper::measure(int threads) {
     return sums_;
 }
 
-void Stepper::apply(int threads) { run(threads, {{&Stepper::sweep, nullptr}}); }
+void Stepper::apply(int threads) { run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass}); }
 
 void Stepper::count_step() {
     for (Turn& turn : turns_) {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
+    }
+    for (std::size_t i = 0; has_numbers_ && i < turns_.size(); ++i) {
+        if (!turns_[i].present || !turns_[i].of_its_own) continue;
+        Tensor& tensor = *tensors_[i];
+        for (int k = 0; k < max_scalar_states; ++k)
+            if (tensor.scalar_states[k] != nullptr) *tensor.scalar_states[k] = tensor.next_scalar_states[k];
     }
     ++pending_changes_;
 }
@@ -235,164 +260,29 @@ void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Ope
         if (segment.tensor < first) continue;
         const Tensor& tensor = *tensors_[segment.tensor];
         const Operand& target = tensor.operands.*into;
-        if (target.data == nullptr) continue;
+        if (target.data == nullptr || (tensor.operands.*from).data == nullptr) continue;
         level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.*from, target, segment.begin,
                                                            segment.count);
     }
 }
 
-void Stepper::run(int threads, std::initializer_list<Pass> passes) {
-    stopped_ = false;
-    parallel_ = threads > 1;
-    pass_count_ = passes.size();
-    std::copy(passes.begin(), passes.end(), passes_.begin());
-    for (std::size_t k = 0; k < pass_count_; ++k) {
-        progress_[k].next.store(0, std::memory_order_relaxed);
-        progress_[k].left.store(units_.size() - 1, std::memory_order_relaxed);
-    }
-    if (units_.size() == 1)  // no thread will be the last to finish
-        for (const Pass& pass : passes)
-            if (pass.finish != nullptr) (this->*pass.finish)();
-    team::run(
-        threads, work_,
-        [](void* context) {
-            const FloatEnvironment environment;
-            static_cast<Stepper*>(context)->work_on_passes();
-        },
-        this);
-}
-
-// The work of each thread. A thread that becomes free takes the next unit, so a thread that wakes late costs little.
-void Stepper::work_on_passes() {
-    const std::size_t unit_count = units_.size() - 1;
-    for (std::size_t k = 0; k < pass_count_; ++k) {
-        const Pass& pass = passes_[k];
-        std::atomic<std::size_t>& next = progress_[k].next;
-        for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
-             unit = next.fetch_add(1, std::memory_order_relaxed)) {
-            (this->*pass.work)(units_[unit], units_[unit + 1]);
-            if (pass.finish != nullptr && progress_[k].left.fetch_sub(1, std::memory_order_acq_rel) == 1)
-                (this->*pass.finish)();
-        }
-        if (pass.finish == nullptr) continue;
-        if (parallel_) team::barrier();
-        if (stopped_) return;
-    }
-}
-
-// Gradients that are absent leave no gap in the order.
-double Stepper::total(std::vector<double>& sums) const {
-    std::size_t count = 0;
-    for (std::size_t k = 0; k < segments_.size(); ++k)
-        if (turns_[segments_[k].tensor].present) sums[count++] = sums[k];
-    return pairwise_sum(sums, count);
-}
-
-bool Stepper::conclude(std::vector<double>& sums) {
+void Stepper::show(const Level& level, std::size_t i, const Group& group) {
+    const Tensor& tensor = *tensors_[i];
+    const Variant& variant = level.families[group.family]->variants[group.options];
+    const auto compute = static_cast<int>(tensor.compute);
+    if (variant.loops[compute]->shown == nullptr || turns_[i].steps == 0) return;
     const FloatEnvironment environment;
-    constexpr double vanishing = 0x1p-960;
-    const double sum = total(sums);
-    norm_ = extras_.grad_scale * std::sqrt(sum);
-    if (norm_ > extras_.clip_norm) set_scale(extras_.grad_scale * (extras_.clip_norm / norm_));
-    // Among finite gradients, only those in float64 have squares that overflow or vanish.
-    needs_scaling_ = wide_ && (std::isinf(sum) || sum < vanishing);
-    return !needs_scaling_ && (!extras_.guarded || std::isfinite(norm_));
-}
-
-std::ptrdiff_t Stepper::look_closer(int threads) {
-    const std::ptrdiff_t found = find_not_finite();
-    if (found < 0 && needs_scaling_) measure_scaled(threads);
-    return extras_.guarded ? found : -1;
-}
-
-// Computes the norm again, for gradients that are all finite, scaled such that the largest is between 1/2 and 1.
-void Stepper::measure_scaled(int threads) {
-    run(threads, {{&Stepper::find_largest, nullptr}});
-    double most = 0;
-    for (std::size_t k = 0; k < segments_.size(); ++k)
-        if (turns_[segments_[k].tensor].present) most = std::max(most, sums_[k]);
-    if (most == 0) return;
-    const FloatEnvironment environment;
-    int exponent = 0;
-    static_cast<void>(std::frexp(most, &exponent));
-    exponent_ = -exponent;
-    run(threads, {{&Stepper::add_scaled_squares, nullptr}});
-    const double scaled_norm = extras_.grad_scale * std::sqrt(total(sums_));
-    norm_ = std::ldexp(scaled_norm, exponent);
-    if (norm_ > extras_.clip_norm)
-        set_scale(extras_.grad_scale * std::ldexp(extras_.clip_norm / scaled_norm, -exponent));
-    else
-        set_scale(extras_.grad_scale);
-}
-
-std::ptrdiff_t Stepper::find_not_finite() const {
-    const FloatEnvironment environment;
-    for (const Segment& segment : segments_) {
-        if (!turns_[segment.tensor].present) continue;
-        const Tensor& tensor = *tensors_[segment.tensor];
-        if (!level_->all_finite[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
-                                                                  segment.begin, segment.count))
-            return static_cast<std::ptrdiff_t>(segment.tensor);
-    }
-    return -1;
-}
-
-// Calls action(segment, count) for each stretch of a tensor with a gradient among these segments: with the first
-// segment of the stretch, and the number of elements in all its segments.
-template <class Action>
-void Stepper::for_each_stretch(std::size_t first, std::size_t last, Action action) {
-    while (first < last) {
-        const std::size_t begin = first;
-        const Segment& segment = segments_[begin];
-        std::int64_t count = 0;
-        for (; first < last && segments_[first].tensor == segment.tensor; ++first) count += segments_[first].count;
-        if (turns_[segment.tensor].present) action(begin, count);
-    }
-}
-
-void Stepper::add_squares(std::size_t first, std::size_t last) {
-    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-        const auto& [i, begin, _] = segments_[segment];
-        const Tensor& tensor = *tensors_[i];
-        level_->sums_of_squares[static_cast<int>(tensor.compute)](tensor.logical_accumulated, tensor.logical_grad,
-                                                                  begin, count, &sums_[segment]);
-    });
-}
-
-void Stepper::add_scaled_squares(std::size_t first, std::size_t last) {
-    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-        const auto& [i, begin, _] = segments_[segment];
-        const Tensor& tensor = *tensors_[i];
-        level_->sums_of_scaled_squares[static_cast<int>(tensor.compute)](
-            tensor.logical_accumulated, tensor.logical_grad, begin, count, exponent_, &sums_[segment]);
-    });
-}
-
-void Stepper::find_largest(std::size_t first, std::size_t last) {
-    for (std::size_t k = first; k < last; ++k) {
-        const auto& [i, begin, count] = segments_[k];
-        if (!turns_[i].present) continue;
-        const Tensor& tensor = *tensors_[i];
-        sums_[k] = level_->largest[static_cast<int>(tensor.compute)](tensor.logical_accumulated, tensor.logical_grad,
-                                                                     begin, count);
-    }
-}
-
-void Stepper::sweep(std::size_t first, std::size_t last) {
-    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-        const auto& [i, begin, _] = segments_[segment];
-        const Prepared& prepared = recipes_[turns_[i].recipe];
-        prepared.sweep(tensors_[i]->operands, prepared.recipe, begin, count);
-    });
-}
-
-void Stepper::add_to_accumulated(std::size_t first, std::size_t last) {
-    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
-        const auto& [i, begin, _] = segments_[segment];
-        const Tensor& tensor = *tensors_[i];
-        level_->accumulate[static_cast<int>(tensor.compute)](tensor.operands.accumulated, tensor.operands.grad,
-                                                             tensor.accumulated, begin, count);
-    });
+    double scalar_states[max_scalar_states] = {};
+    Recipe recipe{};
+    recipe.terms.scale = 1;
+    recipe.single_scale = 1;
+    recipe.in_blocks = variant.loops[compute]->shown;
+    variant.prepare[compute](
+        {group.hyperparameters, turns_[i].steps, group.options, scalar_states, nullptr, tensor.size}, recipe.scalars);
+    Operands operands = tensor.operands;
+    operands.grad = operands.param;  // any array: it is not used
+    operands.accumulated = operands.average = Operand{};
+    level.sweep[compute](operands, recipe, 0, tensor.size);
 }
 
 }  // namespace instep

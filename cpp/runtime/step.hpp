@@ -27,6 +27,11 @@ struct Tensor {
     Operand accumulated;  // the sum of micro-batches; it is among the operands only if a step uses it
     Operand logical_order_of_accumulated;
     StridedLayout grad_layout, logical_grad_layout;
+    // The parameter and its states in logical order, for a rule's sums; null if its variant has none.
+    std::unique_ptr<Operands> logical;
+    bool of_its_own = false;  // its scalars follow from its own scalar states or sums
+    double* scalar_states[max_scalar_states] = {};
+    double next_scalar_states[max_scalar_states] = {};    // after the step that is being prepared
     std::vector<std::unique_ptr<StridedLayout>> layouts;  // of those among the other arrays that have gaps
     std::int64_t size;
     std::int64_t work;  // the bytes that a step over it moves, counted in the compute type
@@ -41,6 +46,7 @@ struct Group {
     unsigned options;
     double hyperparameters[max_hyperparameters];
     GradientTerms terms;
+    double decoupled_l1 = 0;
 };
 
 // The work of a step besides its rules.
@@ -130,6 +136,9 @@ public:
     void accumulate(const Level& level, int most_threads);
     // Called with the GIL again: notes that each of these tensors has accumulated gradients now.
     void count_accumulation();
+    // Puts what averaged() shows by the tensor's rule, if this isn't the average, in the place of its parameter and
+    // copy.
+    void show(const Level& level, std::size_t i, const Group& group);
     // Rounds one operand of each tensor, from a place on, into another: the parameters into the averages or copies, or
     // the averages into the parameters or copies.
     void copy_all(const Level& level, Operand Operands::* from, Operand Operands::* into, std::size_t first = 0);
@@ -147,6 +156,7 @@ private:
         std::uint32_t kind = 0;    // tensors of a kind share group, compute type and arrangement
         bool present = false;
         bool pending = false;
+        bool of_its_own = false;  // no other tensor shares its recipe
     };
     struct Prepared {
         std::uint32_t kind;
@@ -169,20 +179,25 @@ private:
         }
     };
     static constexpr std::size_t most_passes = 4;
+    static constexpr std::uint32_t no_kind = UINT32_MAX;  // of a recipe that no other tensor may take
 
     std::uint32_t find_recipe(std::uint32_t kind, std::int64_t t);
-    std::uint32_t make_recipe(std::size_t i, std::int64_t t, const std::vector<Group>& groups);
+    std::uint32_t make_recipe(std::size_t i, std::int64_t t);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
     void set_scale(double scale);
+    const Variant& variant_of(std::size_t i) const;
+    void complete(std::size_t i, const double* sums);
     void run(int threads, std::initializer_list<Pass> passes);
     void work_on_passes();
     // The passes.
     void add_squares(std::size_t first, std::size_t last);
     void add_scaled_squares(std::size_t first, std::size_t last);
     void find_largest(std::size_t first, std::size_t last);
+    void add_rule_terms(std::size_t first, std::size_t last);
+    void complete_all();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
     void conclude_here() { stopped_ = !conclude(sums_); }
@@ -190,6 +205,9 @@ private:
     double total(std::vector<double>& sums) const;
     void measure_scaled(int threads);
     std::ptrdiff_t find_not_finite() const;
+
+    static constexpr Pass no_pass{nullptr, nullptr};
+    static const Pass norm_pass, sums_pass, sweep_pass;
 
     std::vector<std::unique_ptr<Tensor>> tensors_;  // by place
     std::vector<Turn> turns_;
@@ -215,6 +233,10 @@ private:
     bool needs_scaling_ = false;
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment
+    bool has_rule_sums_ = false;
+    bool has_numbers_ = false;       // some tensor has scalar states
+    std::vector<double> rule_sums_;  // by segment, max_sums each
+    const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;
     std::int64_t pending_changes_ = 0;
 };

@@ -47,16 +47,18 @@ Arrangement Arrangement::of(const Operands& operands, Compute compute) {
 
 void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement) {
     const GradientTerms& terms = recipe.terms;
-    const unsigned average = arrangement.averaged ? with_average : 0;
+    // At a rate of 1 the average becomes the parameter, which blocks do (follow_all).
+    const bool replaced = arrangement.averaged && recipe.average_rate == 1;
+    const unsigned average = arrangement.averaged && !replaced ? with_average : 0;
     const unsigned l2 = terms.l2 ? with_l2 : 0;
     // A loop can scale the gradient, and can add L2 if it is the last term.
     const bool other_terms = terms.clipped || terms.negated || terms.l1;
-    const bool in_place = arrangement.storage != Storage::other && !other_terms;
+    const bool in_place = arrangement.storage != Storage::other && !other_terms && !replaced && !recipe.shrinks;
     const std::int64_t weight_bytes = item_size(arrangement.weights);
     recipe.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
                        arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
     const auto& native = loops.by[static_cast<int>(Storage::native)];
-    recipe.extras = (terms.l1 ? 0 : l2) | average;
+    recipe.extras = (terms.l1 ? 0 : l2) | (recipe.shrinks ? 0 : average);
     if (native[recipe.extras] == nullptr) recipe.extras = 0;
     recipe.in_blocks = native[recipe.extras];
 }

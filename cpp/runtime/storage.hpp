@@ -20,7 +20,7 @@ struct Arrangement {
 };
 constexpr std::uint32_t arrangement_count = (storage_count + 1) * 2;
 
-// Sets the loops that the sweep is to call, by the recipe's terms.
+// Sets the loops that the sweep is to call, by the recipe's terms and by what follows the rule.
 void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement);
 
 }  // namespace instep

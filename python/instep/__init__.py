@@ -8,8 +8,11 @@
 >>> bool(np.all(np.abs(weights) < 0.01))
 True
 
-`SGD`, `Momentum`, `RMSprop`, `Adam` and `AdamW` change arrays in place; `Optimizer` describes the
-arguments of all of them. `instep.schedules` has learning rates that change with the step.
+These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
+`AdaBelief`, `Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop`, `ASGD`,
+`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB` and `LARS`.
+`Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
+with the step.
 `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
 themselves. `instep.checkpoint` saves and loads a run. `instep.interop` converts states to and from
 the form of ``torch.optim``. `instep.typing` has names for annotations. `set_num_threads` and
@@ -35,7 +38,32 @@ from instep.machine.threads import get_num_threads, num_threads, set_num_threads
 from instep.optimizers import Optimizer  # noqa: E402
 from instep.optimizers.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers.steps import Steps  # noqa: E402
-from instep.rules import SGD, Adam, AdamW, Momentum, RMSprop  # noqa: E402
+from instep.rules import (  # noqa: E402
+    ADOPT,
+    ASGD,
+    FTRL,
+    LAMB,
+    LARS,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    AdEMAMix,
+    Lion,
+    Momentum,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    Signum,
+    Yogi,
+)
 
 if TYPE_CHECKING:
     from instep import checkpoint, interop, typing
@@ -53,14 +81,33 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "ADOPT",
+    "ASGD",
+    "FTRL",
+    "LAMB",
+    "LARS",
     "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
     "LossScaler",
     "Momentum",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "Signum",
     "Steps",
+    "Yogi",
     "__version__",
     "checkpoint",
     "config",

@@ -103,15 +103,35 @@ class Group(_Params, total=False):
     lr: Number
     weight_decay: Number
     l1: Number
+    decoupled_l1: bool
     clip_value: Number | None
     maximize: bool
+    decoupled_weight_decay: bool
     momentum: Number
     dampening: Number
     nesterov: bool
     lr_in_velocity: bool
-    alpha: Number
+    betas: tuple[Number, Number] | tuple[Number, Number, Number]
     eps: Number
+    amsgrad: bool
+    eps_hat: bool
+    clip_update: Number | None
+    clip_exponent: Number | None
+    momentum_decay: Number | None
+    alpha: Number
+    rho: Number
     centered: bool
     eps_inside_sqrt: bool
-    betas: tuple[Number, Number]
-    amsgrad: bool
+    initial_square_avg: Number
+    initial_accumulator_value: Number
+    lr_decay: Number
+    beta: Number
+    etas: tuple[Number, Number]
+    step_sizes: tuple[Number, Number]
+    lambd: Number
+    t0: Number
+    r: Number
+    weight_lr_power: Number
+    trust_ratio: bool
+    trust_clip: Number | None
+    trust_coefficient: Number

@@ -13,6 +13,7 @@ import instep
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
+pytestmark = pytest.mark.usefixtures("torch_in_double")
 STEPS = 50
 
 

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from cases import DTYPES, VARIANTS, labels, numbers
+from cases import DTYPES, VARIANTS, fitting, labels, numbers
 from checkpoint_files import parts, refused
 from interpreters import output
 from snapshots import bits
@@ -35,7 +35,7 @@ def test_every_rule_in_every_dtype_comes_back(variant, tmp_path):
         return arrays
 
     groups = [{"params": params(), "lr": schedules.CosineDecay(0.1, steps=9)}]
-    optimizer = variant.make(groups, ema_decay=0.9)
+    optimizer = variant.make(groups, **fitting(variant, {"ema_decay": 0.9}))
     assert optimizer.param_groups[0]["lr"] is groups[0]["lr"]
     for param in optimizer.params.values():
         param[...] = numbers(rng, param.shape, param.dtype)
@@ -44,7 +44,7 @@ def test_every_rule_in_every_dtype_comes_back(variant, tmp_path):
 
     path = tmp_path / "a file"
     checkpoint.save(path, optimizer, extra=[1, "two", None, {"x": 0.1}])
-    other = variant.make([{"params": params()}], ema_decay=0.1)
+    other = variant.make([{"params": params()}], **fitting(variant, {"ema_decay": 0.1}))
     arrays = other.params
     assert checkpoint.load(path, other) == [1, "two", None, {"x": 0.1}]
     assert bits(other) == bits(optimizer)

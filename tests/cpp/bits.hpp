@@ -1,4 +1,4 @@
-// Inputs and digests, by integer operations alone: what tests/helpers/digests.py has under the same names, word
+// Inputs and digests, by integer operations alone: what tests/helpers/bit_patterns.py has under the same names, word
 // for word.
 #pragma once
 

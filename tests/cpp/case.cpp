@@ -26,6 +26,7 @@ struct Parameter {
     Axes order;
     std::unique_ptr<Array> param, average, copy, accumulated, grad;
     std::vector<std::unique_ptr<Array>> states;
+    std::vector<std::unique_ptr<double>> scalar_states;
 };
 
 StridedLayout& layout_of(Tensor& tensor) {
@@ -69,6 +70,7 @@ public:
         for (const Parameter& parameter : parameters_) {
             digest(*parameter.param);
             for (const auto& state : parameter.states) digest(*state);
+            for (const auto& state : parameter.scalar_states) digest_number(*state);
             if (parameter.average) digest(*parameter.average);
             if (parameter.copy) digest(*parameter.copy);
         }
@@ -107,10 +109,23 @@ private:
         tensor->work = 0;  // decides about threads, and those are given here
         tensor->compute = compute_;
         tensor->group = 0;
+        tensor->of_its_own = variant.of_each_tensor;
+        const Axes logical = logical_order(static_cast<int>(shape.size()));
+        if (variant.sum_count > 0) {
+            tensor->logical = std::make_unique<Operands>();
+            tensor->logical->param = made.param->operand(logical, layout_of(*tensor));
+        }
+        for (int k = 0; k < max_scalar_states; ++k) {
+            if (!variant.scalar_states[k].used) continue;
+            made.scalar_states.push_back(std::make_unique<double>(0.0));
+            tensor->scalar_states[k] = made.scalar_states.back().get();
+        }
         for (int k = 0; k < variant.state_count; ++k) {
             if (!variant.states[k].used) continue;
-            made.states.push_back(make_own(made, settings_.state));
+            made.states.push_back(
+                make_own(made, variant.states[k].narrow == Narrow::iterate ? compute_format : settings_.state));
             tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
+            if (tensor->logical) tensor->logical->states[k] = made.states.back()->operand(logical, layout_of(*tensor));
         }
         if (settings_.average) {
             made.average = make_own(made, compute_format);
@@ -181,16 +196,18 @@ private:
         group.options = rule_.options;
         for (int k = 0; k < rule_.family.hyperparameter_count; ++k)
             group.hyperparameters[k] = hyperparameter(rule_.family.hyperparameters[k], rate);
-        const double l2 = rule_.has("decoupled_decay") ? 0 : settings_.l2;
+        const double l2 = rule_.owns("weight_decay") ? 0 : settings_.l2;
+        const double l1 = rule_.owns("l1") ? 0 : settings_.l1;
         group.terms = {false,
                        std::isfinite(settings_.clip_value),
                        settings_.maximize,
                        l2 != 0,
-                       settings_.l1 != 0,
+                       l1 != 0 && !settings_.decoupled_l1,
                        1.0,
                        settings_.clip_value,
                        l2,
-                       settings_.l1};
+                       l1};
+        group.decoupled_l1 = settings_.decoupled_l1 ? l1 : 0;
         const Extras extras{settings_.clip_norm, settings_.scale, 1.0 - settings_.average.value_or(1.0),
                             settings_.guarded};
         stepper_->prepare(manner_.level, {group}, extras);
@@ -210,10 +227,11 @@ private:
         return -1;
     }
 
-    void digest_norm() {
+    void digest_norm() { digest_number(stepper_->norm()); }
+
+    void digest_number(double number) {
         std::uint64_t bits = 0;
-        const double norm = stepper_->norm();
-        std::memcpy(&bits, &norm, sizeof bits);
+        std::memcpy(&bits, &number, sizeof bits);
         digest_ = fold(fold(digest_, 1), element(Format::float64, bits, 0));
     }
 
@@ -238,6 +256,15 @@ private:
 };
 
 }  // namespace
+
+bool Rule::owns(const std::string& number) const {
+    for (int k = 0; k < family.option_count; ++k)
+        if (number == "weight_decay" && std::string("decoupled_decay") == family.options[k])
+            return has(family.options[k]);
+    for (int k = 0; k < family.hyperparameter_count; ++k)
+        if (number == family.hyperparameters[k]) return true;
+    return false;
+}
 
 bool Rule::has(const std::string& option) const {
     for (int k = 0; k < family.option_count; ++k)

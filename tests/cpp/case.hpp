@@ -16,6 +16,8 @@ struct Rule {
     unsigned options;
 
     bool has(const std::string& option) const;
+    // Whether weight_decay or l1 is a number of the rule, and no term of the gradient.
+    bool owns(const std::string& number) const;
     std::string name() const;  // as in the table: the family's and those of the options that are on
 };
 

@@ -34,11 +34,31 @@ void for_each_rule(const Level& level, Action action) {
     }
 }
 
+const Digest& wanted_of(const Table& table, const std::string& rule, Format format) {
+    const auto found = table.digests.find({rule, format});
+    if (found == table.digests.end())
+        throw std::runtime_error("no digest of " + rule + " " + encoding(format).name +
+                                 ": enter the rule in FAMILIES of tests/helpers/digests.py");
+    return found->second;
+}
+
+// Calls action(settings) for each case of which that digest is.
+template <class Action>
+void for_each_case(const Table& table, Format format, const Digest& wanted, Action action) {
+    for (const Case& settings : table.cases)
+        if (settings.param == format && (wanted.thorough || !settings.thorough)) action(settings);
+}
+
 void print_each(const Table& table, const Manner& manner) {
     for_each_rule(manner.level, [&](const Rule& rule) {
-        for (const Case& settings : table.cases)
-            std::cout << rule.name() << ' ' << encoding(settings.param).name << ' ' << settings.name << ' '
-                      << std::setfill('0') << std::setw(16) << std::hex << run(settings, rule, table, manner) << '\n';
+        for (int k = 0; k < format_count; ++k) {
+            const auto format = static_cast<Format>(k);
+            for_each_case(table, format, wanted_of(table, rule.name(), format), [&](const Case& settings) {
+                std::cout << rule.name() << ' ' << encoding(settings.param).name << ' ' << settings.name << ' '
+                          << std::setfill('0') << std::setw(16) << std::hex << run(settings, rule, table, manner)
+                          << '\n';
+            });
+        }
     });
 }
 
@@ -48,19 +68,16 @@ int compare(const Table& table, const Manner& manner) {
     std::set<std::pair<std::string, Format>> seen;
     for_each_rule(manner.level, [&](const Rule& rule) {
         for (int k = 0; k < format_count; ++k) {
-            const auto key = std::make_pair(rule.name(), static_cast<Format>(k));
-            const std::string what = key.first + " " + encoding(key.second).name;
-            const auto wanted = table.digests.find(key);
-            if (wanted == table.digests.end())
-                throw std::runtime_error("no digest of " + what +
-                                         ": enter the rule in FAMILIES of tests/helpers/digests.py");
+            const auto format = static_cast<Format>(k);
+            const Digest& wanted = wanted_of(table, rule.name(), format);
             std::uint64_t digest = 0;
-            for (const Case& settings : table.cases)
-                if (settings.param == key.second) digest = fold(digest, run(settings, rule, table, manner));
-            seen.insert(key);
-            if (digest == wanted->second) continue;
+            for_each_case(table, format, wanted,
+                          [&](const Case& settings) { digest = fold(digest, run(settings, rule, table, manner)); });
+            seen.insert({rule.name(), format});
+            if (digest == wanted.value) continue;
             ++wrong;
-            std::cout << "DIFFERS: " << what << ", " << manner.level.name << ", " << manner.threads << " threads\n";
+            std::cout << "DIFFERS: " << rule.name() << " " << encoding(format).name << ", " << manner.level.name << ", "
+                      << manner.threads << " threads\n";
         }
     });
     if (seen.size() != table.digests.size())

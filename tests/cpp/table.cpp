@@ -41,12 +41,16 @@ void apply(Case& settings, const std::string& key, const std::string& value) {
         settings.l2 = number;
     else if (key == "l1")
         settings.l1 = number;
+    else if (key == "decoupled_l1")
+        settings.decoupled_l1 = number != 0;
     else if (key == "maximize")
         settings.maximize = number != 0;
     else if (key == "guarded")
         settings.guarded = number != 0;
     else if (key == "special")
         settings.special = number != 0;
+    else if (key == "thorough")
+        settings.thorough = number != 0;
     else if (key == "late")
         settings.late = static_cast<std::int64_t>(number);
     else if (key == "accumulate")
@@ -78,7 +82,8 @@ void take_line(Table& table, const std::string& line) {
     } else if (kind == "digest" && words >> name >> word) {
         const Format format = format_named(word);
         words >> word;
-        table.digests[{name, format}] = std::strtoull(word.c_str(), nullptr, 16);
+        const std::uint64_t value = std::strtoull(word.c_str(), nullptr, 16);
+        table.digests[{name, format}] = {value, static_cast<bool>(words >> word)};
     } else {
         throw std::runtime_error("not understood: " + line);
     }

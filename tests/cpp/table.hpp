@@ -26,9 +26,15 @@ struct Case {
     double clip_value = std::numeric_limits<double>::infinity();
     double clip_norm = std::numeric_limits<double>::quiet_NaN();
     double l2 = 0, l1 = 0;
-    bool maximize = false, guarded = false, special = false;
+    bool maximize = false, decoupled_l1 = false, guarded = false, special = false;
+    bool thorough = false;  // left out by the digests that are not thorough
     std::int64_t late = 0;
     int accumulate = 0;
+};
+
+struct Digest {
+    std::uint64_t value;
+    bool thorough;  // of all cases
 };
 
 struct Table {
@@ -36,7 +42,7 @@ struct Table {
     std::vector<double> rates;
     std::map<std::string, std::vector<Extents>> shapes;
     std::vector<Case> cases;
-    std::map<std::pair<std::string, Format>, std::uint64_t> digests;  // by rule and parameters' format
+    std::map<std::pair<std::string, Format>, Digest> digests;  // by rule and parameters' format
 };
 
 // Throws std::runtime_error in words.

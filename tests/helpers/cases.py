@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from formulas import RULES
 
 import instep
 
@@ -35,15 +36,45 @@ NUMBERS: dict[str, Any] = {
     "betas": (0.8, 0.97),
     "eps": 1e-3,
     "alpha": 0.9,
+    "beta": 0.7,
+    "rho": 0.85,
+    "initial_square_avg": 0.5,
+    "initial_accumulator_value": 0.2,
+    "lr_decay": 0.3,
     "momentum": 0.7,
     "dampening": 0.6,  # float32(1 - 0.6) is not 1 - float32(0.6)
+    "momentum_decay": 0.4,
+    "clip_exponent": 0.6,
+    "clip_update": 0.7,
+    "etas": (0.6, 1.3),
+    "step_sizes": (0.01, 0.04),
+    "lambd": 0.07,
+    "t0": 1.0,
+    "r": 0.6,
+    "weight_lr_power": 1.5,
+    "trust_clip": 0.9,
+    "trust_coefficient": 0.3,
     "weight_decay": 0.05,
     "l1": 0.01,
     "clip_value": 0.8,
 }
+# Numbers of rules in which the same name means something else.
+OWN: dict[str, dict[str, Any]] = {
+    "AdEMAMix": {"betas": (0.8, 0.97, 0.95), "alpha": 1.7},
+    "Adan": {"betas": (0.8, 0.9, 0.97)},
+}
+# Numbers that are on by default, and what turns them off.
+OFF: dict[str, dict[str, float | None]] = {
+    "ADOPT": {"clip_exponent": None},
+    "LARS": {"momentum": 0.0},
+    "NAdam": {"momentum_decay": None},
+    "Signum": {"momentum": 0.0},
+}
 # Arguments that concern all parameters together; they are tested in files of their own.
 ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
+# Arguments that matter only beside a term.
+BESIDE_TERMS = ("decoupled_l1", "decoupled_weight_decay")
 
 OPTIMIZERS: list[type[instep.Optimizer]] = [
     getattr(instep, name)
@@ -73,54 +104,128 @@ def _signature(rule: type[instep.Optimizer]) -> dict[str, Any]:
     return {name: known[name] for name in known if name not in ALL_PARAMETERS}
 
 
-def _choices(rule: type[instep.Optimizer]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Every valid choice of the rule's own options, with the gradient's terms off."""
-    signature = _signature(rule)
-    flags = [n for n, default in signature.items() if isinstance(default, bool) and n != "maximize"]
-    # Numbers that are off by default turn a state or a term on, so both are tried.
-    switches = [n for n, default in signature.items() if default == 0.0 and n in NUMBERS]
-    switches = [n for n in switches if n not in TERMS and not isinstance(signature[n], bool)]
-    always = {
-        n: NUMBERS[n]
-        for n in signature
-        if n in NUMBERS and n not in (*switches, *TERMS) and not isinstance(signature[n], bool)
-    }
-    for chosen in itertools.product([False, True], repeat=len(flags) + len(switches)):
-        on = [n for n, is_on in zip((*flags, *switches), chosen, strict=True) if is_on]
-        options = always | {n: True if n in flags else NUMBERS[n] for n in on}
-        try:
-            rule(np.zeros(1), **options)
-        except ValueError:
-            continue
-        yield options, on
+def number_of(rule: type[instep.Optimizer], name: str) -> Any:
+    """A number with which the rule's hyperparameter matters over a few steps."""
+    return OWN.get(rule.__name__, NUMBERS).get(name, NUMBERS[name])
+
+
+def takes(rule: type[instep.Optimizer], **options: Any) -> bool:
+    """Whether the rule takes these options."""
+    try:
+        rule(np.zeros(1), **options)
+    except (TypeError, ValueError):  # there is no such option, or no such value
+        return False
+    return True
+
+
+class _Options:
+    """A rule's own options: what is always given, and what can be turned on or off."""
+
+    def __init__(self, rule: type[instep.Optimizer]) -> None:
+        own = {n: d for n, d in _signature(rule).items() if n not in (*TERMS, *BESIDE_TERMS)}
+        off = OFF.get(rule.__name__, {})
+        flags = {name: not default for name, default in own.items() if isinstance(default, bool)}
+        numbers = {name: number_of(rule, name) for name in own if name in NUMBERS}
+        # Numbers that are off by default turn a state or a term on, so both are tried.
+        ups = {name: value for name, value in numbers.items() if own[name] in (0.0, None)}
+        self.always = {name: value for name, value in numbers.items() if name not in ups}
+        self.switches = flags | ups | off
+        self.downs = [*off, *(name for name, value in flags.items() if value is False)]
+
+
+def _choices(rule: type[instep.Optimizer]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Every valid choice of up to two of the rule's own options; and last, of the most without one turned off.
+
+    No term of the gradient is on. The digests (digests.py) have every choice.
+    """
+    options = _Options(rule)
+    found = []
+    for chosen in itertools.product([False, True], repeat=len(options.switches)):
+        on = list(itertools.compress(options.switches, chosen))
+        choice = options.always | {name: options.switches[name] for name in on}
+        if takes(rule, **choice):
+            found.append((choice, on))
+    whole = [choice for choice in found if not set(choice[1]) & set(options.downs)]
+    most = max(reversed(whole), key=lambda choice: len(choice[1]))
+    return [choice for choice in found if len(choice[1]) <= 2 and choice is not most] + [most]
+
+
+# The core has loops of its own for single terms of these rules.
+TERM_BY_TERM = ("SGD", "RMSprop", "Adam")
 
 
 def _variants() -> Iterator[Variant]:
     for rule in OPTIMIZERS:
-        for options, on in _choices(rule):
-            yield Variant(rule, options, "-".join([rule.__name__, *on]))
-        options, on = list(_choices(rule))[-1]
+        downs = _Options(rule).downs
+        choices = _choices(rule)
+        for options, on in choices:
+            names = [f"no-{name}" if name in downs else name for name in on]
+            yield Variant(rule, options, "-".join([rule.__name__, *names]))
         terms = {name: NUMBERS.get(name, True) for name in TERMS}
-        for name, value in terms.items():
-            yield Variant(rule, {**options, name: value}, "-".join([rule.__name__, *on, name]))
-        yield Variant(rule, {**options, **terms}, "-".join([rule.__name__, *on, "all-terms"]))
+        if rule.__name__ in TERM_BY_TERM:
+            for name, value in terms.items():
+                yield Variant(rule, {**choices[0][0], name: value}, f"{rule.__name__}-{name}")
+        options, on = choices[-1]
+        label = "-".join([rule.__name__, *on])
+        yield Variant(rule, {**options, **terms}, f"{label}-all-terms")
+        decoupled = {name: True for name in BESIDE_TERMS if takes(rule, **{name: True})}
+        if decoupled:
+            yield Variant(rule, {**options, **terms, **decoupled}, f"{label}-decoupled")
 
 
 VARIANTS = list(_variants())
+# Of each rule the plain one and the one with the most on: for what hardly depends on the formula.
+FEW = [v for v in VARIANTS if v.label.endswith((v.rule.__name__, "all-terms"))]
+
+
+def takes_state_dtype(
+    rule: type[instep.Optimizer], options: Mapping[str, Any], dtype: Any, state_dtype: Any
+) -> bool:
+    """Whether a rule with these options keeps states of this dtype for parameters of that dtype."""
+    compute = np.dtype("float64" if dtype == np.float64 else "float32")
+    if state_dtype is None or state_dtype == compute:
+        return True
+    if np.dtype(state_dtype).itemsize > compute.itemsize or options.get("centered"):
+        return False
+    return not (rule._rule == "rprop" and state_dtype == np.float16)
+
+
+def fitting(variant: Variant, more: Mapping[str, Any], *dtypes: Any) -> dict[str, Any]:
+    """Settings for all parameters, of these dtypes, without the settings that the variant refuses."""
+    left = dict(more)
+    if RULES[variant.rule.__name__].average:
+        left.pop("ema_decay", None)
+    narrow = left.get("state_dtype")
+    if not all(takes_state_dtype(variant.rule, variant.options, d, narrow) for d in dtypes):
+        del left["state_dtype"]
+    return left
 
 
 def torch_options(variant: Variant) -> dict[str, Any] | None:
     """The keywords that make the same rule in torch; None if torch has no such rule or option."""
     torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py names rules without
     group = dict(variant.make(np.zeros(1)).param_groups[0])
-    absent = {"l1": 0.0, "clip_value": None, **torchs.absent} if torchs else {}
+    off = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
+    absent = {**off, **torchs.absent} if torchs else {}
     if torchs is None or any(group[name] != value for name, value in absent.items()):
         return None
-    return {name: group[name] for name in torchs.hyperparameters}
+    options = {name: group[name] for name in torchs.hyperparameters}
+    return None if None in options.values() else options  # torch takes numbers alone
 
 
-# The variants that can be compared with torch.
-IN_TORCH = [variant for variant in VARIANTS if torch_options(variant) is not None]
+def _in_torch() -> Iterator[Variant]:
+    """The variants that can be compared with torch; each rule once more, with the terms that torch has."""
+    for rule in OPTIMIZERS:
+        variants = [v for v in VARIANTS if v.rule is rule and torch_options(v) is not None]
+        yield from variants
+        if variants:
+            most = max(variants, key=lambda variant: len(variant.options))
+            known = vars(rule)["_torch"].hyperparameters
+            terms = {name: NUMBERS.get(name, True) for name in TERMS if name in known}
+            yield Variant(rule, {**most.options, **terms}, f"{most.label}-terms-of-torch")
+
+
+IN_TORCH = list(_in_torch())
 
 
 def labels(value: Any) -> str | None:

@@ -10,14 +10,12 @@ cases and compares. Everything that defines a case is in the file, so that it is
 - `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters
 - `case FORMAT NAME ...`: for parameters of that format, the formats of gradients, states and copies and what
   surrounds the rule
-- `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options
+- `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options. Without the word
+  `thorough` at its end, cases with `thorough=1` are left out: only the rules whose loops the core has in more forms run
+  them
 
-Inputs are bit patterns from splitmix64 (Steele, Lea, Flood 2014), made by integer operations alone, and a digest is a
-sum of mixed 64-bit words, each of an element's bits and its place in C order. Neither depends on the byte order. All
-NaNs count as the same NaN.
-
-A digest must not depend on the C library either. Adam takes beta**t from it, and two libraries may round a power
-differently if it lies close to the middle between two doubles. Such powers are refused here (check_power).
+A digest must not depend on the C library. Rules take powers such as beta**t from it, and two libraries may round a
+power differently if it lies close to the middle between two doubles. Such powers are refused here (check_power).
 """
 
 from __future__ import annotations
@@ -26,97 +24,32 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from fractions import Fraction
+from decimal import Context, Decimal, localcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
+from bit_patterns import FORMATS, fold, fold_array, numbers
 from reference import RULES, Reference, compute_type, load
 
 FILE = Path(__file__).parents[1] / "cpp" / "digests.txt"
-MASK = 2**64 - 1
-
-# ---- inputs and digests -------------------------------------------------------------------------------------------
-
-
-def mix(z: Any) -> Any:
-    """The finaliser of splitmix64, on an array of uint64."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def words(seed: int, count: int) -> np.ndarray:
-    """The first numbers of splitmix64 with this seed."""
-    counter = np.arange(1, count + 1, dtype=np.uint64)
-    return mix(counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
-
-
-def fold(state: int, value: int) -> int:
-    """Add a number to a running digest."""
-    return int(mix(words(state, 1) ^ np.uint64(value))[0])
-
-
-def fold_array(state: int, array: np.ndarray) -> int:
-    """Add an array to a running digest: every element's bits and its place, with the same bits for every NaN."""
-    bits = array.ravel().view(f"u{array.itemsize}").astype(np.uint64)
-    bits[np.isnan(array.ravel())] = MASK
-    total = np.add.reduce(mix(words(0, bits.size) ^ bits), dtype=np.uint64)
-    return fold(fold(state, bits.size), int(total))
-
-
-class Format(NamedTuple):
-    dtype: Any
-    exponent_bits: int
-    fraction_bits: int
-
-
-FORMATS = {
-    "float64": Format(np.dtype("float64"), 11, 52),
-    "float32": Format(np.dtype("float32"), 8, 23),
-    "float16": Format(np.dtype("float16"), 5, 10),
-    "bfloat16": Format(np.dtype(ml_dtypes.bfloat16), 8, 7),
-}
-PARAMETERS, GRADIENTS = 0, 1  # step k's gradients are 1 + k
-
-
-@cache
-def numbers(form: str, shape: tuple[int, ...], special: bool, *place: int) -> np.ndarray:
-    """Numbers of both signs, from 2**-6 to 4; with `special`, also zeros, subnormals, huge numbers, infinities, NaN.
-
-    Each of these kinds is a sixteenth of the elements, with infinities and NaN as one kind.
-    """
-    seed = 0
-    for part in place:
-        seed = fold(seed, part)
-    _, exponent_bits, fraction_bits = FORMATS[form]
-    count = int(np.prod(shape, dtype=int))
-    r = words(seed, count)
-    fraction = r & np.uint64(2**fraction_bits - 1)
-    low = np.uint64(2 ** (exponent_bits - 1) - 1 - 6)
-    exponent = (r >> np.uint64(52) & np.uint64(7)) + low
-    if special:
-        largest = np.uint64(2**exponent_bits - 1)
-        kind = r >> np.uint64(55) & np.uint64(15)
-        exponent[kind == 0] = fraction[kind == 0] = 0
-        exponent[kind == 1] = 0
-        exponent[kind == 2] = largest - np.uint64(1)
-        exponent[kind == 3] = largest
-        fraction[(kind == 3) & (r >> np.uint64(59) & np.uint64(1) == 0)] = 0
-    sign = r >> np.uint64(63)
-    bits = ((sign << np.uint64(exponent_bits)) | exponent) << np.uint64(fraction_bits) | fraction
-    dtype = FORMATS[form].dtype
-    return bits.astype(f"u{dtype.itemsize}").view(dtype).reshape(shape)
-
 
 # ---- what the file says -------------------------------------------------------------------------------------------
 
-NUMBERS = {"momentum": 0.7, "dampening": 0.25, "alpha": 0.9, "beta1": 0.9, "beta2": 0.93}
-NUMBERS |= {"eps": 1e-3, "weight_decay": 0.05}
-BETAS = (NUMBERS["beta1"], NUMBERS["beta2"])
+# The core's hyperparameters, except lr. ADOPT's limits, and the ends of Rprop's steps, are reached.
+NUMBERS = {"momentum": 0.7, "dampening": 0.25, "alpha": 0.9, "rho": 0.85, "lr_decay": 0.3}
+NUMBERS |= {"beta1": 0.9, "beta2": 0.93, "beta3": 0.975, "eps": 1e-3, "clip_exponent": 0.6}
+NUMBERS |= {"initial_square_avg": 0.5, "initial_accumulator_value": 0.2, "beta": 0.7}
+NUMBERS |= {"eta1": 0.6, "eta2": 1.3, "step_size1": 0.01, "step_size2": 0.04}
+NUMBERS |= {"weight_decay": 0.05, "l1": 0.3}
+NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.055, "lambd": 0.65, "t0": 1.0, "r": 0.7}
+NUMBERS |= {"weight_lr_power": 1.2, "trust_clip": 0.9, "trust_coefficient": 0.3}
+# What a number of the reference is while the option of its name is off.
+OFF = {"momentum": 0.0, "momentum_decay": None, "clip_update": None, "trust_ratio": False}
 RATES = (0.03, 0.05, 0.02)
+PARAMETERS, GRADIENTS = 0, 1  # seeds; step k's gradients are 1 + k
 LATE = 1000  # steps that parameters have had before, in the cases called late
 
 # Around a vector, a block and a chunk, and shapes for which the layouts of tests/cpp differ.
@@ -125,45 +58,109 @@ SHAPES = {
     "chunks": [(16_384 + 19,), (129, 131), (33,)],
 }
 
-MOMENTUM = NUMBERS["momentum"]
-
 
 class Family(NamedTuple):
     """A rule of the core, with the public rule that it is without options."""
 
     rule: str
-    # Each option of the core, in its order, and its counterpart in the reference: a number or True for an option of
-    # that name, or the name of another public rule.
+    # Each option of the core, in its order, and its counterpart in the reference: options, or the name of another
+    # public rule.
     switches: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    needed: str | None = None  # the option that every other option needs
+    needed: dict[str, str] = {}  # noqa: RUF012 - option -> the option that it needs
+    # Choices of options that run every case: the ones whose loops the core has in more forms. Other choices run the
+    # cases that depend on the formula.
+    thorough: tuple[str, ...] = ()
 
 
+def on(option: str) -> dict[str, bool]:
+    return {option: True}
+
+
+def numbered(option: str) -> dict[str, float]:
+    return {option: NUMBERS[option]}
+
+
+MOMENTUM = numbered("momentum")
+DECAY = {"decoupled_decay": on("decoupled_weight_decay")}
 FAMILIES = {
     "sgd": Family(
-        "SGD", {"momentum": MOMENTUM, "nesterov": True, "lr_in_velocity": True}, "momentum"
+        "SGD",
+        {"momentum": MOMENTUM, "nesterov": on("nesterov"), "lr_in_velocity": on("lr_in_velocity")}
+        | DECAY,
+        {"nesterov": "momentum", "lr_in_velocity": "momentum"},
+        ("sgd", "sgd+momentum"),
     ),
-    "rmsprop": Family("RMSprop", {"centered": True, "momentum": MOMENTUM, "eps_inside_sqrt": True}),
-    "adam": Family("Adam", {"amsgrad": True, "decoupled_decay": "AdamW"}),
+    "rmsprop": Family(
+        "RMSprop",
+        {"centered": on("centered"), "momentum": MOMENTUM, "eps_inside_sqrt": on("eps_inside_sqrt")}
+        | {"lr_in_velocity": on("lr_in_velocity")}
+        | DECAY,
+        {"lr_in_velocity": "momentum"},
+        ("rmsprop",),
+    ),
+    "adam": Family(
+        "Adam",
+        {"amsgrad": on("amsgrad"), "decoupled_decay": "AdamW", "eps_hat": on("eps_hat")}
+        | {"clip_update": numbered("clip_update")},
+        thorough=("adam", "adam+decoupled_decay", "adam+amsgrad+decoupled_decay+clip_update"),
+    ),
+    "adamax": Family("Adamax"),
+    "radam": Family("RAdam", DECAY),
+    "adabelief": Family("AdaBelief", DECAY),
+    "yogi": Family("Yogi"),
+    "adopt": Family("ADOPT", DECAY),
+    "ademamix": Family("AdEMAMix"),
+    "adan": Family("Adan"),
+    "lion": Family("Lion"),
+    "signum": Family("Signum", {"momentum": MOMENTUM}),
+    "adagrad": Family("Adagrad", {"eps_inside_sqrt": on("eps_inside_sqrt")}),
+    "adadelta": Family("Adadelta"),
+    "rprop": Family("Rprop"),
+    "ftrl": Family("FTRL"),
+    "nadam": Family("NAdam", {"momentum_decay": numbered("momentum_decay")} | DECAY),
+    "asgd": Family("ASGD"),
+    "schedule_free_sgd": Family("ScheduleFreeSGD"),
+    "schedule_free_adamw": Family("ScheduleFreeAdamW"),
+    "lamb": Family("LAMB", {"trust_ratio": on("trust_ratio")}, thorough=("lamb+trust_ratio",)),
+    "lars": Family(
+        "LARS",
+        {"momentum": MOMENTUM, "nesterov": on("nesterov"), "trust_ratio": on("trust_ratio")},
+        {"nesterov": "momentum"},
+        ("lars+momentum+trust_ratio",),
+    ),
 }
-# Numbers that turn something on, or concern the gradient: a rule has them only in their turn.
-SWITCHES = {name for family in FAMILIES.values() for name in family.switches} | {"weight_decay"}
 
 
-def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every rule of the core with each choice of options: its name, the reference's rule and options."""
-    for family, (rule, switches, needed) in FAMILIES.items():
-        for on in itertools.product([False, True], repeat=len(switches)):
-            chosen = {name: switches[name] for name in itertools.compress(switches, on)}
-            if needed and chosen and needed not in chosen:
+class Choice(NamedTuple):
+    """A rule of the core with a choice of its options."""
+
+    name: str
+    rule: str  # the reference's
+    options: dict[str, Any]
+    thorough: bool  # whether it runs every case
+
+
+def choices() -> Iterator[Choice]:
+    """Every rule of the core with each choice of options."""
+    for family, (rule, switches, needed, thorough) in FAMILIES.items():
+        for chosen_ones in itertools.product([False, True], repeat=len(switches)):
+            chosen = dict(itertools.compress(switches.items(), chosen_ones))
+            if any(needed.get(option, option) not in chosen for option in chosen):
                 continue
-            options = {name: value for name, value in chosen.items() if value not in RULES}
-            renamed = [value for value in chosen.values() if value in RULES]
-            yield "+".join([family, *chosen]), (renamed or [rule])[0], options
+            renamed = [value for value in chosen.values() if isinstance(value, str)]
+            given = {name: value for name, value in OFF.items() if name in switches}
+            for value in chosen.values():
+                given |= value if isinstance(value, dict) else {}
+            name = "+".join([family, *chosen])
+            yield Choice(name, (renamed or [rule])[0], given, name in thorough)
 
 
 def narrower(form: str) -> list[str]:
     """Formats whose elements take fewer bytes."""
     return [f for f in FORMATS if FORMATS[f].dtype.itemsize < FORMATS[form].dtype.itemsize]
+
+
+FOR_EVERY_RULE = ("special", "late", "decoupled-l1", "everything", "everything-decoupled-l1")
 
 
 def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -172,7 +169,9 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
         compute = "float64" if form == "float64" else "float32"
         states = [compute, *narrower(compute)]
         for grad, state in itertools.product(FORMATS, states):
-            yield form, f"{grad}-{state}", {"grad": grad, "state": state}
+            first, last = (grad, state) == (form, compute), (grad, state) == ("float16", "bfloat16")
+            rest = {} if first or last else {"thorough": 1}
+            yield form, f"{grad}-{state}", {"grad": grad, "state": state, **rest}
         surroundings: dict[str, dict[str, Any]] = {
             "special": {"special": 1},
             "late": {"late": LATE},
@@ -194,47 +193,86 @@ def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
         for left_out in ("special", "guarded", "late"):
             del every[left_out]
         surroundings["everything"] = every | {"clip_norm": 1.5}
+        del every["shapes"]
+        surroundings["decoupled-l1"] = {"l1": 0.01, "decoupled_l1": 1}
+        surroundings["everything-decoupled-l1"] = every | {"clip_norm": 1.5, "decoupled_l1": 1}
+        # In the formats of a loop over the arrays themselves; the last, so that it moves no other's turn.
+        replaced = {"average": 0.0, "special": 1, "grad": form, "state": compute}
+        surroundings["replaced"] = replaced
         turn = itertools.cycle(itertools.product(FORMATS, states))
         for name, settings in surroundings.items():
             grad, state = next(turn)
-            yield form, name, {"grad": grad, "state": state, **settings}
+            rest = {} if name in FOR_EVERY_RULE else {"thorough": 1}
+            yield form, name, {"grad": grad, "state": state, **settings, **rest}
+        # The loops of hot rules over arrays in place.
+        within = {"l2": NUMBERS["weight_decay"], "average": 0.9}
+        for state, chosen in itertools.product(
+            dict.fromkeys((compute, "bfloat16")), (["l2"], ["average"], ["l2", "average"])
+        ):
+            settings = {name: within[name] for name in chosen}
+            name = "-".join(["in-place", state, *chosen])
+            yield form, name, {"grad": form, "state": state, **settings, "thorough": 1}
 
 
 # ---- the reference over a case ------------------------------------------------------------------------------------
 
 
 @cache
-def check_power(t: int) -> None:
+def check_power(base: float, exponent: float) -> None:
     """Refuse powers too close to the middle between two doubles for all C libraries to agree."""
-    for beta in BETAS:
-        distance = abs(Fraction(beta) ** t - Fraction(beta**t))
-        if distance > Fraction(4, 10) * Fraction(float(np.spacing(beta**t))):
-            raise SystemExit(f"{beta!r}**{t} is too near a tie: take another beta")
+    with localcontext(Context(prec=80)):
+        distance = abs(Decimal(base) ** Decimal(exponent) - Decimal(base**exponent))
+        if distance > Decimal("0.4") * Decimal(float(np.spacing(base**exponent))):
+            raise SystemExit(f"{base!r}**{exponent!r} is too near a tie: take another number")
+
+
+def check_powers(rule: str, t: int) -> None:
+    """Refuse the powers that a rule takes at its step t, if they are such powers."""
+    for k, _ in enumerate(RULES[rule].defaults.get("betas", ())):
+        check_power(NUMBERS[f"beta{k + 1}"], t)
+    known = RULES[rule].defaults
+    if "clip_exponent" in known and t > 1:
+        check_power(float(t - 1), NUMBERS["clip_exponent"])
+    if "momentum_decay" in known:
+        for step in (t, t + 1):
+            check_power(0.96, step * NUMBERS["momentum_decay"])
+    for rate in RATES:
+        if "lambd" in known:
+            check_power(1 + NUMBERS["lambd"] * rate * t, NUMBERS["alpha"])
+        if "weight_lr_power" in known:
+            check_power(float(t), NUMBERS["r"])
+            check_power(rate, NUMBERS["weight_lr_power"])
+
+
+def number(name: str, default: Any) -> Any:
+    """A hyperparameter of the reference, from the core's numbers: betas are beta1 and beta2."""
+    if isinstance(default, tuple):
+        return tuple(NUMBERS[f"{name[:-1]}{k + 1}"] for k in range(len(default)))
+    return NUMBERS.get(name, default)
 
 
 def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> Reference:
     """The rule with these options, over the case's parameters and with the terms of the case."""
-    known = RULES[rule].defaults
-    settings = {n: x for n, x in NUMBERS.items() if n in known and n not in SWITCHES}
-    settings |= {name: case[name] for name in ("clip_value", "maximize", "l1") if name in case}
-    if "betas" in known:
-        settings["betas"] = BETAS
-    if RULES[rule].decoupled:
+    described = RULES[rule]
+    settings = {name: number(name, default) for name, default in described.defaults.items()}
+    settings |= {"weight_decay": case.get("l2", 0.0), "l1": case.get("l1", 0.0)} | options
+    settings |= {name: case[name] for name in ("clip_value", "maximize") if name in case}
+    settings["decoupled_l1"] = bool(case.get("decoupled_l1"))
+    # Numbers of the rule itself are there in every case.
+    if not described.has_l2(SimpleNamespace(**settings)):
         settings["weight_decay"] = NUMBERS["weight_decay"]
-    elif "l2" in case:
-        settings["weight_decay"] = case["l2"]
+    if described.own_l1:
+        settings["l1"] = NUMBERS["l1"]
     special = bool(case.get("special"))
     shapes = SHAPES[case.get("shapes", "few")]
     reference = Reference(
         rule,
         {str(i): numbers(form, shape, special, PARAMETERS, i) for i, shape in enumerate(shapes)},
-        lr=lambda step: RATES[step],
         state_dtype=FORMATS[case["state"]].dtype,
         clip_norm=case.get("clip_norm"),
         ema_decay=case.get("average"),
         copy_dtype=FORMATS[case["copy"]].dtype if "copy" in case else None,
-        **settings,
-        **options,
+        **settings | {"lr": lambda step: RATES[step]},
     )
     reference.steps = dict.fromkeys(reference.steps, case.get("late", 0))
     return reference
@@ -268,9 +306,8 @@ def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> 
                 if not all(np.isfinite(g).all() for g in given):
                     continue
         reference.step(grads, case.get("scale", 1.0))
-        if "betas" in RULES[rule].defaults:
-            for t in filter(None, reference.steps.values()):
-                check_power(t)
+        for t in filter(None, reference.steps.values()):
+            check_powers(rule, t)
         if reference.grad_norm is not None:
             digest = fold_array(digest, np.array([reference.grad_norm]))
     for name, param in reference.params.items():
@@ -288,17 +325,17 @@ def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> 
 
 def digests(each: bool = False) -> Iterator[str]:
     """The lines of the file or, with `each`, the digest of each case."""
-    for (name, rule, options), form in itertools.product(variants(), FORMATS):
+    for (name, rule, options, thorough), form in itertools.product(choices(), FORMATS):
         digest = 0
         for case_form, case_name, case in cases():
-            if case_form != form:
+            if case_form != form or (case.get("thorough") and not thorough):
                 continue
             found = run(rule, options, form, case)
             digest = fold(digest, found)
             if each:
                 yield f"{name} {form} {case_name} {found:016x}"
         if not each:
-            yield f"digest {name} {form} {digest:016x}"
+            yield f"digest {name} {form} {digest:016x}" + (" thorough" if thorough else "")
 
 
 def lines() -> Iterator[str]:

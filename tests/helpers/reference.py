@@ -5,105 +5,21 @@ bfloat16 parameters. Every array operation below is one rounded operation in T. 
 in double, as Python floats, and rounded once by `T(...)`. This also keeps NumPy's promotion rules,
 old (value-based) and new (NEP 50), from choosing another type.
 
-To add a rule, write its function and enter it in RULES with its states and its defaults. Arguments
-are not validated here: the library does this, and other tests check it.
+The rules are in `formulas`. Arguments are not validated here: the library does this, and other tests
+check it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-
-CHUNK, LANES = 16_384, 16  # how the sum of squares is split, see sum_of_squares
-
-
-# Not np.maximum and np.minimum, which return one or the other zero, depending on NumPy's loop.
-def maximum(x, y):
-    """The greater number, the first of equal numbers, NaN if either is NaN."""
-    return np.where((x >= y) | np.isnan(x), x, y)
-
-
-def minimum(x, y):
-    """The smaller number, the first of equal numbers, NaN if either is NaN."""
-    return np.where((x <= y) | np.isnan(x), x, y)
-
-
-# --- Rules: from p, g (both in T), the states s (in T), the hyperparameters h of this step and the
-# parameter's own step count t, return the new p; the new states are left in s.
-
-
-def sgd(p, g, s, h, t, T):
-    """Plain, heavy-ball or Nesterov; by default lr stays outside the buffer, as in PyTorch."""
-    if "momentum_buffer" not in s:
-        return p - T(h.lr) * g
-    b = s["momentum_buffer"]
-    if h.lr_in_velocity:
-        s["momentum_buffer"] = b = T(h.momentum) * b + T(h.lr) * g
-        return p - (T(h.momentum) * b + T(h.lr) * g) if h.nesterov else p - b
-    b = g if t == 1 else T(h.momentum) * b + T(1 - h.dampening) * g
-    s["momentum_buffer"] = b
-    d = g + T(h.momentum) * b if h.nesterov else b
-    return p - T(h.lr) * d
-
-
-def rmsprop(p, g, s, h, t, T):
-    """Tieleman & Hinton 2012; centered: Graves 2013."""
-    s["square_avg"] = u = T(h.alpha) * s["square_avg"] + T(1 - h.alpha) * (g * g)
-    if h.centered:
-        s["grad_avg"] = a = T(h.alpha) * s["grad_avg"] + T(1 - h.alpha) * g
-        u = maximum(u - a * a, T(0))  # rounding can take the variance below zero
-    d = np.sqrt(u + T(h.eps)) if h.eps_inside_sqrt else np.sqrt(u) + T(h.eps)
-    if "momentum_buffer" not in s:
-        return p - T(h.lr) * (g / d)
-    s["momentum_buffer"] = b = T(h.momentum) * s["momentum_buffer"] + g / d
-    return p - T(h.lr) * b
-
-
-def adam(p, g, s, h, t, T):
-    """Kingma & Ba 2015; amsgrad: Reddi et al. 2018, on the uncorrected second moment."""
-    beta1, beta2 = h.betas
-    s["exp_avg"] = m = T(beta1) * s["exp_avg"] + T(1 - beta1) * g
-    s["exp_avg_sq"] = w = T(beta2) * s["exp_avg_sq"] + T(1 - beta2) * (g * g)
-    if h.amsgrad:
-        s["max_exp_avg_sq"] = w = maximum(s["max_exp_avg_sq"], w)
-    numerator = T(h.lr / (1 - beta1**t)) * m
-    return p - numerator / (np.sqrt(w) * T(1 / math.sqrt(1 - beta2**t)) + T(h.eps))
-
-
-def adamw(p, g, s, h, t, T):
-    """Loshchilov & Hutter 2019: Adam with the decay decoupled from the gradient."""
-    if h.weight_decay:
-        p = p * T(1 - h.lr * h.weight_decay)
-    return adam(p, g, s, h, t, T)
-
-
-class Rule(NamedTuple):
-    update: Callable[..., Any]
-    states: dict[str, str | None]  # name -> the option that needs it; None: always there
-    defaults: dict[str, Any]
-    decoupled: bool = False  # the rule applies weight_decay itself: no L2 term in the gradient
-
-
-COMMON = {"weight_decay": 0.0, "l1": 0.0, "maximize": False, "clip_value": None}
-SGD = {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "lr_in_velocity": False}
-SGD_STATES = {"momentum_buffer": "momentum"}
-ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
-ADAM_STATES = {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"}
-RMSPROP = {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0}
-RMSPROP |= {"centered": False, "eps_inside_sqrt": False}
-RMSPROP_STATES = {"square_avg": None, "grad_avg": "centered", "momentum_buffer": "momentum"}
-
-RULES = {
-    "SGD": Rule(sgd, SGD_STATES, COMMON | SGD),
-    "Momentum": Rule(sgd, SGD_STATES, COMMON | SGD | {"momentum": 0.9}),
-    "RMSprop": Rule(rmsprop, RMSPROP_STATES, COMMON | RMSPROP),
-    "Adam": Rule(adam, ADAM_STATES, COMMON | ADAM),
-    "AdamW": Rule(adamw, ADAM_STATES, COMMON | ADAM | {"weight_decay": 1e-2}, decoupled=True),
-}
+from formulas import RULES
+from formulas.rule import maximum, minimum
+from formulas.sums import CHUNK, pairwise_tree, sum_of_squares
 
 # --- Around a rule: conversion, the gradient's terms, the norm.
 
@@ -140,7 +56,9 @@ def put(kept: np.ndarray, value: Any, T: type[np.floating]) -> None:
     kept[...] = store(value, kept.dtype)
 
 
-def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: bool, T: Any) -> Any:
+def gradient(
+    grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: bool, l1: bool, T: Any
+) -> Any:
     """The gradient that the rule gets: each line applies only if its option is set."""
     g = load(grad, T)
     if scale is not None:
@@ -151,25 +69,14 @@ def gradient(grad: Any, p: Any, h: SimpleNamespace, scale: float | None, l2: boo
         g = -g
     if l2 and h.weight_decay:
         g = g + T(h.weight_decay) * p
-    if h.l1:
+    if l1 and h.l1:
         g = g + T(h.l1) * np.sign(p)  # sign is +0 at either zero, NaN at NaN
     return g
 
 
-def pairwise_tree(a: np.ndarray) -> np.ndarray:
-    """Add neighbours until at most one number is left; an odd last number goes to the next round."""
-    while len(a) > 1:
-        pairs = len(a) // 2
-        a = np.concatenate([a[0 : 2 * pairs : 2] + a[1::2], a[2 * pairs :]])
-    return a
-
-
-def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
-    """16 lanes, element i in lane i % 16, each added in order; then the tree over the lanes."""
-    x = np.zeros(-(-len(chunk) // LANES) * LANES)  # float64; the zeros added change no sum
-    x[: len(chunk)] = chunk
-    x = (x * x).reshape(-1, LANES)
-    return pairwise_tree(np.add.accumulate(x, axis=0)[-1])  # accumulate is sequential
+def shrunk(p: Any, amount: float, T: Any) -> Any:
+    """Decoupled L1: every element moves towards 0 by the amount, and stops there."""
+    return np.sign(p) * maximum(np.abs(p) - T(amount), T(0))
 
 
 def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
@@ -246,11 +153,21 @@ class Reference:
         self.params = {name: np.array(p) for name, p in params.items()}
         self.state = {
             name: {
-                key: np.zeros(p.shape, state_dtype or compute_type(p.dtype))
+                key: np.zeros(
+                    p.shape,
+                    compute_type(p.dtype)
+                    if state_dtype is None or key in self.rule.iterates
+                    else state_dtype,
+                )
                 for key, option in self.rule.states.items()
                 # A schedule counts as true: its state is there from the start, even if the schedule
                 # returns 0.
-                if option is None or self.options[name][option]
+                if self._has(name, option)
+            }
+            | {
+                key: np.zeros(())
+                for key, option in self.rule.scalars.items()
+                if self._has(name, option)
             }
             for name, p in self.params.items()
         }
@@ -269,6 +186,13 @@ class Reference:
         self.steps = dict.fromkeys(self.params, 0)
         self.step_count = self.skipped_steps = 0
         self.grad_norm: float | None = None
+
+    def _has(self, name: str, option: str | None) -> bool:
+        """Whether a state that needs this option is there: a number for which None stands, or anything but 0."""
+        if option is None:
+            return True
+        value = self.options[name][option]
+        return value is not None if option in self.rule.none_is_off else bool(value)
 
     def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
         """Add to the gradients of the next step: the first gradient in T, each later gradient added in T."""
@@ -307,6 +231,19 @@ class Reference:
             self._update(name, grad, now[id(self.options[name])], scale)
         self.step_count += 1
 
+    @np.errstate(all="ignore")
+    def shown(self) -> dict[str, np.ndarray]:
+        """What averaged() shows: the moving averages, or the averages of the rule; empty without any."""
+        shown = {name: store(e, self.params[name].dtype) for name, e in self.averages.items()}
+        if self.rule.average is None:
+            return shown
+        for name, p in self.params.items():
+            T, state = compute_type(p.dtype), self.state[name]
+            s = {key: load(value, T) for key, value in state.items()}
+            average = self.rule.average(load(p, T), s, SimpleNamespace(**self.options[name]), T)
+            shown[name] = store(average, p.dtype) if self.steps[name] else p.copy()
+        return shown
+
     def _scale(
         self, present: Mapping[str, Any], grad_scale: float, guarded: bool = False
     ) -> float | None:
@@ -325,18 +262,30 @@ class Reference:
         T = compute_type(self.params[name].dtype)
         self.steps[name] += 1
         p = load(self.params[name], T)
-        s = {key: load(value, T) for key, value in self.state[name].items()}
-        g = gradient(grad, p, h, scale, not self.rule.decoupled, T)
+        scalars = self.rule.scalars
+        s = {
+            key: float(value) if key in scalars else load(value, T)
+            for key, value in self.state[name].items()
+        }
+        h = SimpleNamespace(**vars(h), rate=h.lr)
+        rule, t = self.rule, self.steps[name]
+        g = gradient(grad, p, h, scale, rule.has_l2(h), not (rule.own_l1 or h.decoupled_l1), T)
         assert g.shape == p.shape, f"{name}: gradient {g.shape} for a parameter {p.shape}"
-        p = self.rule.update(p, g, s, h, self.steps[name], T)
+        p = rule.update(p, g, s, h, t, T)
+        if h.decoupled_l1 and h.l1 and not rule.own_l1 and h.rate is not None:
+            p = shrunk(p, h.rate * h.l1, T)
         put(self.params[name], p, T)
         if self.averages:
             e = self.averages[name]
-            put(e, e + T(1 - at(self.ema_decay, self.step_count)) * (p - e), T)
+            rate = T(1 - at(self.ema_decay, self.step_count))
+            put(e, p if rate == 1 else e + rate * (p - e), T)
         if name in self.copies:
             put(self.copies[name], p, T)
         for key, value in s.items():
-            put(self.state[name][key], value, T)
+            if key in scalars:
+                self.state[name][key][...] = value
+            else:
+                put(self.state[name][key], value, T)
 
 
 # --- Comparison.

@@ -13,9 +13,19 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from cases import CHUNK, DTYPES, NUMBERS, SMALL_SIZES, VARIANTS, Variant, numbers
+from cases import (
+    CHUNK,
+    DTYPES,
+    NUMBERS,
+    SMALL_SIZES,
+    VARIANTS,
+    Variant,
+    number_of,
+    numbers,
+    takes_state_dtype,
+)
 from hypothesis import strategies as st
-from reference import Reference, at, compute_type
+from reference import RULES, Reference, at
 
 from instep import schedules
 
@@ -162,11 +172,11 @@ def settings_of(variant: Variant) -> dict[str, Any]:
     return group
 
 
-def replacing(name: str, value: Any) -> st.SearchStrategy[Any]:
+def replacing(variant: Variant, name: str, value: Any) -> st.SearchStrategy[Any]:
     """Values other than the present value of a hyperparameter."""
     if isinstance(value, bool):
         return st.booleans()
-    usual = st.just(NUMBERS[name]) if name in NUMBERS else st.nothing()
+    usual = st.just(number_of(variant.rule, name)) if name in NUMBERS else st.nothing()
     if isinstance(value, tuple):
         return st.one_of(usual, st.tuples(*[any_number] * len(value)))
     # A limit of 1e-60 is zero in float32, and shows the sign of the zeros that result.
@@ -180,7 +190,7 @@ def changes(draw: Any, variant: Variant, options: Mapping[str, Any]) -> dict[str
     now = {**settings_of(variant), **options}
     given: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(sorted(now)), max_size=3, unique=True)):
-        value = draw(replacing(name, now[name]))
+        value = draw(replacing(variant, name, now[name]))
         if all(accepts(variant, {**options, **given, name: v}) for v in (value, *ever(value))):
             given[name] = value
     return given
@@ -194,7 +204,7 @@ def ever(value: Any) -> list[Any]:
 def accepts(variant: Variant, options: dict[str, Any]) -> bool:
     try:
         variant.make(np.zeros(1), **options)
-    except ValueError:
+    except (TypeError, ValueError):
         return False
     return True
 
@@ -301,18 +311,19 @@ def setups(draw: Any, variants: Sequence[Variant] = VARIANTS, **fixed: Any) -> S
     if grouped:
         for group in groups:
             group.settings = draw(changes(variant, {**variant.options, **options}))
-    params, copies = {}, {}
-    for name in (name for group in groups for name in group.names):
+    params, copies, state_dtypes = {}, {}, [None, None, *DTYPES]
+    for owner, name in ((group, name) for group in groups for name in group.names):
         params[name] = draw(placed(draw(shapes), draw(dtypes)))
         narrow = narrower(DTYPES, params[name].view.itemsize)
         wanted = draw(st.sampled_from([None, None, *narrow]))
         copies[name] = wanted and draw(placed(params[name].view.shape, wanted))
-    room = min(np.dtype(compute_type(p.view.dtype)).itemsize for p in params.values())
-    state_dtypes = [None, None, *narrower(DTYPES, room + 1)]
+        mine = {**variant.options, **options, **owner.settings}, params[name].view.dtype
+        state_dtypes = [d for d in state_dtypes if takes_state_dtype(variant.rule, *mine, d)]
+    averages = st.none() | fractions | scheduled_numbers(fractions)
     extras = {
         "clip_norm": st.none() | st.just(math.inf) | limits | scheduled_numbers(limits),
         "nonfinite": st.sampled_from(["propagate", "propagate", "skip", "raise"]),
-        "ema_decay": st.none() | fractions | scheduled_numbers(fractions),
+        "ema_decay": st.none() if RULES[variant.rule.__name__].average else averages,
         "state_dtype": st.sampled_from(state_dtypes),
     }
     drawn = {name: draw(each) for name, each in extras.items() if name not in fixed}

@@ -25,6 +25,7 @@ def tensors_of(torch: Any, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("torch_in_double")
 @pytest.mark.parametrize("switches", [1, 5])
 @pytest.mark.parametrize("variant", IN_TORCH, ids=labels)
 def test_there_and_back(variant: Variant, switches: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMBERS, OPTIMIZERS
+from cases import OPTIMIZERS, number_of
 
 import instep
 from instep import schedules
@@ -25,11 +25,11 @@ def two_groups(rule: type[instep.Optimizer], **more: Any) -> Any:
     return rule([{"params": np.ones(2)}, {"params": np.ones(3), "l1": 0.5}], **more)
 
 
-def other_value(name: str, value: Any) -> Any:
-    """A value that every rule takes at any time."""
+def other_value(rule: Any, name: str, value: Any) -> Any:
+    """A value that the rule takes at any time."""
     if isinstance(value, bool):
         return not value
-    return NUMBERS[name]
+    return number_of(rule, name)
 
 
 @pytest.mark.parametrize(("rule", "name"), ATTRIBUTES)
@@ -44,7 +44,7 @@ def test_a_hyperparameter_is_read_and_set_in_all_groups(rule: Any, name: str) ->
             _ = optimizer.l1
     else:
         assert getattr(optimizer, name) == values[0]
-    new = other_value(name, values[0])
+    new = other_value(rule, name, values[0])
     try:
         setattr(optimizer, name, new)
     except ValueError:  # would need other states
@@ -131,15 +131,17 @@ def test_repr() -> None:
     one = instep.RMSprop({"w": np.ones(2), "b": np.ones(3)}, centered=True)
     assert repr(one) == (
         "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, centered=True, momentum=0.0, "
-        "eps_inside_sqrt=False, weight_decay=0.0, l1=0.0, clip_value=None, maximize=False, "
-        "parameters=2, elements=5, step_count=0)"
+        "eps_inside_sqrt=False, lr_in_velocity=False, initial_square_avg=0.0, "
+        "decoupled_weight_decay=False, weight_decay=0.0, l1=0.0, clip_value=None, maximize=False, "
+        "decoupled_l1=False, parameters=2, elements=5, step_count=0)"
     )
     two = two_groups(instep.Adam, lr=schedules.Constant(0.5), clip_norm=2.0, ema_decay=0.25)
     two.step([None, np.ones(3)])
     assert repr(two) == (
         "Adam(lr=Constant(value=0.5), betas=(0.9, 0.999), eps=1e-08, amsgrad=False, "
-        "weight_decay=0.0, l1=[0.0, 0.5], clip_value=None, maximize=False, "
-        "clip_norm=2.0, ema_decay=0.25, parameters=2, groups=2, elements=5, step_count=1)"
+        "eps_hat=False, clip_update=None, weight_decay=0.0, l1=[0.0, 0.5], clip_value=None, "
+        "maximize=False, decoupled_l1=False, clip_norm=2.0, ema_decay=0.25, parameters=2, "
+        "groups=2, elements=5, step_count=1)"
     )
 
 

@@ -88,9 +88,11 @@ def test_a_rule_without_hyperparameters_of_its_own_needs_no_constructor() -> Non
         _rule = "adam"
         _torch = None
         betas, eps, amsgrad = instep.Adam.betas, instep.Adam.eps, instep.Adam.amsgrad
+        eps_hat, clip_update = instep.Adam.eps_hat, instep.Adam.clip_update
 
         def __init__(self, params: Any, **shared: Any) -> None:
             fixed = {"lr": 0.5, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
+            fixed |= {"eps_hat": False, "clip_update": None}
             self._set_up(params, fixed, weight_decay=0.0, **shared)
 
     with pytest.raises(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BFLOAT16, DTYPES, VARIANTS, Variant, labels
+from cases import BFLOAT16, DTYPES, VARIANTS, Variant, fitting, labels
 from reference import assert_same_bits
 from short_run import STOP, arrays
 
@@ -62,7 +62,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(variant: Variant, dtype: Any, re
     }
 
     def make(values: Any) -> Any:
-        return variant.make(values, **more)
+        return variant.make(values, **fitting(variant, more, *(p.dtype for p in params.values())))
 
     whole = make({name: p.copy() for name, p in params.items()})
     first = make({name: p.copy() for name, p in params.items()})

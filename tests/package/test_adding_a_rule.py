@@ -19,7 +19,8 @@ import cases
 import digests
 import numpy as np
 import pytest
-from reference import RULES
+from by_hand import BY_HAND
+from formulas import RULES
 
 import instep
 from instep import _core, rules
@@ -87,33 +88,40 @@ def lacks_of_class(rule: type[instep.Optimizer]) -> Iterator[str]:
         yield "python/instep/__init__.py: not in __all__"
     for path, where in (
         ("python/instep/__init__.py", instep.__doc__ or ""),
-        ("README.md", text("README.md").partition("```")[0]),
         ("CHANGELOG.md", text("CHANGELOG.md")),
     ):
-        if not re.search(rf"\b{name}\b", where, re.I):
-            yield f"{path}: not named {'in the first lines' if path != 'CHANGELOG.md' else ''}".strip()
+        if f"`{name}`" not in where:
+            yield f"{path}: not named{' in the docstring' if path != 'CHANGELOG.md' else ''}"
+    states = rule(np.zeros(1, np.float32)).state["0"].values()
+    bytes_of_states = sum(s.nbytes for s in states if s.ndim)  # not those that are one number
+    if not re.search(rf"^\| `{name}` \| {bytes_of_states}\b", text("README.md"), re.M):
+        yield f"README.md: no row in the table of rules, with {bytes_of_states} bytes a parameter"
     if f"\n**{name}**" not in text("docs/semantics.md"):
         yield "docs/semantics.md: no section"
+    if f"\n| `{name}` |" not in text("docs/choosing.md"):
+        yield "docs/choosing.md: no row"
     yield from lacks_of_reference(name, rule)
     for number, kind in rule._hyperparameters.items():
         if number not in instep.typing.Group.__annotations__:
             yield f"python/instep/typing.py: Group has no {number!r}"
         if not isinstance(kind, Flag) and number not in cases.NUMBERS:
             yield f"tests/helpers/cases.py: NUMBERS has no {number!r}"
-    if name not in table("tests/reference/test_by_hand.py", "BY_HAND"):
-        yield "tests/reference/test_by_hand.py: BY_HAND has no such rule"
+    if name not in BY_HAND:
+        yield "tests/helpers/by_hand/: no BY_HAND has such a rule"
     yield from lacks_of_torch(name, rule)
 
 
 def lacks_of_reference(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
     if name not in RULES:
-        yield "tests/helpers/reference.py: RULES has no such rule"
+        yield "tests/helpers/formulas/: no RULES has such a rule"
         return
     defaults = {n: inspect.signature(rule).parameters[n].default for n in rule._hyperparameters}
     if RULES[name].defaults != defaults:
-        yield f"tests/helpers/reference.py: its defaults in RULES are not {defaults}"
-    if list(RULES[name].states) != list(_core.rules()[rule._rule]["states"]):
-        yield "tests/helpers/reference.py: its states in RULES are not those of the core"
+        yield f"tests/helpers/formulas/: its defaults in RULES are not {defaults}"
+    of_core = _core.rules()[rule._rule]
+    mine = [*RULES[name].states, *RULES[name].scalars]
+    if mine != [*of_core["states"], *of_core["scalar_states"]]:
+        yield "tests/helpers/formulas/: its states in RULES are not those of the core"
 
 
 def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
@@ -122,7 +130,7 @@ def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
     torchs = vars(rule).get("_torch")
     if not isinstance(torchs, InTorch):
         return
-    said = {*torchs.hyperparameters, *torchs.absent, "l1", "clip_value"}
+    said = {*torchs.hyperparameters, *torchs.absent, "l1", "decoupled_l1", "clip_value"}
     for number in rule._hyperparameters.keys() - said:
         yield f"python/instep/rules/: _torch says neither that torch has {number!r} nor that it hasn't"
     if name not in {case[0] for case in table("tests/reference/test_torch.py", "TORCH_CASES")}:
@@ -151,8 +159,8 @@ def test_a_class_of_optimizers_lacks_nothing(rule: type[instep.Optimizer]) -> No
 
 
 def test_a_header_is_a_rule_of_the_core() -> None:
-    headers = {path.stem for path in (ROOT / "cpp" / "rules").glob("*.hpp")} - {"rule"}
-    assert headers == set(_core.rules()), "each has a .cpp beside it, and the name of its rule"
+    tables = {path.stem for path in (ROOT / "cpp" / "rules").glob("*.cpp")}
+    assert tables == set(_core.rules()), "each has the name of its rule"
 
 
 class Speedy(instep.SGD):
@@ -167,7 +175,7 @@ def test_contributing_names_every_place() -> None:
     nothing = {"hyperparameters": ("lr", "speed"), "options": ("twice",), "states": ()}
     lacks = [*lacks_of_rule("speedy", nothing), *lacks_of_class(Speedy)]
     places = {re.sub(r"speedy", "<name>", lack.partition(":")[0]) for lack in lacks}
-    assert len(places) == 14
+    assert len(places) == 15
     section = text("CONTRIBUTING.md").partition("## Adding a rule")[2].partition("\n## ")[0]
     missing = {place for place in places if f"`{place}`" not in section}
     assert not missing

@@ -46,7 +46,8 @@ def test_callers_arrays_strides_and_shapes(rule, dtype):
     strided = params | {"matrix": np.asfortranarray(params["matrix"])}
     strided["reversed"] = params["reversed"][::-1].copy()[::-1]
     before = {k: p.copy() for k, p in strided.items()}
-    plain, odd = (Reference(rule, p, lr=0.25, clip_norm=1, l1=0.1) for p in (params, strided))
+    lr = 64.0 if rule == "LARS" else 0.25  # its steps are short: they must change a bfloat16 number
+    plain, odd = (Reference(rule, p, lr=lr, clip_norm=1, l1=0.1) for p in (params, strided))
     for grads in steps:
         kept = {k: g.copy() for k, g in grads.items()}
         plain.step(grads)
@@ -63,7 +64,7 @@ def test_callers_arrays_strides_and_shapes(rule, dtype):
         assert plain.steps[k] == 3
         for key, s in plain.state[k].items():
             assert_same_bits(s, odd.state[k][key], f"{k}, {key}")
-            assert s.shape == shapes[k]
+            assert s.shape == (() if key in RULES[rule].scalars else shapes[k])
 
 
 @pytest.mark.parametrize("rule", RULES)

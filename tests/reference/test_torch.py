@@ -38,7 +38,27 @@ TORCH_CASES = [
     ("AdamW", {}),
     ("AdamW", {"lr": lr_schedule, "weight_decay": 0.3} | UP),
     ("AdamW", {"amsgrad": True, "betas": (0.9, 0.5), "lr": 0.05}),
+    ("Adamax", {}),
+    ("Adamax", {"lr": lr_schedule, "betas": (0.8, 0.95), "eps": 1e-2} | L2 | UP),
+    ("NAdam", {}),
+    ("NAdam", {"lr": lr_schedule, "betas": (0.8, 0.95), "momentum_decay": 0.1} | L2 | UP),
+    ("NAdam", {"lr": 0.05, "decoupled_weight_decay": True} | L2),
+    ("RAdam", {}),
+    ("RAdam", {"lr": lr_schedule, "betas": (0.8, 0.95), "eps": 1e-2} | L2 | UP),
+    ("RAdam", {"lr": 0.05, "betas": (0.9, 0.99), "decoupled_weight_decay": True} | L2),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": lr_schedule, "lr_decay": 0.1, "initial_accumulator_value": 0.2} | L2 | UP),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": lr_schedule, "rho": 0.8, "eps": 1e-3} | L2 | UP),
+    ("Rprop", {}),
+    ("Rprop", {"lr": 0.05, "etas": (0.4, 1.3), "step_sizes": (1e-3, 0.1)} | UP),
+    ("ASGD", {}),
+    ("ASGD", {"lr": 0.05, "lambd": 0.02, "alpha": 0.6, "t0": 10} | L2 | UP),
+    ("ASGD", {"lr": lr_schedule, "t0": 10}),
 ]
+
+
+pytestmark = pytest.mark.usefixtures("torch_in_double")
 
 
 def compare_with_torch(rule, options, *, before_step=None, **more):

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from instep.schedules import (
     CosineDecay,
     CosineRestarts,
+    HalfLife,
     Linear,
     PiecewiseConstant,
+    PiecewiseLinear,
     PolynomialDecay,
     Sequential,
+    Shifted,
     Warmup,
     WarmupStableDecay,
     from_dict,
@@ -25,7 +28,9 @@ lengths = st.integers(1, 10**6)
 times = st.one_of(st.integers(0, 10**7), st.floats(0, 1e7), st.floats(0, 1e300))
 ramps = st.one_of(
     st.builds(Linear, numbers, numbers, lengths),
-    st.builds(CosineDecay, numbers, lengths, numbers),
+    st.builds(CosineDecay, numbers, lengths, numbers, st.floats(0.1, 10)),
+    st.builds(HalfLife, st.floats(1e-3, 0.999999), st.floats(1e-3, 0.999999), lengths),
+    st.builds(lambda a, b, n: PiecewiseLinear([a, b], [n]), numbers, numbers, lengths),
     st.builds(PolynomialDecay, numbers, lengths, numbers, st.floats(0.1, 10)),
     st.builds(
         WarmupStableDecay,
@@ -42,6 +47,8 @@ ramps = st.one_of(
 
 def first_and_last(schedule):
     values = schedule.to_dict()
+    if "values" in values:
+        return values["values"]
     return values.get("init") if "peak" not in values else values["peak"], values["end"]
 
 
@@ -78,6 +85,8 @@ def test_boundaries_are_counted(boundaries, t):
     values = [float(k) for k in range(len(boundaries) + 1)]
     passed = sum(b <= t for b in boundaries)
     assert PiecewiseConstant(values, boundaries)(t) == passed
+    line = PiecewiseLinear(values, boundaries)(t)
+    assert passed <= line <= min(passed + 1, len(boundaries))
     parts = [Linear(v, v + 1, 10) for v in values]
     since = t - ([0, *boundaries][passed])
     assert Sequential(parts, boundaries)(t) == parts[passed](since)
@@ -88,6 +97,18 @@ def test_warmup_only_moves_its_schedule(schedule, steps, init, t):
     warmup = Warmup(schedule, steps, init)
     assert warmup(t + steps) == schedule(t)
     assert warmup(0) == (init if steps else schedule(0))
+
+
+@given(ramps, st.integers(-1000, 1000), st.integers(0, 10**7))
+def test_shifted_only_moves_its_schedule(schedule, offset, t):
+    assert Shifted(schedule, offset)(t) == schedule(max(t + offset, 0))
+
+
+@given(ramps, st.integers(1, 1000), st.integers(0, 10**7))
+def test_shifted_by_its_start_a_part_sees_the_steps_of_the_whole(schedule, start, t):
+    shifted = Shifted(schedule, start)
+    for whole in (Sequential([abs, shifted], [start]), Warmup(shifted, start)):
+        assert whole(start + t) == schedule(start + t)
 
 
 @given(ramps, numbers, times)

@@ -22,6 +22,7 @@ from instep.schedules import (
     ReduceOnPlateau,
     Schedule,
     Sequential,
+    Shifted,
     Warmup,
     from_dict,
 )
@@ -42,6 +43,7 @@ class Own(Schedule):
 WRAPPERS: dict[str, Callable[[Any], Schedule]] = {
     "Warmup": lambda s: Warmup(s, 3),
     "Sequential": lambda s: Sequential([Constant(0.5), s], [2]),
+    "Shifted": lambda s: Shifted(s, 1),
     "Product, as a factor": lambda s: s * Linear(1.0, 2.0, 5),
     "Product, as the schedule": lambda s: Linear(1.0, 2.0, 5) * s,
     "Product of a number": lambda s: Product(0.5, s),

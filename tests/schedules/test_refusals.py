@@ -14,16 +14,20 @@ from instep.schedules import (
     CosineRestarts,
     Cyclic,
     ExponentialDecay,
+    HalfLife,
     InverseSqrtDecay,
     InverseTimeDecay,
     Linear,
     OneCycle,
     PiecewiseConstant,
+    PiecewiseLinear,
     PolynomialDecay,
     Product,
     ReduceOnPlateau,
     Sequential,
+    Shifted,
     SqrtDecay,
+    UniformAverage,
     Warmup,
     WarmupStableDecay,
 )
@@ -34,7 +38,16 @@ ONE = Constant(1.0)
 KINDS = [
     (Constant, {"value": "number"}),
     (Linear, {"init": "number", "end": "number", "steps": "length"}),
-    (PolynomialDecay, {"init": "number", "steps": "length", "end": "number", "power": "positive"}),
+    (
+        PolynomialDecay,
+        {
+            "init": "number",
+            "steps": "length",
+            "end": "number",
+            "power": "positive",
+            "cycle": "bool",
+        },
+    ),
     (
         ExponentialDecay,
         {
@@ -46,13 +59,17 @@ KINDS = [
         },
     ),
     (PiecewiseConstant, {"values": "numbers", "boundaries": "boundaries"}),
+    (PiecewiseLinear, {"values": "numbers", "boundaries": "boundaries"}),
     (
         InverseTimeDecay,
         {"init": "number", "rate": "non-negative", "steps": "length", "staircase": "bool"},
     ),
     (InverseSqrtDecay, {"init": "number", "timescale": "positive"}),
     (SqrtDecay, {"init": "number", "rate": "non-negative"}),
-    (CosineDecay, {"init": "number", "steps": "length", "end": "number"}),
+    (
+        CosineDecay,
+        {"init": "number", "steps": "length", "end": "number", "exponent": "positive"},
+    ),
     (
         CosineRestarts,
         {
@@ -83,6 +100,7 @@ KINDS = [
             "init_div": "positive",
             "end_div": "positive",
             "anneal": "cosine",
+            "three_phase": "off",
         },
     ),
     (
@@ -99,6 +117,9 @@ KINDS = [
     ),
     (Warmup, {"schedule": "callable", "steps": "length or 0", "init": "number"}),
     (Sequential, {"schedules": "callables", "boundaries": "boundaries"}),
+    (Shifted, {"schedule": "callable", "offset": "offset"}),
+    (HalfLife, {"init": "fraction", "end": "fraction", "steps": "length"}),
+    (UniformAverage, {"start": "length or 0"}),
     (
         ReduceOnPlateau,
         {
@@ -132,7 +153,9 @@ REFUSED = {
     "fraction": ([0.5], [*NOT_FINITE, 0, 1, -0.1, 2], [*NO_NUMBERS, None]),
     "length": ([3, 1, 2**53, np.int64(3)], [0, -1, 2**53 + 1, -(10**400)], NO_COUNTS),
     "length or 0": ([3, 0, 2**53], [-1, 2**53 + 1], [*NO_COUNTS, None]),
+    "offset": ([3, -3, 0, -(2**53), 2**53], [2**53 + 1, -(2**53) - 1], [*NO_COUNTS, None]),
     "bool": ([True, False], [], [None, 0, 1, 1.0, "yes"]),
+    "off": ([False, True], [], [None, 0, 1, 1.0, "yes"]),
     "numbers": ([[0.5, 0.25], (1, 2)], [[1.0, math.nan], [math.inf, 1]], NO_SEQUENCES),
     "boundaries": ([[3], (4,)], [[0], [-1], [3, 3], [4, 3]], [*NO_SEQUENCES, [2.0], [True]]),
     "callable": ([ONE, abs], [], [None, 1.0, "f", Constant, int]),
@@ -230,6 +253,30 @@ def test_none_is_a_length_only_where_it_is_the_default(name):
         (
             lambda: PiecewiseConstant([1, 2, 3], [4, 3]),
             "PiecewiseConstant: boundaries must increase strictly, got 3 after 4",
+        ),
+        (
+            lambda: PiecewiseLinear([1, 2], [3, 4]),
+            "PiecewiseLinear: values must have 3 entries, one more than the boundaries, got 2",
+        ),
+        (
+            lambda: CosineDecay(0.1, 3, exponent=0),
+            "CosineDecay: exponent must be a number > 0, got 0.0",
+        ),
+        (
+            lambda: OneCycle(0.1, 9, 0.51, three_phase=True),
+            "OneCycle: warmup_fraction must be a number >= 0 and <= 0.5 with three_phase, got 0.51",
+        ),
+        (
+            lambda: Shifted(ONE, 2**53 + 1),
+            "Shifted: offset must be an int >= -2**53 and <= 2**53, got 9007199254740993",
+        ),
+        (
+            lambda: HalfLife(0.9, 1, 3),
+            "HalfLife: end must be a number > 0 and < 1, got 1.0",
+        ),
+        (
+            lambda: UniformAverage(-1),
+            "UniformAverage: start must be an int >= 0 and <= 2**53, got -1",
         ),
         (
             lambda: Sequential([ONE], [3]),

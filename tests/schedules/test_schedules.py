@@ -6,124 +6,30 @@ import doctest
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from schedule_classes import CLASSES
+from schedule_tables import EXAMPLES, HOLDS, SIGNATURES
 
 from instep import schedules
 from instep.schedules import (
     Constant,
     CosineDecay,
-    CosineRestarts,
-    Cyclic,
-    ExponentialDecay,
     InverseSqrtDecay,
-    InverseTimeDecay,
     Linear,
     OneCycle,
     PiecewiseConstant,
     PolynomialDecay,
-    ReduceOnPlateau,
     Schedule,
-    Sequential,
-    SqrtDecay,
     Warmup,
-    WarmupStableDecay,
     from_dict,
 )
-
-# Each as its constructor is called; two of a class differ in one argument at least.
-EXAMPLES = [
-    Constant(0.25),
-    Linear(0.1, 0.3, 17),
-    Linear(0.1, 0.3, 18),
-    PolynomialDecay(0.1, 40),
-    PolynomialDecay(0.1, 40, end=0.013, power=1.7),
-    ExponentialDecay(0.1, 0.97),
-    ExponentialDecay(0.1, 0.5, 10, staircase=True),
-    ExponentialDecay(0.1, 0.5, 10, staircase=True, end=0.03),
-    ExponentialDecay(0.001, 1.3, 3, end=0.7),
-    PiecewiseConstant([0.3], []),
-    PiecewiseConstant([0.3, 0.1, 0.2], [10, 15]),
-    InverseTimeDecay(0.1, 0.7),
-    InverseTimeDecay(0.1, 0.7, 7, staircase=True),
-    InverseSqrtDecay(0.1),
-    InverseSqrtDecay(0.1, 12.5),
-    SqrtDecay(0.1),
-    SqrtDecay(0.1, 0.3),
-    CosineDecay(0.1, 50),
-    CosineDecay(0.1, 50, end=0.003),
-    CosineRestarts(0.1, 13),
-    CosineRestarts(0.1, 13, end=0.003, period_mult=2.0, init_mult=0.8),
-    CosineRestarts(0.1, 13, end=0.003, period_mult=1.3, init_mult=0.8),
-    Cyclic(0.01, 0.1, 9),
-    Cyclic(0.01, 0.1, 9, 14),
-    Cyclic(0.01, 0.1, 9, 14, mode="triangular2"),
-    Cyclic(0.01, 0.1, 9, mode="exp_range", gamma=0.99),
-    OneCycle(0.1, 60),
-    OneCycle(0.1, 60, warmup_fraction=0.45, init_div=7.0, end_div=300.0, anneal="linear"),
-    WarmupStableDecay(0.1, 5, 20, 15),
-    WarmupStableDecay(0.1, 5, 20, 15, init=0.01, end=0.003, shape="cosine"),
-    WarmupStableDecay(0.1, 0, 0, 15, shape="sqrt"),
-    ReduceOnPlateau(0.1),
-    ReduceOnPlateau(0.1, 0.3, 2, 1e-3, "max", 4, 1e-5),
-    ReduceOnPlateau(0.1, threshold=0.5, threshold_mode="abs"),
-    Warmup(CosineDecay(0.1, 30), 11),
-    Warmup(Warmup(Constant(0.3), 7, init=0.2), 5, init=0.05),
-    Sequential([Constant(0.2)], []),
-    Sequential([Constant(0.2), Linear(0.2, 0.1, 10), Cyclic(0.1, 0.2, 4)], [8, 20]),
-    3 * CosineDecay(0.1, 30),
-    CosineDecay(0.1, 30) * Cyclic(0.5, 1.0, 6),
-    -0.5 * (Linear(0.1, 0.2, 5) * (2.0 * Constant(0.3))) * SqrtDecay(0.7),
-]
-
-# (schedule, the step from which it holds a value, that value)
-HOLDS = [
-    (Linear(0.1, 0.3, 17), 17, 0.3),
-    (Linear(0.7, 0.1, 3), 3, 0.1),
-    (PolynomialDecay(0.1, 40, end=0.013, power=1.7), 40, 0.013),
-    (ExponentialDecay(0.1, 0.5, end=0.01), 4, 0.01),
-    (ExponentialDecay(0.1, 2.0, end=0.7), 3, 0.7),
-    (ExponentialDecay(-0.1, 0.5, end=-0.01), 4, -0.01),
-    (PiecewiseConstant([0.3, 0.1, 0.2], [10, 15]), 15, 0.2),
-    (CosineDecay(0.1, 50, end=0.003), 50, 0.003),
-    (OneCycle(0.1, 60), 59, 0.1 / 25.0 / 1e4),
-    (OneCycle(0.1, 60, anneal="linear"), 59, 0.1 / 25.0 / 1e4),
-    (WarmupStableDecay(0.1, 5, 20, 15, end=0.003), 40, 0.003),
-    (WarmupStableDecay(0.1, 5, 20, 15, end=0.003, shape="cosine"), 40, 0.003),
-    (WarmupStableDecay(0.1, 5, 20, 15, end=0.003, shape="sqrt"), 40, 0.003),
-    (Warmup(CosineDecay(0.1, 50, end=0.003), 7), 57, 0.003),
-    (Sequential([Constant(0.2), Linear(0.2, 0.1, 10)], [8]), 18, 0.1),
-    (2 * CosineDecay(0.1, 50, end=0.003), 50, 0.006),
-]
-
-SIGNATURES = {
-    "Constant": "(value)",
-    "Linear": "(init, end, steps)",
-    "PolynomialDecay": "(init, steps, end=0.0, power=1.0)",
-    "ExponentialDecay": "(init, rate, steps=1, staircase=False, end=None)",
-    "PiecewiseConstant": "(values, boundaries)",
-    "InverseTimeDecay": "(init, rate, steps=1, staircase=False)",
-    "InverseSqrtDecay": "(init, timescale=1.0)",
-    "SqrtDecay": "(init, rate=1.0)",
-    "CosineDecay": "(init, steps, end=0.0)",
-    "CosineRestarts": "(init, period, end=0.0, period_mult=1.0, init_mult=1.0)",
-    "Cyclic": "(low, high, up, down=None, mode='triangular', gamma=1.0)",
-    "OneCycle": (
-        "(peak, steps, warmup_fraction=0.3, init_div=25.0, end_div=10000.0, anneal='cosine')"
-    ),
-    "WarmupStableDecay": "(peak, warmup, stable, decay, init=0.0, end=0.0, shape='linear')",
-    "Warmup": "(schedule, steps, init=0.0)",
-    "Sequential": "(schedules, boundaries)",
-    "ReduceOnPlateau": (
-        "(init, factor=0.1, patience=10, threshold=0.0001, mode='min', cooldown=0, end=0.0, "
-        "threshold_mode='rel')"
-    ),
-    "Product": "(factor, schedule)",
-}
+from instep.schedules.writing import defaults_left_out
 
 WHOLE_STEPS = [*range(75), 1000, 10**6, 10**12]
 STEPS = [*map(float, WHOLE_STEPS), 0.5, 7.25, 14.999999, 33.3, 58.0001, 1e15 / 3, 1e300]
@@ -143,6 +49,12 @@ def bits(values):
 def test_table_has_every_class():
     assert {type(schedule) for schedule in EXAMPLES} == set(CLASSES)
     assert {cls.__name__ for cls in CLASSES} <= set(schedules.__all__)
+
+
+def test_the_page_has_every_class():
+    page = Path(__file__).parents[2] / "docs" / "schedules.md"
+    rows = re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted(cls.__name__ for cls in CLASSES)
 
 
 @every_class
@@ -179,9 +91,9 @@ def test_equal_schedules_hash_alike():
 
 def test_int_and_numpy_arguments_make_equal_schedules():
     for init in (1, np.float32(1), np.int64(1), np.float64(1)):
-        schedule = CosineDecay(init, np.int32(10), end=0)
+        schedule = CosineDecay(init, np.int32(10), end=0, exponent=init)
         assert schedule == CosineDecay(1.0, 10)
-        assert [type(v) for v in vars(schedule).values()] == [float, int, float]
+        assert [type(v) for v in vars(schedule).values()] == [float, int, float, float]
     assert PiecewiseConstant(np.array([1, 2]), np.array([3])) == PiecewiseConstant((1.0, 2.0), (3,))
 
 
@@ -206,7 +118,8 @@ def test_copies(schedule, copied):
 def test_dictionary_restores_by_way_of_json(schedule):
     stored = schedule.to_dict()
     assert stored["schedule"] == type(schedule).__name__
-    left_out = [] if getattr(schedule, "threshold_mode", "abs") == "abs" else ["threshold_mode"]
+    later = defaults_left_out(type(schedule)).items()
+    left_out = [name for name, default in later if getattr(schedule, name) == default]
     names = [f.name for f in dataclasses.fields(schedule) if f.init and f.name not in left_out]
     keys = ["of" if name == "schedule" else name for name in names]
     assert list(stored) == ["schedule", *keys, *["state"] * hasattr(schedule, "state_dict")]
@@ -215,6 +128,23 @@ def test_dictionary_restores_by_way_of_json(schedule):
     assert again == schedule
     assert repr(again) == repr(schedule)
     assert json.dumps(again.to_dict()) == text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "names"),
+    [
+        (CosineDecay(0.1, 50), ["init", "steps", "end"]),
+        (PolynomialDecay(0.1, 50), ["init", "steps", "end", "power"]),
+        (
+            OneCycle(0.1, 60),
+            ["peak", "steps", "warmup_fraction", "init_div", "end_div", "anneal"],
+        ),
+    ],
+)
+def test_what_earlier_versions_lack_is_stored_only_where_it_is_used(schedule, names):
+    stored = schedule.to_dict()
+    assert list(stored) == ["schedule", *names]
+    assert from_dict(stored) == schedule
 
 
 @every_example

@@ -152,6 +152,23 @@ COUNTERPARTS = {
             cycle_momentum=False,
         ),
     ),
+    **{
+        f"OneCycleLR {theirs_name} of three phases, {fraction}": (
+            OneCycle(0.1, STEPS, fraction, anneal=anneal, three_phase=True),
+            one_cycle(theirs_name, pct_start=fraction, three_phase=True),
+        )
+        for theirs_name, anneal in (("cos", "cosine"), ("linear", "linear"))
+        for fraction in (0.3, 0.1234, 0.0, 0.0005)
+    },
+    "OneCycleLR of three phases, the last of one step": (
+        OneCycle(0.1, STEPS, 0.5, three_phase=True),
+        one_cycle("cos", pct_start=0.5, three_phase=True),
+    ),
+    "OneCycleLR of three phases of momentum": (
+        OneCycle(0.85, STEPS, init_div=0.85 / 0.95, end_div=1.0, three_phase=True),
+        one_cycle("cos", momentum=True, three_phase=True),
+        "momentum",
+    ),
     "OneCycleLR without warmup": (
         OneCycle(0.1, STEPS, warmup_fraction=0.0),
         lambda o: theirs.OneCycleLR(o, 0.1, total_steps=STEPS, pct_start=0.0, cycle_momentum=False),

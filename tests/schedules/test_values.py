@@ -14,14 +14,18 @@ from instep.schedules import (
     CosineRestarts,
     Cyclic,
     ExponentialDecay,
+    HalfLife,
     InverseSqrtDecay,
     InverseTimeDecay,
     Linear,
     OneCycle,
     PiecewiseConstant,
+    PiecewiseLinear,
     PolynomialDecay,
     Sequential,
+    Shifted,
     SqrtDecay,
+    UniformAverage,
     Warmup,
     WarmupStableDecay,
 )
@@ -43,6 +47,10 @@ FORMULAS = [
         PolynomialDecay(0.5, 700, end=0.01, power=2.5),
         0.49 * (1 - np.minimum(STEPS, 700) / 700) ** 2.5 + 0.01,
     ),
+    (
+        PolynomialDecay(0.5, 70, end=0.01, power=2.5, cycle=True),  # Keras' formula
+        0.49 * (1 - STEPS / (70 * np.maximum(np.ceil(STEPS / 70), 1))) ** 2.5 + 0.01,
+    ),
     (ExponentialDecay(0.5, 0.9, 7), 0.5 * np.exp(np.log(0.9) * STEPS / 7)),
     (
         ExponentialDecay(0.5, 0.9, 7, staircase=True),
@@ -54,6 +62,10 @@ FORMULAS = [
         PiecewiseConstant([0.3, 0.2, 0.1], [100, 500]),
         np.repeat([0.3, 0.2, 0.1], [100, 400, 500]),
     ),
+    (
+        PiecewiseLinear([0.3, 0.3, 0.7, 0.1], [100, 250, 800]),
+        np.interp(STEPS, [0, 100, 250, 800], [0.3, 0.3, 0.7, 0.1]),
+    ),
     (InverseTimeDecay(0.5, 0.3, 10), 0.5 / (1 + 0.03 * STEPS)),
     (InverseTimeDecay(0.5, 0.3, 10, staircase=True), 0.5 / (1 + 0.3 * np.floor(STEPS / 10))),
     (InverseSqrtDecay(0.5, 40.0), 0.5 * (1 + STEPS / 40) ** -0.5),
@@ -61,6 +73,10 @@ FORMULAS = [
     (
         CosineDecay(0.5, 800, end=0.01),
         0.01 + 0.49 * np.cos(np.pi * np.minimum(STEPS, 800) / 1600) ** 2,
+    ),
+    (
+        CosineDecay(0.5, 800, end=0.01, exponent=1.5),
+        0.01 + 0.49 * np.cos(np.pi * np.minimum(STEPS, 800) / 1600) ** 3,
     ),
     (
         CosineRestarts(0.5, 90, end=0.01),
@@ -91,6 +107,10 @@ FORMULAS = [
         ),
     ),
     (
+        OneCycle(0.5, 900, 0.3, 10.0, 20.0, "linear", three_phase=True),
+        np.interp(STEPS, [0, 269, 538, 899], [0.05, 0.5, 0.05, 0.0025]),
+    ),
+    (
         WarmupStableDecay(0.5, 100, 400, 300, 0.02, 0.01),
         np.interp(STEPS, [0, 100, 500, 800], [0.02, 0.5, 0.5, 0.01]),
     ),
@@ -115,6 +135,13 @@ FORMULAS = [
         Sequential([Linear(0.1, 0.5, 100), Constant(0.5), Linear(0.5, 0.0, 1000)], [100, 300]),
         np.interp(STEPS, [0, 100, 300, 1300], [0.1, 0.5, 0.5, 0.0]),
     ),
+    (Shifted(Linear(0.1, 0.7, 600), 200), 0.1 + 0.6 * np.minimum(STEPS + 200, 600) / 600),
+    (Shifted(Linear(0.1, 0.7, 600), -200), 0.1 + 0.6 * np.clip(STEPS - 200, 0, 600) / 600),
+    (  # half-lives of 5 and of 80 steps
+        HalfLife(0.5**0.2, 0.5**0.0125, 700),
+        0.5 ** (1 / np.interp(STEPS, [0, 700], [5, 80])),
+    ),
+    (UniformAverage(30), 1 - 1 / np.maximum(STEPS - 29, 1)),
     (
         3 * Linear(0.1, 0.7, 600) * Constant(0.5),
         1.5 * (0.1 + 0.6 * np.minimum(STEPS, 600) / 600),
@@ -136,6 +163,7 @@ def test_every_class_has_a_formula():
     ("schedule", "corners", "values"),
     [
         (Linear(0.1, 0.7, 10), [0, 10], [0.1, 0.7]),
+        (PiecewiseLinear([0.1, 0.7, 0.4], [7, 20]), [0, 7, 20], [0.1, 0.7, 0.4]),
         (WarmupStableDecay(0.5, 10, 5, 8), [0, 10, 15, 23], [0.0, 0.5, 0.5, 0.0]),
         (Warmup(Linear(0.5, 0.1, 10), 7), [0, 7, 17], [0.0, 0.5, 0.1]),
         (Cyclic(0.1, 0.5, 7, 13), [0, 7, 20, 27], [0.1, 0.5, 0.1, 0.5]),

@@ -2,8 +2,8 @@
 
 A rule's constructor names its own arguments and takes the shared ones as keywords
 (``**shared: Unpack[Shared]``, which type checkers and editors read); its docstring describes them
-by "As for `Optimizer`.". So shared arguments are described once. At run time, both are shown in
-full.
+by "As for `Optimizer`.", or "As for `Adam`." if another rule of instep has the same argument. So
+an argument is described once. At run time, both are shown in full.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ __all__ = ["complete", "complete_signature", "keywords", "without_quotes"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-# A line with names, perhaps their type, and the indented lines that describe them. Compiled when they are used, since
-# complete docstrings are made only when they are read: this makes importing instep faster.
-_ENTRY = r"^(?P<names>\w[\w, ]*?)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)"
+# Names, on one or more lines, perhaps their type, and the indented lines that describe them. Compiled when they are
+# used, since complete docstrings are made only when they are read: this makes importing instep faster.
+_ENTRY = r"^(?P<names>\w+(?:,\s\w+)*)(?: : .*)?\n(?P<text>(?: {4}.*\n?)+)"
 _REFERENCE = r"\s*As for `(\w+)`\.\s*"
+_of_instep: dict[str, type[Any]] = {}  # its rules by name, to which docstrings refer
 
 
 def complete(rule: type[Any]) -> None:
     """Complete a class's docstring and its constructor's signature from its bases'."""
+    if rule.__module__.startswith("instep."):
+        _of_instep[rule.__name__] = rule
     if rule.__doc__ is not None:  # as it is under python -OO
         whole: Any = _Docstring(rule, rule.__doc__)
         rule.__doc__ = whole
@@ -67,15 +70,15 @@ def keywords(rule: type[Any]) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(rule).parameters if name != "params")
 
 
-def _complete_docstring(docstring: str, bases: dict[str, str]) -> str:
-    """Replace each "As for `Base`." by the base's description of the arguments."""
+def _complete_docstring(docstring: str, others: dict[str, type[Any]]) -> str:
+    """Replace each "As for `Other`." by the other class's description of the arguments."""
 
     def whole(entry: re.Match[str]) -> str:
         reference = re.fullmatch(_REFERENCE, entry["text"])
         if reference is None:
             return entry[0]
-        known = _entries(bases[reference[1]])
-        return "".join(dict.fromkeys(known[name] for name in entry["names"].split(", ")))
+        known = _entries(others[reference[1]].__doc__ or "")
+        return "".join(dict.fromkeys(known[name] for name in re.split(r",\s", entry["names"])))
 
     return re.sub(_ENTRY, whole, inspect.cleandoc(docstring), flags=re.M)
 
@@ -84,7 +87,7 @@ def _complete_docstring(docstring: str, bases: dict[str, str]) -> str:
 def _entries(docstring: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in re.finditer(_ENTRY, inspect.cleandoc(docstring), re.M):
-        for name in entry["names"].split(", "):
+        for name in re.split(r",\s", entry["names"]):
             found.setdefault(name, entry[0].rstrip() + "\n")
     return found
 
@@ -101,8 +104,8 @@ class _Docstring:
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> str:
         if self._whole is None:
-            bases = {base.__name__: base.__doc__ or "" for base in self._rule.__mro__[1:]}
-            self._whole = _complete_docstring(self._written, bases)
+            bases = {base.__name__: base for base in self._rule.__mro__[1:]}
+            self._whole = _complete_docstring(self._written, {**_of_instep, **bases})
         return self._whole
 
 

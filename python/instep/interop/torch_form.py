@@ -11,13 +11,13 @@ from instep.interop.torch_state import Entry, flag, number, params_by_name, part
 from instep.optimizers import Optimizer
 from instep.optimizers.current import GroupValues
 from instep.optimizers.require import require_optimizer
-from instep.optimizers.rule import InTorch
+from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch
 from instep.optimizers.stored_state import take_over
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
 # Absent in torch for every rule; the rule's own `InTorch` adds more.
-_ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None}
+_ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
 
 
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         If the argument is no optimizer.
     ValueError
         If torch has no such rule, or the optimizer uses something that torch's optimizer lacks:
-        ``l1``, ``clip_value``, ``lr_in_velocity``, ``eps_inside_sqrt``, or accumulated gradients
-        that no step has used.
+        ``l1``, ``clip_value``, ``lr_in_velocity``, ``eps_inside_sqrt``, ``eps_hat`` and others, or
+        accumulated gradients that no step has used.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     torchs = _in_torch(rule)
     with optimizer._plan.reading():  # no step on another thread meanwhile
         _require_none_accumulated(optimizer)
-        steps, states = optimizer._plan.steps, optimizer.state
+        steps, states, params = optimizer._plan.steps, optimizer.state, optimizer.params
         named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none
         groups: list[dict[str, Any]] = []
         state: dict[int, dict[str, Any]] = {}
@@ -75,9 +75,16 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             names = {"param_names": list(group.names)} if named else {}
             groups.append({**now, **torchs.own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
-                if not steps[param]:
+                if steps[param]:
+                    state[param] = {key: _torchs(array) for key, array in states[name].items()}
+                elif torchs.starts:
+                    p = params[name]
+                    starts = {
+                        k: np.full(p.shape, now[n], p.dtype) for k, n in torchs.starts.items()
+                    }
+                    state[param] = {key: _torchs(array) for key, array in starts.items()}
+                else:
                     continue  # torch has no state of a parameter before its first step
-                state[param] = {key: _torchs(array) for key, array in states[name].items()}
                 if torchs.counts_steps:
                     state[param]["step"] = float(steps[param])
                 elif not states[name]:
@@ -129,7 +136,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     (0.5, 0.75, array([1., 2.]))
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
-    counts_steps = _in_torch(type(optimizer)).counts_steps
+    torchs = _in_torch(type(optimizer))
+    counts_steps = torchs.counts_steps
     groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
         _require_none_accumulated(optimizer)
@@ -144,12 +152,19 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                 f"a key of 'state' of torch's state must be one of the groups' parameters "
                 f"{listed(known)}, got {listed(unknown)}"
             )
-        arrays, steps = {}, {}
-        for name, states in optimizer.state.items():
-            entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
-            entry.require_whole()
-            arrays[name] = {key: entry.array(key, array) for key, array in states.items()}
-            steps[name] = entry.steps()
+        arrays, steps, all_states = {}, {}, optimizer.state
+        for group, its_values in zip(optimizer.param_groups, by_group, strict=True):
+            for name in group.names:
+                states = all_states[name]
+                entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
+                entry.require_whole()
+                arrays[name] = {key: entry.array(key, array) for key, array in states.items()}
+                steps[name] = entry.steps()
+                if not steps[name]:  # here the states start at zero, and the rule knows the rest
+                    for key, start in torchs.starts.items():
+                        value = its_values.settings[start]
+                        entry.require_start(key, arrays[name][key], start, value)
+                        arrays[name][key].fill(0)
 
         whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
         count = max(steps.values()) if counts_steps else optimizer.step_count
@@ -215,13 +230,14 @@ def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> 
     """Raise ValueError if a group of torch's says that it is of another rule."""
     mine, all_of_them = _in_torch(rule), _rules_of_torch()
     others = {name for torchs in all_of_them.values() for name in torchs.hyperparameters}
-    strange = sorted((others - set(mine.hyperparameters)) & set(group))
+    others -= {*mine.hyperparameters, DECOUPLED_WEIGHT_DECAY}
+    strange = sorted(others & set(group))
     if strange and not set(mine.known_by) & set(group):
         raise ValueError(
             f"the hyperparameters of {who} must be those of torch's {rule.__name__}, got {listed(strange)}"
         )
-    name = "decoupled_weight_decay"  # newer torch says so
-    if group.get(name) is None:
+    name = DECOUPLED_WEIGHT_DECAY  # newer torch says so of every rule like Adam
+    if name in mine.hyperparameters or group.get(name) is None:
         return
     decoupled = flag(f"{name} of {who}", group[name])
     if decoupled != mine.own.get(name, False):
@@ -230,6 +246,9 @@ def _require_rule(rule: type[Optimizer], who: str, group: Mapping[str, Any]) -> 
 
 
 def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
+    for name in _in_torch(rule).hyperparameters:
+        if group[name] is None:
+            raise ValueError(f"{name} must be a number, as in torch's {rule.__name__}, got None")
     for name, value in {**_ABSENT, **_in_torch(rule).absent}.items():
         if group[name] != value:
             raise ValueError(

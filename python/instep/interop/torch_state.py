@@ -13,6 +13,7 @@ import numpy as np
 from instep import _core
 from instep._support.checks import mapping
 from instep._support.wording import difference, kind, listed, shown
+from instep.optimizers.hyperparameters import Number
 from instep.optimizers.stored_state import require_unmasked
 
 __all__ = ["Entry", "flag", "number", "params_by_name", "parts"]
@@ -201,3 +202,17 @@ class Entry:
                 "its states, got numbers beyond it; make the optimizer with a wider state_dtype"
             )
         return rounded
+
+    def require_start(
+        self, key: str, array: np.ndarray[Any, Any], name: str, value: Number
+    ) -> None:
+        """Raise ValueError if a state before the first step isn't full of the hyperparameter of this name."""
+        if self._found.get(key) is None or callable(value):
+            return
+        rounded = float(array.dtype.type(value))
+        # torch may have rounded it, to bfloat16 at worst.
+        if not np.isclose(array.astype(np.float64), rounded, rtol=2.0**-8, atol=0.0).all():
+            raise ValueError(
+                f"torch's {key} of '{self._name}' must be {name}, {value}, before the first step, got "
+                "other numbers"
+            )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
-from instep.optimizers import copying, stored_state
-from instep.optimizers.bound import Bound, check_state_dtype
+from instep.optimizers.bound import check_state_dtype
 from instep.optimizers.containers import (
     GRADIENTS,
     Accumulated,
@@ -23,6 +19,7 @@ from instep.optimizers.containers import (
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
 from instep.optimizers.keywords import Shared
 from instep.optimizers.near_misses import hint
+from instep.optimizers.saved import Saved
 from instep.optimizers.settings import EMA_DECAY, GRAD_SCALE
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ __all__ = ["Optimizer"]
 
 
 @documentation.without_quotes
-class Optimizer(Bound):
+class Optimizer(Saved):
     """Base of the optimizers; use a class that has a rule, such as `SGD` or `Adam`.
 
     A subclass names its rule in the core, and its hyperparameters as attributes. This page
@@ -55,6 +52,9 @@ class Optimizer(Bound):
         L2 regularisation, at least 0; its gradient is added to the gradient.
     l1 : float or callable
         L1 regularisation, at least 0; its gradient is added to the gradient.
+    decoupled_l1 : bool
+        Apply L1 after the rule instead: each element moves towards 0 by lr * l1 and stops there, so
+        that elements become exactly 0.
     clip_value : float, callable or None
         Each element of the gradient is limited to [-clip_value, clip_value]; greater than 0.
     maximize : bool
@@ -69,9 +69,10 @@ class Optimizer(Bound):
         FloatingPointError ("raise"). "skip" and "raise" read the gradients once more.
     ema_decay : float, callable or None
         In [0, 1]. Keep an exponential moving average e of each parameter p, which starts from the
-        parameter's first value: e = e + (1 - ema_decay) * (p - e). It is computed in the same sweep
-        and in the arithmetic's type (float64 for float64 parameters, float32 for the others); see
-        `averaged`.
+        parameter's first value: e = e + (1 - ema_decay) * (p - e). With 0, e is p, whatever it was.
+        `instep.schedules.UniformAverage` makes e the plain mean of the weights. It is computed in
+        the same sweep and in the arithmetic's type (float64 for float64 parameters, float32 for the
+        others); see `averaged`.
     copy_to : container like params, or None
         Arrays of the parameters' shapes and of a narrower dtype (float16 or bfloat16; float32 for
         float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
@@ -112,6 +113,7 @@ class Optimizer(Bound):
         *,
         weight_decay: Number,
         l1: Number = 0.0,
+        decoupled_l1: bool = False,
         clip_value: Number | None = None,
         maximize: bool = False,
         clip_norm: Number | None = None,
@@ -137,6 +139,7 @@ class Optimizer(Bound):
             "l1": l1,
             "clip_value": clip_value,
             "maximize": maximize,
+            "decoupled_l1": decoupled_l1,
         }
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
@@ -270,10 +273,14 @@ class Optimizer(Bound):
         is abandoned. `step` refuses to run inside the block. `end_averaged` ends the block from
         outside.
 
+        Rules that average the weights themselves (`ASGD`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`)
+        need no ``ema_decay``: the block shows their own average, which they document. A parameter
+        that has not been stepped is shown as it is.
+
         Raises
         ------
         ValueError
-            If the optimizer was made without ``ema_decay``.
+            If the optimizer was made without ``ema_decay``, and its rule has no average of its own.
         RuntimeError
             Inside another such block.
 
@@ -289,7 +296,7 @@ class Optimizer(Bound):
         >>> w
         array([4.])
         """
-        if self.ema_decay is None:
+        if self.ema_decay is None and not self._shows_iterate:
             raise ValueError(
                 f"ema_decay must be {EMA_DECAY} for averages, got None; make the optimizer with it"
             )
@@ -318,81 +325,6 @@ class Optimizer(Bound):
         from instep.optimizers import notebook  # noqa: PLC0415 (for notebooks alone)
 
         return notebook.tables(self)
-
-    # ---- saving --------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs besides the parameters, as plain data.
-
-        Returns
-        -------
-        dict
-            ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
-            ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
-            its hyperparameters (schedules as their ``to_dict()``; your own callables, also inside
-            schedules, by name only); ``steps`` (parameter -> its own count) and, as copies,
-            ``state`` (parameter -> state -> array), ``averages`` and ``accumulated`` (parameter ->
-            array).
-        """
-        self._warn_of_replaced()
-        with self._plan.reading():
-            return stored_state.state_dict(self)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned; with the same parameters, the run goes on to the bit.
-
-        The optimizer must have the same rule, for parameters of the same names, shapes and dtypes.
-        Hyperparameters are loaded, too. A callable that is not a schedule of instep can't be
-        loaded: the optimizer must have it already, at the same place of the same schedule. If its
-        name differs from the stored name, a UserWarning names both. If a `ReduceOnPlateau` was
-        stored and the optimizer has one at the same place, this object stays and takes over the
-        stored arguments and state: go on calling its `observe`. Otherwise a new object is made.
-        Places that shared one object share one object again.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If anything doesn't fit; nothing has changed then.
-        RuntimeError
-            Inside ``averaged()``.
-
-        Examples
-        --------
-        >>> import numpy as np, instep
-        >>> w = np.ones(3)
-        >>> first = instep.Adam(w, lr=0.1)
-        >>> first.step(w.copy())
-        >>> second = instep.Adam(w.copy(), lr=0.5)
-        >>> second.load_state_dict(first.state_dict())
-        >>> second.step_count, second.lr
-        (1, 0.1)
-        """
-        self._warn_of_replaced()
-        with self._plan:
-            stored_state.load_state_dict(self, state_dict)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with states and parameters; only ``copy.copy`` shares the parameters.
-
-        Pickle reads the arrays themselves after this method. So arrays that are pickled together
-        with the optimizer are again the optimizer's arrays. No other thread may step the optimizer
-        meanwhile.
-        """
-        with self._plan.reading():
-            return copyreg.__newobj__, (type(self),), copying.taken_apart(self)  # type: ignore[attr-defined]
-
-    def __setstate__(self, parts: dict[str, Any]) -> None:
-        copying.put_together(self, parts)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
-        """Copy everything between two steps; arrays copied together with the optimizer are the copy's arrays."""
-        with self._plan.reading():
-            twin = type(self).__new__(type(self))
-            memo[id(self)] = twin  # first: a schedule may lead back to the optimizer
-            parts = copying.taken_apart(self)
-            arrays = {name: parts.pop(name) for name in copying.ARRAYS}  # the core copies these
-            copying.put_together(twin, {**copy.deepcopy(parts, memo), **arrays})
-            return twin
 
 
 documentation.complete_signature(Optimizer.__init__, Optimizer._set_up)

@@ -11,24 +11,25 @@ from instep import _core
 from instep._support import documentation
 from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
-from instep.optimizers.hyperparameters import InInterval, Interval, value_at
+from instep.optimizers.hyperparameters import InInterval, Interval, NumericOrNone, value_at
 from instep.optimizers.near_misses import hint
+from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "group_values", "hyperparameter_of", "taken"]
+__all__ = ["ParamGroup", "group_values", "interval_of", "taken"]
 
 
 @documentation.without_quotes
 class ParamGroup(MutableMapping[str, Any]):
     """One group of parameters: ``group["lr"]`` reads a hyperparameter, ``group["lr"] = 0.1`` sets it.
 
-    A new value is checked before it is set, and used from the next step on. The options that decide
-    which states a parameter has (such as ``amsgrad``, or whether ``momentum`` is zero) are fixed
-    when the optimizer is made. Copies and pickles of a group are plain dicts.
+    A new value is checked before it is set, and used from the next step on. Flags and numbers that turn
+    something on (such as ``amsgrad``, ``eps_hat``, ``trust_ratio``, or whether ``momentum`` is zero)
+    are fixed when the optimizer is made. Copies and pickles of a group are plain dicts.
     """
 
     # This makes group.lr = 0.1, which would have no effect, an error.
@@ -89,15 +90,17 @@ class ParamGroup(MutableMapping[str, Any]):
         if not isinstance(hyperparameter, InInterval):
             return value
 
-        def number(name: str, value: Any) -> Any:
+        def number(name: str, value: Any, interval: Interval) -> Any:
             if not callable(value):
                 return value
-            interval = hyperparameter.interval
             return _core.in_default_environment(value_at, name, value, interval, step)
 
         if isinstance(value, tuple):
-            return tuple(number(f"{name}[{k}]", part) for k, part in enumerate(value))
-        return number(name, value)
+            return tuple(
+                number(f"{name}[{k}]", part, hyperparameter.interval_of(k))
+                for k, part in enumerate(value)
+            )
+        return number(name, value, hyperparameter.interval)
 
     def update(self, *others: Any, **more: Any) -> None:
         """Set several hyperparameters; if one of them is refused, set none."""
@@ -127,12 +130,21 @@ class ParamGroup(MutableMapping[str, Any]):
         """Check the hyperparameters that replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
-        for name in set(self._rule._options(checked)) ^ set(self._options):
+        for name, hyperparameter in self._rule._hyperparameters.items():
+            old, new = (hyperparameter.fixed(of[name]) for of in (self._settings, checked))
+            if old != new:
+                raise ValueError(
+                    f"{name} must stay {shown(self._settings[name])}, got {shown(checked[name])}, "
+                    "since the states depend on it; make a new optimizer"
+                )
+        for option in set(self._rule._options(checked)) ^ set(self._options):
+            name = DECOUPLED_WEIGHT_DECAY if option == DECOUPLED_DECAY else option
             old, new = self._settings[name], checked[name]
-            to_zero = new == 0 and not isinstance(new, bool)
+            counts_none = isinstance(self._rule._hyperparameters[name], NumericOrNone)
+            to_zero = new == 0 and not isinstance(new, bool) and not counts_none
             raise ValueError(
                 f"{name} must stay {'other than 0' if to_zero else shown(old)}, got {shown(new)}, "
-                "since the states are fixed when the optimizer is made; "
+                "since states and options are fixed when the optimizer is made; "
                 + (f"pass schedules.Constant({new!r})" if to_zero else "make a new optimizer")
             )
         return values
@@ -167,12 +179,13 @@ def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
+    rule._check_decoupled_l1("decoupled_l1", decoupled=checked["decoupled_l1"])
     rule._check(checked)
     values = _named_values(rule, checked)
     constants = [0.0 if callable(value) else value for _, value, _ in values]
     return GroupValues(
         checked,
-        [*constants, float(checked["maximize"])],
+        [*constants, float(checked["maximize"]), float(checked["decoupled_l1"])],
         [
             (place, name, value, interval)
             for place, (name, value, interval) in enumerate(values)
@@ -203,27 +216,40 @@ def _no_such(rule: type[Rule], name: str) -> str:
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:
     """Return every number that the core needs, in its order: name, number or callable, allowed interval."""
     values = [_named_value(rule, settings, name) for name in rule._core_hyperparameters]
+    terms = {"clip_value", *rule._terms(settings)}
     for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
-        _, value, interval = _named_value(rule, settings, name)
-        is_off = value is None or (name == "weight_decay" and rule._decoupled_decay)
-        values.append((name, off if is_off else value, interval))
+        _, value, interval = _named_value(rule, settings, name, off)
+        values.append((name, value if name in terms else off, interval))
     return values
 
 
 def _named_value(
-    rule: type[Rule], settings: Mapping[str, Any], name: str
+    rule: type[Rule], settings: Mapping[str, Any], name: str, none: float = math.nan
 ) -> tuple[str, Any, Interval]:
-    whose, hyperparameter = hyperparameter_of(rule, name)
-    if whose == name:
-        return name, settings[name], hyperparameter.interval
-    index = int(name[-1]) - 1
-    return f"{whose}[{index}]", settings[whose][index], hyperparameter.interval
+    """Return the name, the value and the interval of a number of the core, and `none` for None.
+
+    A class derived from `Optimizer` need not have the hyperparameters of options that it doesn't use.
+    """
+    whose, index = _place(rule, name)
+    if whose not in rule._hyperparameters:
+        off = rule._by_name[rule._rule]._absent()[whose]
+        return name, none if off is None else off, Interval()
+    value = settings[whose] if index is None else settings[whose][index]
+    named = whose if index is None else f"{whose}[{index}]"
+    return named, none if value is None else value, interval_of(rule, name)
 
 
-def hyperparameter_of(rule: type[Rule], name: str) -> tuple[str, InInterval[Any]]:
-    """Return the hyperparameter to which a number of the core belongs, such as betas for beta1."""
-    known = rule._hyperparameters
-    whose = name if name in known else name[:-1] + "s"
-    hyperparameter = known[whose]
+def interval_of(rule: type[Rule], name: str) -> Interval:
+    """Return the interval of a number of the core."""
+    whose, index = _place(rule, name)
+    hyperparameter = rule._hyperparameters[whose]
     assert isinstance(hyperparameter, InInterval)  # since it is a number in the core
-    return whose, hyperparameter
+    return hyperparameter.interval if index is None else hyperparameter.interval_of(index)
+
+
+def _place(rule: type[Rule], name: str) -> tuple[str, int | None]:
+    """Return the hyperparameter to which a number of the core belongs, and its place: beta1 is betas[0]."""
+    several = name[:-1] + "s"
+    if several in rule._hyperparameters and name not in rule._hyperparameters:
+        return several, int(name[-1]) - 1
+    return name, None

@@ -6,7 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from instep._support.checks import flag
 from instep._support.reals import is_real
@@ -16,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "Constant",
+    "ConstantFirst",
     "Flag",
     "GroupsDifferError",
     "Hyperparameter",
@@ -26,6 +39,7 @@ __all__ = [
     "Numeric",
     "NumericOrNone",
     "NumericPair",
+    "NumericTriple",
     "Schedule",
     "as_float",
     "check_number",
@@ -170,10 +184,22 @@ class Hyperparameter(ABC, Generic[Value]):
     """
 
     _name = ""
+    # What it means if a stored state lacks this hyperparameter; such a value is not stored, so that the states of a
+    # version without it are the same.
+    absent: Any = NotImplemented
+
+    def absent_as(self, value: Value) -> Self:
+        """Say what it means if a stored state lacks this hyperparameter, which came with a later version."""
+        self.absent = value
+        return self
 
     @abstractmethod
     def check(self, name: str, value: Any) -> Value:
         """Return the value to keep, or raise TypeError or ValueError with this name."""
+
+    def fixed(self, value: Any) -> Any:
+        """Return the part of a value that can't be changed later; None if all can."""
+        return None
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -201,6 +227,10 @@ class InInterval(Hyperparameter[Value]):
     def __init__(self, interval: Interval) -> None:
         self.interval = interval
 
+    def interval_of(self, index: int) -> Interval:
+        """Return the interval of one of its numbers."""
+        return self.interval
+
 
 class Numeric(InInterval[Number]):
     """A number."""
@@ -208,6 +238,18 @@ class Numeric(InInterval[Number]):
     def check(self, name: str, value: Any) -> Number:
         """Accept a number in the interval, or any callable."""
         return check_number(name, value, self.interval)
+
+
+class Constant(Numeric):
+    """A number that is no schedule, and that can't be changed later."""
+
+    def check(self, name: str, value: Any) -> float:
+        """Accept a number in the interval."""
+        return as_float(value, self.interval, name)
+
+    def fixed(self, value: Any) -> Any:
+        """Return the number."""
+        return value
 
 
 class NumericOrNone(InInterval["Number | None"]):
@@ -218,21 +260,59 @@ class NumericOrNone(InInterval["Number | None"]):
         return check_number_or_none(name, value, self.interval)
 
 
-class NumericPair(InInterval["tuple[Number, Number]"]):
+class NumericTuple(InInterval[Value]):
+    """Several numbers; each has an interval of its own if several intervals are given."""
+
+    _count: ClassVar[int]
+    _called: ClassVar[str]
+
+    def __init__(self, *intervals: Interval) -> None:
+        super().__init__(intervals[0])
+        self.intervals = intervals if len(intervals) > 1 else intervals * self._count
+
+    def interval_of(self, index: int) -> Interval:
+        """Return the interval of one of the numbers."""
+        return self.intervals[index]
+
+    def check(self, name: str, value: Any) -> Value:
+        """Accept so many numbers in their intervals, or any callables."""
+        try:
+            parts = tuple(value)
+        except TypeError:
+            parts = ()
+        if len(parts) != self._count or isinstance(value, str):
+            each = dict.fromkeys(map(str, self.intervals))
+            allowed = f"each {self.interval}" if len(each) == 1 else " and ".join(each)
+            raise TypeError(f"{name} must be {self._called}, {allowed}, got {shown(value)}")
+        checked: Any = tuple(
+            check_number(f"{name}[{k}]", part, self.intervals[k]) for k, part in enumerate(parts)
+        )
+        return cast("Value", checked)
+
+
+class NumericPair(NumericTuple["tuple[Number, Number]"]):
     """Two numbers."""
 
+    _count, _called = 2, "a pair"
+
+
+class ConstantFirst(NumericPair):
+    """Two numbers, of which the first is no schedule and can't be changed later."""
+
     def check(self, name: str, value: Any) -> tuple[Number, Number]:
-        """Accept a pair of numbers in the interval, or of any callables."""
-        try:
-            first, second = value
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{name} must be a pair, each {self.interval}, got {shown(value)}"
-            ) from None
-        return (
-            check_number(f"{name}[0]", first, self.interval),
-            check_number(f"{name}[1]", second, self.interval),
-        )
+        """Accept a number in its interval, and a number in its own or any callable."""
+        first, second = super().check(name, value)
+        return as_float(first, self.intervals[0], f"{name}[0]"), second
+
+    def fixed(self, value: Any) -> Any:
+        """Return the first number."""
+        return value[0]
+
+
+class NumericTriple(NumericTuple["tuple[Number, Number, Number]"]):
+    """Three numbers."""
+
+    _count, _called = 3, "three numbers"
 
 
 class Flag(Hyperparameter[bool]):

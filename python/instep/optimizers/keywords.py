@@ -17,6 +17,7 @@ class Shared(TypedDict, total=False):
     """Keywords of every rule, besides weight_decay: `Optimizer` has their defaults."""
 
     l1: Number
+    decoupled_l1: bool
     clip_value: Number | None
     maximize: bool
     clip_norm: Number | None

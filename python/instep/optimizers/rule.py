@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers.hyperparameters import Hyperparameter
+from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone
 
-__all__ = ["InTorch", "Rule"]
+__all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "terms"]
+
+DECOUPLED_WEIGHT_DECAY = "decoupled_weight_decay"  # the hyperparameter
+DECOUPLED_DECAY = "decoupled_decay"  # the option of the core that it turns on
+
+
+_RULES = _core.rules()  # asked once: it describes every rule anew
 
 
 class InTorch(NamedTuple):
@@ -21,6 +27,8 @@ class InTorch(NamedTuple):
     own: Mapping[str, Any]  # other entries of torch's groups, at torch's defaults
     absent: Mapping[str, Any]  # hyperparameters that torch lacks, with the value they must have
     counts_steps: bool = True  # by parameter, as "step" in its state
+    # States that torch makes with the optimizer, full of a hyperparameter; others come with a parameter's first step.
+    starts: Mapping[str, str] = {}
 
 
 class Rule:
@@ -34,9 +42,10 @@ class Rule:
     #: as one with other defaults, has the same rule.
     _rule_name: ClassVar[str] = ""
     _torch: ClassVar[InTorch | None]  # each class sets its own; None: torch has no such rule
-    _decoupled_decay: ClassVar[bool] = (
-        False  # weight_decay belongs to the rule, not to the gradient
-    )
+    _decoupled_decay: ClassVar[bool] = False  # always, without an option of the class
+    # averaged() shows an average of the rule's own, so that there is none of ema_decay.
+    _shows_iterate: ClassVar[bool] = False
+    _no_decoupled_l1: ClassVar[str] = ""  # why the rule has none; empty: it has
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +57,7 @@ class Rule:
         documentation.complete(cls)
         if {"_rule", "_torch"} & vars(cls).keys():
             cls._rule_name = cls.__name__
-        rule = _core.rules()[cls._rule]
+        rule = _RULES[cls._rule]
         cls._core_hyperparameters, cls._core_options = rule["hyperparameters"], rule["options"]
         cls._hyperparameters = {
             name: value
@@ -68,9 +77,27 @@ class Rule:
 
     @classmethod
     def _options(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0 or False."""
-        values = {"decoupled_decay": cls._decoupled_decay, **settings}
-        return tuple(n for n in cls._core_options if callable(values[n]) or values[n])
+        """The core's options that are on: the hyperparameter of this name is a schedule, or isn't 0, False or None."""
+        decoupled = cls._decoupled_decay or settings.get(DECOUPLED_WEIGHT_DECAY, False)
+        values = {DECOUPLED_DECAY: decoupled, **settings}
+        return tuple(n for n in cls._core_options if cls._is_on(n, values.get(n)))  # None: absent
+
+    @classmethod
+    def _is_on(cls, name: str, value: Any) -> bool:
+        if isinstance(cls._hyperparameters.get(name), NumericOrNone):
+            return value is not None
+        return callable(value) or bool(value)
+
+    @classmethod
+    def _terms(cls, settings: Mapping[str, Any]) -> set[str]:
+        """Return which of weight_decay and l1 are terms of the gradient; the others are numbers of the rule."""
+        return terms(cls._core_hyperparameters, cls._core_options, cls._options(settings))
+
+    @classmethod
+    def _absent(cls) -> dict[str, Any]:
+        """Return the values of hyperparameters that stored states may lack."""
+        known = cls._hyperparameters.items()
+        return {n: kind.absent for n, kind in known if kind.absent is not NotImplemented}
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
@@ -81,6 +108,22 @@ class Rule:
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
         """Raise ValueError if hyperparameters don't go together."""
+
+    @classmethod
+    def _check_decoupled_l1(cls, who: str, *, decoupled: bool) -> None:
+        """Raise ValueError if L1 can't be decoupled in this rule."""
+        if decoupled and cls._no_decoupled_l1:
+            raise ValueError(f"{who} must be False, got True, since {cls._no_decoupled_l1}")
+
+
+def terms(
+    hyperparameters: Collection[str], known_options: Collection[str], options: Collection[str]
+) -> set[str]:
+    """Return which of weight_decay and l1 are terms of the gradient in a rule of the core with these options."""
+    of_rule = set(hyperparameters)
+    if DECOUPLED_DECAY in known_options and DECOUPLED_DECAY not in options:
+        of_rule.discard("weight_decay")
+    return {"weight_decay", "l1"} - of_rule
 
 
 def _rules_below(cls: type[Rule]) -> Iterator[str]:

@@ -69,6 +69,7 @@ class Settings(Rule):
     l1 = Numeric(Interval())
     clip_value = NumericOrNone(Interval(low_open=True, finite=False))
     maximize = Flag()
+    decoupled_l1 = Flag().absent_as(False)
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Settings(Rule):
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         ema_decay = check_number_or_none("ema_decay", ema_decay, EMA_DECAY)
         nonfinite = checked_nonfinite(nonfinite)
+        self._refuse_averages(ema_decay)
         checked = taken(type(self), defaults)  # not the caller's own objects, which may change
         self._current = Current(Values((), clip_norm, ema_decay, nonfinite, checked))
         self._held = Held()
@@ -178,12 +180,21 @@ class Settings(Rule):
     def _checked_ema_decay(self, value: Any) -> Number | None:
         """Check a new value of ema_decay."""
         checked = check_number_or_none("ema_decay", value, EMA_DECAY)
+        self._refuse_averages(checked)
         if (checked is None) != (self.ema_decay is None):
             raise ValueError(
                 f"ema_decay must stay {'None' if self.ema_decay is None else 'a number'}, got "
                 f"{shown(value)}, since averages are made with the optimizer; make a new optimizer"
             )
         return checked
+
+    def _refuse_averages(self, ema_decay: Number | None) -> None:
+        """Raise ValueError for averages of a rule that averages the weights itself."""
+        if self._shows_iterate and ema_decay is not None:
+            raise ValueError(
+                f"ema_decay must be None for {type(self).__name__}, got {shown(ema_decay)}; the rule "
+                "averages the weights itself, see averaged()"
+            )
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, also in later ones; if one refuses it, set it in none."""

@@ -161,7 +161,8 @@ class Steps:
         states : dict, optional
             Name of the state -> writeable array of the parameter's shape, for each state that the
             rule has with the group's options. Its dtype is float64 for float64 parameters, float32
-            for the others, or a narrower one. A new state is zero.
+            for the others, or a narrower one. The states under ``scalar_states`` in `rules` are
+            arrays of float64 without axes. A new state is zero.
         average : array, optional
             The exponential moving average, in float64 for float64 parameters and in float32 for the
             others.
@@ -229,9 +230,9 @@ class Steps:
             `gradients` is None, the step uses the accumulated gradients.
         numbers : sequence of dict
             For each group the hyperparameters of its rule, with the names in `rules`, and any of
-            ``clip_value``, ``weight_decay``, ``l1`` and ``maximize``. Each may be any value that
-            the optimizers take, except a schedule. If an option is off, a hyperparameter of the
-            same name must be 0.
+            ``clip_value``, ``weight_decay``, ``l1``, ``decoupled_l1`` and ``maximize``. Each may be
+            any value that the optimizers take, except a schedule. If an option is off, a
+            hyperparameter of the same name must be 0, or None if it may be None.
         clip_norm, grad_scale, nonfinite
             As for `Optimizer` and its ``step``.
         ema_decay : float, optional

@@ -10,14 +10,20 @@ from typing import Any
 from instep import _core
 from instep._support.checks import flag, mapping
 from instep._support.wording import described, difference, kind, shown
-from instep.optimizers.groups import hyperparameter_of
-from instep.optimizers.hyperparameters import Interval, as_float
-from instep.optimizers.rule import Rule
+from instep.optimizers.groups import interval_of
+from instep.optimizers.hyperparameters import Interval, NumericOrNone, as_float
+from instep.optimizers.rule import Rule, terms
 from instep.optimizers.settings import Settings
 
 __all__ = ["Numbers", "chosen"]
 
-_OFF = {"clip_value": math.inf, "weight_decay": 0.0, "l1": 0.0, "maximize": False}
+_OFF = {
+    "clip_value": math.inf,
+    "weight_decay": 0.0,
+    "l1": 0.0,
+    "maximize": False,
+    "decoupled_l1": False,
+}
 _ANY = Interval(-math.inf)
 
 
@@ -46,16 +52,20 @@ class GroupNumbers:
     def __init__(self, rule: str, options: tuple[str, ...]) -> None:
         known = _core.rules()[rule]
         self._names = known["hyperparameters"]
-        self._decoupled = "decoupled_decay" in options
+        self._not_terms = {"weight_decay", "l1"} - terms(self._names, known["options"], options)
         # Numbers that have no effect, since the option of the same name is off.
         self._idle = [n for n in self._names if n in known["options"] and n not in options]
-        optional = set(_OFF) - ({"weight_decay"} if self._decoupled else set())
-        self._needed = [name for name in self._names if name not in optional]
-        of_rule = Rule._by_name.get(rule)
+        self._rule = of_rule = Rule._by_name.get(rule, Rule)
         self._intervals = {
-            name: _ANY if of_rule is None else hyperparameter_of(of_rule, name)[1].interval
-            for name in self._names
+            name: interval_of(of_rule, name) if of_rule._rule else _ANY for name in self._names
         }
+        kinds = of_rule._hyperparameters
+        # An option that is on needs its number.
+        self._or_none = [
+            n for n in self._names if isinstance(kinds.get(n), NumericOrNone) and n not in options
+        ]
+        optional = (set(_OFF) - self._not_terms) | (set(self._idle) & set(self._or_none))
+        self._needed = [name for name in self._names if name not in optional]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
 
@@ -70,19 +80,24 @@ class GroupNumbers:
             )
         checked = {name: self._checked(group, name, value) for name, value in numbers.items()}
         found = [checked.get(name, 0.0) for name in self._names]
-        terms = {name: checked.get(name, float(off)) for name, off in _OFF.items()}
-        if self._decoupled:  # it belongs to the rule, not to the gradient
-            terms["weight_decay"] = 0.0
-        return [*found, *terms.values()]
+        around = {name: checked.get(name, float(off)) for name, off in _OFF.items()}
+        around.update(dict.fromkeys(self._not_terms, 0.0))
+        return [*found, *around.values()]
 
     def _checked(self, group: int, name: str, value: Any) -> float:
         who = f"{name} of group {group}"
-        if name == "maximize":
-            return float(flag(who, value))
+        if name in ("maximize", "decoupled_l1"):
+            on = flag(who, value)
+            if name == "decoupled_l1":
+                self._rule._check_decoupled_l1(who, decoupled=on)
+            return float(on)
+        if value is None and name in self._or_none:
+            return math.nan
         number = as_float(value, self._intervals[name], who)
         if name in self._idle and number != 0:
+            off = "None" if name in self._or_none else "0"
             raise ValueError(
-                f"{who} must be 0, got {number!r}; make the group with the option {name!r} for others"
+                f"{who} must be {off}, got {number!r}; make the group with the option {name!r} for others"
             )
         return number + 0.0  # -0.0 becomes 0.0
 

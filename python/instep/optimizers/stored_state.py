@@ -49,6 +49,7 @@ def numbers(optimizer: Bound) -> dict[str, Any]:
     """Return the result of `state_dict`, without the arrays."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
     several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
+    absent = optimizer._absent()
     return {
         "schema": SCHEMA,
         "rule": optimizer._rule_name,
@@ -59,7 +60,11 @@ def numbers(optimizer: Bound) -> dict[str, Any]:
         "param_groups": [
             {
                 "params": list(group.names),
-                **{name: _encoded(value, several) for name, value in group._settings.items()},
+                **{
+                    name: _encoded(value, several)
+                    for name, value in group._settings.items()
+                    if callable(value) or value != absent.get(name, NotImplemented)
+                },
             }
             for group in optimizer.param_groups
         ],
@@ -198,7 +203,8 @@ def _other_callables(optimizer: Bound, state: Mapping[str, Any]) -> Iterator[str
         zip(optimizer.param_groups, state["param_groups"], strict=True)
     ):
         for name, mine in group._settings.items():
-            places.append((f"param_groups[{k}][{name!r}]", stored[name], mine))
+            if name in stored:
+                places.append((f"param_groups[{k}][{name!r}]", stored[name], mine))
     for who, stored, mine in places:
         for name, own in other_callables(stored, mine):
             yield (
@@ -213,8 +219,9 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
             f"param_groups must be a list of {len(optimizer.param_groups)}, got {described(groups)}"
         )
     checked = []
-    for k, (group, theirs) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+    for k, (group, stored) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         who = f"param_groups[{k}]"
+        theirs = {**optimizer._absent(), **mapping(who, stored)}
         require_keys(who, theirs, ("params", *group._settings))
         names = theirs["params"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
-from instep.optimizers.hyperparameters import Flag, Interval, Number, Numeric, NumericPair
+from instep.optimizers.hyperparameters import (
+    Flag,
+    Interval,
+    Number,
+    Numeric,
+    NumericOrNone,
+    NumericPair,
+)
 from instep.optimizers.keywords import Shared
 from instep.optimizers.rule import InTorch
 
@@ -27,7 +34,7 @@ _TORCHS = InTorch(
         "fused": None,
         "decoupled_weight_decay": False,
     },
-    absent={},
+    absent={"eps_hat": False, "clip_update": None},
 )
 
 
@@ -37,6 +44,8 @@ class AdamKeywords(Shared, total=False):
     betas: tuple[Number, Number]
     eps: Number
     amsgrad: bool
+    eps_hat: bool
+    clip_update: Number | None
 
 
 class Adam(Optimizer):
@@ -48,6 +57,10 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g²
         w = max(w, v)                             amsgrad; otherwise w = v
         p = p - lr / (1 - beta1^t) * m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
+
+    With ``eps_hat`` the last line is::
+
+        p = p - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(w) + eps)
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize``, ``weight_decay`` and ``l1`` are
     applied to the gradient, in this order.
@@ -68,7 +81,17 @@ class Adam(Optimizer):
         been zero becomes NaN.
     amsgrad : bool
         Divide by the largest mean square so far.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    eps_hat : bool
+        Add eps to the root before it is corrected, as the paper's "epsilon hat" and scikit-learn,
+        Keras and spaCy do. In the first steps, eps then has up to 1 / sqrt(1 - beta2) times the
+        effect.
+    clip_update : float, callable or None
+        Greater than 0, often 1. Lower lr for a parameter's step if the root mean square of
+        ``g / max(sqrt(v) / sqrt(1 - beta2^t), eps)`` over its elements exceeds this number, in the
+        same ratio: StableAdamW. The sum is read before the sweep, so a step reads gradient and v
+        twice.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `Optimizer`.
 
     Raises
@@ -81,6 +104,8 @@ class Adam(Optimizer):
     D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1.
     S. J. Reddi, S. Kale, S. Kumar, "On the convergence of Adam and beyond", ICLR 2018 (amsgrad; the
     maximum is of the uncorrected mean, as in PyTorch and Keras).
+    M. Wortsman, T. Dettmers, L. Zettlemoyer, A. Morcos, A. Farhadi, L. Schmidt, "Stable and
+    low-precision training for large-scale vision-language models", NeurIPS 2023 (clip_update).
 
     Examples
     --------
@@ -102,6 +127,8 @@ class Adam(Optimizer):
     betas = NumericPair(Interval(0.0, 1.0, high_open=True))
     eps = Numeric(Interval())
     amsgrad = Flag()
+    eps_hat = Flag().absent_as(False)
+    clip_update = NumericOrNone(Interval(low_open=True)).absent_as(None)
 
     def __init__(
         self,
@@ -111,10 +138,19 @@ class Adam(Optimizer):
         betas: tuple[Number, Number] = (0.9, 0.999),
         eps: Number = 1e-8,
         amsgrad: bool = False,
+        eps_hat: bool = False,
+        clip_update: Number | None = None,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        own = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
+        own = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "amsgrad": amsgrad,
+            "eps_hat": eps_hat,
+            "clip_update": clip_update,
+        }
         self._set_up(params, own, weight_decay=weight_decay, **shared)
 
 
@@ -133,11 +169,11 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad
+    params, lr, betas, eps, amsgrad, eps_hat, clip_update
         As for `Adam`.
     weight_decay : float or callable
         At least 0: in each step, the weight loses the share lr * weight_decay.
-    l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
         As for `Adam`.
 
     Raises

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from instep.optimizers.base import Optimizer
 from instep.optimizers.containers import Params
@@ -46,7 +47,15 @@ class RMSprop(Optimizer):
         In [0, 1]; with 0 there is no buffer.
     eps_inside_sqrt : bool
         Add eps under the root, as Keras and optax do.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    lr_in_velocity : bool
+        Put the learning rate inside the buffer, as Keras, optax and TensorFlow do:
+        ``b = momentum * b + lr * g / d``, ``p = p - b``. Needs momentum > 0.
+    initial_square_avg : float or callable
+        At least 0: v before a parameter's first step. TensorFlow starts from 1.
+    decoupled_weight_decay : bool
+        As for `SGD`.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `Optimizer`.
 
     Raises
@@ -79,7 +88,12 @@ class RMSprop(Optimizer):
         hyperparameters=("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "maximize"),
         known_by=("alpha", "momentum"),
         own={"foreach": None, "differentiable": False, "capturable": False},
-        absent={"eps_inside_sqrt": False},
+        absent={
+            "eps_inside_sqrt": False,
+            "lr_in_velocity": False,
+            "initial_square_avg": 0.0,
+            "decoupled_weight_decay": False,
+        },
     )
 
     alpha = Numeric(Interval(0.0, 1.0, high_open=True))
@@ -87,6 +101,9 @@ class RMSprop(Optimizer):
     centered = Flag()
     momentum = Numeric(Interval(0.0, 1.0))
     eps_inside_sqrt = Flag()
+    lr_in_velocity = Flag().absent_as(False)
+    initial_square_avg = Numeric(Interval()).absent_as(0.0)
+    decoupled_weight_decay = Flag().absent_as(False)
 
     def __init__(
         self,
@@ -98,6 +115,9 @@ class RMSprop(Optimizer):
         centered: bool = False,
         momentum: Number = 0.0,
         eps_inside_sqrt: bool = False,
+        lr_in_velocity: bool = False,
+        initial_square_avg: Number = 0.0,
+        decoupled_weight_decay: bool = False,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
@@ -108,5 +128,13 @@ class RMSprop(Optimizer):
             "centered": centered,
             "momentum": momentum,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "lr_in_velocity": lr_in_velocity,
+            "initial_square_avg": initial_square_avg,
+            "decoupled_weight_decay": decoupled_weight_decay,
         }
         self._set_up(params, own, weight_decay=weight_decay, **shared)
+
+    @classmethod
+    def _check(cls, settings: Mapping[str, Any]) -> None:
+        if settings["lr_in_velocity"] and settings["momentum"] == 0:
+            raise ValueError("momentum must be greater than 0 with lr_in_velocity=True, got 0")

@@ -15,7 +15,7 @@ from instep.optimizers.rule import InTorch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SGD", "Momentum"]
+__all__ = ["SGD", "Momentum", "require_undamped"]
 
 
 class SGDKeywords(Shared, total=False):
@@ -24,6 +24,19 @@ class SGDKeywords(Shared, total=False):
     dampening: Number
     nesterov: bool
     lr_in_velocity: bool
+    decoupled_weight_decay: bool
+
+
+def require_undamped(flag: str, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if this flag is on without momentum, or with dampening."""
+    if not settings[flag]:
+        return
+    if settings["momentum"] == 0:
+        raise ValueError(f"momentum must be greater than 0 with {flag}=True, got 0")
+    if settings["dampening"] != 0:
+        raise ValueError(
+            f"dampening must be 0 with {flag}=True, got {shown(settings['dampening'])}"
+        )
 
 
 class SGD(Optimizer):
@@ -57,7 +70,11 @@ class SGD(Optimizer):
     lr_in_velocity : bool
         Put the learning rate inside the buffer, as in the second form above; needs momentum > 0 and
         dampening = 0.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    decoupled_weight_decay : bool
+        Apply ``weight_decay`` to the parameter before the rule, ``p = p * (1 - lr * weight_decay)``,
+        instead of adding it to the gradient.
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `Optimizer`.
 
     Raises
@@ -92,7 +109,7 @@ class SGD(Optimizer):
         hyperparameters=("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
         known_by=("momentum",),
         own={"foreach": None, "differentiable": False, "fused": None},
-        absent={"lr_in_velocity": False},
+        absent={"lr_in_velocity": False, "decoupled_weight_decay": False},
         counts_steps=False,
     )
 
@@ -100,6 +117,7 @@ class SGD(Optimizer):
     dampening = Numeric(Interval(0.0, 1.0))
     nesterov = Flag()
     lr_in_velocity = Flag()
+    decoupled_weight_decay = Flag().absent_as(False)
 
     def __init__(
         self,
@@ -110,6 +128,7 @@ class SGD(Optimizer):
         dampening: Number = 0.0,
         nesterov: bool = False,
         lr_in_velocity: bool = False,
+        decoupled_weight_decay: bool = False,
         weight_decay: Number = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
@@ -119,20 +138,14 @@ class SGD(Optimizer):
             "dampening": dampening,
             "nesterov": nesterov,
             "lr_in_velocity": lr_in_velocity,
+            "decoupled_weight_decay": decoupled_weight_decay,
         }
         self._set_up(params, own, weight_decay=weight_decay, **shared)
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any]) -> None:
-        for flag in ("nesterov", "lr_in_velocity"):
-            if not settings[flag]:
-                continue
-            if settings["momentum"] == 0:
-                raise ValueError(f"momentum must be greater than 0 with {flag}=True, got 0")
-            if settings["dampening"] != 0:
-                raise ValueError(
-                    f"dampening must be 0 with {flag}=True, got {shown(settings['dampening'])}"
-                )
+        require_undamped("nesterov", settings)
+        require_undamped("lr_in_velocity", settings)
 
 
 class Momentum(SGD):
@@ -151,9 +164,10 @@ class Momentum(SGD):
         As for `SGD`.
     momentum : float or callable
         In (0, 1].
-    dampening, nesterov, lr_in_velocity
+    dampening, nesterov, lr_in_velocity, decoupled_weight_decay
         As for `SGD`.
-    weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
+    state_dtype
         As for `SGD`.
 
     Raises

@@ -3,7 +3,7 @@
 A schedule is a pure function of the step, in closed form. Called with a number it returns a float;
 called with an array it returns a float64 array of the same shape. A resumed run needs only its step
 count to continue exactly. Only `ReduceOnPlateau` has a state. Schedules are frozen dataclasses.
-`Warmup`, `Sequential`, `*` (and `/` by a number) compose schedules, and any other callables of the
+`Warmup`, `Sequential`, `Shifted`, `*` (and `/` by a number) compose schedules, and any other callables of the
 step; `StepFunction` is the type of all such callables. Step decay is `ExponentialDecay` with
 ``staircase=True``, or `PiecewiseConstant` for your own values and boundaries.
 
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from instep.schedules.names import MODULE_OF_CLASS, load
 
 if TYPE_CHECKING:
+    from instep.schedules.averages import HalfLife, UniformAverage
     from instep.schedules.base import Product, Schedule, StepFunction
-    from instep.schedules.composition import Sequential, Warmup
+    from instep.schedules.composition import Sequential, Shifted, Warmup
     from instep.schedules.constants import Constant, PiecewiseConstant
     from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle
     from instep.schedules.decays import (
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
         SqrtDecay,
     )
     from instep.schedules.plateau import ReduceOnPlateau
-    from instep.schedules.ramps import CosineDecay, Linear, PolynomialDecay, WarmupStableDecay
+    from instep.schedules.ramps import (
+        CosineDecay,
+        Linear,
+        PiecewiseLinear,
+        PolynomialDecay,
+        WarmupStableDecay,
+    )
     from instep.schedules.reading import from_dict
 
 # The module of every public name.
@@ -60,18 +67,22 @@ __all__ = [
     "CosineRestarts",
     "Cyclic",
     "ExponentialDecay",
+    "HalfLife",
     "InverseSqrtDecay",
     "InverseTimeDecay",
     "Linear",
     "OneCycle",
     "PiecewiseConstant",
+    "PiecewiseLinear",
     "PolynomialDecay",
     "Product",
     "ReduceOnPlateau",
     "Schedule",
     "Sequential",
+    "Shifted",
     "SqrtDecay",
     "StepFunction",
+    "UniformAverage",
     "Warmup",
     "WarmupStableDecay",
     "from_dict",

@@ -56,20 +56,21 @@ below_one = _number_where("a number >= 0 and < 1", lambda x: 0 <= x < 1)
 proper_fraction = _number_where("a number > 0 and < 1", lambda x: 0 < x < 1)
 
 
-def _count_from(least: int) -> CountCheck:
+def _int_from(least: int, text: str) -> CountCheck:
     def check(name: str, value: Any) -> int:
         result = whole(value)
         if result is None:
             raise TypeError(f"{name} must be an int, got {shown(value)}")
         if not least <= result <= LARGEST_COUNT:
-            raise ValueError(f"{name} must be an int >= {least} and <= 2**53, got {shown(result)}")
+            raise ValueError(f"{name} must be an int >= {text} and <= 2**53, got {shown(result)}")
         return result
 
     return check
 
 
-count = _count_from(0)
-positive_count = _count_from(1)
+count = _int_from(0, "0")
+positive_count = _int_from(1, "1")
+offset = _int_from(-LARGEST_COUNT, "-2**53")
 
 
 def optional_positive_count(name: str, value: Any) -> int | None:

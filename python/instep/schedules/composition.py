@@ -1,14 +1,15 @@
-"""Schedules made of other schedules."""
+"""Schedules made of other schedules, and where they begin to count the steps."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instep.schedules.base import Schedule, StepFunction
+from instep.schedules.base import LARGEST_STEP, Schedule, StepFunction
 from instep.schedules.checks import (
     boundaries,
     count,
     number,
+    offset,
     one_more,
     step_function,
     step_functions,
@@ -20,7 +21,8 @@ class Warmup(Schedule):
     """A straight line to the first value of a schedule, then the schedule, with its steps counted from 0.
 
     ``f(t) = init + (schedule(0) - init) * t / steps`` for ``t < steps``, then
-    ``schedule(t - steps)``.
+    ``schedule(t - steps)``. With ``Shifted(schedule, steps)`` in the schedule's place, its steps are
+    counted from the start of the warm-up.
 
     Parameters
     ----------
@@ -72,7 +74,8 @@ class Sequential(Schedule):
     """One schedule after another; each counts its steps from its own boundary.
 
     ``f(t) = schedules[k](t - start)``, where k is the number of boundaries <= t, and ``start`` is
-    the last of these boundaries, or 0.
+    the last of these boundaries, or 0. A schedule that is to count from step 0 of the whole is put
+    in as ``Shifted(schedule, start)``.
 
     Parameters
     ----------
@@ -113,3 +116,57 @@ class Sequential(Schedule):
         k = bisect_right(self.boundaries, t)
         start = self.boundaries[k - 1] if k else 0
         return float(self.schedules[k](t - start))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shifted(Schedule):
+    """A schedule that counts its steps from another step: ``f(t) = schedule(max(t + offset, 0))``.
+
+    A positive offset begins in the middle of the schedule: use it for a run that goes on at step
+    `offset` of an earlier run with a new optimizer. In a `Sequential` or `Warmup`, which count the
+    steps of each part from 0, a part shifted by its own start gets the step of the whole.
+
+    A negative offset delays the schedule: it keeps its first value for ``-offset`` steps.
+
+    Parameters
+    ----------
+    schedule : schedule or callable of the step
+        The schedule to shift.
+    offset : int
+        Added to the step; from -2**53 to 2**53.
+
+    Raises
+    ------
+    ValueError
+        If `offset` is out of its range, or if schedules are nested more than 50 levels deep.
+    TypeError
+        If `schedule` isn't callable or `offset` not an int.
+
+    Notes
+    -----
+    Source: none; the counterpart of PyTorch's ``last_epoch`` argument.
+
+    Examples
+    --------
+    >>> from instep.schedules import Constant, Linear, Sequential, Shifted
+    >>> line = Linear(1.0, 0.0, steps=10)
+    >>> rest = Shifted(line, 6)
+    >>> rest(0) == line(6), rest(3) == line(9)
+    (True, True)
+    >>> late = Shifted(line, -100)
+    >>> late(50), late(100), late(105)
+    (1.0, 1.0, 0.5)
+    >>> f = Sequential([Constant(1.0), Shifted(line, 5)], [5])
+    >>> f(4), f(5), f(6) == line(6)
+    (1.0, 0.5, True)
+    """
+
+    schedule: StepFunction
+    offset: int
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(schedule=step_function, offset=offset)
+
+    def _value(self, t: float) -> float:
+        return float(self.schedule(min(max(t + self.offset, 0), LARGEST_STEP)))

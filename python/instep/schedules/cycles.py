@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import expm1, log, log1p, pi
 
+from instep._support.checks import flag
 from instep.schedules.base import Schedule
 from instep.schedules.checks import (
     below_one,
@@ -16,6 +17,7 @@ from instep.schedules.checks import (
     up_to_one,
 )
 from instep.schedules.curves import LARGEST, geometric, half_cosine
+from instep.schedules.writing import later_argument
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,7 +197,9 @@ class OneCycle(Schedule):
 
     From ``peak / init_div`` at step 0 to `peak` at step ``warmup_fraction * steps - 1``, then to
     ``peak / init_div / end_div`` at step ``steps - 1``, along half cosine waves or straight lines.
-    Later steps have the last value. The counterpart of PyTorch's ``OneCycleLR`` with two phases.
+    Later steps have the last value. With `three_phase`, the fall is in two parts: back to the first
+    value, in as many steps as the rise, at step ``2 * (warmup_fraction * steps - 1)``; from there to
+    the last value. The counterpart of PyTorch's ``OneCycleLR``.
 
     Parameters
     ----------
@@ -205,13 +209,16 @@ class OneCycle(Schedule):
     steps : int
         Number of steps from the first value to the last, both included; at least 1.
     warmup_fraction : float
-        Fraction of the steps up to and including the peak, >= 0 and < 1. If this is less than one
-        step, the fall has already begun at step 0.
+        Fraction of the steps up to and including the peak, >= 0 and < 1, with `three_phase` <= 0.5.
+        If this is less than one step, the fall has already begun at step 0; with `three_phase`, it
+        is the fall from the first value.
     init_div, end_div : float
         Divisors, > 0: the first value is ``peak / init_div``, the last value is the first value
         divided by `end_div`.
     anneal : {"cosine", "linear"}
         The curve of the rise and of the fall.
+    three_phase : bool
+        Return to the first value before the fall to the last value, as in the paper.
 
     Raises
     ------
@@ -219,7 +226,8 @@ class OneCycle(Schedule):
         If `peak`, the first or the last value isn't finite, another argument is out of its range,
         or `anneal` is unknown.
     TypeError
-        If `steps` isn't an int, `anneal` not a str or another argument not a number.
+        If `steps` isn't an int, `anneal` not a str, `three_phase` not a bool or another argument not
+        a number.
 
     References
     ----------
@@ -232,6 +240,9 @@ class OneCycle(Schedule):
     >>> f = OneCycle(1.0, steps=101, warmup_fraction=0.5, init_div=4.0, end_div=2.0)
     >>> f(0), f(49.5), f(100), f(1_000)
     (0.25, 1.0, 0.125, 0.125)
+    >>> f = OneCycle(1.0, steps=100, warmup_fraction=0.41, init_div=4.0, three_phase=True)
+    >>> f(0), f(40), f(80), f(99)
+    (0.25, 1.0, 0.25, 2.5e-05)
     """
 
     peak: float
@@ -240,6 +251,7 @@ class OneCycle(Schedule):
     init_div: float = 25.0
     end_div: float = 1e4
     anneal: str = "cosine"
+    three_phase: bool = later_argument(False)
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -250,7 +262,13 @@ class OneCycle(Schedule):
             init_div=positive,
             end_div=positive,
             anneal=one_of(_ANNEAL),
+            three_phase=flag,
         )
+        if self.three_phase and self.warmup_fraction > 0.5:
+            raise ValueError(
+                "OneCycle: warmup_fraction must be a number >= 0 and <= 0.5 with three_phase, "
+                f"got {self.warmup_fraction!r}"
+            )
         first, last = self._ends()  # divisors are > 0, but may be tiny
         number("OneCycle: peak / init_div", first)
         number("OneCycle: peak / init_div / end_div", last)
@@ -267,4 +285,8 @@ class OneCycle(Schedule):
             return last
         if t <= top and top > 0.0:
             return anneal(first, self.peak, t / top)
-        return anneal(self.peak, last, (t - top) / (self.steps - 1 - top))
+        if not self.three_phase:
+            return anneal(self.peak, last, (t - top) / (self.steps - 1 - top))
+        if t <= 2.0 * top and top > 0.0:
+            return anneal(self.peak, first, (t - top) / top)
+        return anneal(first, last, (t - 2.0 * top) / (self.steps - 1 - 2.0 * top))

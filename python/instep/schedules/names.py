@@ -6,13 +6,14 @@ from typing import Any
 __all__ = ["MODULE_OF_CLASS", "load"]
 
 _CLASSES = {
+    "averages": ("HalfLife", "UniformAverage"),
     "base": ("Product",),
-    "composition": ("Sequential", "Warmup"),
+    "composition": ("Sequential", "Shifted", "Warmup"),
     "constants": ("Constant", "PiecewiseConstant"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
     "decays": ("ExponentialDecay", "InverseSqrtDecay", "InverseTimeDecay", "SqrtDecay"),
     "plateau": ("ReduceOnPlateau",),
-    "ramps": ("CosineDecay", "Linear", "PolynomialDecay", "WarmupStableDecay"),
+    "ramps": ("CosineDecay", "Linear", "PiecewiseLinear", "PolynomialDecay", "WarmupStableDecay"),
 }
 #: The classes that `from_dict` may make, and the module of each.
 MODULE_OF_CLASS = {name: module for module, names in _CLASSES.items() for name in names}

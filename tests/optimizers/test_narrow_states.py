@@ -1,0 +1,96 @@
+"""Which dtypes narrower than the arithmetic the states of a rule may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    BFLOAT16,
+    DTYPES,
+    FEW,
+    VARIANTS,
+    Variant,
+    labels,
+    numbers,
+    rng_for,
+    takes_state_dtype,
+)
+from reference import RULES, Reference, assert_follows, compute_type
+from snapshots import bits
+
+import instep
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+def test_what_a_rule_takes(variant: Variant, dtype: Any) -> None:
+    rule = RULES[variant.rule.__name__]
+    T = np.dtype(compute_type(dtype))
+    for state_dtype in DTYPES:
+        w = np.zeros(3, dtype)
+        if not takes_state_dtype(variant.rule, variant.options, dtype, state_dtype):
+            with pytest.raises(ValueError, match=rf"state_dtype must be .*, got {state_dtype}"):
+                variant.make(w, state_dtype=state_dtype)
+            continue
+        for name, state in variant.make(w, state_dtype=state_dtype).state["0"].items():
+            wanted = T if name in rule.iterates else state_dtype
+            assert state.dtype == (np.float64 if name in rule.scalars else wanted), name
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype", "state_dtype", "message"),
+    [
+        ("RMSprop", "f8", "f2", "None or float64 for the state 'square_avg' of parameter 'w', got"),
+        ("RMSprop", "f8", "f4", "None or float64 for the state 'square_avg' of .*, got float32"),
+        ("RMSprop", "f4", BFLOAT16, "None or float32 for the state .*'w', got bfloat16"),
+        ("RMSprop", "f2", "f2", "None or float32 for the state .*'w', got float16"),
+        (
+            "Rprop",
+            "f8",
+            "f2",
+            "None, float64 or bfloat16 for the state 'prev' of parameter 'w', got",
+        ),
+        ("Rprop", BFLOAT16, "f2", "None, float32 or bfloat16 for the state 'prev' of .*float16"),
+    ],
+)
+def test_refusals(rule: str, dtype: Any, state_dtype: Any, message: str) -> None:
+    options = {"centered": True} if rule == "RMSprop" else {}
+    with pytest.raises(ValueError, match=f"^state_dtype must be {message}"):
+        getattr(instep, rule)({"w": np.zeros(2, dtype)}, state_dtype=state_dtype, **options)
+
+
+def test_the_options_of_the_group_count() -> None:
+    """Among several groups, and for a group that is added."""
+    plain, centered = {"params": {"a": np.zeros(2)}}, {"params": {"b": np.zeros(2)}}
+    centered["centered"] = True  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"state_dtype .* 'square_avg' of parameter 'b', got"):
+        instep.RMSprop([plain, centered], state_dtype="f2")
+    optimizer = instep.RMSprop([plain], state_dtype="f2")
+    before = bits(optimizer)
+    with pytest.raises(ValueError, match=r"state_dtype .* 'square_avg' of parameter 'b', got"):
+        optimizer.add_param_group(centered)
+    assert bits(optimizer) == before
+    optimizer.add_param_group({"params": centered["params"]})
+    optimizer.step([{"a": np.ones(2)}, {"b": np.ones(2)}])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("variant", FEW, ids=labels)
+def test_the_bits(variant: Variant, dtype: Any) -> None:
+    """The mean squares and the means are narrow; iterates are not."""
+    rng = rng_for(variant, dtype)
+    start = {"w": numbers(rng, 300, dtype)}
+    for state_dtype in DTYPES:
+        if not takes_state_dtype(variant.rule, variant.options, dtype, state_dtype):
+            continue
+        params = {"w": start["w"].copy()}
+        optimizer = variant.make(params, state_dtype=state_dtype)
+        options = {**variant.options, "state_dtype": state_dtype}
+        reference = Reference(variant.rule.__name__, start, **options)
+        for _ in range(3):
+            grads = {"w": numbers(rng, 300, dtype)}
+            optimizer.step(grads)
+            reference.step(grads)
+        assert_follows(optimizer, params, reference, str(state_dtype))
