@@ -10,7 +10,7 @@
 // of a format itself, the format also needs a place in Storage.
 #pragma once
 
-#include "kernels/formats.hpp"
+#include "kernels/format_vectors.hpp"
 #include "kernels/runs.hpp"
 
 namespace instep::INSTEP_LEVEL {

@@ -3,7 +3,6 @@
 
 #include "kernels/loop.hpp"
 #include "kernels/rule_sums.hpp"
-#include "kernels/sixteens.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {

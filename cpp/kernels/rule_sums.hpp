@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/element.hpp"
-#include "kernels/gradients.hpp"
+#include "kernels/formats.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {

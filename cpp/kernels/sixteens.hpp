@@ -7,11 +7,10 @@
 // every array, it makes no difference to the rule.
 #pragma once
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
-#define INSTEP_HAS_SIXTEENS
+#include "kernels/loop.hpp"
 
-#include "kernels/element.hpp"
-#include "kernels/formats.hpp"
+#if defined(INSTEP_HAS_SIXTEENS)
+#include "kernels/format_vectors.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -55,9 +54,6 @@ struct Sixteen<Float32, InOrder> {
 };
 
 // Like Update in loop.hpp, for weights or states in bfloat16.
-template <class Rule, class W, class S, class Places = StatePlaces>
-struct UpdateBySixteens;
-
 template <class Rule, class W, class S, std::size_t... K>
 struct UpdateBySixteens<Rule, W, S, std::index_sequence<K...>> {
     using Weight = typename W::Stored;

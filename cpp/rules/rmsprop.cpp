@@ -1,6 +1,7 @@
 #include "rules/rmsprop.hpp"
 
 #include "kernels/family.hpp"
+#include "kernels/sixteens.hpp"
 
 namespace instep::INSTEP_LEVEL::rules {
 
