@@ -70,6 +70,26 @@ def lint(session: nox.Session) -> None:
     session.run("clang-format", "--dry-run", "--Werror", *CPP)
 
 
+def take_each_once(folder: Path) -> None:
+    """Keep one command a file, and one for all rules, which share nearly everything that they include.
+
+    Of a level's files the one for AVX2 is kept, where there is one: it has the most code.
+    """
+    path = folder / "compile_commands.json"
+    database = json.loads(path.read_text("utf-8"))
+    database.sort(key=lambda command: "x86_64_v3" in command["command"])
+    commands = {command["file"]: command for command in database}
+    rules = sorted(file for file in commands if "/cpp/rules/" in file)
+    together = folder / "rules.cpp"
+    lines = [
+        f'#include "rules/{Path(r).name}"  // NOLINT(bugprone-suspicious-include)\n' for r in rules
+    ]
+    together.write_text("".join(lines), "utf-8")
+    removed = [commands.pop(rule) for rule in rules]
+    text = json.dumps(removed[0]).replace(rules[0], str(together))
+    path.write_text(json.dumps([*commands.values(), json.loads(text)]), "utf-8")
+
+
 @nox.session
 def tidy(session: nox.Session) -> None:
     """What clang-tidy says."""
@@ -84,6 +104,7 @@ def tidy(session: nox.Session) -> None:
         "CMAKE_CXX_COMPILER_LAUNCHER=",  # or it would be taken for the compiler
     )
     session.run("cmake", "-S.", f"-B{folder}", "-GNinja", *(f"-D{s}" for s in settings))
+    take_each_once(folder)
     # On all cores; what is compiled, which is everything.
     quiet = ("-quiet", "-hide-progress", "-extra-arg=-Wno-deprecated-declarations")
     session.run("run-clang-tidy.py", *quiet, "-p", str(folder))

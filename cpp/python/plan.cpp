@@ -19,6 +19,7 @@ struct Like {
     Extents shape;
     Axes order;
     Format compute;
+    Format states;
     std::int64_t size;
 };
 
@@ -67,6 +68,29 @@ void require_state_dtype(Format format, Format compute, const Variant& variant, 
                                           std::string("be None, ") + format_name(compute) + " or bfloat16" + why,
                                           format_name(format)));
     }
+}
+
+// What states are to be made for a parameter, which must be one that can be stepped.
+Like like_of(const Binding& binding, const Variant& variant, const py::object& state_dtype) {
+    const std::string who = "parameter '" + binding.name + "'";
+    require_unmasked(binding.parameter.ptr(), who);
+    const Look look(binding.parameter.ptr(), who);
+    const TensorView& view = look.view();
+    require_parameter(view, who, binding.read_only, use_a_copy);
+    Like like{{view.shape, view.shape + view.ndim},
+              memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
+              view.format == Format::float64 ? Format::float64 : Format::float32,
+              Format::float64,
+              view.size()};
+    like.states = state_dtype.is_none() ? like.compute : format_of_dtype(state_dtype, "state_dtype");
+    require_state_dtype(like.states, like.compute, variant, who);
+    return like;
+}
+
+// Null for a state that the variant doesn't have.
+const Format* format_of_state(const StateName& state, const Like& like) {
+    if (!state.used) return nullptr;
+    return state.narrow == Narrow::iterate ? &like.compute : &like.states;
 }
 
 }  // namespace
@@ -130,34 +154,17 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
         return steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)];
     };
     std::vector<Like> likes;
-    std::vector<Format> state_formats;
-    for (const Binding& binding : bindings) {
-        const std::string who = "parameter '" + binding.name + "'";
-        require_unmasked(binding.parameter.ptr(), who);
-        const Look look(binding.parameter.ptr(), who);
-        const TensorView& view = look.view();
-        require_parameter(view, who, binding.read_only, use_a_copy);
-        Like like{{view.shape, view.shape + view.ndim},
-                  memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
-                  view.format == Format::float64 ? Format::float64 : Format::float32,
-                  view.size()};
-        const Format state = state_dtype_.is_none() ? like.compute : format_of_dtype(state_dtype_, "state_dtype");
-        require_state_dtype(state, like.compute, variant_of(group_of(binding)), who);
-        likes.push_back(std::move(like));
-        state_formats.push_back(state);
-    }
-    const auto state = [&](std::size_t i, int k) { return variant_of(group_of(bindings[i])).states[k]; };
+    for (const Binding& binding : bindings)
+        likes.push_back(like_of(binding, variant_of(group_of(binding)), state_dtype_));
     std::vector<Binding> whole = bindings;
     for (Binding& binding : whole) binding.states = py::dict();
     std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_states; ++k) {
-        for (std::size_t i = 0; i < bindings.size(); ++i)
-            formats[i] = !state(i, k).used                       ? nullptr
-                         : state(i, k).narrow == Narrow::iterate ? &likes[i].compute
-                                                                 : &state_formats[i];
+        const auto state = [&](std::size_t i) { return variant_of(group_of(bindings[i])).states[k]; };
+        for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = format_of_state(state(i), likes[i]);
         const std::vector<py::object> made = make_arrays(1 + k, likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (formats[i] != nullptr) whole[i].states[state(i, k).name] = made[i];
+            if (formats[i] != nullptr) whole[i].states[state(i).name] = made[i];
     }
     make_scalar_states(whole);
     if (averaged_) {
@@ -174,7 +181,7 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
 // Makes the states that are one number.
 void Plan::make_scalar_states(std::vector<Binding>& bindings) {
     static constexpr Format number = Format::float64;
-    const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, 1});
+    const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, number, 1});
     std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_scalar_states; ++k) {
         const auto state = [&](const Binding& binding) -> const ScalarStateName& {

@@ -24,9 +24,9 @@ public:
         asked_.push_back({who, array, place, std::move(into)});
     }
 
-    void ask_number(const std::string& who, const py::object& array, double* into) {
+    void ask_number(const std::string& who, const py::object& array, double& into) {
         require_unmasked(array.ptr(), who);
-        numbers_.push_back({who, array, into, 0});
+        numbers_.push_back({who, array, &into, 0});
     }
 
     // Each must have the operand's shape and format.
@@ -124,7 +124,7 @@ void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py
         for (int k = 0; k < max_scalar_states; ++k)
             if (variant.scalar_states[k].used) {
                 const char* const name = variant.scalar_states[k].name;
-                load.ask_number(state_of(bound.name, name), entry[1][name], stepper.tensor(i).scalar_states[k]);
+                load.ask_number(state_of(bound.name, name), entry[1][name], *stepper.tensor(i).scalar_states[k]);
             }
         if (!bound.average.is_none())
             load.ask("the average" + of, entry[2], i,

@@ -13,7 +13,7 @@ struct Bare {
 
     T half_;
 
-    static Bare prepare(const double* /* h */, std::int64_t /* t */, unsigned /* chosen */) { return {T(0.5)}; }
+    static Bare prepare(const Moment& /* now */) { return {T(0.5)}; }
 
     INSTEP_INLINE void operator()(T& p, T g) const { p = p - half_ * g; }
 };
