@@ -110,7 +110,8 @@ public:
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
     std::int64_t present_work() const { return work_; }    // with the gradients that are present
 
-    // Prepares everything that a step needs, except its threads. It may allocate memory, and changes no parameter.
+    // Prepares everything that a step needs, except its threads. It may allocate memory, and changes no parameter. The
+    // groups must stay until the step has been taken.
     void prepare(const Level& level, const std::vector<Group>& groups, const Extras& extras);
     // Takes the prepared step, on at most so many threads. If the step is guarded and a gradient is not finite, it
     // changes nothing and returns the first such tensor, otherwise -1. It may run without the GIL. count_step, which

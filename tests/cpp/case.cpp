@@ -191,7 +191,8 @@ private:
 
     // Whether the step was taken, and not held back for a gradient that is not finite.
     bool take(double rate) {
-        Group group{};
+        Group& group = groups_.front();
+        group = {};
         group.family = rule_.index;
         group.options = rule_.options;
         for (int k = 0; k < rule_.family.hyperparameter_count; ++k)
@@ -210,7 +211,7 @@ private:
         group.decoupled_l1 = settings_.decoupled_l1 ? l1 : 0;
         const Extras extras{settings_.clip_norm, settings_.scale, 1.0 - settings_.average.value_or(1.0),
                             settings_.guarded};
-        stepper_->prepare(manner_.level, {group}, extras);
+        stepper_->prepare(manner_.level, groups_, extras);
         const bool in_parts = manner_.in_parts && extras.needs_norm();
         const bool taken = (in_parts ? take_in_parts() : stepper_->take(manner_.threads)) < 0;
         taken ? stepper_->count_step() : stepper_->clear_pending();
@@ -251,6 +252,7 @@ private:
     Compute compute_;
     StridedLayout unused_;  // of arrays without gaps
     std::vector<Parameter> parameters_;
+    std::vector<Group> groups_{1};
     std::unique_ptr<Stepper> stepper_;
     std::uint64_t digest_ = 0;
 };
