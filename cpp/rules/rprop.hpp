@@ -25,11 +25,13 @@ struct Rprop {
     }
 
     INSTEP_INLINE void operator()(T& p, T g, T& b, T& k) const {
-        const T s = sign(g) * sign(b);
-        const T factor = where(s > T(0), longer_, where(s < T(0), shorter_, T(1)));
+        const T direction = sign(g);
+        const T s = direction * sign(b);
+        T factor = s > T(0) ? longer_ : T(1);
+        factor = s < T(0) ? shorter_ : factor;
         k = clamp(at_first_(lr_, k) * factor, least_, most_);
         const T q = where(s < T(0), T(0), g);
-        p = p - sign(q) * k;
+        p = p - where(s < T(0), T(0), direction) * k;  // the sign of q
         b = q;
     }
 };
