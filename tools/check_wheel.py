@@ -39,7 +39,7 @@ from disassembly import (
     visible_symbols,
 )
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 2_000_000
 ENTRY = "PyInit__core"
 # A function of a level, or of instep at all, by the beginning of its mangled name.
 IN_LEVEL = re.compile(r"_ZZ*NK?6instep9x86_64_v([234])")
