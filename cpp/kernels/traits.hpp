@@ -85,7 +85,7 @@ constexpr int sum_count<Rule, std::void_t<decltype(Rule::sum_count)>> = Rule::su
 template <class Rule, class = void>
 constexpr bool has_shown = false;
 template <class Rule>
-constexpr bool has_shown<Rule, std::void_t<decltype(Rule::shows_iterate)>> = Rule::shows_iterate;
+constexpr bool has_shown<Rule, std::void_t<decltype(&Rule::shown)>> = true;
 
 using Rate = double (*)(const Moment&);
 template <class Rule, class = void>

@@ -27,29 +27,19 @@ py::object path(const char* bytes) {
     return py::reinterpret_steal<py::object>(text);
 }
 
-// Every state that some choice of the rule's options has.
-py::tuple states_of(const RuleFamily& family) {
+// Every state of one kind that some choice of the rule's options has.
+template <class State, std::size_t Count>
+py::tuple states_of(const RuleFamily& family, State (Variant::*states)[Count]) {
     py::list names;
-    for (int k = 0; k < max_states; ++k) {
+    for (std::size_t k = 0; k < Count; ++k) {
         for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
             const Variant& variant = family.variants[options];
-            if (!variant.valid || !variant.states[k].used) continue;
-            names.append(variant.states[k].name);
+            const State& state = (variant.*states)[k];
+            if (!variant.valid || !state.used) continue;
+            names.append(state.name);
             break;
         }
     }
-    return names;
-}
-
-// The same for states that are one number.
-py::tuple scalar_states_of(const RuleFamily& family) {
-    py::list names;
-    for (int k = 0; k < max_scalar_states; ++k)
-        for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options)
-            if (family.variants[options].valid && family.variants[options].scalar_states[k].used) {
-                names.append(family.variants[options].scalar_states[k].name);
-                break;
-            }
     return names;
 }
 
@@ -67,8 +57,8 @@ py::dict rules() {
         py::dict description;
         description["hyperparameters"] = py::tuple(hyperparameters);
         description["options"] = py::tuple(options);
-        description["states"] = states_of(family);
-        description["scalar_states"] = scalar_states_of(family);
+        description["states"] = states_of(family, &Variant::states);
+        description["scalar_states"] = states_of(family, &Variant::scalar_states);
         rules[family.name] = description;
     }
     return rules;

@@ -298,6 +298,7 @@ void Plan::show_averages(const void* block) {
     std::vector<Group> groups = steps_.hyperparameters().groups;
     const py::sequence now = current_.attr("now").attr("groups");
     for (std::size_t k = 0; k < groups.size(); ++k) {
+        if (variant_of(groups[k]).loops[0]->shown == nullptr) continue;
         const py::sequence constants = now[k].attr("constants");
         const RuleFamily& family = *current_level().families[groups[k].family];
         for (int i = 0; i < family.hyperparameter_count; ++i)

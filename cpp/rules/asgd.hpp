@@ -16,7 +16,6 @@ struct ASGD {
     static constexpr const char* hyperparameters[] = {"lr", "lambd", "alpha", "t0"};
     static constexpr StateName states[] = {{"ax", true, Narrow::iterate}};
     static constexpr ScalarStateName scalar_states[] = {{"eta", true}, {"mu", true}};
-    static constexpr bool shows_iterate = true;
 
     T eta_, decay_, mu_;
     Choice<T> is_new_;

@@ -23,8 +23,7 @@
 //                              options; a rule with sums is prepared a second time when they are known
 //   terms(p, g, states..., to) an element's terms of the sums; nothing is changed. With `squares` they are squared, in
 //                              double; most_sums is their number with any options
-//   shown(p, states...)        what averaged() shows in place of p, if shows_iterate says that it is not the average
-//                              of ema_decay
+//   shown(p, states...)        what averaged() shows in place of p, if this is not the average of ema_decay
 //
 // A rule leaves out the parts that it doesn't need: then lists are empty, valid is true, and hot is false. An option
 // may change only scalars, by a factor that is 1 or a term that is 0 without the option. Unless it is plain that no

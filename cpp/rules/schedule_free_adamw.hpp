@@ -16,7 +16,6 @@ struct ScheduleFreeAdamW {
                                                       "weight_decay", "r",     "weight_lr_power"};
     static constexpr StateName states[] = {{"z", true, Narrow::iterate}, {"exp_avg_sq", true}};
     static constexpr ScalarStateName scalar_states[] = {{"lr_max", true}, {"weight_sum", true}};
-    static constexpr bool shows_iterate = true;
 
     ScheduleFree<T> free_;
     T beta2_, one_minus_beta2_, root_correction_, eps_;

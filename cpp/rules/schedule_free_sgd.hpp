@@ -15,7 +15,6 @@ struct ScheduleFreeSGD {
     static constexpr const char* hyperparameters[] = {"lr", "momentum", "weight_decay", "r", "weight_lr_power"};
     static constexpr StateName states[] = {{"z", true, Narrow::iterate}};
     static constexpr ScalarStateName scalar_states[] = {{"lr_max", true}, {"weight_sum", true}};
-    static constexpr bool shows_iterate = true;
 
     ScheduleFree<T> free_;
 

@@ -79,10 +79,10 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
                     state[param] = {key: _torchs(array) for key, array in states[name].items()}
                 elif torchs.starts:
                     p = params[name]
-                    starts = {
-                        k: np.full(p.shape, now[n], p.dtype) for k, n in torchs.starts.items()
+                    state[param] = {
+                        key: _torchs(np.full(p.shape, now[n], p.dtype))
+                        for key, n in torchs.starts.items()
                     }
-                    state[param] = {key: _torchs(array) for key, array in starts.items()}
                 else:
                     continue  # torch has no state of a parameter before its first step
                 if torchs.counts_steps:

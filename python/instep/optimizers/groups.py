@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, NumericOrNone, value_at
 from instep.optimizers.near_misses import hint
-from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY
+from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY, own_terms
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
@@ -130,9 +131,9 @@ class ParamGroup(MutableMapping[str, Any]):
         """Check the hyperparameters that replace the present ones, and return them."""
         values = group_values(self._rule, settings)
         checked = values.settings
-        for name, hyperparameter in self._rule._hyperparameters.items():
-            old, new = (hyperparameter.fixed(of[name]) for of in (self._settings, checked))
-            if old != new:
+        for name in self._rule._fixed:
+            fixed = self._rule._hyperparameters[name].fixed
+            if fixed(self._settings[name]) != fixed(checked[name]):
                 raise ValueError(
                     f"{name} must stay {shown(self._settings[name])}, got {shown(checked[name])}, "
                     "since the states depend on it; make a new optimizer"
@@ -215,28 +216,35 @@ def _no_such(rule: type[Rule], name: str) -> str:
 
 def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[str, Any, Interval]]:
     """Return every number that the core needs, in its order: name, number or callable, allowed interval."""
-    values = [_named_value(rule, settings, name) for name in rule._core_hyperparameters]
-    terms = {"clip_value", *rule._terms(settings)}
-    for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
-        _, value, interval = _named_value(rule, settings, name, off)
-        values.append((name, value if name in terms else off, interval))
+    values = []
+    for name, whose, index, interval, none in _sources(rule):  # type: ignore[arg-type]  # mypy takes no class as hashable
+        value = settings.get(whose) if index is None else settings[whose][index]
+        values.append((name, none if value is None else value, interval))
+    own = own_terms(rule._rule, rule._options(settings))
+    for k, name in enumerate(("weight_decay", "l1"), start=len(values) - 2):
+        if name in own:  # no term of the gradient
+            values[k] = name, 0.0, values[k][2]
     return values
 
 
-def _named_value(
-    rule: type[Rule], settings: Mapping[str, Any], name: str, none: float = math.nan
-) -> tuple[str, Any, Interval]:
-    """Return the name, the value and the interval of a number of the core, and `none` for None.
+@functools.lru_cache(maxsize=64)
+def _sources(rule: type[Rule]) -> list[tuple[str, str, int | None, Interval, float]]:
+    """Return where each number comes from: name, hyperparameter, its part, interval, and the number for None.
 
     A class derived from `Optimizer` need not have the hyperparameters of options that it doesn't use.
     """
-    whose, index = _place(rule, name)
-    if whose not in rule._hyperparameters:
-        off = rule._by_name[rule._rule]._absent()[whose]
-        return name, none if off is None else off, Interval()
-    value = settings[whose] if index is None else settings[whose][index]
-    named = whose if index is None else f"{whose}[{index}]"
-    return named, none if value is None else value, interval_of(rule, name)
+    found = []
+    for name in rule._core_hyperparameters:
+        whose, index = _place(rule, name)
+        named = whose if index is None else f"{whose}[{index}]"
+        if whose in rule._hyperparameters:
+            found.append((named, whose, index, interval_of(rule, name), math.nan))
+        else:
+            off = rule._by_name[rule._rule]._absent()[whose]
+            found.append((named, whose, index, Interval(), math.nan if off is None else off))
+    for name, off in (("clip_value", math.inf), ("weight_decay", 0.0), ("l1", 0.0)):
+        found.append((name, name, None, interval_of(rule, name), off))
+    return found
 
 
 def interval_of(rule: type[Rule], name: str) -> Interval:

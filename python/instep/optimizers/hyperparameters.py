@@ -197,6 +197,10 @@ class Hyperparameter(ABC, Generic[Value]):
     def check(self, name: str, value: Any) -> Value:
         """Return the value to keep, or raise TypeError or ValueError with this name."""
 
+    is_fixed: ClassVar[bool] = (
+        False  # whether a part of the value, or all of it, can't be changed later
+    )
+
     def fixed(self, value: Any) -> Any:
         """Return the part of a value that can't be changed later; None if all can."""
         return None
@@ -242,6 +246,8 @@ class Numeric(InInterval[Number]):
 
 class Constant(Numeric):
     """A number that is no schedule, and that can't be changed later."""
+
+    is_fixed = True
 
     def check(self, name: str, value: Any) -> float:
         """Accept a number in the interval."""
@@ -298,6 +304,8 @@ class NumericPair(NumericTuple["tuple[Number, Number]"]):
 
 class ConstantFirst(NumericPair):
     """Two numbers, of which the first is no schedule and can't be changed later."""
+
+    is_fixed = True
 
     def check(self, name: str, value: Any) -> tuple[Number, Number]:
         """Accept a number in its interval, and a number in its own or any callable."""

@@ -9,7 +9,7 @@ from instep import _core
 from instep._support import documentation
 from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone
 
-__all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "terms"]
+__all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "own_terms"]
 
 DECOUPLED_WEIGHT_DECAY = "decoupled_weight_decay"  # the hyperparameter
 DECOUPLED_DECAY = "decoupled_decay"  # the option of the core that it turns on
@@ -47,6 +47,7 @@ class Rule:
     _shows_iterate: ClassVar[bool] = False
     _no_decoupled_l1: ClassVar[str] = ""  # why the rule has none; empty: it has
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
+    _fixed: ClassVar[tuple[str, ...]] = ()  # the hyperparameters with a part that can't be changed
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
     _core_options: ClassVar[tuple[str, ...]] = ()
 
@@ -65,6 +66,7 @@ class Rule:
             for name, value in vars(base).items()
             if isinstance(value, Hyperparameter)
         }
+        cls._fixed = tuple(name for name, kind in cls._hyperparameters.items() if kind.is_fixed)
         cls._by_name.setdefault(cls._rule, cls)
 
     @classmethod
@@ -89,11 +91,6 @@ class Rule:
         return callable(value) or bool(value)
 
     @classmethod
-    def _terms(cls, settings: Mapping[str, Any]) -> set[str]:
-        """Return which of weight_decay and l1 are terms of the gradient; the others are numbers of the rule."""
-        return terms(cls._core_hyperparameters, cls._core_options, cls._options(settings))
-
-    @classmethod
     def _absent(cls) -> dict[str, Any]:
         """Return the values of hyperparameters that stored states may lack."""
         known = cls._hyperparameters.items()
@@ -116,14 +113,13 @@ class Rule:
             raise ValueError(f"{who} must be False, got True, since {cls._no_decoupled_l1}")
 
 
-def terms(
-    hyperparameters: Collection[str], known_options: Collection[str], options: Collection[str]
-) -> set[str]:
-    """Return which of weight_decay and l1 are terms of the gradient in a rule of the core with these options."""
-    of_rule = set(hyperparameters)
-    if DECOUPLED_DECAY in known_options and DECOUPLED_DECAY not in options:
-        of_rule.discard("weight_decay")
-    return {"weight_decay", "l1"} - of_rule
+def own_terms(rule: str, options: Collection[str]) -> set[str]:
+    """Return which of weight_decay and l1 are numbers of this rule of the core, and no terms of the gradient."""
+    known = _RULES[rule]
+    own = {"weight_decay", "l1"}.intersection(known["hyperparameters"])
+    if DECOUPLED_DECAY in known["options"] and DECOUPLED_DECAY not in options:
+        own.discard("weight_decay")
+    return own
 
 
 def _rules_below(cls: type[Rule]) -> Iterator[str]:

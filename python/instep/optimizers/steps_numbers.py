@@ -12,7 +12,7 @@ from instep._support.checks import flag, mapping
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import interval_of
 from instep.optimizers.hyperparameters import Interval, NumericOrNone, as_float
-from instep.optimizers.rule import Rule, terms
+from instep.optimizers.rule import Rule, own_terms
 from instep.optimizers.settings import Settings
 
 __all__ = ["Numbers", "chosen"]
@@ -52,7 +52,7 @@ class GroupNumbers:
     def __init__(self, rule: str, options: tuple[str, ...]) -> None:
         known = _core.rules()[rule]
         self._names = known["hyperparameters"]
-        self._not_terms = {"weight_decay", "l1"} - terms(self._names, known["options"], options)
+        self._own_terms = own_terms(rule, options)
         # Numbers that have no effect, since the option of the same name is off.
         self._idle = [n for n in self._names if n in known["options"] and n not in options]
         self._rule = of_rule = Rule._by_name.get(rule, Rule)
@@ -64,7 +64,7 @@ class GroupNumbers:
         self._or_none = [
             n for n in self._names if isinstance(kinds.get(n), NumericOrNone) and n not in options
         ]
-        optional = (set(_OFF) - self._not_terms) | (set(self._idle) & set(self._or_none))
+        optional = (set(_OFF) - self._own_terms) | (set(self._idle) & set(self._or_none))
         self._needed = [name for name in self._names if name not in optional]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
@@ -81,7 +81,7 @@ class GroupNumbers:
         checked = {name: self._checked(group, name, value) for name, value in numbers.items()}
         found = [checked.get(name, 0.0) for name in self._names]
         around = {name: checked.get(name, float(off)) for name, off in _OFF.items()}
-        around.update(dict.fromkeys(self._not_terms, 0.0))
+        around.update(dict.fromkeys(self._own_terms, 0.0))
         return [*found, *around.values()]
 
     def _checked(self, group: int, name: str, value: Any) -> float:
