@@ -134,9 +134,13 @@ def test_groups_of_other_rules_are_refused() -> None:
             instep.Rprop(np.ones(1), weight_decay=0.5),
             "weight_decay must be 0.0, as torch's Rprop has none, got 0.5",
         ),
+        (
+            instep.NAdam(np.ones(1), momentum_decay=None),
+            "momentum_decay must be a number, as in torch's NAdam, got None",
+        ),
         (instep.Lion(np.ones(1)), "the rule must be one that torch has, .*, got 'Lion'$"),
     ],
-    ids=["Adagrad", "Rprop", "Lion"],
+    ids=["Adagrad", "Rprop", "NAdam", "Lion"],
 )
 def test_what_torch_does_not_have(optimizer: instep.Optimizer, message: str) -> None:
     with pytest.raises(ValueError, match=message):
