@@ -1,0 +1,99 @@
+"""A rule of the reference, step by step beside an optimizer of another package; skips where the package is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import rng_for
+from reference import Reference
+
+STEPS = 60
+SHAPES = {"w": (4, 3), "b": (5,), "c": ()}
+LR = 0.03
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def run(
+    rule: str,
+    options: Mapping[str, Any],
+    update: Callable[[Arrays, Arrays], Arrays],
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+) -> tuple[Reference, dict[str, np.ndarray]]:
+    """Step the reference and, by `update(params, gradients)`, a peer; return the reference and the peer's parameters."""
+    rng = rng_for(rule, sorted(options))
+    start = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    ours, theirs = Reference(rule, start, **options), start
+    for _ in range(STEPS):
+        grads = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+        ours.step(grads)
+        theirs = update(theirs, grads)
+    return ours, {name: np.asarray(p) for name, p in theirs.items()}
+
+
+def assert_close(ours: Arrays, theirs: Arrays, tolerance: float = 1e-12) -> None:
+    """Within the tolerance of the array's largest number."""
+    assert ours.keys() == theirs.keys()
+    for name, p in ours.items():
+        np.testing.assert_allclose(p, theirs[name], rtol=0, atol=tolerance * np.abs(p).max())
+
+
+def of_optax(optax: ModuleType, optimizer: Any) -> Callable[[Arrays, Arrays], Arrays]:
+    """The step of an optimizer of optax, from the parameters before its first one."""
+    state = None
+    update = pytest.importorskip("jax").jit(optimizer.update)
+
+    def step(params: Arrays, grads: Arrays) -> Arrays:
+        nonlocal state
+        state = optimizer.init(params) if state is None else state
+        updates, state = update(grads, state, params)
+        return optax.apply_updates(params, updates)
+
+    return step
+
+
+class OfTorch:
+    """The step of an optimizer with PyTorch's interface: `make` takes the list of tensors, or one list a group."""
+
+    def __init__(self, make: Callable[..., Any], groups: list[list[str]] | None = None) -> None:
+        self.make, self.groups = make, groups
+        self.tensors: dict[str, Any] = {}
+        self.optimizer: Any = None
+
+    def __call__(self, params: Arrays, grads: Mapping[str, np.ndarray | None]) -> Arrays:
+        torch = pytest.importorskip("torch")
+        if self.optimizer is None:
+            self.tensors = {
+                name: torch.tensor(np.asarray(p), requires_grad=True) for name, p in params.items()
+            }
+            groups = self.groups or [list(params)]
+            self.optimizer = self.make(*([self.tensors[name] for name in g] for g in groups))
+        for name, tensor in self.tensors.items():
+            tensor.grad = None if grads[name] is None else torch.tensor(grads[name])
+        self.optimizer.step()
+        return self.values()
+
+    def values(self) -> dict[str, np.ndarray]:
+        return {name: tensor.detach().numpy().copy() for name, tensor in self.tensors.items()}
+
+
+def module_of_timm(name: str) -> ModuleType:
+    """A file of timm.optim without the rest of timm, which needs torchvision."""
+    pytest.importorskip("torch")
+    spec = importlib.util.find_spec("timm")
+    if spec is None:
+        pytest.skip("could not import 'timm': No module named 'timm'")
+    package = "optim_of_timm"
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        (folder,) = spec.submodule_search_locations or ()
+        sys.modules[package].__path__ = [str(Path(folder) / "optim")]
+    return importlib.import_module(f"{package}.{name}")
