@@ -28,7 +28,7 @@ def run(
     update: Callable[[Arrays, Arrays], Arrays],
     shapes: Mapping[str, tuple[int, ...]] = SHAPES,
 ) -> tuple[Reference, dict[str, np.ndarray]]:
-    """Step the reference and, by `update(params, gradients)`, a peer; return the reference and the peer's parameters."""
+    """Step the reference and, by `update(params, gradients)`, a peer; return it and the parameters of the peer."""
     rng = rng_for(rule, sorted(options))
     start = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
     ours, theirs = Reference(rule, start, **options), start

@@ -1,4 +1,4 @@
-"""The reference against rules that others wrote for PyTorch, in float64: schedulefree, pytorch_optimizer, timm's files."""
+"""The reference against rules that others wrote for PyTorch: schedulefree, pytorch_optimizer, timm, in float64."""
 
 from __future__ import annotations
 
