@@ -178,11 +178,14 @@ struct Variant {
     StateName states[max_states];
     ScalarStateName scalar_states[max_scalar_states];
     int sum_count;        // over a tensor, before its sweep
+    bool joint;           // the sums are over all tensors, which share the scalar states
     bool of_each_tensor;  // tensors can't share the rule's scalars
     // Computes the rule's scalars; options that change nothing else have no loops of their own.
     void (*prepare[compute_count])(const Moment&, void* scalars);
     // The rate of decoupled L1; NaN if the step has none. Null for the first hyperparameter, lr.
     double (*rate)(const Moment&);
+    // Whether a tensor takes part in sums over all tensors. Null: each does.
+    bool (*takes_part)(const Moment&);
     const Loops* loops[compute_count];
 };
 

@@ -116,7 +116,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
         tensor->logical->param = operand_of(view, logical_order(view.ndim), bound.logical_dense, *tensor);
     }
     bind_states(*tensor, bound, binding);
-    bind_scalar_states(*tensor, bound, binding);
+    bind_scalar_states(*tensor, bound, binding, place);
     for (const auto& item : py::dict(binding.states))
         if (!bound.states.contains(item.first))
             throw py::value_error(
@@ -187,8 +187,16 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
     bound.average = binding.average;
 }
 
-void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const {
+std::size_t Steps::first_joint(std::size_t except) const {
+    std::size_t place = 0;
+    while (place < bound_.size() && (place == except || !bound_[place].is_bound || !variant_of(group_of(place)).joint))
+        ++place;
+    return place;
+}
+
+void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const {
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
+    const std::size_t other = variant.joint ? first_joint(place) : bound_.size();
     for (int k = 0; k < max_scalar_states; ++k) {
         if (!variant.scalar_states[k].used) continue;
         const std::string who = state_of(bound.name, variant.scalar_states[k].name);
@@ -199,6 +207,12 @@ void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& bind
         require_parameter(look.view(), who);
         if (look.view().format != Format::float64)
             throw py::value_error(refusal(who, "have dtype float64", format_name(look.view().format)));
+        if (other < bound_.size() && !array.is(bound_[other].states[variant.scalar_states[k].name]))
+            throw py::value_error(refusal(who,
+                                          "be the same array as " +
+                                              state_of(bound_[other].name, variant.scalar_states[k].name) +
+                                              ", as the rule has one for all parameters",
+                                          "another array"));
         bound.see(first_scalar + static_cast<std::size_t>(k), array, look);
         tensor.scalar_states[k] = reinterpret_cast<double*>(look.view().data);
         bound.states[variant.scalar_states[k].name] = array;
@@ -248,7 +262,8 @@ std::string Steps::name_of(std::size_t id) const {
 
 void Steps::hold(std::size_t place, const Place::Seen& seen) {
     const Place& bound = bound_[place];
-    const std::size_t id = place * kinds + seen.kind;
+    const std::size_t id = id_of(place, seen.kind);
+    if (id / kinds != place) return;
     occupied_.add(bound.view_of(seen), id);
     if (!is_checked(seen.kind)) return;
     const std::size_t ndim = seen.strides.size();
@@ -260,7 +275,7 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
 }
 
 void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) const {
-    const std::size_t id = place * kinds + seen.kind;
+    const std::size_t id = id_of(place, seen.kind);
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
     const bool both_parameters = id % kinds == parameter && other % kinds == parameter;

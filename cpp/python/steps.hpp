@@ -112,6 +112,8 @@ public:
         }
     };
     const Place& bound(std::size_t place) const { return bound_[place]; }
+    // The first bound place, other than one, whose rule has joint scalar states; count() if there is none.
+    std::size_t first_joint(std::size_t except = static_cast<std::size_t>(-1)) const;
     const Group& group_of(std::size_t place) const {
         return hyperparameters_.groups[static_cast<std::size_t>(bound_[place].group)];
     }
@@ -154,11 +156,18 @@ private:
 
     // steps.cpp: groups and places
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
-    void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const;
+    void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
     // change.
     bool is_checked(std::size_t kind) const {
         return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
+    }
+    // Whether an array of a place belongs to all places whose rule has joint scalar states.
+    bool is_joint(std::size_t place, std::size_t kind) const {
+        return kind >= first_scalar && variant_of(group_of(place)).joint;
+    }
+    std::size_t id_of(std::size_t place, std::size_t kind) const {
+        return (is_joint(place, kind) ? first_joint() : place) * kinds + kind;
     }
     void hold(std::size_t place, const Place::Seen& seen);
     void compare_with_others(std::size_t place, const Place::Seen& seen) const;

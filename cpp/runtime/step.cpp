@@ -120,7 +120,7 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     turns_[i].recipe = made;
     complete(i, nullptr);
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
-    has_rule_sums_ = has_rule_sums_ || variant.sum_count > 0;
+    has_rule_sums_ = has_rule_sums_ || fresh.recipe.sum_count > 0;
     has_numbers_ = has_numbers_ || variant.scalar_states[0].used;
     return made;
 }
@@ -135,6 +135,7 @@ void Stepper::complete(std::size_t i, const double* sums) {
         if (tensor.scalar_states[k] != nullptr) tensor.next_scalar_states[k] = *tensor.scalar_states[k];
     Moment now{group.hyperparameters, prepared.t, group.options, tensor.next_scalar_states, sums, tensor.size};
     const double rate = variant.rate == nullptr ? group.hyperparameters[0] : variant.rate(now);
+    if (sums == nullptr && variant.takes_part != nullptr && !variant.takes_part(now)) prepared.recipe.sum_count = 0;
     prepared.recipe.shrinks = group.decoupled_l1 != 0 && rate == rate;
     prepared.recipe.shrink = rate * group.decoupled_l1;
     variant.prepare[static_cast<int>(tensor.compute)](now, prepared.recipe.scalars);
@@ -222,13 +223,20 @@ void Stepper::count_step() {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
     }
-    for (std::size_t i = 0; has_numbers_ && i < turns_.size(); ++i) {
-        if (!turns_[i].present || !turns_[i].of_its_own) continue;
-        Tensor& tensor = *tensors_[i];
-        for (int k = 0; k < max_scalar_states; ++k)
-            if (tensor.scalar_states[k] != nullptr) *tensor.scalar_states[k] = tensor.next_scalar_states[k];
-    }
+    if (has_numbers_) set_scalar_states();
     ++pending_changes_;
+}
+
+// If tensors share them, those that take part in the sums come last: only they know the new ones.
+void Stepper::set_scalar_states() {
+    for (const bool of_sums : {false, true}) {
+        for (std::size_t i = 0; i < turns_.size(); ++i) {
+            if (!turns_[i].present || !turns_[i].of_its_own || takes_part(i) != of_sums) continue;
+            Tensor& tensor = *tensors_[i];
+            for (int k = 0; k < max_scalar_states; ++k)
+                if (tensor.scalar_states[k] != nullptr) *tensor.scalar_states[k] = tensor.next_scalar_states[k];
+        }
+    }
 }
 
 void Stepper::set_scale(double scale) {

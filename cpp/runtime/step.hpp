@@ -29,7 +29,7 @@ struct Tensor {
     StridedLayout grad_layout, logical_grad_layout;
     // The parameter and its states in logical order, for a rule's sums; null if its variant has none.
     std::unique_ptr<Operands> logical;
-    bool of_its_own = false;  // its scalars follow from its own scalar states or sums
+    bool of_its_own = false;  // its scalars follow from scalar states or sums
     double* scalar_states[max_scalar_states] = {};
     double next_scalar_states[max_scalar_states] = {};    // after the step that is being prepared
     std::vector<std::unique_ptr<StridedLayout>> layouts;  // of those among the other arrays that have gaps
@@ -189,7 +189,9 @@ private:
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
     void set_scale(double scale);
+    void set_scalar_states();
     const Variant& variant_of(std::size_t i) const;
+    bool takes_part(std::size_t i) const { return recipes_[turns_[i].recipe].recipe.sum_count > 0; }
     void complete(std::size_t i, const double* sums);
     void run(int threads, std::initializer_list<Pass> passes);
     void work_on_passes();
@@ -199,6 +201,7 @@ private:
     void find_largest(std::size_t first, std::size_t last);
     void add_rule_terms(std::size_t first, std::size_t last);
     void complete_all();
+    void complete_jointly();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
     void conclude_here() { stopped_ = !conclude(sums_); }

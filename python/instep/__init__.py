@@ -10,7 +10,7 @@ True
 
 These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
 `AdaBelief`, `Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop`, `ASGD`,
-`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB` and `LARS`.
+`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB`, `LARS` and `Prodigy`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
 `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
@@ -56,6 +56,7 @@ from instep.rules import (  # noqa: E402
     Lion,
     Momentum,
     NAdam,
+    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
@@ -100,6 +101,7 @@ __all__ = [
     "Momentum",
     "NAdam",
     "Optimizer",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",

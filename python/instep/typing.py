@@ -135,3 +135,9 @@ class Group(_Params, total=False):
     trust_ratio: bool
     trust_clip: Number | None
     trust_coefficient: Number
+    beta3: Number | None
+    use_bias_correction: bool
+    safeguard_warmup: bool
+    d0: Number
+    d_coef: Number
+    growth_rate: Number

@@ -26,7 +26,7 @@ struct Parameter {
     Axes order;
     std::unique_ptr<Array> param, average, copy, accumulated, grad;
     std::vector<std::unique_ptr<Array>> states;
-    std::vector<std::unique_ptr<double>> scalar_states;
+    std::vector<std::shared_ptr<double>> scalar_states;
 };
 
 StridedLayout& layout_of(Tensor& tensor) {
@@ -117,7 +117,10 @@ private:
         }
         for (int k = 0; k < max_scalar_states; ++k) {
             if (!variant.scalar_states[k].used) continue;
-            made.scalar_states.push_back(std::make_unique<double>(0.0));
+            const std::size_t number = made.scalar_states.size();
+            made.scalar_states.push_back(variant.joint && !parameters_.empty()
+                                             ? parameters_.front().scalar_states[number]
+                                             : std::make_shared<double>(0.0));
             tensor->scalar_states[k] = made.scalar_states.back().get();
         }
         for (int k = 0; k < variant.state_count; ++k) {

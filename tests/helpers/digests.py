@@ -46,6 +46,7 @@ NUMBERS |= {"eta1": 0.6, "eta2": 1.3, "step_size1": 0.01, "step_size2": 0.04}
 NUMBERS |= {"weight_decay": 0.05, "l1": 0.3}
 NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.055, "lambd": 0.65, "t0": 1.0, "r": 0.7}
 NUMBERS |= {"weight_lr_power": 1.2, "trust_clip": 0.9, "trust_coefficient": 0.3}
+NUMBERS |= {"d0": 0.3, "d_coef": 1.3, "growth_rate": 1.5}
 # What a number of the reference is while the option of its name is off.
 OFF = {"momentum": 0.0, "momentum_decay": None, "clip_update": None, "trust_ratio": False}
 RATES = (0.03, 0.05, 0.02)
@@ -127,6 +128,11 @@ FAMILIES = {
         {"momentum": MOMENTUM, "nesterov": on("nesterov"), "trust_ratio": on("trust_ratio")},
         {"nesterov": "momentum"},
         ("lars+momentum+trust_ratio",),
+    ),
+    "prodigy": Family(
+        "Prodigy",
+        {name: on(name) for name in ("use_bias_correction", "safeguard_warmup")},
+        thorough=("prodigy",),
     ),
 }
 
@@ -227,7 +233,7 @@ def check_power(base: float, exponent: float) -> None:
 
 
 def check_powers(rule: str, t: int) -> None:
-    """Refuse the powers that a rule takes at its step t, if they are such powers."""
+    """Refuse the powers that a rule takes at a parameter's step t, or at the t-th step of all, if they are such powers."""
     for k, _ in enumerate(RULES[rule].defaults.get("betas", ())):
         check_power(NUMBERS[f"beta{k + 1}"], t)
     known = RULES[rule].defaults
@@ -306,7 +312,7 @@ def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> 
                 if not all(np.isfinite(g).all() for g in given):
                     continue
         reference.step(grads, case.get("scale", 1.0))
-        for t in filter(None, reference.steps.values()):
+        for t in filter(None, {*reference.steps.values(), reference.step_count}):
             check_powers(rule, t)
         if reference.grad_norm is not None:
             digest = fold_array(digest, np.array([reference.grad_norm]))

@@ -46,6 +46,8 @@ class Rule:
     # averaged() shows an average of the rule's own, so that there is none of ema_decay.
     _shows_iterate: ClassVar[bool] = False
     _no_decoupled_l1: ClassVar[str] = ""  # why the rule has none; empty: it has
+    # Hyperparameters that all groups share, since the rule's sums are over all parameters; lr may be 0 in some.
+    _alike: ClassVar[tuple[str, ...]] = ()
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _fixed: ClassVar[tuple[str, ...]] = ()  # the hyperparameters with a part that can't be changed
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()

@@ -14,6 +14,7 @@ from instep.rules.lamb import LAMB
 from instep.rules.lars import LARS
 from instep.rules.lion import Lion
 from instep.rules.nadam import NAdam
+from instep.rules.prodigy import Prodigy
 from instep.rules.radam import RAdam
 from instep.rules.rmsprop import RMSprop
 from instep.rules.rprop import Rprop
@@ -40,6 +41,7 @@ __all__ = [
     "Lion",
     "Momentum",
     "NAdam",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
