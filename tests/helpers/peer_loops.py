@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from cases import rng_for
 from reference import Reference
+
+import instep
 
 STEPS = 60
 SHAPES = {"w": (4, 3), "b": (5,), "c": ()}
@@ -46,10 +48,15 @@ def assert_close(ours: Arrays, theirs: Arrays, tolerance: float = 1e-12) -> None
         np.testing.assert_allclose(p, theirs[name], rtol=0, atol=tolerance * np.abs(p).max())
 
 
+def package(name: str) -> Any:
+    """Another package; without it the test is skipped."""
+    return pytest.importorskip(name, reason=f"{name} is not installed: `nox -s peers` has it")
+
+
 def of_optax(optax: ModuleType, optimizer: Any) -> Callable[[Arrays, Arrays], Arrays]:
     """The step of an optimizer of optax, from the parameters before its first one."""
     state = None
-    update = pytest.importorskip("jax").jit(optimizer.update)
+    update = package("jax").jit(optimizer.update)
 
     def step(params: Arrays, grads: Arrays) -> Arrays:
         nonlocal state
@@ -58,6 +65,34 @@ def of_optax(optax: ModuleType, optimizer: Any) -> Callable[[Arrays, Arrays], Ar
         return optax.apply_updates(params, updates)
 
     return step
+
+
+def beside(
+    make: Callable[..., Any],
+    update: Callable[[Arrays, Mapping[str, Any]], Arrays],
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    groups: list[list[str]] | None = None,
+    absent: Iterable[tuple[int, str]] = (),
+) -> tuple[instep.Optimizer, dict[str, np.ndarray], Arrays]:
+    """Step an optimizer of instep and a peer; return the optimizer and the parameters of both.
+
+    The gradients, for both, are those of a noisy quadratic at the parameters of instep. `absent` has pairs of a step
+    and the name of a parameter that has no gradient in it.
+    """
+    rng = rng_for("beside", sorted(shapes))
+    params = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    theirs: Arrays = {name: p.copy() for name, p in params.items()}
+    goal = {name: 3 * rng.standard_normal(shape) for name, shape in shapes.items()}
+    opt = make(*([{name: params[name] for name in g} for g in groups or [list(shapes)]]))
+    for step in range(STEPS):
+        grads: dict[str, Any] = {
+            n: p - goal[n] + 0.3 * rng.standard_normal(p.shape) for n, p in params.items()
+        }
+        grads |= {name: None for at, name in absent if at == step}
+        opt.step([{n: grads[n] for n in g} for g in groups] if groups else grads)
+        theirs = update(theirs, grads)
+    assert not np.allclose(params["w"], goal["w"], atol=0.01)
+    return opt, params, theirs
 
 
 class OfTorch:
@@ -69,7 +104,7 @@ class OfTorch:
         self.optimizer: Any = None
 
     def __call__(self, params: Arrays, grads: Mapping[str, np.ndarray | None]) -> Arrays:
-        torch = pytest.importorskip("torch")
+        torch = package("torch")
         if self.optimizer is None:
             self.tensors = {
                 name: torch.tensor(np.asarray(p), requires_grad=True) for name, p in params.items()
@@ -87,13 +122,13 @@ class OfTorch:
 
 def module_of_timm(name: str) -> ModuleType:
     """A file of timm.optim without the rest of timm, which needs torchvision."""
-    pytest.importorskip("torch")
+    package("torch")
     spec = importlib.util.find_spec("timm")
     if spec is None:
-        pytest.skip("could not import 'timm': No module named 'timm'")
-    package = "optim_of_timm"
-    if package not in sys.modules:
-        sys.modules[package] = ModuleType(package)
+        pytest.skip("timm is not installed: `nox -s peers` has it")
+    alone = "optim_of_timm"
+    if alone not in sys.modules:
+        sys.modules[alone] = ModuleType(alone)
         (folder,) = spec.submodule_search_locations or ()
-        sys.modules[package].__path__ = [str(Path(folder) / "optim")]
-    return importlib.import_module(f"{package}.{name}")
+        sys.modules[alone].__path__ = [str(Path(folder) / "optim")]
+    return importlib.import_module(f"{alone}.{name}")

@@ -1,6 +1,6 @@
 """What the tables of docs/semantics.md say of rules in optax, PyTorch, pytorch_optimizer, timm and thinc.
 
-Prodigy and Muon are in `test_peers_of_prodigy_and_muon`; where averages of schedulefree lose bits, in
+Prodigy and Muon are in `test_peers_of_prodigy` and `test_peers_of_muon`; where averages of schedulefree lose bits, in
 `test_peers_in_torch`.
 """
 
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import pytest
-from peer_loops import LR, OfTorch, assert_close, module_of_timm, of_optax, run
+from peer_loops import LR, OfTorch, assert_close, module_of_timm, of_optax, package, run
 
 import instep
 
@@ -19,7 +19,7 @@ OURS = {"lr": LR, "betas": (0.8, 0.95)}
 
 @pytest.fixture
 def pytorch_optimizer(torch_in_double):
-    return pytest.importorskip("pytorch_optimizer")
+    return package("pytorch_optimizer")
 
 
 def first_step(make, w, g, steps=1):
@@ -36,7 +36,7 @@ def first_step(make, w, g, steps=1):
 
 @pytest.mark.usefixtures("jax_in_double")
 def test_nadam_of_optax_corrects_each_part_by_its_own_step():
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
     theirs = of_optax(optax, optax.nadam(LR, b1=0.8, b2=0.95, eps=0.01))
     options = OURS | {"eps": 0.01, "momentum_decay": None}
     ours, found = run("NAdam", options, theirs)
@@ -62,7 +62,7 @@ def test_nadam_of_optax_corrects_each_part_by_its_own_step():
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_lars_of_optax_has_lr_and_decay_elsewhere(nesterov):
     """The ratio has the norm of gradient and decay together; lr is in the velocity."""
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
     p, g = {"w": np.array([3.0, 4.0])}, {"w": np.array([-0.3, 0.1])}
     rates = [0.5, 0.05]
     theirs = of_optax(
@@ -103,7 +103,7 @@ def test_lars_of_optax_has_lr_and_decay_elsewhere(nesterov):
 @pytest.mark.usefixtures("jax_in_double")
 def test_averages_of_optax_have_the_rate_of_the_next_step():
     """In schedule_free, which counts from 1 where the rule itself counts from 0."""
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
 
     def rate(step):
         return 0.1 + 0.1 * step
@@ -129,7 +129,7 @@ def test_averages_of_optax_have_the_rate_of_the_next_step():
 
 @pytest.mark.parametrize(("rule", "names"), [("NAdam", ["mu_product"]), ("ASGD", ["eta", "mu"])])
 def test_scalar_states_of_torch_have_its_default_dtype(rule, names):
-    torch = pytest.importorskip("torch")
+    torch = package("torch")
     w, p = np.ones(3), torch.ones(3, dtype=torch.float64, requires_grad=True)
     ours, theirs = getattr(instep, rule)({"w": w}), getattr(torch.optim, rule)([p])
     p.grad = torch.ones_like(p)
@@ -229,7 +229,7 @@ def test_lamb_of_timm_clips_gradients():
 
 def test_radam_of_thinc_counts_one_ahead():
     """Its corrections are those of t = 2 at the first step. It computes in float32."""
-    thinc = pytest.importorskip("thinc.api")
+    thinc = package("thinc.api")
     rng = np.random.default_rng(0)
     w = rng.standard_normal(8).astype(np.float32)
     theirs = thinc.RAdam(0.03, beta1=0.8, beta2=0.95, eps=0.01, L2=0.0, grad_clip=0.0)
@@ -257,7 +257,7 @@ def test_radam_of_thinc_counts_one_ahead():
 
 
 def test_adam_of_thinc_has_epsilon_hat():
-    thinc = pytest.importorskip("thinc.api")
+    thinc = package("thinc.api")
     rng = np.random.default_rng(0)
     w = rng.standard_normal(8).astype(np.float32)
     theirs = thinc.Adam(0.03, beta1=0.8, beta2=0.95, eps=0.5, L2=0.0, grad_clip=0.0)

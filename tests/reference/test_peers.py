@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from cases import rng_for
-from peer_loops import LR, SHAPES, STEPS, assert_close, of_optax, run
+from peer_loops import LR, SHAPES, STEPS, assert_close, of_optax, package, run
 from reference import Reference, assert_same_bits
 
 import instep
@@ -105,7 +105,7 @@ OPTAX = {
 @pytest.mark.usefixtures("jax_in_double")
 @pytest.mark.parametrize("name", OPTAX)
 def test_equals_optax(name):
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
     rule, options, make = OPTAX[name]
     ours, theirs = run(rule, options, of_optax(optax, make(optax)))
     assert_close(ours.params, theirs)
@@ -114,7 +114,7 @@ def test_equals_optax(name):
 @pytest.mark.usefixtures("jax_in_double")
 def test_optaxs_adan_weighs_differences_by_one_minus_beta2():
     """The paper's beta is 1 minus its authors' betas; optax has taken one for the other in two of three places."""
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
     beta2 = 0.8
     options = {"lr": LR, "betas": (0.8, beta2, 0.95), "eps": 0.01}
     theirs = of_optax(optax, optax.adan(LR, b1=0.8, b2=beta2, b3=0.95, eps=0.01, eps_root=0.0))
@@ -148,7 +148,7 @@ def adan(weight, beta2):
 
 @pytest.mark.usefixtures("jax_in_double")
 def test_optaxs_rprop_is_a_step_late():
-    optax = pytest.importorskip("optax")
+    optax = package("optax")
     theirs = of_optax(optax, optax.rprop(0.25, eta_minus=0.5, eta_plus=2.0))
     p = {"w": np.zeros(1)}
     ours = Reference("Rprop", p, lr=0.25, etas=(0.5, 2.0))

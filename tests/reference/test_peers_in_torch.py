@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peer_loops import LR, OfTorch, assert_close, module_of_timm, run
+from peer_loops import LR, OfTorch, assert_close, module_of_timm, package, run
 
 import instep
 from instep import schedules
@@ -117,7 +117,7 @@ def training(optimizer):
 
 @pytest.mark.parametrize("name", PYTORCH_OPTIMIZER)
 def test_equals_pytorch_optimizer(name):
-    module = pytest.importorskip("pytorch_optimizer")
+    module = package("pytorch_optimizer")
     rule, options, make = PYTORCH_OPTIMIZER[name]
     shapes = {"w": (4, 3), "v": (2, 5)} if name == "LARS" else {"w": (4, 3), "b": (5,), "c": ()}
     ours, theirs = run(rule, options, OfTorch(lambda p: make(module, p)), shapes)
@@ -232,7 +232,7 @@ FREE = {
 @pytest.mark.parametrize("name", FREE)
 def test_equals_schedulefree(name):
     """In training, in evaluation, and back; their warm-up is a schedule here."""
-    module = pytest.importorskip("schedulefree")
+    module = package("schedulefree")
     rule, options, make = FREE[name]
     warm = {"lr": lambda step: LR * min(1.0, (step + 1) / 20)}
     peer = OfTorch(lambda p: training(make(module, p)))
@@ -247,8 +247,8 @@ def test_equals_schedulefree(name):
 
 @pytest.mark.parametrize("name", FREE)
 def test_evaluation_in_schedulefree_loses_bits_and_averaged_loses_none(name):
-    torch = pytest.importorskip("torch")
-    module = pytest.importorskip("schedulefree")
+    torch = package("torch")
+    module = package("schedulefree")
     rng = np.random.default_rng(0)
     start, grad = rng.standard_normal(1000), rng.standard_normal(1000)
     rule, options, make = FREE[name]
