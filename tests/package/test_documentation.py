@@ -107,7 +107,7 @@ def python_blocks(path: Path) -> list[str]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-APART = ("README.md", "recipes.md")  # whose blocks are programs of their own, to be copied
+APART = ("README.md", "recipes.md", "recipes-rules.md")  # whose blocks are programs of their own, to be copied
 
 
 def programs() -> Iterator[Any]:

@@ -6,6 +6,7 @@ Prodigy and Muon are in `test_peers_of_prodigy` and `test_peers_of_muon`; where 
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -192,6 +193,44 @@ def test_pytorch_optimizer_counts_the_steps_of_a_group(pytorch_optimizer):
     assert opt.params["b"][0] == pytest.approx(-0.1)
     share = (1 - 0.9) / (1 - 0.9**2) / math.sqrt(0.5 / (1 - 0.5**2))
     assert found["b"][0] == pytest.approx(-0.1 * share)
+
+
+def test_adopt_of_pytorch_optimizer_and_timm_limit_later_or_less(pytorch_optimizer):
+    """The second step of each is its limit, times 1 - beta1."""
+    theirs = {
+        2**0.25: lambda p: pytorch_optimizer.ADOPT(p, lr=1.0, betas=(0.0, 0.9)),
+        1.0: lambda p: module_of_timm("adopt").Adopt(p, lr=1.0, betas=(0.0, 0.9)),
+    }
+    for limit, make in theirs.items():
+        peer = OfTorch(make)
+        peer({"w": np.zeros(1)}, {"w": np.ones(1)})
+        assert peer({}, {"w": np.full(1, 9.0)})["w"][0] == pytest.approx(-limit)
+    w = np.zeros(1)
+    opt = instep.ADOPT(w, lr=1.0, betas=(0.0, 0.9))
+    opt.step(np.ones(1))
+    opt.step(np.full(1, 9.0))
+    assert w[0] == -1.0
+
+
+def default_of(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+def test_defaults(pytorch_optimizer):
+    assert default_of(instep.AdEMAMix, "alpha") == 2
+    assert default_of(pytorch_optimizer.AdEMAMix, "alpha") == 5
+    assert not default_of(pytorch_optimizer.AdEMAMix, "weight_decouple")
+    assert default_of(instep.ADOPT, "clip_exponent") == 0.25
+    assert default_of(module_of_timm("adopt").Adopt, "clip_exp") == 0.333
+    for lion in (instep.Lion, pytorch_optimizer.Lion, module_of_timm("lion").Lion):
+        assert (default_of(lion, "lr"), default_of(lion, "weight_decay")) == (1e-4, 0)
+
+
+def test_defaults_of_optax():
+    optax = package("optax")
+    assert default_of(optax.contrib.ademamix, "alpha") == 5
+    assert default_of(optax.lion, "weight_decay") == 1e-3
+    assert default_of(optax.lion, "learning_rate") is inspect.Parameter.empty
 
 
 # ---- timm ----------------------------------------------------------------------------------------

@@ -112,16 +112,18 @@ def test_prodigy_equals_optax():
 
 
 def test_prodigyopt_counts_no_step_without_progress(prodigyopt):
-    """So its next bias correction is that of a first step; here the correction is that of the second."""
+    """So its next bias correction is that of a first step; here the correction is that of the third."""
     w, options = np.zeros(2), {"d0": 1e-3, "use_bias_correction": True}
     peer = OfTorch(lambda p: prodigyopt.Prodigy(p, **options))
     opt = instep.Prodigy({"w": w}, **options)
-    for g in (np.zeros(2), np.ones(2)):
-        found = peer({"w": np.zeros(2)}, {"w": g})["w"]
-        opt.step({"w": g})
+    for g, lr in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+        if peer.optimizer:
+            peer.optimizer.param_groups[0]["lr"] = opt.lr = lr
+        found = peer({"w": np.zeros(2)}, {"w": np.full(2, g)})["w"]
+        opt.step({"w": np.full(2, g)})
     (group,) = peer.optimizer.param_groups
-    assert (group["k"], float(opt.state["w"]["k"])) == (1, 2)
-    corrections = [math.sqrt(1 - 0.999**k) / (1 - 0.9**k) for k in (1, 2)]
+    assert (group["k"], float(opt.state["w"]["k"])) == (1, 3)
+    corrections = [math.sqrt(1 - 0.999**k) / (1 - 0.9**k) for k in (1, 3)]
     assert w[0] / found[0] == pytest.approx(corrections[1] / corrections[0], 1e-9)
 
 
@@ -155,3 +157,19 @@ def test_prodigyopt_without_momentum_takes_the_new_estimate(prodigyopt):
     assert growth > 2
     step, theirs = (w - before)[0], (found - theirs_before)[0]
     assert theirs / step == pytest.approx(growth, rel=1e-6)
+
+
+@pytest.mark.usefixtures("jax_in_double")
+def test_prodigy_of_optax_divides_zero_by_zero():
+    """While no gradient has been other than 0. Its numbers have the dtype of the parameters."""
+    optax = package("optax")
+    peer = of_optax(optax, optax.contrib.prodigy())
+    found = peer({"w": np.ones(2)}, {"w": np.zeros(2)})
+    assert np.isnan(found["w"]).all()
+    state = optax.contrib.prodigy().init({"w": np.ones(2, dtype=np.float32)})
+    assert state.estim_lr.dtype == np.float32
+    w = np.ones(2, dtype=np.float32)
+    opt = instep.Prodigy({"w": w})
+    opt.step({"w": np.zeros(2)})
+    assert (w == 1).all()
+    assert opt.state["w"]["d"].dtype == np.float64
