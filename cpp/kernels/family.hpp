@@ -74,6 +74,8 @@ constexpr Variant make_variant() {
     variant.sum_count = sum_count<Chosen>;
     variant.joint = is_joint<Chosen>;
     variant.of_each_tensor = variant.sum_count > 0 || has_number<Chosen>();
+    variant.of_matrices = is_of_matrices<Chosen>;
+    static_assert(!is_of_matrices<Chosen> || (States<Chosen>::count < max_states && !is_hot<Chosen>));
     if constexpr (is_valid<Chosen>) {
         variant.rate = rate_of<Double>;
         variant.takes_part = takes_part_of<Double>;

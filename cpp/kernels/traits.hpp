@@ -86,6 +86,15 @@ constexpr bool is_joint = false;
 template <class Rule>
 constexpr bool is_joint<Rule, std::void_t<decltype(Rule::joint)>> = Rule::joint;
 
+template <class Rule, class = void>
+constexpr bool is_of_matrices = false;
+template <class Rule>
+constexpr bool is_of_matrices<Rule, std::void_t<decltype(Rule::of_matrices)>> = Rule::of_matrices;
+
+// Whether the array in this place is what a rule of matrices has kept, which it gets after its states.
+template <class Rule, std::size_t K>
+constexpr bool is_kept = is_of_matrices<Rule> && K == static_cast<std::size_t>(States<Rule>::count);
+
 using Condition = bool (*)(const Moment&);
 template <class Rule, class = void>
 constexpr Condition takes_part_of = nullptr;

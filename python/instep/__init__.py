@@ -10,7 +10,7 @@ True
 
 These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
 `AdaBelief`, `Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop`, `ASGD`,
-`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB`, `LARS` and `Prodigy`.
+`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB`, `LARS`, `Prodigy` and, for matrices, `Muon`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
 `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
@@ -55,6 +55,7 @@ from instep.rules import (  # noqa: E402
     AdEMAMix,
     Lion,
     Momentum,
+    Muon,
     NAdam,
     Prodigy,
     RAdam,
@@ -99,6 +100,7 @@ __all__ = [
     "Lion",
     "LossScaler",
     "Momentum",
+    "Muon",
     "NAdam",
     "Optimizer",
     "Prodigy",

@@ -117,7 +117,7 @@ def at(value: Any, step: int) -> Any:
         value = value(step)
     if isinstance(value, (tuple, list)):
         return tuple(at(v, step) for v in value)
-    return value if value is None or isinstance(value, bool) else float(value)
+    return value if value is None or isinstance(value, (bool, str)) else float(value)
 
 
 class Reference:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone
+from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone, OneOf
 
 __all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "own_terms"]
 
@@ -88,8 +88,11 @@ class Rule:
 
     @classmethod
     def _is_on(cls, name: str, value: Any) -> bool:
-        if isinstance(cls._hyperparameters.get(name), NumericOrNone):
+        kind = cls._hyperparameters.get(name)
+        if isinstance(kind, NumericOrNone):
             return value is not None
+        if isinstance(kind, OneOf):
+            return bool(value != kind.words[0])
         return callable(value) or bool(value)
 
     @classmethod

@@ -11,7 +11,7 @@ from instep import _core
 from instep._support.checks import flag, mapping
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import check_alike, interval_of
-from instep.optimizers.hyperparameters import Interval, NumericOrNone, as_float
+from instep.optimizers.hyperparameters import Count, Interval, NumericOrNone, as_float
 from instep.optimizers.rule import Rule, own_terms
 from instep.optimizers.settings import Settings
 
@@ -93,7 +93,10 @@ class GroupNumbers:
             return float(on)
         if value is None and name in self._or_none:
             return math.nan
+        whole = self._rule._hyperparameters.get(name)
         number = as_float(value, self._intervals[name], who)
+        if isinstance(whole, Count):
+            whole.check(who, value)
         if name in self._idle and number != 0:
             off = "None" if name in self._or_none else "0"
             raise ValueError(

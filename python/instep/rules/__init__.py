@@ -13,6 +13,7 @@ from instep.rules.ftrl import FTRL
 from instep.rules.lamb import LAMB
 from instep.rules.lars import LARS
 from instep.rules.lion import Lion
+from instep.rules.muon import Muon
 from instep.rules.nadam import NAdam
 from instep.rules.prodigy import Prodigy
 from instep.rules.radam import RAdam
@@ -40,6 +41,7 @@ __all__ = [
     "Adan",
     "Lion",
     "Momentum",
+    "Muon",
     "NAdam",
     "Prodigy",
     "RAdam",
