@@ -11,12 +11,7 @@ from peer_loops import OfTorch, assert_close, beside, module_of_timm, of_optax, 
 
 import instep
 
-THERE = hasattr(instep, "Muon")  # until it always is; then this and the second mark go
-
-pytestmark = [
-    pytest.mark.usefixtures("torch_in_double"),
-    pytest.mark.skipif(not THERE, reason="instep has no Muon yet"),
-]
+pytestmark = pytest.mark.usefixtures("torch_in_double")
 
 MATRICES = {"w": (4, 3), "v": (3, 5), "u": (4, 4), "t": (1, 6)}
 CUBIC = (1.5, -0.5, 0.0)  # Newton and Schulz's own
