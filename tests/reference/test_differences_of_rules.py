@@ -195,8 +195,8 @@ def test_pytorch_optimizer_counts_the_steps_of_a_group(pytorch_optimizer):
     assert found["b"][0] == pytest.approx(-0.1 * share)
 
 
-def test_adopt_of_pytorch_optimizer_and_timm_limit_later_or_less(pytorch_optimizer):
-    """The second step of each is its limit, times 1 - beta1."""
+def test_adopt_of_pytorch_optimizer_limits_by_the_next_step(pytorch_optimizer):
+    """With beta1 = 0 the second step is the limit. timm's power differs from the third step on."""
     theirs = {
         2**0.25: lambda p: pytorch_optimizer.ADOPT(p, lr=1.0, betas=(0.0, 0.9)),
         1.0: lambda p: module_of_timm("adopt").Adopt(p, lr=1.0, betas=(0.0, 0.9)),
