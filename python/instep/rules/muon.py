@@ -78,7 +78,9 @@ class Muon(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        As for `Optimizer`; and if a parameter hasn't two axes.
+        As for `Optimizer`.
+    ValueError
+        If a parameter hasn't two axes.
     MemoryError
         By the first step, if there is no memory for the products; nothing has changed then.
 
