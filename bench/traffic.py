@@ -12,7 +12,7 @@ from task import Task
 
 # What the sums of a rule read before its sweep: how many arrays of the parameter's dtype, which are the parameter and
 # the gradient, and how many states.
-SUMS = {"LAMB": (2, 2), "LARS": (2, 0)}
+SUMS = {"LAMB": (2, 2), "LARS": (2, 0), "Prodigy": (2, 2)}
 CLIP_UPDATE = (1, 1)  # gradient and mean square
 MOST_STREAMS = 5  # that the loop of the memory limit goes through together
 

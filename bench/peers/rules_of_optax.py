@@ -24,6 +24,7 @@ OPTAX: dict[str, Callable[..., Any]] = {
     "Lion": lambda optax, lr: optax.lion(lr, weight_decay=0.0),
     "Momentum": lambda optax, lr: optax.sgd(lr, momentum=0.9),
     "NAdam": lambda optax, lr: optax.nadam(lr),
+    "Prodigy": lambda optax, lr: optax.contrib.prodigy(lr),
     "RAdam": lambda optax, lr: optax.radam(lr),
     "RMSprop": lambda optax, lr: optax.rmsprop(lr, decay=0.99, eps_in_sqrt=False),
     "Rprop": lambda optax, lr: optax.rprop(lr),
