@@ -34,7 +34,8 @@ class Optax:
 
         self._update = update
         self._values = [jax.numpy.array(p) for p in params]
-        self._state = transform.init(self._values)
+        # Copies: a state that is the parameters themselves (Prodigy's) would be donated twice.
+        self._state = jax.tree.map(jax.numpy.array, transform.init(self._values))
 
     def call(self, grads: Arrays) -> Callable[[], object]:
         return partial(self._step, [jax.numpy.asarray(g) for g in grads])

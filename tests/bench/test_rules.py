@@ -20,6 +20,9 @@ import instep
 rows = importlib.import_module("rows")
 traffic = importlib.import_module("traffic")
 FORMS = {"torch loop", "torch foreach", "torch fused"}
+MANY_STREAMS = ["Adan", "Prodigy"]  # more than the loop of the memory limit goes through together
+# Larger than in the rows, so that a difference shows. Prodigy's steps are d times as long, and d begins at 1e-6.
+RATES = {"Prodigy": 2e3}
 LARGE = {label: row for (label, workload), row in rows.RULES.items() if workload == "gpt2"}
 
 
@@ -35,7 +38,7 @@ def test_every_rule_has_its_rows() -> None:
             assert (name, "gpt2") in rows.RULES
         else:
             rule(np.zeros((2, 2)))
-            with pytest.raises(ValueError, match="params"):
+            with pytest.raises(ValueError, match="two axes"):
                 rule(np.zeros(2))
     assert rows.RULES["Adam", "gpt2"] is rows.ROWS["gpt2"]
     assert rows.RULES["RMSprop", "mlp"] is rows.ROWS["mlp-rmsprop"]
@@ -44,10 +47,11 @@ def test_every_rule_has_its_rows() -> None:
 
 def test_a_rule_for_matrices_alone_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Any, params: Any) -> None:
-        raise ValueError("params must have two dimensions, got one")
+        raise ValueError("parameter '0' must have two axes")
 
     monkeypatch.setattr(instep.Lion, "__init__", refuse)
     assert set(LARGE) - set(rows.rules()) == {"Lion", "Adam with clip_update"}
+    assert "Muon" not in LARGE
 
 
 def test_who_takes_part_beside_a_rule() -> None:
@@ -59,7 +63,7 @@ def test_who_takes_part_beside_a_rule() -> None:
     assert peers["Lion"] == {"optax"}
     assert peers["FTRL"] == peers["Adam with clip_update"] == set()
     assert all(ours - {same} <= set(row.peers) for row in LARGE.values())
-    assert [label for label, row in LARGE.items() if same not in row.peers] == ["Adan"]
+    assert [label for label, row in LARGE.items() if same not in row.peers] == MANY_STREAMS
     torchs = LARGE["Momentum"].peer_tasks["torch foreach"]
     assert (torchs.rule, torchs.settings["momentum"]) == ("SGD", 0.9)
 
@@ -82,7 +86,8 @@ def test_which_rules_have_sums(label: str) -> None:
     asked, rng = LARGE[label].task, np.random.default_rng(0)
     whole = rng.standard_normal(10)
     halves = [whole[:5].copy(), whole[5:].copy()]
-    parts = [getattr(instep, asked.rule)(p, lr=0.1, **asked.settings) for p in (whole, *halves)]
+    make, lr = getattr(instep, asked.rule), RATES.get(label, 0.1)
+    parts = [make(p, lr=lr, **asked.settings) for p in (whole, *halves)]
     for scale in (1.0, 10.0, 100.0):
         grad = scale * rng.standard_normal(10)
         for optimizer, g in zip(parts, (grad, grad[:5], grad[5:]), strict=True):
@@ -106,7 +111,7 @@ def test_the_memory_limit_moves_what_each_rule_moves(
 
     monkeypatch.setattr(core, "make_memory_traffic", record)
     those = [row for row in LARGE.values() if peer in row.peers]
-    assert len(LARGE) - len(those) <= 1, "all, and the same arrays of all but Adan"
+    assert len(those) >= len(LARGE) - len(MANY_STREAMS)
     for row in those:
         small = dataclasses.replace(row.task, workload="1000")
         contestant = peers.PEERS[peer].start(small, [np.ones(1000, np.float32)])
@@ -121,6 +126,7 @@ OPTAXS_OWN: dict[str, dict[str, Any] | None] = {
     "Adagrad": {"eps_inside_sqrt": True},
     "Adan": None,
     "NAdam": {"momentum_decay": 1e9},
+    "Prodigy": {"use_bias_correction": True},
     "Rprop": None,
 }
 # PyTorch keeps some numbers as tensors of its default dtype, float32.
@@ -130,10 +136,8 @@ IN_FLOAT32 = {"ASGD", "NAdam"}
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("package", ["torch", "optax"])
 def test_peers_take_the_same_step_by_every_rule(package: str, dtype: str) -> None:
-    """With a larger lr than in the rows, so that a difference shows."""
-
     def small(given: Any, more: dict[str, Any]) -> Any:
-        settings = {**given.settings, "lr": 0.1, **more}
+        settings = {**given.settings, "lr": RATES.get(label, 0.1), **more}
         return dataclasses.replace(given, workload="1000", dtype=dtype, settings=settings)
 
     asked, differing = {}, {}
@@ -143,7 +147,7 @@ def test_peers_take_the_same_step_by_every_rule(package: str, dtype: str) -> Non
             wide = 1e-7 if package == "torch" and label in IN_FLOAT32 else 1e-14
             ours = small(row.task, more or {})
             one = (peer, small(row.peer_tasks.get(peer, row.task), {}), ours)
-            tolerance = 5e-6 if dtype == "float32" else wide
+            tolerance = 2e-5 if dtype == "float32" else wide
             (differing if more is None else asked)[f"{label}, {peer}"] = (*one, tolerance)
     assert len(asked) >= 15
     check_peers(package, asked)
