@@ -210,8 +210,8 @@ def _rules(pieces: Pieces) -> str:
     return (
         "## A row a rule\n\nIn float32: the bytes that a step moves for each parameter, and on GPT-2's tensors and in "
         "the caches instep's time and the others' by it: above 1, instep is faster. PyTorch's best is the quickest of "
-        "its forms, which is named. A rule with sums over a tensor (LAMB, LARS, Prodigy, `clip_update`) reads once more what it "
-        "adds up, and so does the memory limit.\n\n"
+        "its forms, which is named. A rule with sums over a tensor (LAMB, LARS, Prodigy, `clip_update`) reads once "
+        "more what it adds up, and so does the memory limit.\n\n"
         f"{markdown_table(table)}\n"
     )
 
