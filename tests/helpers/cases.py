@@ -58,7 +58,7 @@ NUMBERS: dict[str, Any] = {
     "beta3": 0.9,
     "d0": 0.01,
     "d_coef": 1.3,
-    "growth_rate": 1.1,
+    "growth_rate": 1.45,
     "ns_steps": 3,
     "ns_coefficients": (3.0, -4.0, 2.0),
     "weight_decay": 0.05,
