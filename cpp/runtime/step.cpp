@@ -112,7 +112,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     const double average_rate = extras_.average_rate;
     fresh.recipe.average_rate =
         tensors_[i]->compute == Compute::float32 ? static_cast<float>(average_rate) : average_rate;
-    fresh.recipe.sums = variant.loops[compute]->sums;
+    fresh.recipe.terms_of_sums = variant.loops[compute]->terms;
+    fresh.recipe.squares = variant.loops[compute]->squares;
     fresh.recipe.sum_count = variant.sum_count;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
