@@ -61,6 +61,25 @@ struct Extras {
 
 class Stepper;
 
+// Steppers that take a step as one, each prepared with the same Extras but for average_rate, and the most threads for
+// each. They have one norm, over the gradients of all in this order, and one guard. A Stepper alone is the usual case.
+struct Participant {
+    Stepper* stepper;
+    int most_threads;
+};
+struct Together {
+    const Participant* first;
+    std::size_t count;
+
+    const Participant* begin() const { return first; }
+    const Participant* end() const { return first + count; }
+};
+// A tensor of one of the Steppers; -1 for none.
+struct Found {
+    std::size_t stepper;
+    std::ptrdiff_t tensor;
+};
+
 // A step consists of passes over the gradients, or over all arrays. A pass has the work of a thread on a run of
 // segments, and the work of the last thread when all are done. All passes go through the same units, in one parallel
 // region.
@@ -118,14 +137,22 @@ public:
     // follows, needs the GIL, because other threads read the counts when they hold it.
     std::ptrdiff_t take(int most_threads);
     // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
-    // squares by segment, ...
-    const std::vector<double>& measure(int threads);
+    // squares by segment, which the caller may change, ...
+    std::vector<double>& measure(int threads);
     // ... the conclusion from all sums, in the order of the places, and whether the sweep may come next, ...
-    bool conclude(std::vector<double>& sums);
-    // ... if not, a closer look: the result of take and, if this is -1, a norm that can be used, ...
-    std::ptrdiff_t look_closer(int threads);
+    static bool conclude(Together all);
+    // ... if not, a closer look: the first tensor with a gradient that is not finite if the step is guarded, otherwise
+    // none and a norm that can be used, ...
+    static Found look_closer(Together all);
     // ... and the sweep.
     void apply(int threads);
+    // For Steppers that take a step as one: room for the sums of all, which may allocate memory; the norm, if
+    // needs_norm, and the first tensor that ends the step; if there is none, for each Stepper the sums of its rule and
+    // its sweep, which are the same as apply.
+    static void make_room(Together all);
+    static Found measure(Together all);
+    void add_rule_sums(int most_threads);
+    void sweep_all(int most_threads);
     // Counts the step that was taken, for each parameter; the accumulated gradients are used up.
     void count_step();
     // The norm of the gradients of the last step, if it was needed.
@@ -186,8 +213,6 @@ private:
     std::uint32_t make_recipe(std::size_t i, std::int64_t t);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
-    template <class Body>
-    void keep_pace(Pace& pace, int most_threads, Body body) const;
     void set_scale(double scale);
     const Variant& variant_of(std::size_t i) const;
     void complete(std::size_t i, const double* sums);
@@ -201,10 +226,15 @@ private:
     void complete_all();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
-    void conclude_here() { stopped_ = !conclude(sums_); }
+    void conclude_here();
 
-    double total(std::vector<double>& sums) const;
-    void measure_scaled(int threads);
+    // The norm of one or several Steppers.
+    static double total(Together all);
+    static void measure_scaled(Together all);
+    std::size_t gather_sums(std::vector<double>& into, std::size_t count) const;
+    void conclude_from(double sum, bool wide);
+    void conclude_from_scaled(double sum, int exponent);
+    double largest(int threads);
     std::ptrdiff_t find_not_finite() const;
 
     static constexpr Pass no_pass{nullptr, nullptr};

@@ -219,10 +219,11 @@ private:
     }
 
     std::ptrdiff_t take_in_parts() {
-        std::vector<double> sums = stepper_->measure(manner_.threads);
-        if (!stepper_->conclude(sums)) {
-            const std::ptrdiff_t found = stepper_->look_closer(manner_.threads);
-            if (found >= 0) return found;
+        stepper_->measure(manner_.threads);
+        const Participant alone{stepper_.get(), manner_.threads};
+        if (!Stepper::conclude({&alone, 1})) {
+            const Found found = Stepper::look_closer({&alone, 1});
+            if (found.tensor >= 0) return found.tensor;
         }
         stepper_->apply(manner_.threads);
         return -1;
