@@ -170,22 +170,13 @@ void Combined::settle(py::handle owner) {
     refuse_averages("step");
     const Readable readable(*this);
     numbers_.settle(owner, step_count_, hyperparameters_);
+    bool limits = false;
     for (std::size_t k = 0; k < plans_.size(); ++k) {
         about(k, [&] { plan(k).settle(optimizers_[k]); });
-        require_no_limits(k);
+        limits = limits || steps(k).hyperparameters().extras(1.0).needs_norm();
     }
-}
-
-// A norm and a guard of a part of the gradients would make another step than its owner expects.
-void Combined::require_no_limits(std::size_t k) const {
-    const Hyperparameters& own = steps(k).hyperparameters();
-    const auto refuse = [k](const char* name, const char* expected, const std::string& found) {
-        throw py::value_error(refusal(prefix_of(k) + name, expected, found) + "; give " + name + " to Combined");
-    };
-    if (own.clip_norm == own.clip_norm)
-        refuse("clip_norm", "be None in a Combined", py::cast<std::string>(py::repr(py::float_(own.clip_norm))));
-    if (own.not_finite != NotFinite::propagate)
-        refuse("nonfinite", "be propagate in a Combined", own.not_finite == NotFinite::skip ? "skip" : "raise");
+    // A norm or a guard of a part of the gradients would make another step than its owner expects.
+    if (limits) owner.attr("_require_no_limits")();
 }
 
 void Combined::make_arrays(Steps::Use use) {

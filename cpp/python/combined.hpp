@@ -55,7 +55,6 @@ private:
     template <class Action>
     void for_each_steps(Action action) const;
     void settle(py::handle owner);
-    void require_no_limits(std::size_t k) const;
     void collect(py::handle gradients);
     void collect_by_name(py::handle gradients);
     void learn_names();

@@ -27,6 +27,7 @@ public:
     void write_all(const Restored& restored, bool is_new);
 
 private:
+    using Wanted = std::function<Operand&(Tensor&)>;
 
     // Takes the array itself, not a view of it: its fields say where it lies when it is looked at.
     void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into) {
@@ -82,7 +83,6 @@ private:
         Operand into;
         std::int64_t size;
     };
-    using Wanted = std::function<Operand&(Tensor&)>;
     struct Asked {
         std::string who;
         py::object array;
