@@ -13,11 +13,11 @@ These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adama
 `FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB` and `LARS`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
-`Combined` steps several optimizers as one. `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
-themselves. `instep.checkpoint` saves and loads a run. `instep.interop` converts states to and from
-the form of ``torch.optim``. `instep.typing` has names for annotations. `set_num_threads` and
-`set_isa` limit what steps use of this machine; `config` shows what they use. ``instep --help``
-lists the commands.
+`Combined` steps several optimizers as one. `LossScaler` is for float16 gradients, `Steps` for
+libraries that keep parameters and states themselves. `instep.checkpoint` saves and loads a run.
+`instep.interop` converts states to and from the form of ``torch.optim``. `instep.typing` has names
+for annotations. `set_num_threads` and `set_isa` limit what steps use of this machine; `config`
+shows what they use. ``instep --help`` lists the commands.
 """
 
 import importlib

@@ -109,6 +109,7 @@ _RestoredPlan = tuple[int, int, Sequence[_RestoredParameter], Values]
 def make_combined(
     optimizers: tuple[_HasHyperparameters, ...], plans: Sequence[Plan], current: Current
 ) -> Combined: ...
+
 @final
 class Combined:
     def step(self, gradients: Gradients, owner: _HasLimits, grad_scale: float) -> None: ...

@@ -5,43 +5,29 @@ from __future__ import annotations
 import copy
 import copyreg
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from instep import _core
 from instep._support import documentation
 from instep._support.wording import kind, text_of
 from instep.optimizers import combined_state
 from instep.optimizers.base import Optimizer
-from instep.optimizers.containers import GRADIENTS, Accumulated, Array, Gradients
+from instep.optimizers.combined_state import require_no_limits
+from instep.optimizers.containers import GRADIENTS, Accumulated, Gradients
 from instep.optimizers.copying import attributes
-from instep.optimizers.current import Current, Values
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float, check_number_or_none
-from instep.optimizers.settings import CLIP_NORM, GRAD_SCALE, Limits, checked_nonfinite
-from instep.optimizers.views import View
+from instep.optimizers.settings import CLIP_NORM, GRAD_SCALE, checked_nonfinite
+from instep.optimizers.several import Several
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from instep.optimizers.bound import Views
-
 __all__ = ["Combined"]
-
-Value = TypeVar("Value")
-
-
-class _Merged(NamedTuple):
-    """The arrays of all optimizers, by name."""
-
-    of: tuple[Views, ...]
-    params: View[Array]
-    state: View[View[Array]]
-    averages: View[Array]
 
 
 @documentation.without_quotes
-class Combined(Limits):
+class Combined(Several):
     """Several optimizers over different parameters, stepped as one.
 
     One call of `step` steps all of them: the norm of `clip_norm` goes over the gradients of all, in
@@ -99,7 +85,7 @@ class Combined(Limits):
     """
 
     # This makes combined.lr = 0.1, which would have no effect, an error.
-    __slots__ = ("__weakref__", "_current", "_merged", "_optimizers", "_plan")
+    __slots__ = ("__weakref__",)
 
     def __init__(
         self,
@@ -110,21 +96,6 @@ class Combined(Limits):
         _require_optimizers(optimizers)
         clip_norm = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         self._set_up(optimizers, clip_norm, checked_nonfinite(nonfinite))
-
-    def _set_up(
-        self, optimizers: tuple[Optimizer, ...], clip_norm: Number | None, nonfinite: Nonfinite
-    ) -> None:
-        self._optimizers = optimizers
-        self._merged: _Merged | None = None
-        self._current = Current(Values((), clip_norm, None, nonfinite, {}))
-        plans = [optimizer._plan for optimizer in optimizers]
-        self._plan = _core.make_combined(optimizers, plans, self._current)
-        self._plan.check_memory()
-
-    @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
-        """The optimizers, in the order in which they were given."""
-        return self._optimizers
 
     # ---- stepping ------------------------------------------------------------------------------
 
@@ -239,70 +210,6 @@ class Combined(Limits):
         """Put the weights back in all optimizers if any block shows their averages."""
         self._plan.end_averaged()
 
-    # ---- reading -------------------------------------------------------------------------------
-
-    @property
-    def step_count(self) -> int:
-        """Completed steps of the Combined; the optimizers have counts of their own."""
-        return self._plan.step_count
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that changed nothing, because a gradient was not finite under ``nonfinite="skip"``."""
-        return self._plan.skipped_steps
-
-    @property
-    def grad_norm(self) -> float | None:
-        """Euclidean norm of all gradients of the last step, before clipping; None if there is none.
-
-        It is that of `Optimizer.grad_norm`, over all optimizers. The optimizers' own is None after
-        a step of the Combined.
-        """
-        return self._plan.grad_norm
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """The parameters of all optimizers by name: the caller's arrays, in a read-only dict."""
-        return self._arrays.params
-
-    @property
-    def state(self) -> Mapping[str, Mapping[str, Array]]:
-        """The states of all optimizers, by parameter's name and state's name: the arrays in use."""
-        return self._arrays.state
-
-    @property
-    def averages(self) -> Mapping[str, Array]:
-        """The moving averages of all optimizers by parameter's name: the arrays in use."""
-        return self._arrays.averages
-
-    @property
-    def accumulated(self) -> Mapping[str, Array]:
-        """The sums of `accumulate` so far, by parameter's name: the arrays in use."""
-        return self._merge([optimizer.accumulated for optimizer in self._optimizers])
-
-    @property
-    def _arrays(self) -> _Merged:
-        """The arrays in use, by name; new views after groups have been added."""
-        of = tuple(optimizer._arrays for optimizer in self._optimizers)
-        merged = self._merged
-        if merged is None or any(a is not b for a, b in zip(of, merged.of, strict=True)):
-            params, states, averages = (
-                self._merge([getattr(views, name) for views in of])
-                for name in ("params", "states", "averages")
-            )
-            merged = self._merged = _Merged(of, params, states, averages)
-        return merged
-
-    def _merge(self, parts: Sequence[Mapping[str, Value]]) -> View[Value]:
-        """Return entries of all optimizers in one dict, whose names are those of `params`."""
-        names = [name for optimizer in self._optimizers for name in optimizer.params]
-        unique = len(set(names)) == len(names)
-        return View(
-            (name if unique else f"{k}.{name}", value)
-            for k, part in enumerate(parts)
-            for name, value in part.items()
-        )
-
     # ---- storing -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -375,16 +282,10 @@ class Combined(Limits):
             "attributes": attributes(self),
         }
 
-    # ---- the rest ------------------------------------------------------------------------------
-
     def _require_no_limits(self) -> None:
         """Raise ValueError for an optimizer with limits of its own; the core has seen one with them."""
         for k, optimizer in enumerate(self._optimizers):
-            combined_state.require_no_limits(k, optimizer.clip_norm, optimizer.nonfinite)
-
-    def _warn_of_replaced(self, stacklevel: int = 3) -> None:
-        for optimizer in self._optimizers:
-            optimizer._warn_of_replaced(stacklevel + 1)
+            require_no_limits(k, optimizer.clip_norm, optimizer.nonfinite)
 
     @reprlib.recursive_repr()  # a schedule may lead back here
     def __repr__(self) -> str:
@@ -397,19 +298,19 @@ class Combined(Limits):
         return f"{type(self).__name__}({text})"
 
 
-def _require_optimizers(optimizers: tuple[Optimizer, ...]) -> None:
+def _require_optimizers(optimizers: tuple[object, ...]) -> None:
     if not optimizers:
         raise TypeError("Combined must get at least one optimizer, got none")
     first: dict[int, int] = {}
     for k, optimizer in enumerate(optimizers):
         if not isinstance(optimizer, Optimizer):
-            hint = "; pass each optimizer as an argument" if isinstance(optimizer, (list, tuple)) else ""
-            hint = "; pass its optimizers" if isinstance(optimizer, Combined) else hint
+            inside = isinstance(optimizer, (list, tuple, Combined))
             raise TypeError(
-                f"optimizers[{k}] must be an Optimizer of instep, got {kind(optimizer)}{hint}"
+                f"optimizers[{k}] must be an Optimizer of instep, got {kind(optimizer)}"
+                + ("; pass each optimizer as an argument of its own" if inside else "")
             )
         if (other := first.setdefault(id(optimizer), k)) != k:
             raise ValueError(
                 f"optimizers[{k}] must be another optimizer, got the one that is optimizers[{other}]"
             )
-        combined_state.require_no_limits(k, optimizer.clip_norm, optimizer.nonfinite)
+        require_no_limits(k, optimizer.clip_norm, optimizer.nonfinite)

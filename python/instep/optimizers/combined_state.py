@@ -16,8 +16,8 @@ from instep.schedules.loading import Loading
 from instep.schedules.writing import places_by_number
 
 if TYPE_CHECKING:
-    from instep.optimizers.combined import Combined
     from instep.optimizers.hyperparameters import Number
+    from instep.optimizers.several import Several
 
 __all__ = ["KEYS", "about", "checked", "numbers", "require_no_limits", "state_dict"]
 
@@ -48,7 +48,7 @@ def require_no_limits(k: int, clip_norm: Number | None, nonfinite: str = NONFINI
             )
 
 
-def state_dict(combined: Combined) -> dict[str, Any]:
+def state_dict(combined: Several) -> dict[str, Any]:
     """Return counts, clip_norm and the state of each optimizer."""
     state = numbers(combined)
     for optimizer, its_state in zip(combined.optimizers, state["optimizers"], strict=True):
@@ -56,7 +56,7 @@ def state_dict(combined: Combined) -> dict[str, Any]:
     return state
 
 
-def numbers(combined: Combined) -> dict[str, Any]:
+def numbers(combined: Several) -> dict[str, Any]:
     """Return the result of `state_dict`, without the arrays."""
     optimizers = combined.optimizers
     several = places_by_number(
@@ -75,7 +75,7 @@ def numbers(combined: Combined) -> dict[str, Any]:
 
 
 def checked(
-    combined: Combined,
+    combined: Several,
     state: Mapping[str, Any],
     weights: Sequence[Mapping[str, Any]] | None = None,
 ) -> Callable[[int], None]:
@@ -110,7 +110,7 @@ def checked(
     return change
 
 
-def _require_state(combined: Combined, state: Mapping[str, Any]) -> None:
+def _require_state(combined: Several, state: Mapping[str, Any]) -> None:
     refuse_archive(state, "schema")
     if isinstance(state, dict) and "rule" in state:
         raise ValueError(
@@ -121,9 +121,11 @@ def _require_state(combined: Combined, state: Mapping[str, Any]) -> None:
     stored_state.require_schema("the state", state["schema"], stored_state.SCHEMA)
     found, count = state["optimizers"], len(combined.optimizers)
     if not isinstance(found, list) or len(found) != count:
-        raise ValueError(f"optimizers of the state must be a list of {count}, got {described(found)}")
+        raise ValueError(
+            f"optimizers of the state must be a list of {count}, got {described(found)}"
+        )
 
 
-def _decoded_limit(combined: Combined, state: Mapping[str, Any], choose: Any) -> Number | None:
+def _decoded_limit(combined: Several, state: Mapping[str, Any], choose: Any) -> Number | None:
     limit = stored_state.decoded("clip_norm", state["clip_norm"], combined.clip_norm, choose)
     return check_number_or_none("clip_norm", limit, CLIP_NORM)
