@@ -102,7 +102,7 @@ def checked(
         others.extend(f"optimizers[{k}]: {message}" for message in parts.others)
 
     def change(stacklevel: int) -> None:
-        stored_state.warn(others, stacklevel + 1)
+        stored_state.warn(others, stacklevel)
         now = combined._current.now._replace(clip_norm=clip_norm)
         combined._plan.restore(*counts, arguments, now)
         loading.finish()

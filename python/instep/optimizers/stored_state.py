@@ -122,7 +122,7 @@ def checked(
     incoming = checked_parts(optimizer, state, weights, loading.choose)
 
     def change(stacklevel: int) -> None:
-        warn(incoming.others, stacklevel + 1)
+        warn(incoming.others, stacklevel)
         optimizer._plan.restore(*incoming.arguments)
         loading.finish()
 
