@@ -99,7 +99,8 @@ void Combined::set_counts(std::int64_t step_count, std::int64_t skipped_steps) {
     skipped_steps_ = skipped_steps;
 }
 
-// ---- the gradients -----------------------------------------------------------------------------------------------------
+// ---- the gradients
+// -----------------------------------------------------------------------------------------------------
 
 // Notes the names of all parameters anew if parameters were added.
 void Combined::learn_names() {
@@ -130,7 +131,8 @@ void Combined::collect_by_name(py::handle gradients) {
     if (!several_have_.empty())
         throw py::value_error(refusal("the gradients",
                                       "be a list with one container for each optimizer, as several have a parameter "
-                                      "with the name '" + several_have_ + "'",
+                                      "with the name '" +
+                                          several_have_ + "'",
                                       kind_of(gradients)));
     by_name_.collect(gradients, gradients_);
     std::size_t next = 0;
@@ -164,7 +166,8 @@ void Combined::collect(py::handle gradients) {
     }
 }
 
-// ---- checks, before anything is changed --------------------------------------------------------------------------------
+// ---- checks, before anything is changed
+// --------------------------------------------------------------------------------
 
 void Combined::settle(py::handle owner) {
     refuse_averages("step");
@@ -210,7 +213,8 @@ void Combined::check_memory_if_changed() {
     for_each_steps([this](std::size_t k, const Steps& steps) { checked_[k] = steps.arrangement(); });
 }
 
-// ---- the calls ---------------------------------------------------------------------------------------------------------
+// ---- the calls
+// ---------------------------------------------------------------------------------------------------------
 
 void Combined::step(py::handle gradients, py::handle owner, double grad_scale) {
     const Hold hold(*this);

@@ -73,7 +73,7 @@ private:
     py::object grad_norm_ = py::none();
 
     GradientCollector by_name_;
-    std::size_t names_ = 0;  // in by_name_
+    std::size_t names_ = 0;     // in by_name_
     std::string several_have_;  // a name that two parameters have; empty if each name is unique
     std::vector<py::object> gradients_;
     std::vector<std::int64_t> checked_;  // for each Plan the arrangement of its arrays whose memory was checked

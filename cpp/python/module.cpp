@@ -36,10 +36,12 @@ PYBIND11_MODULE(_core, m) {
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
         .def(
-            "reading", [](const py::object& plan) { return std::make_unique<instep::ReadingBlock>(instep::Plans{plan}); },
+            "reading",
+            [](const py::object& plan) { return std::make_unique<instep::ReadingBlock>(instep::Plans{plan}); },
             "A block that reads, also in the middle of a call that has changed nothing yet.")
         .def(
-            "averaged", [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(instep::Plans{plan}); },
+            "averaged",
+            [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(instep::Plans{plan}); },
             "A block that puts the averages in the parameters' place.")
         .def(
             "end_averaged", [](instep::Plan& plan) { plan.hide_averages(nullptr); },

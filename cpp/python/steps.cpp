@@ -267,9 +267,8 @@ void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) cons
 
 void Steps::refuse_shared(const std::string& who, std::size_t id, const std::string& other_name, std::size_t other) {
     const bool both_parameters = id % kinds == parameter && other % kinds == parameter;
-    throw py::value_error(
-        refusal(who, "have memory of its own", "an array that shares memory with " + other_name) +
-        (both_parameters ? "; for tied weights, pass the array once and add up its gradients" : ""));
+    throw py::value_error(refusal(who, "have memory of its own", "an array that shares memory with " + other_name) +
+                          (both_parameters ? "; for tied weights, pass the array once and add up its gradients" : ""));
 }
 
 void Steps::keep_arrays_off(const Steps& other, const std::string& prefix, const std::string& whose) const {

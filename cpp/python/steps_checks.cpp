@@ -102,10 +102,10 @@ void Steps::run_step(double grad_scale, bool release_gil) {
 }
 
 void Steps::refuse_not_finite(std::size_t place, const std::string& prefix) const {
-    const std::string text = prefix +
-                             refusal(gradient_of(bound_[place].name), "be finite in its parameter's arithmetic",
-                                     "an infinity or NaN") +
-                             "; nothing has changed";
+    const std::string text =
+        prefix +
+        refusal(gradient_of(bound_[place].name), "be finite in its parameter's arithmetic", "an infinity or NaN") +
+        "; nothing has changed";
     PyErr_SetString(PyExc_FloatingPointError, text.c_str());
     throw py::error_already_set();
 }
@@ -238,7 +238,8 @@ void Steps::keep_gradients_off(const Steps& other, const std::string& prefix, co
         const TensorView view = ArrayFields(gradients_[i].ptr()).view(stepper_.tensor(i).operands.grad.format);
         if (!other.meets_memory(view)) continue;
         const std::size_t owner = other.occupied_.find(view);
-        if (owner != OccupiedMemory::none) refuse_gradient(prefix + gradient_of(bound_[i].name), other.name_of(owner) + whose);
+        if (owner != OccupiedMemory::none)
+            refuse_gradient(prefix + gradient_of(bound_[i].name), other.name_of(owner) + whose);
     }
 }
 
