@@ -233,12 +233,24 @@ void Combined::step_accumulated(py::handle owner, double grad_scale) {
     take_step(Steps::Use::step_accumulated, grad_scale);
 }
 
+// Pins the memory of all if the GIL is to be released. Python's code may run in the middle of a step over matrices.
 bool Combined::pin_if_long() {
     std::int64_t work = 0;
-    for_each_steps([&](std::size_t, const Steps& steps) { work += steps.stepper().most_work(); });
-    if (!Steps::is_long(work)) return false;
+    bool matrices = false;
+    for_each_steps([&](std::size_t, const Steps& steps) {
+        work += steps.stepper().most_work();
+        matrices = matrices || steps.has_matrices();
+    });
+    if (!Steps::is_long(work) && !matrices) return false;
     for_each_steps([](std::size_t, Steps& steps) { steps.pin(); });
     return true;
+}
+
+void Combined::make_orthogonal() {
+    const Readable readable(*this);
+    for_each_steps([](std::size_t, Steps& steps) {
+        if (steps.stepper().has_matrices()) steps.make_orthogonal();
+    });
 }
 
 void Combined::take_step(Steps::Use use, double grad_scale) {
@@ -247,20 +259,27 @@ void Combined::take_step(Steps::Use use, double grad_scale) {
     const bool release_gil = pin_if_long();
     Extras extras = hyperparameters_.extras(grad_scale);
     participants_.clear();
+    bool matrices = false;
     for_each_steps([&](std::size_t, Steps& steps) {
         extras.average_rate = steps.hyperparameters().average_rate;
         steps.prepare(extras);
+        matrices = matrices || steps.stepper().has_matrices();
         participants_.push_back({&steps.stepper(), team::threads_for(steps.stepper().present_work())});
     });
     const Together all{participants_.data(), participants_.size()};
     Stepper::make_room(all);
-    const Found bad = without_gil(release_gil, [all] {
-        const Found found = Stepper::measure(all);
-        if (found.tensor >= 0) return found;
-        for (const Participant& one : all) one.stepper->add_rule_sums(one.most_threads);
-        for (const Participant& one : all) one.stepper->sweep_all(one.most_threads);
+    const auto sweep = [all] {
+        for (const Participant& one : all) one.stepper->take_sweep(one.most_threads);
+    };
+    const Found bad = without_gil(release_gil, [&] {
+        const Found found = Stepper::take_up_to_sweep(all);
+        if (found.tensor < 0 && !matrices) sweep();
         return found;
     });
+    if (bad.tensor < 0 && matrices) {
+        make_orthogonal();
+        without_gil(release_gil, sweep);
+    }
     const bool skipped = bad.tensor >= 0;
     if (skipped && hyperparameters_.not_finite == NotFinite::raise)
         steps(bad.stepper).refuse_not_finite(static_cast<std::size_t>(bad.tensor), prefix_of(bad.stepper));

@@ -62,6 +62,7 @@ private:
     void check(Steps::Use use);
     void check_memory_if_changed();
     bool pin_if_long();
+    void make_orthogonal();
     void take_step(Steps::Use use, double grad_scale);
 
     py::tuple optimizers_;

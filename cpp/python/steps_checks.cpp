@@ -63,7 +63,10 @@ void Steps::make_arrays(Use use) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
             if (bound_[i].is_bound) make_array(i);
         }
-    if (use == Use::accumulate) make_accumulated();
+    if (use == Use::accumulate)
+        make_accumulated();
+    else
+        make_kept();
 }
 
 void Steps::pin() {
@@ -75,7 +78,7 @@ void Steps::pin() {
 void Steps::take(Use use, double grad_scale) {
     make_arrays(use);
     check(use);
-    const bool release_gil = is_long(stepper_.most_work());
+    const bool release_gil = is_long(stepper_.most_work()) || has_matrices();
     if (release_gil) pin();
     if (use == Use::accumulate) {
         const int threads = team::threads_for(stepper_.present_work());
@@ -92,7 +95,14 @@ void Steps::run_step(double grad_scale, bool release_gil) {
     const Extras extras = hyperparameters_.extras(grad_scale);
     prepare(extras);
     const int threads = team::threads_for(stepper_.present_work());
-    const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_.take(threads); });
+    const Participant alone{&stepper_, threads};
+    const std::ptrdiff_t bad = without_gil(release_gil, [&] {
+        return stepper_.has_matrices() ? Stepper::take_up_to_sweep({&alone, 1}).tensor : stepper_.take(threads);
+    });
+    if (bad < 0 && stepper_.has_matrices()) {
+        make_orthogonal();
+        without_gil(release_gil, [&] { stepper_.take_sweep(threads); });
+    }
     if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) refuse_not_finite(static_cast<std::size_t>(bad));
     bad >= 0 ? count_skipped() : count_step();
     if (extras.needs_norm())

@@ -29,10 +29,12 @@ struct Tensor {
     StridedLayout grad_layout, logical_grad_layout;
     // The parameter and its states in logical order, for a rule's sums; null if its variant has none.
     std::unique_ptr<Operands> logical;
-    bool of_its_own = false;  // its scalars follow from its own scalar states or sums
+    bool of_its_own = false;  // its scalars follow from scalar states or sums
     double* scalar_states[max_scalar_states] = {};
     double next_scalar_states[max_scalar_states] = {};    // after the step that is being prepared
     std::vector<std::unique_ptr<StridedLayout>> layouts;  // of those among the other arrays that have gaps
+    std::int64_t rows = 0, columns = 0;                   // if its rule is for matrices
+    double sum = 0;                                       // of the squares of what such a rule has kept
     std::int64_t size;
     std::int64_t work;  // the bytes that a step over it moves, counted in the compute type
     Compute compute;
@@ -112,6 +114,7 @@ public:
         turns_[i].pending = pending;
         ++pending_changes_;
     }
+    bool present(std::size_t i) const { return turns_[i].present; }
     bool any_pending() const;
     // This number changes whenever other tensors may have accumulated gradients.
     std::int64_t pending_changes() const { return pending_changes_; }
@@ -136,6 +139,14 @@ public:
     // changes nothing and returns the first such tensor, otherwise -1. It may run without the GIL. count_step, which
     // follows, needs the GIL, because other threads read the counts when they hold it.
     std::ptrdiff_t take(int most_threads);
+    // The same in two parts: for rules of matrices, of which something must be replaced that they have kept; and for
+    // several Steppers as one. First the norm and the rules' sums of all. It returns the first tensor that ends the
+    // step, or none, and needs room for the sums of all, which may allocate memory.
+    bool has_matrices() const { return has_matrices_; }
+    static void make_room(Together all);
+    static Found take_up_to_sweep(Together all);
+    // Then the sweep of each.
+    void take_sweep(int most_threads);
     // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
     // squares by segment, which the caller may change, ...
     std::vector<double>& measure(int threads);
@@ -146,13 +157,6 @@ public:
     static Found look_closer(Together all);
     // ... and the sweep.
     void apply(int threads);
-    // For Steppers that take a step as one: room for the sums of all, which may allocate memory; the norm, if
-    // needs_norm, and the first tensor that ends the step; if there is none, for each Stepper the sums of its rule and
-    // its sweep, which are the same as apply.
-    static void make_room(Together all);
-    static Found measure(Together all);
-    void add_rule_sums(int most_threads);
-    void sweep_all(int most_threads);
     // Counts the step that was taken, for each parameter; the accumulated gradients are used up.
     void count_step();
     // The norm of the gradients of the last step, if it was needed.
@@ -214,7 +218,9 @@ private:
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
     void set_scale(double scale);
+    void set_scalar_states();
     const Variant& variant_of(std::size_t i) const;
+    bool takes_part(std::size_t i) const { return recipes_[turns_[i].recipe].recipe.sum_count > 0; }
     void complete(std::size_t i, const double* sums);
     void run(int threads, std::initializer_list<Pass> passes);
     void work_on_passes();
@@ -224,11 +230,13 @@ private:
     void find_largest(std::size_t first, std::size_t last);
     void add_rule_terms(std::size_t first, std::size_t last);
     void complete_all();
+    void complete_jointly();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
     void conclude_here();
 
     // The norm of one or several Steppers.
+    static Found measure(Together all);
     static double total(Together all);
     static void measure_scaled(Together all);
     std::size_t gather_sums(std::vector<double>& into, std::size_t count) const;
@@ -266,6 +274,7 @@ private:
     std::vector<double> sums_;  // by segment
     bool has_rule_sums_ = false;
     bool has_numbers_ = false;       // some tensor has scalar states
+    bool has_matrices_ = false;      // some tensor's rule is for matrices
     std::vector<double> rule_sums_;  // by segment, max_sums each
     const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;

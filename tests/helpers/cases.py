@@ -54,6 +54,10 @@ NUMBERS: dict[str, Any] = {
     "weight_lr_power": 1.5,
     "trust_clip": 0.9,
     "trust_coefficient": 0.3,
+    "beta3": 0.9,
+    "d0": 0.01,
+    "d_coef": 1.3,
+    "growth_rate": 3.0,
     "weight_decay": 0.05,
     "l1": 0.01,
     "clip_value": 0.8,
@@ -62,6 +66,7 @@ NUMBERS: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "AdEMAMix": {"betas": (0.8, 0.97, 0.95), "alpha": 1.7},
     "Adan": {"betas": (0.8, 0.9, 0.97)},
+    "Prodigy": {"lr": 0.7},
 }
 # Numbers that are on by default, and what turns them off.
 OFF: dict[str, dict[str, float | None]] = {
