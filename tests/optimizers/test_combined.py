@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import BFLOAT16, CHUNK, DTYPES, FEW, LEVELS, THREADS, labels, numbers, rng_for, use_level
 from combined_reference import CombinedReference, assert_combined_follows, made
+from formulas import RULES
 from reference import Reference, assert_same_bits, norm
 
 import instep
@@ -96,7 +97,8 @@ def test_bits(pair: str, dtype: Any, level: str) -> None:
 def test_every_rule_beside_another(variant: Any) -> None:
     """A rule's own sums stay within its optimizer; the norm goes over both."""
     options = {**variant.options}
-    start = {"a": numbers(rng_for(1), (9, 7), "f4"), "b": numbers(rng_for(2), 40, "f4")}
+    shape = (8, 5) if RULES[variant.rule.__name__].matrices else 40
+    start = {"a": numbers(rng_for(1), (9, 7), "f4"), "b": numbers(rng_for(2), shape, "f4")}
     beside = {"c": numbers(rng_for(3), 50, "f8")}
     combined, reference = made(
         [(variant.rule.__name__, start, options), ("Adam", beside, {"lr": 0.1})], clip_norm=0.5

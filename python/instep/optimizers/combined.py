@@ -71,14 +71,13 @@ class Combined(Several):
     >>> import numpy as np, instep
     >>> w, b = np.ones((2, 2)), np.zeros(2)
     >>> combined = instep.Combined(
-    ...     instep.Momentum({"w": w}, lr=0.5), instep.AdamW({"b": b}, lr=0.1), clip_norm=1.0
+    ...     instep.Muon({"w": w}, lr=0.1), instep.AdamW({"b": b}, lr=0.1), clip_norm=1.0
     ... )
     >>> combined.step({"w": np.full((2, 2), 3.0), "b": np.full(2, 4.0)})
-    >>> f"{combined.grad_norm:.4f}"
+    >>> f"{combined.grad_norm:.4f}"                         # of both, before clipping
     '8.2462'
-    >>> w
-    array([[0.81809659, 0.81809659],
-           [0.81809659, 0.81809659]])
+    >>> b
+    array([-0.1, -0.1])
     >>> combined.step([{"w": np.zeros((2, 2))}, None])      # one container for each optimizer
     >>> combined.step_count, combined.optimizers[1].step_count
     (2, 2)
