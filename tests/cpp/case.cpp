@@ -10,6 +10,7 @@
 
 #include "array.hpp"
 #include "hostile_environment.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/step.hpp"
 
 namespace instep::digests {
@@ -188,6 +189,7 @@ private:
     // What stands for the products: the division by the length alone.
     template <class T>
     void divide_kept(std::size_t i, double eps) {
+        const FloatEnvironment environment;
         const double length = std::sqrt(stepper_->tensor(i).sum);
         const auto divisor = static_cast<T>(eps > length ? eps : length);
         Array& kept = *parameters_[i].kept;

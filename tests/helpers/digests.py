@@ -8,7 +8,7 @@ cases and compares. Everything that defines a case is in the file, so that it is
 
 - `number`: a hyperparameter; `rates`: the learning rate at each step, in turn
 - `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters. Rules of
-  matrices have `matrices` in every case. Their products are left out (ns_steps is 0), as their bits depend on the library
+  matrices have the set `matrices` in every case, and no products (ns_steps is 0), whose bits depend on the library
 - `case FORMAT NAME ...`: for parameters of that format, the formats of gradients, states and copies and what
   surrounds the rule
 - `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options. Without the word
@@ -138,9 +138,7 @@ FAMILIES = {
         {name: on(name) for name in ("use_bias_correction", "safeguard_warmup")},
         thorough=("prodigy",),
     ),
-    "muon": Family(
-        "Muon", {"nesterov": on("nesterov"), "adjust_lr": {"adjust_lr": "original"}}
-    ),
+    "muon": Family("Muon", {"nesterov": on("nesterov"), "adjust_lr": {"adjust_lr": "original"}}),
 }
 
 
@@ -240,7 +238,7 @@ def check_power(base: float, exponent: float) -> None:
 
 
 def check_powers(rule: str, t: int) -> None:
-    """Refuse the powers that a rule takes at a parameter's step t, or at the t-th step of all, if they are such powers."""
+    """Refuse the powers that a rule takes at a parameter's step t, or at step t of all, if they are such."""
     for k, _ in enumerate(RULES[rule].defaults.get("betas", ())):
         check_power(NUMBERS[f"beta{k + 1}"], t)
     known = RULES[rule].defaults

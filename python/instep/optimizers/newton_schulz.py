@@ -27,7 +27,10 @@ class NewtonSchulz:
         self._rooms: dict[np.dtype[Any], Array] = {}
 
     def __call__(self, matrices: Sequence[tuple[Array, float, Mapping[str, float]]]) -> None:
-        """Replace each matrix, given with the sum of its squares and the rule's numbers; it has no more rows than columns."""
+        """Replace each matrix, which comes with the sum of its squares and the rule's numbers.
+
+        A matrix has no more rows than columns.
+        """
         for dtype in {matrix.dtype for matrix, _, _ in matrices}:
             self._make_room(dtype, [m.shape for m, _, _ in matrices if m.dtype == dtype])
         with np.errstate(all="ignore"):

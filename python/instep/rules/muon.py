@@ -39,7 +39,9 @@ class Muon(Optimizer):
         p = p * (1 - lr * weight_decay)
         p = p - lr * q * X
 
-    \|u| is the Euclidean norm of the matrix; the iteration (Newton-Schulz) brings all singular values
+    Each parameter must have two axes. Give biases, norms, embeddings and the last layer to `AdamW`.
+
+    |u| is the Euclidean norm of the matrix; the iteration (Newton-Schulz) brings all singular values
     near 1. q is 0.2 * sqrt(max(rows, columns)) for "match_rms_adamw": the step has about the size of
     AdamW's, and so AdamW's lr and weight_decay fit. For "original" it is sqrt(max(1, rows / columns)).
 
@@ -55,8 +57,7 @@ class Muon(Optimizer):
     Parameters
     ----------
     params
-        As for `Optimizer`, but each must have two axes. Give biases, norms, embeddings and the last
-        layer to `AdamW`.
+        As for `Optimizer`.
     lr, weight_decay
         As for `AdamW`.
     momentum : float or callable
@@ -92,9 +93,9 @@ class Muon(Optimizer):
     >>> w = np.zeros((2, 3))
     >>> optimizer = instep.Muon(w, lr=0.5, weight_decay=0.0, adjust_lr="original")
     >>> optimizer.step(np.array([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]]))  # both directions count alike
-    >>> (w / -0.5).round(1)
+    >>> abs(w / 0.5).round(1)
     array([[0.7, 0. , 0. ],
-           [0. , 1.1, 0. ]])
+           [0. , 1. , 0. ]])
     """
 
     __slots__ = ()

@@ -48,6 +48,9 @@ class Prodigy(Optimizer):
     ``d_numerator``) and k are scalar states, the same array for each parameter. k counts the steps in
     which any parameter had a gradient.
 
+    p0 has the arithmetic's type, whatever ``state_dtype`` is; float16 is refused. The rate of
+    ``decoupled_l1`` is e.
+
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize`` and ``l1`` are applied to the
     gradient, in this order. A gradient with a NaN ends the growth of d for good: use
     ``nonfinite="skip"``.
@@ -79,8 +82,7 @@ class Prodigy(Optimizer):
     growth_rate : float or callable
         At least 1: the most by which a step multiplies d; 1.02 is a kind of warm-up.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
-        As for `Optimizer`. p0 has the arithmetic's type, whatever ``state_dtype`` is; float16 is
-        refused. The rate of ``decoupled_l1`` is e.
+        As for `Optimizer`.
 
     Raises
     ------
@@ -108,8 +110,16 @@ class Prodigy(Optimizer):
 
     _rule = "prodigy"
     _torch = None
-    _alike = ("lr", "betas", "beta3", "d0", "d_coef", "growth_rate")
-    _alike += ("use_bias_correction", "safeguard_warmup")
+    _alike = (
+        "lr",
+        "betas",
+        "beta3",
+        "use_bias_correction",
+        "safeguard_warmup",
+        "d0",
+        "d_coef",
+        "growth_rate",
+    )
 
     betas = NumericPair(Interval(0.0, 1.0, high_open=True))
     beta3 = NumericOrNone(Interval(0.0, 1.0, high_open=True))

@@ -60,7 +60,14 @@ BY_HAND = {
     "Prodigy": ByHand(
         prodigy_by_hand,
         {"use_bias_correction": True, "safeguard_warmup": True, "beta3": 0.7, "growth_rate": 1.6},
-        {"lr": 0.8, "betas": (0.65, 0.6), "eps": 1e-2, "weight_decay": 0.07, "d0": 0.3, "d_coef": 1.2},
+        {
+            "lr": 0.8,
+            "betas": (0.65, 0.6),
+            "eps": 1e-2,
+            "weight_decay": 0.07,
+            "d0": 0.3,
+            "d_coef": 1.2,
+        },
         steps=4,
         sums=sums,
     )
