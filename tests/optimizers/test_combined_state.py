@@ -289,9 +289,11 @@ def test_averaged() -> None:
     for name, p in combined.params.items():
         assert_same_bits(p, before[name])
     with combined.optimizers[1].averaged():
-        with pytest.raises(RuntimeError, match="a block in a block"), combined.averaged():
-            pass
+        block = combined.averaged()
+        with pytest.raises(RuntimeError, match="a block in a block"):
+            block.__enter__()
         assert not combined.optimizers[0]._plan.shows_averages  # shown for none of them
+        assert combined.optimizers[1]._plan.shows_averages
     block = combined.averaged()
     block.__enter__()
     del block
