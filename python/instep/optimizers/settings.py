@@ -187,7 +187,7 @@ class Settings(Limits, Rule):
     def _extras_in_use(self) -> dict[str, Any]:
         """Settings that all groups share and that differ from the default; for `repr`."""
         limits = self._limits_in_use()
-        order = {"clip_norm": None, "ema_decay": self.ema_decay, **limits}
+        order = {"clip_norm": None, "ema_decay": self.ema_decay, **limits}  # clip_norm stays first
         return {name: value for name, value in order.items() if value is not None}
 
     # ---- checks ------------------------------------------------------------------------------------
