@@ -177,20 +177,18 @@ def rates(rule: str) -> list[float]:
 def _train(problem: Problem, rule: str, seed: int, **options: Any) -> tuple[float, int]:
     """Return the loss at the end, and how many numbers are not zero."""
     run = problem.start(seed)
-    if problem.l1:
+    if each := problem.l1:
         # FTRL's l1 counts once, for the sum of all gradients: in step with a penalty at each step.
-        each = problem.l1
         options["l1"] = (lambda step: each * (step + 1)) if rule == "FTRL" else each
-    names = {name for name in run.params if rule != "Muon" or run.params[name].ndim == 2}
-    optimizer = getattr(instep, rule)({name: run.params[name] for name in names}, **options)
-    others = {name: p for name, p in run.params.items() if name not in names}
-    of_others = instep.AdamW(others, **options) if others else None
+    mine = {name: p for name, p in run.params.items() if rule != "Muon" or p.ndim == 2}
+    others = {name: p for name, p in run.params.items() if name not in mine}
+    optimizer = getattr(instep, rule)(mine, **options)
+    optimizers = [optimizer, instep.AdamW(others, **options)] if others else [optimizer]
     with np.errstate(all="ignore"):  # a rate that is too large diverges
         for _ in range(problem.steps):
             gradients = run.gradients()
-            optimizer.step({name: gradients[name] for name in names})
-            if of_others is not None:
-                of_others.step({name: gradients[name] for name in others})
+            for one in optimizers:
+                one.step({name: gradients[name] for name in one.params})
         if rule.startswith("ScheduleFree") or rule == "ASGD":
             with optimizer.averaged():
                 loss = run.loss()
@@ -221,7 +219,7 @@ class Found(NamedTuple):
 
 
 def suits(problem: Problem, rule: str) -> bool:
-    """Muon is for matrices: only the network has some. AdamW takes its other parameters."""
+    """Muon is for matrices: only the network has some."""
     return rule != "Muon" or any(p.ndim == 2 for p in problem.start(0).params.values())
 
 
@@ -244,6 +242,10 @@ def number(loss: float, start: float) -> str:
     return f"{loss:.2f}" if loss >= 1 else f"{loss:.3f}" if loss >= 0.01 else f"{loss:.2g}"
 
 
+def in_order(found: Mapping[str, Mapping[str, Found]]) -> list[str]:
+    return [rule for rule in RULES if any(rule in by_rule for by_rule in found.values())]
+
+
 def losses_table(
     found: Mapping[str, Mapping[str, Found]], starts: Mapping[str, float]
 ) -> list[tuple[str, ...]]:
@@ -252,7 +254,7 @@ def losses_table(
     for title in found:
         header += [f"{title}: default", "best", "at lr"]
     rows = [tuple(header)]
-    for rule in dict.fromkeys(rule for by_rule in found.values() for rule in by_rule):
+    for rule in in_order(found):
         cells = [f"`{rule}`"]
         for title, by_rule in found.items():
             if rule not in by_rule:
@@ -356,7 +358,7 @@ def picture(
     found: Mapping[str, Mapping[str, Found]],
     starts: Mapping[str, float],
 ) -> None:
-    rules = list(dict.fromkeys(rule for by_rule in found.values() for rule in by_rule))
+    rules = in_order(found)
     legend = [
         Line2D([], [], color=COLOURS[OURS], marker="o", mfc="white", linestyle="", label="default"),
         Line2D(

@@ -58,7 +58,7 @@ NUMBERS: dict[str, Any] = {
     "beta3": 0.9,
     "d0": 0.01,
     "d_coef": 1.3,
-    "growth_rate": 3.0,
+    "growth_rate": 1.45,
     "ns_steps": 3,
     "ns_coefficients": (3.0, -4.0, 2.0),
     "weight_decay": 0.05,
@@ -69,7 +69,7 @@ NUMBERS: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "AdEMAMix": {"betas": (0.8, 0.97, 0.95), "alpha": 1.7},
     "Adan": {"betas": (0.8, 0.9, 0.97)},
-    "Prodigy": {"lr": 0.7, "d_coef": 30.0},  # with which d grows at once
+    "Prodigy": {"lr": 0.7, "d_coef": 3e3},  # with which d grows at once
 }
 # Numbers that are on by default, and what turns them off.
 OFF: dict[str, dict[str, float | None]] = {

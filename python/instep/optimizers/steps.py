@@ -73,6 +73,9 @@ class Steps:
     def rules() -> dict[str, dict[str, tuple[str, ...]]]:
         """Return the rules by name, each with its ``hyperparameters``, ``options`` and ``states``.
 
+        ``scalar_states`` are the states that are one number; ``joint_states`` are those among them
+        that all places of the rule share.
+
         Examples
         --------
         >>> import instep

@@ -16,6 +16,7 @@ from instep.optimizers.hyperparameters import (
     OneOf,
 )
 from instep.optimizers.keywords import Shared
+from instep.optimizers.rule import InTorch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,7 +79,9 @@ class Muon(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        As for `Optimizer`; and if a parameter hasn't two axes.
+        As for `Optimizer`.
+    ValueError
+        If a parameter hasn't two axes.
     MemoryError
         By the first step, if there is no memory for the products; nothing has changed then.
 
@@ -101,7 +104,25 @@ class Muon(Optimizer):
     __slots__ = ()
 
     _rule = "muon"
-    _torch = None
+    _torch = InTorch(
+        "Muon",
+        (
+            "lr",
+            "weight_decay",
+            "momentum",
+            "nesterov",
+            "ns_coefficients",
+            "eps",
+            "ns_steps",
+            "adjust_lr",
+        ),
+        known_by=("ns_coefficients", "ns_steps"),
+        own={},
+        absent={"maximize": False},
+        counts_steps=False,
+        renamed={"adjust_lr": "adjust_lr_fn"},
+        none_is={"adjust_lr": "original"},
+    )
     _decoupled_decay = True
 
     momentum = Numeric(Interval(0.0, 1.0, high_open=True))

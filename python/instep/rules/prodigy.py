@@ -87,8 +87,9 @@ class Prodigy(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        As for `Optimizer`; and if groups differ in another hyperparameter than eps, weight_decay and
-        those of the gradient.
+        As for `Optimizer`.
+    ValueError
+        If groups differ in another hyperparameter than eps, weight_decay and those of the gradient.
 
     References
     ----------

@@ -29,7 +29,7 @@ def muon(p, g, s, h, t, T):
     rows, columns = u.shape
     q = 0.2 * math.sqrt(max(rows, columns))
     if h.adjust_lr == "original":
-        q = math.sqrt(rows / columns if rows > columns else 1.0)
+        q = math.sqrt(rows / columns if rows > columns > 0 else 1.0)
     p = decayed(p, h, T)
     return p - T(h.lr * q) * (orthogonal(u, h, T) if u.size else u)
 
