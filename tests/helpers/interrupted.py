@@ -1,4 +1,4 @@
-"""Ctrl-C before every bytecode of a call."""
+"""Ctrl-C, or a change by another thread, before every bytecode of a call."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 
-def interrupted_at_each_point(action: Callable[[], Any]) -> Any:
-    """Yield a call that raises KeyboardInterrupt before the k-th bytecode of what it calls, for every k.
+def ctrl_c() -> None:
+    """Do what a signal handler does."""
+    raise KeyboardInterrupt
 
-    From 4,000 on for every 29th: a load has 14,000, and each call goes through all before.
+
+def interrupted_at_each_point(
+    action: Callable[[], Any], interrupt: Callable[[], None] = ctrl_c, stride: int = 1
+) -> Any:
+    """Yield a call that runs `interrupt` before the k-th bytecode of what it calls, for every k.
+
+    Or for every k that is a multiple of `stride`. From 4,000 on for every 29th: a load has 14,000,
+    and each call goes through all before.
     """
-    k, reached = 0, True
+    k, reached, called = 0, True, True
     while reached:
-        reached = False
+        assert called, "a call that is left out would end the loop"
+        reached = called = False
         left = k
 
         def trace(frame: Any, event: str, argument: Any) -> Any:
@@ -25,11 +34,13 @@ def interrupted_at_each_point(action: Callable[[], Any]) -> Any:
             if event == "opcode":
                 if left == 0 and not reached:
                     reached = True
-                    raise KeyboardInterrupt
+                    interrupt()
                 left -= 1
             return trace
 
         def call() -> None:
+            nonlocal called
+            called = True
             before = sys.gettrace()
             gc.disable()  # or it would be raised in what others want called then
             sys.settrace(trace)
@@ -42,4 +53,4 @@ def interrupted_at_each_point(action: Callable[[], Any]) -> Any:
                 gc.enable()
 
         yield call
-        k += 1 if k < 4000 else 29
+        k += stride if k < 4000 else max(stride, 29)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import re
 import sys
 import threading
 import time
@@ -13,7 +16,7 @@ import pytest
 from interrupted import interrupted_at_each_point
 
 import instep
-from instep import checkpoint, schedules
+from instep import checkpoint, interop, schedules
 
 
 def made() -> Any:
@@ -180,6 +183,48 @@ def test_changes_on_several_threads_are_all_made() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert not failed
+
+
+READS: dict[str, Callable[[Any], Any]] = {
+    "attribute": lambda o: [o.lr] * 3,
+    "current": lambda o: [o.current("lr")] * 3,
+    "state_dict": lambda o: [group["lr"] for group in o.state_dict()["param_groups"]],
+    "combined": lambda o: [
+        group["lr"] for group in instep.Combined(o).state_dict()["optimizers"][0]["param_groups"]
+    ],
+    "deepcopy": lambda o: [group["lr"] for group in copy.deepcopy(o).param_groups],
+    "pickle": lambda o: [group["lr"] for group in pickle.loads(pickle.dumps(o)).param_groups],
+    "torch": lambda o: [g["lr"] for g in interop.to_torch_state_dict(o)["param_groups"]],
+    "repr": lambda o: [float(re.search(r"lr=([\d.]+),", repr(o))[1])] * 3,  # type: ignore[index]
+    "html": lambda o: [float(n) for n in re.findall(r"<td>([\d.]+)</td>", html_row(o, "lr"))],
+}
+
+
+STRIDES = {"attribute": 1, "current": 1, "repr": 1, "deepcopy": 41, "pickle": 23}
+
+
+def html_row(optimizer: Any, name: str) -> str:
+    return next(row for row in optimizer._repr_html_().split("<tr>") if f"<th>{name}</th>" in row)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_readers_see_never_half_of_a_change(read: str) -> None:
+    """Whenever another thread sets a hyperparameter while it is read, saved or copied."""
+    optimizer = instep.Adam([{"params": [np.zeros(1)]} for _ in range(3)], lr=1.0)
+    rate, found = [1.0], []
+
+    def change() -> None:
+        rate[0] += 1.0
+        optimizer.lr = rate[0]
+
+    def look() -> None:
+        found.append(READS[read](optimizer))
+
+    for call in interrupted_at_each_point(look, change, stride=STRIDES.get(read, 11)):
+        call()
+        rates = found.pop()
+        assert rates in ([rate[0]] * 3, [rate[0] - 1.0] * 3)
+    assert rate[0] > 10.0
 
 
 @pytest.mark.parametrize("how", ["in all", "in a group", "with others"])

@@ -69,10 +69,10 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         groups: list[dict[str, Any]] = []
         state: dict[int, dict[str, Any]] = {}
         index = 0
-        for group in optimizer.param_groups:
+        for group, settings in zip(optimizer.param_groups, optimizer._of_groups(), strict=True):
             _require_torchs(rule, group)
             numbers = range(index, index + len(group.names))
-            now = {n: _now(group[n], optimizer.step_count) for n in torchs.hyperparameters}
+            now = {n: _now(settings[n], optimizer.step_count) for n in torchs.hyperparameters}
             names = {"param_names": list(group.names)} if named else {}
             own = {torchs.renamed.get(n, n): value for n, value in now.items()}
             groups.append({**own, **torchs.own, "params": list(numbers), **names})

@@ -250,7 +250,9 @@ class Bound(Settings):
             if value is None:
                 return None
             return _core.in_default_environment(number_at, name, value, interval, step)
-        values = [group.at(step, name) for group in self.param_groups]
+        # Not strict: another thread may add groups meanwhile.
+        pairs = zip(self.param_groups, self._of_groups(), strict=False)
+        values = [group._at(settings, step, name) for group, settings in pairs]
         return of_all_groups(name, values, f"param_groups[k].at(step)[{name!r}]")
 
     @property

@@ -58,19 +58,20 @@ def state_dict(combined: Several) -> dict[str, Any]:
 
 def numbers(combined: Several) -> dict[str, Any]:
     """Return the result of `state_dict`, without the arrays."""
-    optimizers = combined.optimizers
+    optimizers, limit = combined.optimizers, combined.clip_norm
+    nows = [optimizer._current.now for optimizer in optimizers]
     several = places_by_number(
-        [
-            combined.clip_norm,
-            *(value for one in optimizers for value in stored_state.hyperparameters(one)),
-        ]
+        [limit, *(value for now in nows for value in stored_state.hyperparameters(now))]
     )
     return {
         "schema": stored_state.SCHEMA,
         "step_count": combined.step_count,
         "skipped_steps": combined.skipped_steps,
-        "clip_norm": stored_state.encoded(combined.clip_norm, several),
-        "optimizers": [stored_state.numbers(optimizer, several) for optimizer in optimizers],
+        "clip_norm": stored_state.encoded(limit, several),
+        "optimizers": [
+            stored_state.numbers(optimizer, now, several)
+            for optimizer, now in zip(optimizers, nows, strict=True)
+        ],
     }
 
 

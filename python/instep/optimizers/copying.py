@@ -9,6 +9,7 @@ from instep.optimizers.settings import Settings
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
+    from instep.optimizers.current import Values
 
 __all__ = ["ARRAYS", "attributes", "put_together", "taken_apart"]
 
@@ -23,17 +24,17 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
     the parts checks whether they hold these arrays.
     """
     optimizer._plan.refuse_averages("copy")
-    held = optimizer._held
+    held, now = optimizer._held, optimizer._current.now  # once: another thread may set them
     return {
-        "defaults": _defaults(optimizer),
+        "defaults": _defaults(now),
         "groups": [
-            packed(named, group._settings)
-            for named, group in zip(held.named, held.groups, strict=True)
+            packed(named, group.settings)
+            for named, group in zip(held.named, now.groups, strict=True)
         ],
         "grouped": held.grouped,
-        "clip_norm": optimizer.clip_norm,
-        "nonfinite": optimizer.nonfinite,
-        "ema_decay": optimizer.ema_decay,
+        "clip_norm": now.clip_norm,
+        "nonfinite": now.nonfinite,
+        "ema_decay": now.ema_decay,
         "copies": list(held.copies),
         "state_dtype": optimizer._state_dtype,
         "counts": (optimizer.step_count, optimizer.skipped_steps),
@@ -78,20 +79,20 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
         setattr(optimizer, name, value)
 
 
-def _defaults(optimizer: Bound) -> dict[str, Any]:
+def _defaults(now: Values) -> dict[str, Any]:
     """Return the values for groups to come. A schedule that no group has any more is left out.
 
     It may be a function that can't be pickled, and the program that replaced it everywhere counts on
     its being gone.
     """
-    first = optimizer.param_groups[0]._settings
-    in_use = [value for group in optimizer.param_groups for value in group._settings.values()]
+    first = now.groups[0].settings
+    in_use = [value for group in now.groups for value in group.settings.values()]
 
     def gone(value: Any) -> bool:
         parts = value if isinstance(value, tuple) else (value,)
         return any(map(callable, parts)) and not any(value is used for used in in_use)
 
-    defaults = optimizer._current.now.defaults
+    defaults = now.defaults
     return {name: first[name] if gone(value) else value for name, value in defaults.items()}
 
 

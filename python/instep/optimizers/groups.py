@@ -81,12 +81,17 @@ class ParamGroup(MutableMapping[str, Any]):
         TypeError
             If there is no hyperparameter of this name. An error of a schedule is raised unchanged.
         """
+        settings = self._settings
         if name is None:
-            return {known: self.at(step, known) for known in self._settings}
+            return {known: self._at(settings, step, known) for known in settings}
+        return self._at(settings, step, name)
+
+    def _at(self, settings: Mapping[str, Any], step: int, name: str) -> Any:
+        """Return one of these hyperparameters, which are the group's of some moment."""
         known = self._rule._hyperparameters
         if name not in known:
             raise TypeError(_no_such(self._rule, name))
-        value = self._settings[name]
+        value = settings[name]
         hyperparameter = known[name]
         if not isinstance(hyperparameter, InInterval):
             return value
@@ -117,7 +122,10 @@ class ParamGroup(MutableMapping[str, Any]):
         self._current.change(changed)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return copy.deepcopy(dict(self), memo)
+        return copy.deepcopy(self._as_dict(), memo)
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {"params": self.params, **self._settings}
 
     def __getitem__(self, name: str) -> Any:
         return self.params if name == "params" else self._settings[name]
@@ -153,7 +161,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
+        return dict, (self._as_dict(),)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a hyperparameter can't be deleted; set it instead")

@@ -63,9 +63,8 @@ Value = TypeVar("Value")
 class HasGroups(Protocol):
     """An object with hyperparameters in groups, which can set one in all groups."""
 
-    @property
-    def param_groups(self) -> Sequence[Mapping[str, Any]]:
-        """The groups."""
+    def _of_groups(self) -> Sequence[Mapping[str, Any]]:
+        """The hyperparameters of each group, all of one moment."""
 
     def _set_in_all_groups(self, name: str, value: Any) -> None: ...
 
@@ -220,7 +219,7 @@ class Hyperparameter(ABC, Generic[Value]):
     def __get__(self, optimizer: HasGroups | None, owner: type) -> Any:
         if optimizer is None:
             return self
-        values = [group[self._name] for group in optimizer.param_groups]
+        values = [settings[self._name] for settings in optimizer._of_groups()]
         return of_all_groups(self._name, values, f"param_groups[k]['{self._name}']")
 
     def __set__(self, optimizer: HasGroups, value: Value) -> None:

@@ -33,10 +33,11 @@ def tables(optimizer: Bound) -> str | None:
 
 def _hyperparameters(optimizer: Bound) -> Iterator[Sequence[str]]:
     """A row of titles, rows with a value for each group, and rows for settings that all groups share."""
-    groups = optimizer.param_groups[:_MOST]
+    of_all = optimizer._of_groups()
+    groups = of_all[:_MOST]
     titles = [f"group {k}" for k in range(len(groups))] if groups[1:] else ["value"]
-    yield ["hyperparameter", *titles, *_more(len(optimizer.param_groups))]
-    for name in groups[0]._settings:
+    yield ["hyperparameter", *titles, *_more(len(of_all))]
+    for name in groups[0]:
         yield [name, *(text_of(group[name]) for group in groups)]
     for name, value in optimizer._extras_in_use().items():
         yield [name, text_of(value)]

@@ -168,8 +168,8 @@ class Settings(Limits, Rule):
     @reprlib.recursive_repr()  # a schedule may lead back here
     def __repr__(self) -> str:
         try:
-            groups = self.param_groups
-            values = {name: [group[name] for group in groups] for name in groups[0]._settings}
+            groups = self._of_groups()
+            values = {name: [group[name] for group in groups] for name in groups[0]}
             told = {n: all_[0] if all_[1:] == all_[:-1] else all_ for n, all_ in values.items()}
             told |= self._extras_in_use() | self._counts()
         except Exception:  # a debugger asks at any time, also before the object is complete
@@ -210,6 +210,10 @@ class Settings(Limits, Rule):
                 f"ema_decay must be None for {type(self).__name__}, got {shown(ema_decay)}; the rule "
                 "averages the weights itself, see averaged()"
             )
+
+    def _of_groups(self) -> list[Mapping[str, Any]]:
+        """Return the hyperparameters of each group, all of one moment: another thread may set them."""
+        return [group.settings for group in self._current.now.groups]
 
     def _set_in_all_groups(self, name: str, value: Any) -> None:
         """Set a hyperparameter in every group, also in later ones; if one refuses it, set it in none."""

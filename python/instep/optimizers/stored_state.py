@@ -50,37 +50,42 @@ def state_dict(optimizer: Bound) -> dict[str, Any]:
     return {**numbers(optimizer), **arrays(optimizer)}
 
 
-def hyperparameters(optimizer: Bound) -> list[Any]:
+def hyperparameters(now: Values) -> list[Any]:
     """Return the values at all places that may have a schedule."""
-    settings = [value for group in optimizer.param_groups for value in group._settings.values()]
-    return [optimizer.clip_norm, optimizer.ema_decay, *settings]
+    settings = [value for group in now.groups for value in group.settings.values()]
+    return [now.clip_norm, now.ema_decay, *settings]
 
 
-def numbers(optimizer: Bound, several: Mapping[int, int] | None = None) -> dict[str, Any]:
+def numbers(
+    optimizer: Bound, now: Values | None = None, several: Mapping[int, int] | None = None
+) -> dict[str, Any]:
     """Return the result of `state_dict`, without the arrays.
 
-    `several` has the numbers of schedules at several places, also of other optimizers.
+    `now` has the hyperparameters, which another thread may set meanwhile. `several` has the numbers
+    of schedules at several places, also of other optimizers.
     """
+    if now is None:
+        now = optimizer._current.now
     if several is None:
-        several = places_by_number(hyperparameters(optimizer))
+        several = places_by_number(hyperparameters(now))
     absent = optimizer._absent()
     return {
         "schema": SCHEMA,
         "rule": optimizer._rule_name,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
-        "clip_norm": encoded(optimizer.clip_norm, several),
-        "ema_decay": encoded(optimizer.ema_decay, several),
+        "clip_norm": encoded(now.clip_norm, several),
+        "ema_decay": encoded(now.ema_decay, several),
         "param_groups": [
             {
                 "params": list(group.names),
                 **{
                     name: encoded(value, several)
-                    for name, value in group._settings.items()
+                    for name, value in values.settings.items()
                     if callable(value) or value != absent.get(name, NotImplemented)
                 },
             }
-            for group in optimizer.param_groups
+            for group, values in zip(optimizer.param_groups, now.groups, strict=True)
         ],
         "steps": steps(optimizer),
     }
