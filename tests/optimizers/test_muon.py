@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import rng_for
+from interpreters import output
 from snapshots import snapshot
 
 import instep
@@ -232,6 +233,21 @@ def test_a_parameter_may_be_dropped_between_the_sweeps(monkeypatch: pytest.Monke
 
 
 # ---- places of a host ------------------------------------------------------------------------------------------------
+
+
+def test_no_step_imports_a_module() -> None:
+    """A Ctrl-C in the import would leave half a module, and every later step would fail."""
+    code = """
+        import sys
+        import numpy as np
+        import instep
+        w = np.ones((2, 2))
+        optimizer = instep.Muon(w)
+        before = set(sys.modules)
+        optimizer.step(np.ones((2, 2)))
+        print(sorted(set(sys.modules) - before))
+    """
+    assert output(code).strip() == "[]"
 
 
 def test_places_of_a_host() -> None:
