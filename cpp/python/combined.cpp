@@ -18,7 +18,19 @@ std::string place_of(std::size_t k) { return "optimizers[" + std::to_string(k) +
 std::string prefix_of(std::size_t k) { return place_of(k) + ": "; }
 std::string of(std::size_t k) { return " of " + place_of(k); }
 
-// Runs an action; its errors about arrays and containers say which optimizer they are about.
+// Says in an error of Python's code which optimizer it is about: in its text or, if it is the error of a schedule,
+// which stays as it is, in a note beside the one that it has.
+void name_optimizer(std::size_t k, const py::object& error) {
+    const py::object notes = py::getattr(error, "__notes__", py::none());
+    const py::handle type = py::type::handle_of(error);
+    const auto is_exactly = [type](PyObject* other) { return type.ptr() == other; };
+    if (PyList_Check(notes.ptr()))
+        notes.attr("append")("in " + place_of(k));
+    else if (is_exactly(PyExc_ValueError) || is_exactly(PyExc_TypeError))
+        error.attr("args") = py::make_tuple(prefix_of(k) + py::cast<std::string>(py::str(error)));
+}
+
+// Runs an action; its errors about arrays, containers and numbers say which optimizer they are about.
 template <class Action>
 void about(std::size_t k, Action action) {
     try {
@@ -27,6 +39,9 @@ void about(std::size_t k, Action action) {
         throw py::value_error(prefix_of(k) + error.what());
     } catch (const py::type_error& error) {
         throw py::type_error(prefix_of(k) + error.what());
+    } catch (const py::error_already_set& error) {
+        name_optimizer(k, error.value());
+        throw;
     }
 }
 

@@ -60,7 +60,11 @@ GRADIENTS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         r"^optimizers\[1\]: the gradients must have the parameters' keys; missing: 'd'",
     ),
-    "conversion": (lambda p: grads(d=Bad()), TypeError, "the gradient of 'd' must be an array"),
+    "conversion": (
+        lambda p: grads(d=Bad()),
+        TypeError,
+        r"^optimizers\[1\]: the gradient of 'd' must be",
+    ),
 }
 
 
@@ -111,7 +115,7 @@ CHANGES: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
     "schedule of a rate": (
         lambda c, p: setattr(c.optimizers[1], "lr", lambda step: -1.0),
         ValueError,
-        r"^the schedule of lr at step 1 must be .*, got -1\.0",
+        r"^optimizers\[1\]: the schedule of lr at step 1 must be .*, got -1\.0",
     ),
     "schedule that raises": (
         lambda c, p: setattr(c.optimizers[1], "lr", lambda step: 1 / 0),
@@ -142,10 +146,13 @@ def test_changes_of_one_of_them(case: str) -> None:
     combined, params = made(nonfinite="skip")
     change(combined, params)
     before = everything(combined)
-    with pytest.raises(kind, match=message):
+    with pytest.raises(kind, match=message) as caught:
         combined.step(grads())
     assert everything(combined) == before
     assert combined.step_count == 1
+    if case == "schedule that raises":
+        notes = caught.value.__notes__  # type: ignore[attr-defined]
+        assert notes == ["raised by the schedule of lr at step 1", "in optimizers[1]"]
 
 
 def test_a_moved_array() -> None:
