@@ -51,7 +51,8 @@ def interrupted_at_each_point(action: Callable[[], Any]) -> Iterator[Callable[[]
     times.clear()
     yield call
     missed = 0
-    for (target, offset), most in times.items():
+    for place, most in times.items():
+        target, offset = place
         for left in sorted({1, most}):
             yield call
             missed += left > 0
