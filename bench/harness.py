@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from package import turns
 from task import Task
+from traffic import memory_of
 
 TURN = 0.005  # seconds
 CAN_STOP = hasattr(signal, "SIGSTOP")
@@ -226,10 +227,10 @@ def heats(entries: Sequence[Entry], memory: int) -> Iterator[list[Entry]]:
     """Split contestants that don't fit memory together; instep and the memory limits are in each heat, all in order."""
     always = [entry for entry in entries if entry.peer in ALWAYS]
     others = [entry for entry in entries if entry.peer not in ALWAYS]
-    held = sum(entry.task.memory for entry in always)
+    held = sum(memory_of(entry.task) for entry in always)
     split: list[list[Entry]] = [[]]
     for entry in others:
-        if split[-1] and held + sum(e.task.memory for e in [*split[-1], entry]) > memory:
+        if split[-1] and held + sum(memory_of(e.task) for e in [*split[-1], entry]) > memory:
             split.append([])
         split[-1].append(entry)
     for heat in split:
@@ -243,21 +244,27 @@ def compare(
     turn: float = TURN,
     memory: int = MEMORY,
     found: Comparison | None = None,
+    least: int = turns.LEAST,
 ) -> Comparison:
     """Measure contestants in turns for about so many seconds; one that can't take part is left out by name.
 
-    Where `found` is given, the rounds join those that are in it already.
+    Where `found` is given, the rounds join those that are in it already. Each heat has `least` rounds, however long.
     """
     found = Comparison() if found is None else found
     all_heats = list(heats(entries, memory))
     for heat in all_heats:
         taking_part = [entry for entry in heat if entry.label not in found.left_out]
-        _compare_heat(pool, taking_part, seconds / len(all_heats), turn, found)
+        _compare_heat(pool, taking_part, seconds / len(all_heats), turn, found, least)
     return found
 
 
 def _compare_heat(
-    pool: Pool, heat: Sequence[Entry], seconds: float, turn: float, found: Comparison
+    pool: Pool,
+    heat: Sequence[Entry],
+    seconds: float,
+    turn: float,
+    found: Comparison,
+    least: int,
 ) -> None:
     def leave_out(label: str, reason: LeftOutError) -> None:
         found.left_out[label] = str(reason)
@@ -282,13 +289,16 @@ def _compare_heat(
         else:
             workers[entry.label] = worker
             found.versions |= worker.versions
-    found.rounds += in_rounds(list(workers), take_turn, seconds)
+    found.rounds += in_rounds(list(workers), take_turn, seconds, least)
     for label in [label for label in workers if label not in found.left_out]:
         workers[label].forget()
 
 
 def in_rounds(
-    labels: Sequence[str], take_turn: Callable[[str], float], seconds: float
+    labels: Sequence[str],
+    take_turn: Callable[[str], float],
+    seconds: float,
+    least: int = turns.LEAST,
 ) -> list[dict[str, float]]:
     """Let all take turns for about so many seconds and return each round's times; NaN stands for none."""
 
@@ -297,7 +307,7 @@ def in_rounds(
         return {label: took for label, took in times.items() if not math.isnan(took)}
 
     rounds: list[dict[str, float]] = []
-    for _ in turns.rounds(seconds):
+    for _ in turns.rounds(seconds, least):
         together = one_round(labels)
         slow = max(LONG, SLOW * together.get(OURS, math.inf))
         quick = [label for label, took in together.items() if took < slow]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import extras
 import loop
 import pictures
 import scaling
-from harness import LIMIT, OURS
+from harness import LIMIT, OURS, SAME_ARRAYS
 from results import Pieces, Results
-from rows import EVERYONE, ROWS, Row
+from rows import EVERYONE, ROWS, RULES, TORCH, Row
 from tables import duration, markdown_table
-from targets import COLUMNS, Verdict, loop_ratio, median_over
+from targets import COLUMNS, Verdict, best_of, loop_ratio, median_over
+from traffic import passes_of
 from worker import NO_STEP
 
 STEPS, GROWTH = "steps.png", "scaling.png"
@@ -54,6 +56,7 @@ HOW = f"""## How it is measured
   compare.
 - **Other arrays.** Where arrays come to lie in memory can matter as long as they live. In each heat all get theirs
   anew, and where a step over 10 million parameters or more needs no heats, three times, each time in another order.
+  In a row of a rule all start once a pass.
 - **Peers at their best**: NumPy as an expression and with every result put in place (`out=`), PyTorch `fused=True`,
   DeepSpeed's CPUAdam as compiled for this CPU, optax under `jax.jit` with donated buffers, Numba's `prange` with
   `fastmath`, all with their own choice of threads. They get their arrays as they like them; nothing is converted within
@@ -71,16 +74,18 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     where = f"{whose}, {machine['isa']}"
     head = HEAD.format(machine=whose, command=_command(folder))
     sections = [head, _setting(results, pieces), HOW, _to_reach(verdicts)]
-    if any(name.startswith("step/") for name in pieces):
+    if _measured(pieces, plain=True):
         pictures.steps(folder / STEPS, pieces, where)
-        sections += [_steps(pieces), _others(pieces), _not_winning(pieces, verdicts)]
+        sections.append(_steps(pieces))
+    if any(name.startswith("step/") for name in pieces):
+        sections += [_rules(pieces), _others(pieces), _not_winning(pieces, verdicts)]
     if any(name.startswith("loop/") for name in pieces):
         sections.append(_loop(pieces, results.passes))
     if any(name.startswith("scaling/") for name in pieces):
         pictures.growth(folder / GROWTH, pieces, where, machine["cores"])
         sections.append(_scaling(pieces, machine["cores"]))
-    sections += [text for text in (_extras(pieces), _rest(pieces)) if text]
-    (folder / "README.md").write_text("\n".join(sections), encoding="utf-8")
+    sections += [_extras(pieces), _rest(pieces)]
+    (folder / "README.md").write_text("\n".join(filter(None, sections)), encoding="utf-8")
 
 
 def _command(folder: Path) -> str:
@@ -175,13 +180,53 @@ def _steps(pieces: Pieces) -> str:
 
 
 def _others(pieces: Pieces) -> str:
-    rows = _measured(pieces, plain=False)
+    rows = [row for row in _measured(pieces, plain=False) if not row.rule]
     if not rows:
         return ""
     peers = [p for p in EVERYONE if any(p in pieces[f"step/{r.name}"]["contestants"] for r in rows)]
     named = "\n".join(f"- {row.name}: {row.title}" for row in rows)
     table = _matrix(pieces, [row.name for row in rows], peers)
-    return f"## Other rules and formats\n\n{table}\n\n{named}\n"
+    return f"## Other formats and layouts\n\n{table}\n\n{named}\n"
+
+
+def _rules(pieces: Pieces) -> str:
+    """A row a rule, with what was measured of it."""
+    peers = {"gpt2": (LIMIT, SAME_ARRAYS), "mlp": (LIMIT,)}
+    header = ["", "bytes"]
+    for workload, limits in peers.items():
+        header += [workload, *limits, "PyTorch's best", "optax"]
+    table = [header]
+    for name in dict.fromkeys(rule for rule, _ in RULES):
+        found = {on: pieces.get(f"step/{RULES[name, on].name}") for on in peers}
+        if any(found.values()):
+            passes = passes_of(RULES[name, "gpt2"].task)
+            cells = [name, str(sum(map(sum, passes)))]
+            for workload, limits in peers.items():
+                contestants = found[workload]["contestants"] if found[workload] else {}
+                cells += _rule_cells(contestants, limits)
+            table.append(cells)
+    if len(table) == 1:
+        return ""
+    return (
+        "## A row a rule\n\nIn float32: the bytes that a step moves for each parameter, and on GPT-2's tensors and in "
+        "the caches instep's time and the others' by it: above 1, instep is faster. PyTorch's best is the quickest of "
+        "its forms, which is named. A rule with sums over a tensor (LAMB, LARS, Prodigy, `clip_update`) reads once "
+        "more what it adds up, and so does the memory limit.\n\n"
+        f"{markdown_table(table)}\n"
+    )
+
+
+def _rule_cells(contestants: Mapping[str, Any], limits: Sequence[str]) -> list[str]:
+    def by_instep(peer: str) -> str:
+        return f"{contestants[peer]['by instep']:.2f}" if peer in contestants else ""
+
+    ours = duration(contestants[OURS]["median"]) if OURS in contestants else ""
+    try:
+        form, best = best_of(TORCH, contestants)
+        pytorch = f"{best:.2f} ({form.removeprefix('torch ')})"
+    except KeyError:
+        pytorch = ""
+    return [ours, *map(by_instep, limits), pytorch, by_instep("optax")]
 
 
 def _losses(pieces: Pieces) -> Iterator[tuple[str, str, float]]:

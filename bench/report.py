@@ -2,6 +2,7 @@
 
     python bench/report.py --all                 what this build's results lack; then page and pictures
     python bench/report.py step/mlp loop/64      these pieces, once more
+    python bench/report.py rules                 the rows of the rules, once more
     python bench/report.py                       page and pictures of what is there
 
 All pieces are measured in several passes (results.py). Every finished piece is kept at once, so that an interrupted run
@@ -15,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ import threads
 from harness import Pool
 from machine import describe
 from results import Results
-from rows import ROWS
+from rows import ROWS, RULES, Row
 from tables import plain_table
 from targets import COLUMNS, judge
 
@@ -42,10 +44,7 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
     """What there is to measure, each in a minute or two."""
     pieces: dict[str, Callable[[Pool], dict[str, Any]]] = {}
     for name, row in ROWS.items():
-        seconds = 30.0 if name in LARGE else 8.0 if row.task.workload == "gpt2" else 4.0
-        pieces[f"step/{name}"] = lambda pool, row=row, s=seconds: step.measure(
-            pool, row, s
-        ).summary()
+        pieces[f"step/{name}"] = partial(_step, row)
     for batch in loop.BATCHES:
         # Single turns scatter by a fifth and starts by a tenth, more than the bound leaves room for.
         seconds, starts = (60.0, loop.STARTS) if batch == loop.JUDGED else (8.0, 1)
@@ -65,7 +64,15 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
     return pieces
 
 
+def _step(row: Row, pool: Pool) -> dict[str, Any]:
+    within, beyond = (2.0, 6.0) if row.brief else (4.0, 8.0)
+    seconds = beyond if row.task.workload == "gpt2" else within
+    return step.measure(pool, row, 30.0 if row.name in LARGE else seconds).summary()
+
+
 PIECES = _pieces()
+# Several pieces by one name. Adam's rows are those of the workloads.
+GROUPS = {"rules": [f"step/{row.name}" for row in RULES.values() if row.brief]}
 
 
 def plan(results: Results, named: list[str], passes: int) -> list[list[str]]:
@@ -99,8 +106,9 @@ def measure(results: Results, names_by_pass: list[list[str]], limit: float) -> l
 
 
 def main() -> int:
+    known = GROUPS | {name: [name] for name in PIECES}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pieces", nargs="*", metavar="PIECE", help=f"of {', '.join(PIECES)}")
+    parser.add_argument("pieces", nargs="*", metavar="PIECE", help=f"of {', '.join(known)}")
     parser.add_argument("--all", action="store_true", help="measure every piece that is lacking")
     parser.add_argument("--again", action="store_true", help="with --all: measure all of them anew")
     parser.add_argument("--passes", type=int, help=f"of --all, over all pieces ({PASSES})")
@@ -114,8 +122,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of results, page and pictures")
     arguments = parser.parse_args()
     for name in arguments.pieces:
-        if name not in PIECES:
-            parser.error(f"a piece must be one of {', '.join(PIECES)}, got {name!r}")
+        if name not in known:
+            parser.error(f"a piece must be one of {', '.join(known)}, got {name!r}")
+    named = [piece for name in arguments.pieces for piece in known[name]]
     if arguments.passes is not None and not (arguments.all and arguments.passes >= 1):
         parser.error("--passes must be at least 1 and go with --all")
     machine = describe()
@@ -127,7 +136,7 @@ def main() -> int:
             f"{results.path} is of another machine or build; --all --again replaces it, --folder writes elsewhere"
         )
     passes = (arguments.passes or PASSES) if arguments.all else 0
-    left = measure(results, plan(results, arguments.pieces, passes), arguments.limit)
+    left = measure(results, plan(results, named, passes), arguments.limit)
     if left:
         counts = [f"{name} x {count}" for name, count in Counter(left).items()]
         print(f"left for the next run: {', '.join(counts)}")

@@ -17,6 +17,7 @@ from typing import Any
 from harness import LIMIT, OURS, Comparison, Pool, compare
 from machine import describe
 from package import options as allowed
+from package import turns
 from peers import PEERS
 from rows import EVERYONE, ROWS, Row
 from tables import contestants_table
@@ -24,19 +25,24 @@ from tables import contestants_table
 # Out of the caches where arrays come to lie can matter for as long as they live: on one host a contestant was half as
 # fast as another with the same bytes for a whole row. All get others, in another order, as often as this; but where
 # everybody takes part, in heats, instep and the memory limit get others in each as it is.
+# A row of a rule starts its contestants once: each pass over the rows starts them anew.
 STARTS = 3
 OUT_OF_CACHES = 10_000_000  # elements; with fewer they are made once
+BRIEF = (
+    3  # rounds of a rule's row, at least: PyTorch takes seconds for a round over GPT-2's parameters
+)
 
 
 def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None) -> Comparison:
     chosen = [p for p in row.peers if peers is None or p in peers or p == OURS]
     entries, found = row.entries(chosen), Comparison()
-    starts = STARTS if row.task.elements >= OUT_OF_CACHES and row.peers != EVERYONE else 1
+    once = row.brief or row.task.elements < OUT_OF_CACHES or row.peers == EVERYONE
+    starts, least = 1 if once else STARTS, BRIEF if row.brief else turns.LEAST
     for start in range(starts):
         if start > 0:  # memory that a process has had once, it may keep
             for entry in entries:
                 pool.drop(entry.label)
-        compare(pool, entries, seconds / starts, found=found)
+        compare(pool, entries, seconds / starts, found=found, least=least)
         entries = [*entries[1:], entries[0]]
     return found
 

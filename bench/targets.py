@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import loop
 from harness import LIMIT, OURS, SAME_ARRAYS
 from results import Pieces
+from rows import RULES, RULES_ON, TORCH, Row
+from traffic import sums_of
 from worker import NO_STEP
 
 
@@ -22,6 +24,13 @@ class Target(NamedTuple):
     # About the same for a step that takes as long as moving its bytes does or, beside NumPy's in the loop, no time at
     # all: more is not to be had by a better step.
     at_best: Callable[[Pieces], float] | None = None
+
+
+class Least(NamedTuple):
+    """What several are to reach, each at least: one line, that of the one which reaches least."""
+
+    what: str
+    targets: Sequence[Target]
 
 
 COLUMNS = ("what", "wanted", "measured", "by pass", "passes", "at best", "")  # of Verdict.cells
@@ -81,6 +90,18 @@ def _limit_against(row: str, *peers: str, limit: str = LIMIT) -> Callable[[Piece
     return lambda pieces: _against(row, *peers)(pieces) / _against(row, limit)(pieces)
 
 
+def _pytorchs_best(row: str, pieces: Pieces) -> float:
+    return best_of(TORCH, pieces[f"step/{row}"]["contestants"])[1]
+
+
+def best_of(peers: Sequence[str], contestants: Pieces) -> tuple[str, float]:
+    """The quickest of those peers that took part, and its time by instep's; KeyError: none did."""
+    found = {peer: float(contestants[peer]["by instep"]) for peer in peers if peer in contestants}
+    if not found:
+        raise KeyError(*peers)
+    return min(found.items(), key=lambda one: one[1])
+
+
 def loop_ratio(batch: int, others: Sequence[str], *peers: str) -> Callable[[Pieces], float]:
     """How many times as long as the best of others the best of these training loops takes."""
 
@@ -112,8 +133,40 @@ def _extra(name: str, whose: str, pieces: Pieces) -> float:
 FUSED = "torch fused"
 
 
-def _targets() -> list[Target]:
-    found = []
+# At least so many times as fast as PyTorch's best: where that is fused, and where PyTorch has no fused form.
+BY_PYTORCH = {"gpt2": (1.0, 1.5), "mlp": (1.7, 5.0)}
+OF_THE_LIMIT = 0.95, 0.9  # without sums over a tensor, and with them
+
+
+def _of_rules() -> Iterator[Least]:
+    """Of Adam there are lines of its own."""
+    rows = [row for row in RULES.values() if row.brief]
+    large = [row for row in rows if row.task.workload == "gpt2"]
+    for summed, wanted in enumerate(OF_THE_LIMIT):
+        those = [row for row in large if (sums_of(row.task) is not None) == summed]
+        what = f"gpt2, rules {'with' if summed else 'without'} sums, of the memory limit"
+        yield Least(what, [_by_the_limit(row, wanted) for row in those])
+    for workload in RULES_ON:
+        for unfused, wanted in enumerate(BY_PYTORCH[workload]):
+            those = [row for row in rows if row.task.workload == workload and row.of_pytorch]
+            those = [row for row in those if (FUSED not in row.peers) == unfused]
+            what = f"{workload}, rules that PyTorch has {'not ' if unfused else ''}fused, against its best"
+            yield Least(what, [_by_pytorch(row, wanted) for row in those])
+
+
+def _by_the_limit(row: Row, wanted: float) -> Target:
+    at_best = _limit_against(row.name, LIMIT, limit=SAME_ARRAYS)
+    return Target(row.rule, wanted, True, "x", _against(row.name, LIMIT), at_best)
+
+
+def _by_pytorch(row: Row, wanted: float) -> Target:
+    best = partial(_pytorchs_best, row.name)
+    limit = _against(row.name, LIMIT)
+    return Target(row.rule, wanted, True, "x", best, lambda pieces: best(pieces) / limit(pieces))
+
+
+def _targets() -> list[Target | Least]:
+    found: list[Target | Least] = []
     in_the_caches = {"tiny": 25, "mlp": 1.7, "many": 60, "one1M": 1.5}
     beyond = {"resnet50": 1.0, "gpt2": 1.0, "one100M": 1.0}
     for row, wanted in (in_the_caches | beyond).items():
@@ -136,14 +189,10 @@ def _targets() -> list[Target]:
         ("gpt2-bfloat16", "bfloat16 throughout, against torch fused in bfloat16", 1.3),
         ("gpt2-bfloat16-state", "bfloat16 state, against torch fused in float32", 1.3),
         ("gpt2-float64", "float64, against torch fused in float64", 1.0),
-        ("gpt2-momentum", "SGD with momentum, against torch fused", 1.0),
     ):
         both = (_against(row, FUSED), _limit_against(row, FUSED))
         found.append(Target(f"gpt2, {what}", wanted, True, "x", *both))
-    unfused = ("torch foreach", "torch loop")
-    for workload, wanted in (("mlp", 5.0), ("gpt2", 1.5)):
-        what = f"{workload}, RMSprop, against the better of torch foreach and loop"
-        found.append(Target(what, wanted, True, "x", _against(f"{workload}-rmsprop", *unfused)))
+    found += _of_rules()
     in_loop = partial(loop_ratio, loop.JUDGED)
     by_batch = f"loop, batch {loop.JUDGED}: an iteration"
     return [
@@ -194,9 +243,27 @@ TARGETS = _targets()
 def judge(passes: Sequence[Pieces]) -> list[Verdict]:
     """Say of each target what the passes have found."""
     return [
-        Verdict(target, _figures(target.measure, passes), median_over(target.at_best, passes))
+        _least(target, passes) if isinstance(target, Least) else _verdict(target, passes)
         for target in TARGETS
     ]
+
+
+def _verdict(target: Target, passes: Sequence[Pieces]) -> Verdict:
+    found = _figures(target.measure, passes)
+    return Verdict(target, found, median_over(target.at_best, passes))
+
+
+def _least(of: Least, passes: Sequence[Pieces]) -> Verdict:
+    """Of the one that reaches least, which is named, with the others that miss it."""
+    verdicts = [_verdict(target, passes) for target in of.targets]
+    measured = sorted((v for v in verdicts if v.found), key=lambda v: v.measured or 0.0)
+    if not measured:
+        return verdicts[0]._replace(target=of.targets[0]._replace(what=of.what))
+    first, *others = measured
+    missed = [other.target.what for other in others if not other.met]
+    what = f"{of.what}: {first.target.what}, the least of {len(measured)}"
+    what += f" (also missed by {', '.join(missed)})" if missed else ""
+    return first._replace(target=first.target._replace(what=what))
 
 
 def _figures(measure: Callable[[Pieces], float], passes: Sequence[Pieces]) -> list[float]:

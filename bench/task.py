@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 
 from package import workloads
 
-STATES = {"Adam": 2, "RMSprop": 1, "SGD": 0}  # a parameter's, without momentum; of rules in rows.py
 LAYERS = (784, 256, 128, 10)  # of the training loop's perceptron
 
 
@@ -27,7 +25,7 @@ class Task:
     rule: str = "Adam"
     dtype: str = "float32"  # of parameters and gradients
     state_dtype: str | None = None  # the dtype where it is None
-    settings: dict[str, float] = field(default_factory=dict)  # besides lr, in PyTorch's names
+    settings: dict[str, Any] = field(default_factory=dict)  # other than the rule's defaults
     clip_norm: float | None = None
     threads: int | None = None  # each library's own choice, as its users get it
     side_by_side: bool = False  # parameters in one array, gradients in another, else an array each
@@ -46,31 +44,12 @@ class Task:
         return workloads.elements(self.shapes)
 
     @property
-    def stored(self) -> tuple[int, int]:
-        """Bytes of an element of a parameter and of a state."""
-        sizes = {"float64": 8, "float32": 4, "bfloat16": 2}
-        return sizes[self.dtype], sizes[self.state_dtype or self.dtype]
+    def hyperparameters(self) -> dict[str, Any]:
+        """What a contestant's optimizer is made with.
 
-    @property
-    def states(self) -> int:
-        return STATES[self.rule] + bool(self.settings.get("momentum"))
-
-    @property
-    def passes(self) -> list[tuple[int, int]]:
-        """Bytes an element that each pass over memory reads and, of these, writes too.
-
-        Parameter and states are read and written, the gradient is read, and read before where its norm is wanted.
+        A small lr: LAMB and LARS lengthen their steps with the weights, and thousands of steps are to stay finite.
         """
-        param, state = self.stored
-        written = param + self.states * state
-        update = (written + param, written)
-        return [update] if self.clip_norm is None else [(param, 0), update]
-
-    @property
-    def memory(self) -> int:
-        """Bytes that a contestant holds for it, about."""
-        param, state = self.stored
-        return self.elements * (2 * param + self.states * state)
+        return {"lr": 1e-3, **self.settings}
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -91,9 +70,3 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
-
-
-def in_streams(passes: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
-    """Bytes of an element of one stream, and the passes in such streams: as few and as wide as their bytes allow."""
-    width = math.gcd(*(count for one in passes for count in one))
-    return width, [(read // width, written // width) for read, written in passes]

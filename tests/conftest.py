@@ -67,7 +67,7 @@ def torch_in_double() -> Iterator[None]:
 @pytest.fixture
 def jax_in_double() -> Iterator[None]:
     """JAX computes in float32 unless it is told otherwise."""
-    jax = pytest.importorskip("jax")
+    jax = pytest.importorskip("jax", reason="jax is not installed: `nox -s peers` has it")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
     yield

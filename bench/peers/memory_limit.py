@@ -11,7 +11,8 @@ import instep
 from instep.commands.bench import limit
 from peers import Arrays
 from peers.with_instep import Instep
-from task import Task, cores, in_streams
+from task import Task, cores
+from traffic import in_streams, is_split, passes_of, state_bytes
 
 
 def versions() -> dict[str, str]:
@@ -23,7 +24,7 @@ class MemoryLimit:
 
     def __init__(self, task: Task, params: Arrays) -> None:
         del params
-        width, passes = in_streams(task.passes)
+        width, passes = in_streams(passes_of(task))
         arrays = limit.stream_arrays(passes, width * task.elements)
         self._limit = limit.MemoryLimit(passes, [arrays], task.threads or cores())
 
@@ -42,16 +43,18 @@ class SameArrays:
     """
 
     def __init__(self, task: Task, params: Arrays) -> None:
-        if len(set(task.stored)) > 1:
+        if {task.numpy_dtype.itemsize, *state_bytes(task)} != {task.numpy_dtype.itemsize}:
             raise ValueError(
                 "states of another width than the parameters' are no streams like theirs"
             )
+        if is_split(task):
+            raise ValueError("the arrays are more than its loop goes through together")
         ours = Instep(task, params)
         self._params = ours.params()
-        _, passes = in_streams(task.passes)
+        _, passes = in_streams(passes_of(task))
         pieces = [
             # For the gradient's place there are no bytes yet, only room that nobody touches.
-            [param, *states.values(), np.empty_like(param)]
+            [param, *states, np.empty_like(param)]
             for param, states in zip(self._params, ours.states(), strict=True)
         ]
         self._limit = limit.MemoryLimit(passes, pieces, task.threads or cores())

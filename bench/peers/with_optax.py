@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from peers import Arrays
+from peers.rules_of_optax import OPTAX
 from task import Task
 
 # Where there is a GPU, it would step there, and the others here.
@@ -22,8 +23,9 @@ def versions() -> dict[str, str]:
 
 class Optax:
     def __init__(self, task: Task, params: Arrays) -> None:
-        assert task.rule == "Adam", f"optax has no adapter for {task.rule}"
-        transform = optax.adam(1e-3)
+        if task.dtype == "float64":
+            jax.config.update("jax_enable_x64", True)
+        transform = OPTAX[task.rule](optax, **task.hyperparameters)
 
         @partial(jax.jit, donate_argnums=(0, 1))
         def update(params, state, grads):  # type: ignore[no-untyped-def]
@@ -32,7 +34,8 @@ class Optax:
 
         self._update = update
         self._values = [jax.numpy.array(p) for p in params]
-        self._state = transform.init(self._values)
+        # Copies: a state that is the parameters themselves (Prodigy's) would be donated twice.
+        self._state = jax.tree.map(jax.numpy.array, transform.init(self._values))
 
     def call(self, grads: Arrays) -> Callable[[], object]:
         return partial(self._step, [jax.numpy.asarray(g) for g in grads])

@@ -35,7 +35,7 @@ class _Torch:
         self._params = list(params)
         self._tensors = tensors(params)
         make: Any = getattr(torch.optim, task.rule)
-        self._optimizer = make(self._tensors, lr=1e-3, **task.settings, **self.form)
+        self._optimizer = make(self._tensors, **task.hyperparameters, **self.form)
         self._clip_norm = task.clip_norm
 
     def call(self, grads: Arrays) -> Callable[[], object]:

@@ -88,8 +88,14 @@ public:
         return buffer_;
     }
 
+    // Where the elements are to be written, all of them, before store.
+    T* target(std::int64_t begin) {
+        if (!there()) return nullptr;
+        return ready_ ? in_place<T>(operand_, begin) : buffer_;
+    }
+
     void store(std::int64_t begin, std::int64_t count) const {
-        if (there() && !ready_) store_block(operand_, begin, count, buffer_);
+        if (there() && !ready_ && !operand_.constant) store_block(operand_, begin, count, buffer_);
     }
 
 private:

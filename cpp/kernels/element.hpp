@@ -8,10 +8,10 @@
 namespace instep::INSTEP_LEVEL {
 namespace {
 
-// Element i of state K; a stand-in if this variant of the rule has no state K.
+// Element i of state K, or of what a rule of matrices has kept; a stand-in if this variant of the rule has no state K.
 template <class Rule, std::size_t K, class T, class S>
 INSTEP_INLINE T load_state([[maybe_unused]] const typename S::Stored* values, [[maybe_unused]] std::int64_t i) {
-    if constexpr (has_state<Rule, K>)
+    if constexpr (has_state<Rule, K> || is_kept<Rule, K>)
         return static_cast<T>(S::load(values[i]));
     else
         return T{};
@@ -27,7 +27,10 @@ INSTEP_INLINE void store_state([[maybe_unused]] typename S::Stored* values, [[ma
 template <class Rule, class T, std::size_t... Slot>
 INSTEP_INLINE void apply(const Rule& rule, T& param, T grad, [[maybe_unused]] T* states,
                          std::index_sequence<Slot...> /* slots */) {
-    rule(param, grad, states[Slot]...);
+    if constexpr (is_of_matrices<Rule>)
+        rule(param, grad, states[Slot]..., states[sizeof...(Slot)]);
+    else
+        rule(param, grad, states[Slot]...);
 }
 
 // The part of the recipe that a loop needs, as local numbers: with numbers in memory, a compiler would have to assume

@@ -72,9 +72,13 @@ constexpr Variant make_variant() {
     for (int k = 0; k < variant.state_count; ++k) variant.states[k] = States<Single>::at(k);
     for (int k = 0; k < max_scalar_states; ++k) variant.scalar_states[k] = ScalarStates<Chosen>::at(k);
     variant.sum_count = sum_count<Chosen>;
+    variant.joint = is_joint<Chosen>;
     variant.of_each_tensor = variant.sum_count > 0 || has_number<Chosen>();
+    variant.of_matrices = is_of_matrices<Chosen>;
+    static_assert(!is_of_matrices<Chosen> || (States<Chosen>::count < max_states && !is_hot<Chosen>));
     if constexpr (is_valid<Chosen>) {
         variant.rate = rate_of<Double>;
+        variant.takes_part = takes_part_of<Double>;
         variant.prepare[static_cast<int>(Compute::float32)] = prepare<Single>;
         variant.prepare[static_cast<int>(Compute::float64)] = prepare<Double>;
         variant.loops[static_cast<int>(Compute::float32)] = &loops_of<Single, float>;

@@ -48,6 +48,7 @@ struct Operand {
     Format format;
     const View* view;           // null: the elements lie side by side in the order of the step
     char* companion = nullptr;  // a second array that some formats may need; no format has one today
+    bool constant = false;      // a loop only reads it
 };
 
 // The operations on the gradient before the rule; each is done only if its flag is set.
@@ -58,10 +59,11 @@ struct GradientTerms {
 
 // The arrays of one tensor. Operands without data are left out.
 struct Operands {
-    Operand param, grad, states[max_states];
-    Operand accumulated;  // gradient of earlier micro-batches: the rule gets the sum of both
-    Operand average;      // exponential moving average of the parameter
-    Operand copy;         // the parameter, rounded to another format
+    Operand param, grad, states[max_states];  // in the place after its states, what a rule gets besides them
+    Operand accumulated;                      // gradient of earlier micro-batches: the rule gets the sum of both
+    Operand average;                          // exponential moving average of the parameter
+    Operand copy;                             // the parameter, rounded to another format
+    Operand kept;                             // what a rule keeps of the pass before its sweep
 };
 
 // ---- the loops of a rule ----------------------------------------------------------------------------------------
@@ -86,9 +88,9 @@ using StatePlaces = std::make_index_sequence<max_states>;
 using Loop = LoopOver<StatePlaces>::Type;
 
 // The terms of a rule's sums over `count` elements in the compute type: each is added to its lane, of which there are
-// norm_lanes for each sum. The first element belongs to the first lane.
+// norm_lanes for each sum. The first element belongs to the first lane. The terms of a rule of matrices are kept.
 using SumLoop = void (*)(const Recipe&, std::int64_t count, const void* param, const void* grad,
-                         const void* const* states, double* lanes);
+                         const void* const* states, double* lanes, void* kept);
 
 // The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
@@ -131,6 +133,7 @@ struct Recipe {
     double shrink;
     bool claims;       // the parameters' cache lines are fetched for writing ahead of use
     bool past_caches;  // the copies are written past the caches: the step is too large for them
+    bool of_matrices;  // the rule gets what has been kept, from blocks
     SumLoop sums;
     int sum_count;
     unsigned extras;  // the work of the loop over blocks besides the rule
@@ -169,6 +172,7 @@ struct Moment {
     double* states;      // the scalar states before the step; the rule leaves those after the step there
     const double* sums;  // the rule's sums; null if they have not been taken yet
     std::int64_t size;   // elements of the tensor
+    std::int64_t rows = 0, columns = 0;  // of a matrix
 };
 
 // A rule with one choice of options.
@@ -178,11 +182,15 @@ struct Variant {
     StateName states[max_states];
     ScalarStateName scalar_states[max_scalar_states];
     int sum_count;        // over a tensor, before its sweep
+    bool joint;           // the sums are over all tensors, which share the scalar states
     bool of_each_tensor;  // tensors can't share the rule's scalars
+    bool of_matrices;     // the rule takes tensors with two axes, and something is done with what it keeps
     // Computes the rule's scalars; options that change nothing else have no loops of their own.
     void (*prepare[compute_count])(const Moment&, void* scalars);
     // The rate of decoupled L1; NaN if the step has none. Null for the first hyperparameter, lr.
     double (*rate)(const Moment&);
+    // Whether a tensor takes part in sums over all tensors. Null: each does.
+    bool (*takes_part)(const Moment&);
     const Loops* loops[compute_count];
 };
 

@@ -41,7 +41,7 @@ struct Sum<Rule, T, std::index_sequence<K...>> {
 
     // First the terms of one turn of the lanes, in vectors of T, then their sums, in vectors of double.
     static void run(const Recipe& recipe, std::int64_t count, const void* param, const void* grad,
-                    const void* const* arrays, double* lanes) {
+                    const void* const* arrays, double* lanes, [[maybe_unused]] void* kept) {
         const Rule rule = rule_of<Rule>(recipe);
         const Element element{
             rule, static_cast<const T*>(param), static_cast<const T*>(grad), {static_cast<const T*>(arrays[K])...}};
@@ -55,12 +55,15 @@ struct Sum<Rule, T, std::index_sequence<K...>> {
                 element(i + lane, term, Slots<Rule>{});
                 for (std::size_t k = 0; k < count_of_sums; ++k) terms[k][lane] = term[k];
             }
+            if constexpr (is_of_matrices<Rule>)
+                for (int lane = 0; lane < norm_lanes; ++lane) static_cast<T*>(kept)[i + lane] = terms[0][lane];
             for (std::size_t k = 0; k < count_of_sums; ++k)
                 for (int lane = 0; lane < norm_lanes; ++lane) sums[k][lane] = sums[k][lane] + widened(terms[k][lane]);
         }
         for (int lane = 0; i < count; ++i, ++lane) {
             T term[count_of_sums];
             element(i, term, Slots<Rule>{});
+            if constexpr (is_of_matrices<Rule>) static_cast<T*>(kept)[i] = term[0];
             for (std::size_t k = 0; k < count_of_sums; ++k) sums[k][lane] = sums[k][lane] + widened(term[k]);
         }
         memcpy(lanes, sums, sizeof sums);

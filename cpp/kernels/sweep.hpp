@@ -117,12 +117,13 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin
 }
 
 // The rule's sums over each chunk of a stretch that begins with a chunk: max_sums numbers for each. The gradient has
-// gone through all its terms.
+// gone through all its terms. What the rule keeps is written.
 template <class T>
 void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count, double* sums) {
     const GradientTerms& terms = recipe.terms;
     const bool has_terms = terms.scaled || terms.clipped || terms.negated || terms.l2 || terms.l1;
     Blocks<T> blocks(of);
+    Block<T> kept(of.kept);
     for (; count > 0; begin += chunk_elements, count -= chunk_elements, sums += max_sums) {
         double lanes[max_sums][norm_lanes] = {};
         for_each_block<T>(
@@ -130,7 +131,8 @@ void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std
                 blocks.load(from, length, has_terms);
                 if (has_terms) apply_terms(terms, blocks.changed, blocks.p, length);
                 const void* const states[max_states] = {blocks.s[0], blocks.s[1], blocks.s[2], blocks.s[3]};
-                recipe.sums(recipe, length, blocks.p, blocks.g, states, lanes[0]);
+                recipe.sums(recipe, length, blocks.p, blocks.g, states, lanes[0], kept.target(from));
+                kept.store(from, length);
             });
         for (int k = 0; k < max_sums; ++k) sums[k] = sum_of_lanes(lanes[k]);
     }

@@ -81,6 +81,26 @@ constexpr int sum_count = 0;
 template <class Rule>
 constexpr int sum_count<Rule, std::void_t<decltype(Rule::sum_count)>> = Rule::sum_count;
 
+template <class Rule, class = void>
+constexpr bool is_joint = false;
+template <class Rule>
+constexpr bool is_joint<Rule, std::void_t<decltype(Rule::joint)>> = Rule::joint;
+
+template <class Rule, class = void>
+constexpr bool is_of_matrices = false;
+template <class Rule>
+constexpr bool is_of_matrices<Rule, std::void_t<decltype(Rule::of_matrices)>> = Rule::of_matrices;
+
+// Whether the array in this place is what a rule of matrices has kept, which it gets after its states.
+template <class Rule, std::size_t K>
+constexpr bool is_kept = is_of_matrices<Rule> && K == static_cast<std::size_t>(States<Rule>::count);
+
+using Condition = bool (*)(const Moment&);
+template <class Rule, class = void>
+constexpr Condition takes_part_of = nullptr;
+template <class Rule>
+constexpr Condition takes_part_of<Rule, std::void_t<decltype(&Rule::takes_part)>> = Rule::takes_part;
+
 // Whether averaged() shows something of the rule's own.
 template <class Rule, class = void>
 constexpr bool has_shown = false;

@@ -59,6 +59,7 @@ py::dict rules() {
         description["options"] = py::tuple(options);
         description["states"] = states_of(family, &Variant::states);
         description["scalar_states"] = states_of(family, &Variant::scalar_states);
+        description["joint_states"] = family.variants[0].joint ? description["scalar_states"] : py::tuple();
         rules[family.name] = description;
     }
     return rules;

@@ -192,9 +192,15 @@ void Plan::make_scalar_states(std::vector<Binding>& bindings) {
                        [&](const Binding& binding) { return state(binding).used ? &number : nullptr; });
         if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
             continue;
-        const std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (formats[i] != nullptr) bindings[i].states[state(bindings[i]).name] = made[i];
+        std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
+        for (std::size_t i = 0; i < bindings.size(); ++i) {
+            if (formats[i] == nullptr) continue;
+            const char* const name = state(bindings[i]).name;
+            const std::size_t joint = steps_.first_joint();
+            if (variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(bindings[i].group)]).joint)
+                made[i] = joint < steps_.count() ? py::object(steps_.bound(joint).states[name]) : made[0];
+            bindings[i].states[name] = made[i];
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 // half-way.
 #include <cstring>
 #include <functional>
+#include <unordered_map>
 #include <utility>
 
 #include "python/plan.hpp"
@@ -24,6 +25,7 @@ public:
         asked_.push_back({who, array, place, std::move(into)});
     }
 
+    // Several may be for the same number, if parameters share it.
     void ask_number(const std::string& who, const py::object& array, double& into) {
         require_unmasked(array.ptr(), who);
         numbers_.push_back({who, array, &into, 0});
@@ -37,6 +39,7 @@ public:
             if (seen.view().format != Format::float64)
                 throw py::value_error(refusal(number.who, "have dtype float64", format_name(seen.view().format)));
             std::memcpy(&number.value, seen.view().data, sizeof(double));
+            require_same(number);
         }
         for (const Asked& asked : asked_) {
             const Steps::Place& bound = steps_.bound(asked.place);
@@ -80,6 +83,14 @@ private:
         double value;
     };
 
+    // If another number goes to the same place, both must have the same bits.
+    void require_same(const Number& number) {
+        const Number& first = *by_place_.emplace(number.into, &number).first->second;
+        if (std::memcmp(&first.value, &number.value, sizeof(double)) != 0)
+            throw py::value_error(refusal(number.who, "equal " + first.who + ", as the rule has one for all parameters",
+                                          py::cast<std::string>(py::repr(py::float_(number.value)))));
+    }
+
     // For memory of the optimizer itself, such as two parameters' states that are exchanged: memory that is written
     // must not be read later.
     void copy_aside(Incoming& incoming) {
@@ -93,6 +104,7 @@ private:
     std::vector<Asked> asked_;
     std::vector<Incoming> incoming_;
     std::vector<Number> numbers_;
+    std::unordered_map<const double*, const Number*> by_place_;
     std::vector<std::unique_ptr<StridedLayout>> layouts_;
     std::vector<std::vector<char>> copies_;
 };

@@ -9,19 +9,6 @@ namespace instep {
 
 namespace {
 
-Format compute_format(Compute compute) { return compute == Compute::float64 ? Format::float64 : Format::float32; }
-
-// An array in the form in which the step uses it: in the order of the place's elements.
-Operand operand_of(const TensorView& view, const Axes& order, const Extents& dense, Tensor& tensor) {
-    Operand operand{view.data, view.format, nullptr};
-    if (!same_strides(view.shape, view.strides, dense.data(), view.ndim, item_size(view.format))) {
-        tensor.layouts.push_back(std::make_unique<StridedLayout>());
-        tensor.layouts.back()->assign(view.shape, view.strides, order);
-        operand.view = &tensor.layouts.back()->view();
-    }
-    return operand;
-}
-
 py::object rule_and_options(const Group& group) {
     const RuleFamily& family = *current_level().families[group.family];
     py::list options;
@@ -43,6 +30,18 @@ py::object state_in(const Binding& binding, const char* name, const std::string&
 }
 
 }  // namespace
+
+Format compute_format(Compute compute) { return compute == Compute::float64 ? Format::float64 : Format::float32; }
+
+Operand operand_of(const TensorView& view, const Axes& order, const Extents& dense, Tensor& tensor) {
+    Operand operand{view.data, view.format, nullptr};
+    if (!same_strides(view.shape, view.strides, dense.data(), view.ndim, item_size(view.format))) {
+        tensor.layouts.push_back(std::make_unique<StridedLayout>());
+        tensor.layouts.back()->assign(view.shape, view.strides, order);
+        operand.view = &tensor.layouts.back()->view();
+    }
+    return operand;
+}
 
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
     const Group group = make_group(rule, options);
@@ -111,12 +110,20 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     tensor->operands.param = operand_of(view, bound.order, bound.dense, *tensor);
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
     tensor->of_its_own = variant.of_each_tensor;
+    if (variant.of_matrices) {
+        if (view.ndim != 2)
+            throw py::value_error(refusal(who, "have two axes for a rule of matrices",
+                                          "the shape " + text_of_shape(view.shape, view.ndim)) +
+                                  "; give it to AdamW, and combine both by instep.Combined");
+        tensor->rows = view.shape[0];
+        tensor->columns = view.shape[1];
+    }
     if (variant.sum_count > 0) {
         tensor->logical = std::make_unique<Operands>();
         tensor->logical->param = operand_of(view, logical_order(view.ndim), bound.logical_dense, *tensor);
     }
     bind_states(*tensor, bound, binding);
-    bind_scalar_states(*tensor, bound, binding);
+    bind_scalar_states(*tensor, bound, binding, place);
     for (const auto& item : py::dict(binding.states))
         if (!bound.states.contains(item.first))
             throw py::value_error(
@@ -141,6 +148,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     Place& target = bound_.at(place);
     changed_.push_back(place);  // everything that can fail comes before the place is changed
     averages_ += (binding.average.is_none() ? 0U : 1U) - (target.average.is_none() ? 0U : 1U);
+    matrices_ += (variant.of_matrices ? 1U : 0U) - (is_of_matrices(place) ? 1U : 0U);
     target = std::move(bound);
     stepper_.bind(place, std::move(tensor), binding.steps);
     arranged_ = false;
@@ -187,8 +195,16 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
     bound.average = binding.average;
 }
 
-void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const {
+std::size_t Steps::first_joint(std::size_t except) const {
+    std::size_t place = 0;
+    while (place < bound_.size() && (place == except || !bound_[place].is_bound || !variant_of(group_of(place)).joint))
+        ++place;
+    return place;
+}
+
+void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const {
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
+    const std::size_t other = variant.joint ? first_joint(place) : bound_.size();
     for (int k = 0; k < max_scalar_states; ++k) {
         if (!variant.scalar_states[k].used) continue;
         const std::string who = state_of(bound.name, variant.scalar_states[k].name);
@@ -199,6 +215,12 @@ void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& bind
         require_parameter(look.view(), who);
         if (look.view().format != Format::float64)
             throw py::value_error(refusal(who, "have dtype float64", format_name(look.view().format)));
+        if (other < bound_.size() && !array.is(bound_[other].states[variant.scalar_states[k].name]))
+            throw py::value_error(refusal(who,
+                                          "be the same array as " +
+                                              state_of(bound_[other].name, variant.scalar_states[k].name) +
+                                              ", as the rule has one for all parameters",
+                                          "another array"));
         bound.see(first_scalar + static_cast<std::size_t>(k), array, look);
         tensor.scalar_states[k] = reinterpret_cast<double*>(look.view().data);
         bound.states[variant.scalar_states[k].name] = array;
@@ -207,6 +229,7 @@ void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& bind
 
 void Steps::unbind(std::size_t place) {
     averages_ -= bound_.at(place).average.is_none() ? 0U : 1U;
+    matrices_ -= is_of_matrices(place) ? 1U : 0U;
     bound_.at(place) = {};
     stepper_.unbind(place);
     arranged_ = false;
@@ -248,7 +271,8 @@ std::string Steps::name_of(std::size_t id) const {
 
 void Steps::hold(std::size_t place, const Place::Seen& seen) {
     const Place& bound = bound_[place];
-    const std::size_t id = place * kinds + seen.kind;
+    const std::size_t id = id_of(place, seen.kind);
+    if (id / kinds != place) return;
     occupied_.add(bound.view_of(seen), id);
     if (!is_checked(seen.kind)) return;
     const std::size_t ndim = seen.strides.size();
@@ -260,7 +284,7 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
 }
 
 void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) const {
-    const std::size_t id = place * kinds + seen.kind;
+    const std::size_t id = id_of(place, seen.kind);
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
     if (other == OccupiedMemory::none) return;
     const bool both_parameters = id % kinds == parameter && other % kinds == parameter;
@@ -290,32 +314,6 @@ void Steps::arrange() {
     changed_.clear();
     gradients_.reserve(bound_.size());
     arranged_ = true;
-}
-
-void Steps::make_accumulated() {
-    std::vector<std::size_t> places;
-    std::int64_t bytes = 0;
-    for (std::size_t i = 0; i < bound_.size(); ++i) {
-        if (!bound_[i].is_bound || gradients_[i].is_none() || !bound_[i].accumulated.is_none()) continue;
-        places.push_back(i);
-        const Tensor& tensor = stepper_.tensor(i);
-        bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
-    }
-    if (places.empty()) return;
-    Room room(bytes, 2 + max_states);
-    for (const std::size_t i : places) {
-        Place& bound = bound_[i];
-        Tensor& tensor = stepper_.tensor(i);
-        const Format format = compute_format(tensor.compute);
-        const py::array array = room.take(bound.shape, bound.order, format);
-        const Look look(array.ptr(), "the accumulated gradient");
-        const TensorView& view = look.view();
-        tensor.accumulated = operand_of(view, bound.order, bound.dense, tensor);
-        tensor.logical_order_of_accumulated = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
-        bound.accumulated = array;
-        bound.see(accumulated_sum, array, look);
-    }
-    arranged_ = false;  // memory that was free may now belong to one of these arrays
 }
 
 bool Steps::has_its_memory(std::size_t place, Operand Operands::* operand) const {
@@ -351,6 +349,7 @@ int Steps::traverse(visitproc visit, void* arg) const {
         Py_VISIT(bound.states.ptr());
         Py_VISIT(bound.average.ptr());
         Py_VISIT(bound.accumulated.ptr());
+        Py_VISIT(bound.kept.ptr());
         for (const py::object& owner : bound.memory) Py_VISIT(owner.ptr());
     }
     return 0;

@@ -29,6 +29,11 @@ struct Binding {
     ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
 };
 
+Format compute_format(Compute compute);
+
+// An array in the form in which the step uses it: in the order of the place's elements.
+Operand operand_of(const TensorView& view, const Axes& order, const Extents& dense, Tensor& tensor);
+
 // Makes no arrays; keeps the given arrays and their memory. Reads an array's fields once, when it is bound, and checks
 // at each step that the caller's arrays have not changed since. The first step after a change finds arrays that share
 // memory: it compares the arrays of the changed places with all others.
@@ -53,6 +58,8 @@ public:
     void cut(std::size_t groups, std::size_t places);
     // Makes room for the sums of the places that get a gradient and have no sum yet.
     void make_accumulated();
+    // Makes room for what rules of matrices keep, for the places that get a gradient and have no room yet.
+    void make_kept();
     // Throws ValueError if arrays share memory. Every step calls it; later it would be too late to name the arrays.
     void arrange();
 
@@ -102,6 +109,7 @@ public:
         py::object average = py::none();
         py::object copy = py::none();
         py::object accumulated = py::none();
+        py::object kept = py::none();    // with the shorter axis first, and no longer than a step in use
         std::vector<Seen> arrays;        // all of the above, the parameter first
         std::vector<py::object> memory;  // the owners of the arrays' memory
 
@@ -112,6 +120,8 @@ public:
         }
     };
     const Place& bound(std::size_t place) const { return bound_[place]; }
+    // The first bound place, other than one, whose rule has joint scalar states; count() if there is none.
+    std::size_t first_joint(std::size_t except = static_cast<std::size_t>(-1)) const;
     const Group& group_of(std::size_t place) const {
         return hyperparameters_.groups[static_cast<std::size_t>(bound_[place].group)];
     }
@@ -154,11 +164,21 @@ private:
 
     // steps.cpp: groups and places
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
-    void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding) const;
+    void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
     // change.
     bool is_checked(std::size_t kind) const {
         return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
+    }
+    bool is_of_matrices(std::size_t place) const {
+        return bound_[place].is_bound && variant_of(group_of(place)).of_matrices;
+    }
+    // Whether an array of a place belongs to all places whose rule has joint scalar states.
+    bool is_joint(std::size_t place, std::size_t kind) const {
+        return kind >= first_scalar && variant_of(group_of(place)).joint;
+    }
+    std::size_t id_of(std::size_t place, std::size_t kind) const {
+        return (is_joint(place, kind) ? first_joint() : place) * kinds + kind;
     }
     void hold(std::size_t place, const Place::Seen& seen);
     void compare_with_others(std::size_t place, const Place::Seen& seen) const;
@@ -180,6 +200,8 @@ private:
 
     void take(Use use, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
+    // steps_rooms.cpp
+    void make_orthogonal();
 
     bool takes_tensors_;
     std::vector<Place> bound_;  // by place
@@ -187,6 +209,8 @@ private:
     Hyperparameters hyperparameters_;
     py::tuple rules_of_groups_;
     std::size_t averages_ = 0;
+    std::size_t matrices_ = 0;               // places whose rule is for matrices
+    py::object newton_schulz_ = py::none();  // makes what they keep orthogonal
     StepLock lock_;
     std::int64_t step_count_ = 0;
     std::int64_t skipped_steps_ = 0;

@@ -65,10 +65,13 @@ void Steps::make_arrays() {
 
 void Steps::take(Use use, double grad_scale) {
     make_arrays();
-    if (use == Use::accumulate) make_accumulated();
+    if (use == Use::accumulate)
+        make_accumulated();
+    else
+        make_kept();
     arrange();
     check(use);
-    const bool release_gil = stepper_.most_work() >= work_worth_releasing;
+    const bool release_gil = stepper_.most_work() >= work_worth_releasing || matrices_ > 0;
     if (release_gil) {
         for (const Held& held : held_) pins_.pin(held.array);
         for (const py::object& gradient : gradients_)
@@ -88,7 +91,13 @@ void Steps::run_step(double grad_scale, bool release_gil) {
                         hyperparameters_.not_finite != NotFinite::propagate};
     stepper_.prepare(current_level(), hyperparameters_.groups, extras);
     const int threads = team::threads_for(stepper_.present_work());
-    const std::ptrdiff_t bad = without_gil(release_gil, [&] { return stepper_.take(threads); });
+    const std::ptrdiff_t bad = without_gil(release_gil, [&] {
+        return stepper_.has_matrices() ? stepper_.take_up_to_matrices(threads) : stepper_.take(threads);
+    });
+    if (bad < 0 && stepper_.has_matrices()) {
+        make_orthogonal();
+        without_gil(release_gil, [&] { stepper_.take_from_matrices(threads); });
+    }
     if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
         const std::string text = refusal(gradient_of(bound_[static_cast<std::size_t>(bad)].name),
                                          "be finite in its parameter's arithmetic", "an infinity or NaN") +

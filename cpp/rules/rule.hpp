@@ -23,6 +23,11 @@
 //                              options; a rule with sums is prepared a second time when they are known
 //   terms(p, g, states..., to) an element's terms of the sums; nothing is changed. With `squares` they are squared, in
 //                              double; most_sums is their number with any options
+//   joint                      whether the sums are over all tensors of the rule together, which then share the scalar
+//                              states
+//   takes_part(now)            whether a tensor takes part in joint sums; left out if each does
+//   of_matrices                whether the rule is for tensors with two axes: the term of its sum is kept, Python
+//                              makes something of it, and operator() gets this after the states
 //   shown(p, states...)        what averaged() shows in place of p, if this is not the average of ema_decay
 //
 // A rule leaves out the parts that it doesn't need: then lists are empty, valid is true, and hot is false. An option

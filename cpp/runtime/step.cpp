@@ -116,11 +116,13 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     fresh.recipe.sum_count = variant.sum_count;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
+    fresh.recipe.of_matrices = variant.of_matrices;
     const auto made = static_cast<std::uint32_t>(recipes_.size() - 1);
     turns_[i].recipe = made;
     complete(i, nullptr);
     choose_loops(fresh.recipe, *variant.loops[compute], tensors_[i]->arrangement);
-    has_rule_sums_ = has_rule_sums_ || variant.sum_count > 0;
+    has_rule_sums_ = has_rule_sums_ || fresh.recipe.sum_count > 0;
+    has_matrices_ = has_matrices_ || variant.of_matrices;
     has_numbers_ = has_numbers_ || variant.scalar_states[0].used;
     return made;
 }
@@ -133,8 +135,11 @@ void Stepper::complete(std::size_t i, const double* sums) {
     const Variant& variant = variant_of(i);
     for (int k = 0; k < max_scalar_states; ++k)
         if (tensor.scalar_states[k] != nullptr) tensor.next_scalar_states[k] = *tensor.scalar_states[k];
-    Moment now{group.hyperparameters, prepared.t, group.options, tensor.next_scalar_states, sums, tensor.size};
+    Moment now{group.hyperparameters, prepared.t,  group.options, tensor.next_scalar_states, sums,
+               tensor.size,           tensor.rows, tensor.columns};
+    if (sums != nullptr) tensor.sum = sums[0];
     const double rate = variant.rate == nullptr ? group.hyperparameters[0] : variant.rate(now);
+    if (sums == nullptr && variant.takes_part != nullptr && !variant.takes_part(now)) prepared.recipe.sum_count = 0;
     prepared.recipe.shrinks = group.decoupled_l1 != 0 && rate == rate;
     prepared.recipe.shrink = rate * group.decoupled_l1;
     variant.prepare[static_cast<int>(tensor.compute)](now, prepared.recipe.scalars);
@@ -160,7 +165,7 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     arrange();
     level_ = &level;
     groups_ = &groups;
-    has_rule_sums_ = has_numbers_ = false;
+    has_rule_sums_ = has_numbers_ = has_matrices_ = false;
     extras_ = extras;
     recipes_.clear();
     if (!recipes_by_step_.empty()) recipes_by_step_.clear();
@@ -210,6 +215,16 @@ std::ptrdiff_t Stepper::take(int most_threads) {
     return found;
 }
 
+std::ptrdiff_t Stepper::take_up_to_matrices(int threads) {
+    run(threads, {extras_.needs_norm() ? norm_pass : no_pass, sums_pass});
+    if (!stopped_) return -1;
+    const std::ptrdiff_t found = look_closer(threads);
+    if (found < 0) run(threads, {sums_pass});
+    return found;
+}
+
+void Stepper::take_from_matrices(int threads) { run(threads, {sweep_pass}); }
+
 const std::vector<double>& Stepper::measure(int threads) {
     run(threads, {{&Stepper::add_squares, nullptr}});
     return sums_;
@@ -222,13 +237,20 @@ void Stepper::count_step() {
         turn.steps += turn.present ? 1 : 0;
         turn.pending = false;
     }
-    for (std::size_t i = 0; has_numbers_ && i < turns_.size(); ++i) {
-        if (!turns_[i].present || !turns_[i].of_its_own) continue;
-        Tensor& tensor = *tensors_[i];
-        for (int k = 0; k < max_scalar_states; ++k)
-            if (tensor.scalar_states[k] != nullptr) *tensor.scalar_states[k] = tensor.next_scalar_states[k];
-    }
+    if (has_numbers_) set_scalar_states();
     ++pending_changes_;
+}
+
+// If tensors share them, those that take part in the sums come last: only they know the new ones.
+void Stepper::set_scalar_states() {
+    for (const bool of_sums : {false, true}) {
+        for (std::size_t i = 0; i < turns_.size(); ++i) {
+            if (!turns_[i].present || !turns_[i].of_its_own || takes_part(i) != of_sums) continue;
+            Tensor& tensor = *tensors_[i];
+            for (int k = 0; k < max_scalar_states; ++k)
+                if (tensor.scalar_states[k] != nullptr) *tensor.scalar_states[k] = tensor.next_scalar_states[k];
+        }
+    }
 }
 
 void Stepper::set_scale(double scale) {

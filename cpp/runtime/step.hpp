@@ -29,10 +29,12 @@ struct Tensor {
     StridedLayout grad_layout, logical_grad_layout;
     // The parameter and its states in logical order, for a rule's sums; null if its variant has none.
     std::unique_ptr<Operands> logical;
-    bool of_its_own = false;  // its scalars follow from its own scalar states or sums
+    bool of_its_own = false;  // its scalars follow from scalar states or sums
     double* scalar_states[max_scalar_states] = {};
     double next_scalar_states[max_scalar_states] = {};    // after the step that is being prepared
     std::vector<std::unique_ptr<StridedLayout>> layouts;  // of those among the other arrays that have gaps
+    std::int64_t rows = 0, columns = 0;                   // if its rule is for matrices
+    double sum = 0;                                       // of the squares of what such a rule has kept
     std::int64_t size;
     std::int64_t work;  // the bytes that a step over it moves, counted in the compute type
     Compute compute;
@@ -93,6 +95,7 @@ public:
         turns_[i].pending = pending;
         ++pending_changes_;
     }
+    bool present(std::size_t i) const { return turns_[i].present; }
     bool any_pending() const;
     // This number changes whenever other tensors may have accumulated gradients.
     std::int64_t pending_changes() const { return pending_changes_; }
@@ -117,6 +120,10 @@ public:
     // changes nothing and returns the first such tensor, otherwise -1. It may run without the GIL. count_step, which
     // follows, needs the GIL, because other threads read the counts when they hold it.
     std::ptrdiff_t take(int most_threads);
+    // The same in two parts, if some rule is for matrices: between the parts, what these rules have kept is replaced.
+    bool has_matrices() const { return has_matrices_; }
+    std::ptrdiff_t take_up_to_matrices(int threads);
+    void take_from_matrices(int threads);
     // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
     // squares by segment, ...
     const std::vector<double>& measure(int threads);
@@ -189,7 +196,9 @@ private:
     template <class Body>
     void keep_pace(Pace& pace, int most_threads, Body body) const;
     void set_scale(double scale);
+    void set_scalar_states();
     const Variant& variant_of(std::size_t i) const;
+    bool takes_part(std::size_t i) const { return recipes_[turns_[i].recipe].recipe.sum_count > 0; }
     void complete(std::size_t i, const double* sums);
     void run(int threads, std::initializer_list<Pass> passes);
     void work_on_passes();
@@ -199,6 +208,7 @@ private:
     void find_largest(std::size_t first, std::size_t last);
     void add_rule_terms(std::size_t first, std::size_t last);
     void complete_all();
+    void complete_jointly();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
     void conclude_here() { stopped_ = !conclude(sums_); }
@@ -236,6 +246,7 @@ private:
     std::vector<double> sums_;  // by segment
     bool has_rule_sums_ = false;
     bool has_numbers_ = false;       // some tensor has scalar states
+    bool has_matrices_ = false;      // some tensor's rule is for matrices
     std::vector<double> rule_sums_;  // by segment, max_sums each
     const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;

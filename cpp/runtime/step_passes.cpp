@@ -183,10 +183,15 @@ void Stepper::complete_all() {
     const FloatEnvironment environment;
     std::vector<double>& chunks = sums_;  // the norm is known
     std::size_t segment = 0;
+    bool any_joint = false;
     for (std::size_t i = 0; i < turns_.size(); ++i) {
         const std::size_t begin = segment;
         while (segment < segments_.size() && segments_[segment].tensor == i) ++segment;
-        if (!turns_[i].present || recipes_[turns_[i].recipe].recipe.sum_count == 0) continue;
+        if (!turns_[i].present || !takes_part(i)) continue;
+        if (variant_of(i).joint) {
+            any_joint = true;
+            continue;
+        }
         double sums[max_sums] = {};
         for (int k = 0; k < max_sums; ++k) {
             for (std::size_t j = begin; j < segment; ++j)
@@ -195,6 +200,24 @@ void Stepper::complete_all() {
         }
         complete(i, sums);
     }
+    if (any_joint) complete_jointly();
+}
+
+// The same from the sums over all tensors that take part.
+void Stepper::complete_jointly() {
+    const auto takes_part_jointly = [this](std::size_t i) {
+        return turns_[i].present && takes_part(i) && variant_of(i).joint;
+    };
+    double sums[max_sums] = {};
+    for (int k = 0; k < max_sums; ++k) {
+        std::size_t count = 0;
+        for (std::size_t j = 0; j < segments_.size(); ++j)
+            if (takes_part_jointly(segments_[j].tensor))
+                sums_[count++] = rule_sums_[j * max_sums + static_cast<std::size_t>(k)];
+        sums[k] = pairwise_sum(sums_, count);
+    }
+    for (std::size_t i = 0; i < turns_.size(); ++i)
+        if (takes_part_jointly(i)) complete(i, sums);
 }
 
 void Stepper::sweep(std::size_t first, std::size_t last) {

@@ -10,7 +10,7 @@ True
 
 These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
 `AdaBelief`, `Yogi`, `ADOPT`, `AdEMAMix`, `Adan`, `Lion`, `Signum`, `RMSprop`, `Adagrad`, `Adadelta`, `Rprop`, `ASGD`,
-`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB` and `LARS`.
+`FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB`, `LARS`, `Prodigy` and, for matrices, `Muon`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
 `LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
@@ -55,7 +55,9 @@ from instep.rules import (  # noqa: E402
     AdEMAMix,
     Lion,
     Momentum,
+    Muon,
     NAdam,
+    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
@@ -98,8 +100,10 @@ __all__ = [
     "Lion",
     "LossScaler",
     "Momentum",
+    "Muon",
     "NAdam",
     "Optimizer",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",

@@ -34,7 +34,7 @@ array([0.75, 0.75])
 """
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import numpy as np
 
@@ -135,3 +135,12 @@ class Group(_Params, total=False):
     trust_ratio: bool
     trust_clip: Number | None
     trust_coefficient: Number
+    ns_steps: int
+    ns_coefficients: tuple[Number, Number, Number]
+    adjust_lr: Literal["match_rms_adamw", "original"]
+    beta3: Number | None
+    use_bias_correction: bool
+    safeguard_warmup: bool
+    d0: Number
+    d_coef: Number
+    growth_rate: Number

@@ -15,6 +15,7 @@ from cases import (
     DTYPES,
     LARGE_SIZES,
     LEVELS,
+    MATRIX_VARIANTS,
     SMALL_SIZES,
     THREADS,
     VARIANTS,
@@ -186,7 +187,9 @@ def test_the_variants_compared_are_there() -> None:
     assert {v.label for v in VARIANTS} >= {"AdamW-amsgrad", "SGD-nesterov-momentum"}
     assert {v.rule.__name__ for v in VARIANTS} >= {"SGD", "Momentum", "RMSprop", "Adam", "AdamW"}
     for rule in _core.rules():
-        assert any(v.rule._rule == rule for v in VARIANTS), f"no test reaches the rule {rule}"
+        assert any(v.rule._rule == rule for v in (*VARIANTS, *MATRIX_VARIANTS)), (
+            f"no test reaches the rule {rule}"
+        )
 
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]

@@ -89,6 +89,7 @@ def test_who_is_slow_rests() -> None:
         harness.in_rounds(list(takes)[:3], take_turn, seconds=0.0)
         == [{"instep": 0.001, "b": 0.004, "NumPy": 0.006}] * 7
     )
+    assert len(harness.in_rounds(list(takes)[:3], take_turn, seconds=0.0, least=3)) == 3
     del takes["instep"]
     assert len(harness.in_rounds(list(takes)[:2], take_turn, seconds=0.0)) == 7
 

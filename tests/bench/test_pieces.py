@@ -54,7 +54,9 @@ def test_who_takes_part_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(loop.NUMPY_AT_ITS_BEST) < set(tasks)
 
 
-@pytest.mark.parametrize(("name", "starts"), [("one1M", 1), ("resnet50", 1), ("gpt2-momentum", 3)])
+@pytest.mark.parametrize(
+    ("name", "starts"), [("one1M", 1), ("resnet50", 1), ("gpt2-clip", 3), ("gpt2-lamb", 1)]
+)
 def test_who_takes_part_in_a_row_and_how_often_anew(
     name: str, starts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +70,8 @@ def test_who_takes_part_in_a_row_and_how_often_anew(
         def drop(self, label: str) -> None:
             dropped.append(label)
 
-    def compare(pool: Any, entries: list[Any], seconds: float, found: Any) -> None:
+    def compare(pool: Any, entries: list[Any], seconds: float, found: Any, least: int) -> None:
+        assert least == (3 if name == "gpt2-lamb" else 7)
         rounds.append(([entry.label for entry in entries], seconds))
 
     monkeypatch.setattr(step, "compare", compare)

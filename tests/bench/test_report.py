@@ -135,8 +135,8 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     # Where that is run; a folder inside of it has a shorter name.
     root = Path(page.__file__).parents[1]
     assert (root / again[1]).resolve() == tmp_path.resolve()
-    for row in rows.ROWS:
-        assert f"| {row} |" in text
+    for name, row in rows.ROWS.items():
+        assert f"| {row.rule or name} |" in text
     for picture in (page.STEPS, page.GROWTH):
         assert picture in text
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

@@ -38,6 +38,7 @@ Array::Array(Format format, Extents shape, Extents strides, std::int64_t offset)
     std::int64_t size = 1;
     for (const std::int64_t length : shape_) size *= length;
     elements_.assign(static_cast<std::size_t>(size), first_);
+    if (size == 0) return;
     // From the innermost axis outwards: what is known of one run goes for the next ones, a stride further on.
     std::int64_t run = 1;
     for (std::size_t axis = shape_.size(); axis-- > 0; run *= shape_[axis])

@@ -4,11 +4,13 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "array.hpp"
 #include "hostile_environment.hpp"
+#include "runtime/float_environment.hpp"
 #include "runtime/step.hpp"
 
 namespace instep::digests {
@@ -22,11 +24,30 @@ constexpr std::uint64_t copies = 100;
 
 std::uint64_t seed(std::uint64_t role, std::size_t i) { return fold(fold(0, role), i); }
 
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+
+template <class T>
+T number_of(std::uint64_t bits) {
+    const auto same_size = static_cast<Bits<T>>(bits);
+    T number{};
+    std::memcpy(&number, &same_size, sizeof number);
+    return number;
+}
+
+template <class T>
+std::uint64_t bits_of(T number) {
+    Bits<T> bits = 0;
+    std::memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+
 struct Parameter {
     Axes order;
     std::unique_ptr<Array> param, average, copy, accumulated, grad;
     std::vector<std::unique_ptr<Array>> states;
-    std::vector<std::unique_ptr<double>> scalar_states;
+    std::vector<std::shared_ptr<double>> scalar_states;
+    std::unique_ptr<Array> kept;  // with the shorter axis first
 };
 
 StridedLayout& layout_of(Tensor& tensor) {
@@ -43,7 +64,9 @@ public:
           manner_(manner),
           compute_(settings.param == Format::float64 ? Compute::float64 : Compute::float32) {
         std::vector<std::unique_ptr<Tensor>> tensors;
-        for (const Extents& shape : table.shapes.at(settings.shapes)) tensors.push_back(bind(shape));
+        const bool of_matrices = rule.family.variants[rule.options].of_matrices;
+        for (const Extents& shape : table.shapes.at(of_matrices ? "matrices" : settings.shapes))
+            tensors.push_back(bind(shape));
         stepper_ = std::make_unique<Stepper>();
         stepper_->append(tensors.size());
         for (std::size_t i = 0; i < tensors.size(); ++i) stepper_->bind(i, std::move(tensors[i]), settings.late);
@@ -117,7 +140,10 @@ private:
         }
         for (int k = 0; k < max_scalar_states; ++k) {
             if (!variant.scalar_states[k].used) continue;
-            made.scalar_states.push_back(std::make_unique<double>(0.0));
+            const std::size_t number = made.scalar_states.size();
+            made.scalar_states.push_back(variant.joint && !parameters_.empty()
+                                             ? parameters_.front().scalar_states[number]
+                                             : std::make_shared<double>(0.0));
             tensor->scalar_states[k] = made.scalar_states.back().get();
         }
         for (int k = 0; k < variant.state_count; ++k) {
@@ -127,6 +153,7 @@ private:
             tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
             if (tensor->logical) tensor->logical->states[k] = made.states.back()->operand(logical, layout_of(*tensor));
         }
+        if (variant.of_matrices) keep(*tensor, made, variant.state_count);
         if (settings_.average) {
             made.average = make_own(made, compute_format);
             tensor->operands.average = made.average->operand(made.order, unused_);
@@ -143,6 +170,42 @@ private:
         }
         parameters_.push_back(std::move(made));
         return tensor;
+    }
+
+    // Room for what a rule of matrices keeps: like the core's binding, with the shorter axis first.
+    void keep(Tensor& tensor, Parameter& made, int after_states) const {
+        const Format format = compute_ == Compute::float64 ? Format::float64 : Format::float32;
+        const Extents& shape = made.param->shape();
+        tensor.rows = shape[0];
+        tensor.columns = shape[1];
+        made.kept = std::make_unique<Array>(
+            format, shape,
+            strides_of(shape[0] > shape[1] ? Layout::fortran : Layout::dense, shape, encoding(format).size()), 0);
+        tensor.logical->kept = made.kept->operand(logical_order(2), layout_of(tensor));
+        tensor.operands.states[after_states] = made.kept->operand(made.order, layout_of(tensor));
+        tensor.operands.states[after_states].constant = true;
+    }
+
+    // What stands for the products: the division by the length alone.
+    template <class T>
+    void divide_kept(std::size_t i, double eps) {
+        const FloatEnvironment environment;
+        const double length = std::sqrt(stepper_->tensor(i).sum);
+        const auto divisor = static_cast<T>(eps > length ? eps : length);
+        Array& kept = *parameters_[i].kept;
+        for (std::size_t k = 0; k < static_cast<std::size_t>(kept.size()); ++k)
+            kept.set(k, bits_of(number_of<T>(kept.get(k)) / divisor));
+    }
+
+    std::ptrdiff_t take_with_matrices() {
+        const std::ptrdiff_t found = stepper_->take_up_to_matrices(manner_.threads);
+        if (found >= 0) return found;
+        const double eps = hyperparameter("eps", 0);
+        for (std::size_t i = 0; i < parameters_.size(); ++i)
+            if (stepper_->present(i))
+                compute_ == Compute::float64 ? divide_kept<double>(i, eps) : divide_kept<float>(i, eps);
+        stepper_->take_from_matrices(manner_.threads);
+        return -1;
     }
 
     void fill_gradients(std::size_t step, int batch) {
@@ -213,7 +276,9 @@ private:
                             settings_.guarded};
         stepper_->prepare(manner_.level, groups_, extras);
         const bool in_parts = manner_.in_parts && extras.needs_norm();
-        const bool taken = (in_parts ? take_in_parts() : stepper_->take(manner_.threads)) < 0;
+        const bool taken = (stepper_->has_matrices() ? take_with_matrices()
+                            : in_parts               ? take_in_parts()
+                                                     : stepper_->take(manner_.threads)) < 0;
         taken ? stepper_->count_step() : stepper_->clear_pending();
         return taken;
     }
@@ -231,9 +296,7 @@ private:
     void digest_norm() { digest_number(stepper_->norm()); }
 
     void digest_number(double number) {
-        std::uint64_t bits = 0;
-        std::memcpy(&bits, &number, sizeof bits);
-        digest_ = fold(fold(digest_, 1), element(Format::float64, bits, 0));
+        digest_ = fold(fold(digest_, 1), element(Format::float64, bits_of(number), 0));
     }
 
     void digest(Array& array) {

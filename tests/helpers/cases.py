@@ -17,6 +17,7 @@ import pytest
 from formulas import RULES
 
 import instep
+from instep.optimizers.hyperparameters import OneOf
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype("float64"), np.dtype("float32"), np.dtype("float16"), BFLOAT16]
@@ -54,6 +55,12 @@ NUMBERS: dict[str, Any] = {
     "weight_lr_power": 1.5,
     "trust_clip": 0.9,
     "trust_coefficient": 0.3,
+    "beta3": 0.9,
+    "d0": 0.01,
+    "d_coef": 1.3,
+    "growth_rate": 1.45,
+    "ns_steps": 3,
+    "ns_coefficients": (3.0, -4.0, 2.0),
     "weight_decay": 0.05,
     "l1": 0.01,
     "clip_value": 0.8,
@@ -62,6 +69,7 @@ NUMBERS: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "AdEMAMix": {"betas": (0.8, 0.97, 0.95), "alpha": 1.7},
     "Adan": {"betas": (0.8, 0.9, 0.97)},
+    "Prodigy": {"lr": 0.7, "d_coef": 3e3},  # with which d grows at once
 }
 # Numbers that are on by default, and what turns them off.
 OFF: dict[str, dict[str, float | None]] = {
@@ -76,13 +84,16 @@ TERMS = ("weight_decay", "l1", "clip_value", "maximize")
 # Arguments that matter only beside a term.
 BESIDE_TERMS = ("decoupled_l1", "decoupled_weight_decay")
 
-OPTIMIZERS: list[type[instep.Optimizer]] = [
+ALL_OPTIMIZERS: list[type[instep.Optimizer]] = [
     getattr(instep, name)
     for name in instep.__all__
     if inspect.isclass(getattr(instep, name))
     and issubclass(getattr(instep, name), instep.Optimizer)
     and getattr(instep, name) is not instep.Optimizer
 ]
+# Rules of matrices have tests of their own, as others have parameters of any shape.
+MATRIX_OPTIMIZERS = [rule for rule in ALL_OPTIMIZERS if RULES[rule.__name__].matrices]
+OPTIMIZERS = [rule for rule in ALL_OPTIMIZERS if rule not in MATRIX_OPTIMIZERS]
 
 
 class Variant:
@@ -109,10 +120,15 @@ def number_of(rule: type[instep.Optimizer], name: str) -> Any:
     return OWN.get(rule.__name__, NUMBERS).get(name, NUMBERS[name])
 
 
+def one_element(rule: type[instep.Optimizer], dtype: Any = np.float64) -> np.ndarray:
+    """A parameter of one element that the rule takes."""
+    return np.zeros((1, 1) if rule in MATRIX_OPTIMIZERS else 1, dtype)
+
+
 def takes(rule: type[instep.Optimizer], **options: Any) -> bool:
     """Whether the rule takes these options."""
     try:
-        rule(np.zeros(1), **options)
+        rule(one_element(rule), **options)
     except (TypeError, ValueError):  # there is no such option, or no such value
         return False
     return True
@@ -129,7 +145,9 @@ class _Options:
         # Numbers that are off by default turn a state or a term on, so both are tried.
         ups = {name: value for name, value in numbers.items() if own[name] in (0.0, None)}
         self.always = {name: value for name, value in numbers.items() if name not in ups}
-        self.switches = flags | ups | off
+        kinds = rule._hyperparameters
+        words = {n: kinds[n].words[1] for n in own if isinstance(kinds[n], OneOf)}
+        self.switches = flags | ups | off | words
         self.downs = [*off, *(name for name, value in flags.items() if value is False)]
 
 
@@ -154,8 +172,8 @@ def _choices(rule: type[instep.Optimizer]) -> list[tuple[dict[str, Any], list[st
 TERM_BY_TERM = ("SGD", "RMSprop", "Adam")
 
 
-def _variants() -> Iterator[Variant]:
-    for rule in OPTIMIZERS:
+def _variants(rules: list[type[instep.Optimizer]]) -> Iterator[Variant]:
+    for rule in rules:
         downs = _Options(rule).downs
         choices = _choices(rule)
         for options, on in choices:
@@ -173,7 +191,8 @@ def _variants() -> Iterator[Variant]:
             yield Variant(rule, {**options, **terms, **decoupled}, f"{label}-decoupled")
 
 
-VARIANTS = list(_variants())
+VARIANTS = list(_variants(OPTIMIZERS))
+MATRIX_VARIANTS = list(_variants(MATRIX_OPTIMIZERS))
 # Of each rule the plain one and the one with the most on: for what hardly depends on the formula.
 FEW = [v for v in VARIANTS if v.label.endswith((v.rule.__name__, "all-terms"))]
 
@@ -187,7 +206,7 @@ def takes_state_dtype(
         return True
     if np.dtype(state_dtype).itemsize > compute.itemsize or options.get("centered"):
         return False
-    return not (rule._rule == "rprop" and state_dtype == np.float16)
+    return not (rule._rule in ("prodigy", "rprop") and state_dtype == np.float16)
 
 
 def fitting(variant: Variant, more: Mapping[str, Any], *dtypes: Any) -> dict[str, Any]:
@@ -204,7 +223,7 @@ def fitting(variant: Variant, more: Mapping[str, Any], *dtypes: Any) -> dict[str
 def torch_options(variant: Variant) -> dict[str, Any] | None:
     """The keywords that make the same rule in torch; None if torch has no such rule or option."""
     torchs = vars(variant.rule).get("_torch")  # test_adding_a_rule.py names rules without
-    group = dict(variant.make(np.zeros(1)).param_groups[0])
+    group = dict(variant.make(one_element(variant.rule)).param_groups[0])
     off = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
     absent = {**off, **torchs.absent} if torchs else {}
     if torchs is None or any(group[name] != value for name, value in absent.items()):

@@ -7,7 +7,8 @@ The compiled core takes no part in this. tests/cpp reads the file on the machine
 cases and compares. Everything that defines a case is in the file, so that it is defined once, here:
 
 - `number`: a hyperparameter; `rates`: the learning rate at each step, in turn
-- `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters
+- `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters. Rules of
+  matrices have the set `matrices` in every case, and no products (ns_steps is 0), whose bits depend on the library
 - `case FORMAT NAME ...`: for parameters of that format, the formats of gradients, states and copies and what
   surrounds the rule
 - `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options. Without the word
@@ -46,8 +47,11 @@ NUMBERS |= {"eta1": 0.6, "eta2": 1.3, "step_size1": 0.01, "step_size2": 0.04}
 NUMBERS |= {"weight_decay": 0.05, "l1": 0.3}
 NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.055, "lambd": 0.65, "t0": 1.0, "r": 0.7}
 NUMBERS |= {"weight_lr_power": 1.2, "trust_clip": 0.9, "trust_coefficient": 0.3}
+NUMBERS |= {"d0": 0.3, "d_coef": 1.3, "growth_rate": 1.5}
+NUMBERS |= {"ns_steps": 0} | {f"ns_coefficient{k}": 1.0 for k in (1, 2, 3)}
 # What a number of the reference is while the option of its name is off.
 OFF = {"momentum": 0.0, "momentum_decay": None, "clip_update": None, "trust_ratio": False}
+OFF |= {"nesterov": False}
 RATES = (0.03, 0.05, 0.02)
 PARAMETERS, GRADIENTS = 0, 1  # seeds; step k's gradients are 1 + k
 LATE = 1000  # steps that parameters have had before, in the cases called late
@@ -56,6 +60,7 @@ LATE = 1000  # steps that parameters have had before, in the cases called late
 SHAPES = {
     "few": [(), (0,), (1,), (3,), (5, 7), (11, 3, 4), (4, 9), (259,), (517,)],
     "chunks": [(16_384 + 19,), (129, 131), (33,)],
+    "matrices": [(5, 7), (9, 4), (0, 3), (1, 259), (131, 129)],
 }
 
 
@@ -128,6 +133,12 @@ FAMILIES = {
         {"nesterov": "momentum"},
         ("lars+momentum+trust_ratio",),
     ),
+    "prodigy": Family(
+        "Prodigy",
+        {name: on(name) for name in ("use_bias_correction", "safeguard_warmup")},
+        thorough=("prodigy",),
+    ),
+    "muon": Family("Muon", {"nesterov": on("nesterov"), "adjust_lr": {"adjust_lr": "original"}}),
 }
 
 
@@ -227,7 +238,7 @@ def check_power(base: float, exponent: float) -> None:
 
 
 def check_powers(rule: str, t: int) -> None:
-    """Refuse the powers that a rule takes at its step t, if they are such powers."""
+    """Refuse the powers that a rule takes at a parameter's step t, or at step t of all, if they are such."""
     for k, _ in enumerate(RULES[rule].defaults.get("betas", ())):
         check_power(NUMBERS[f"beta{k + 1}"], t)
     known = RULES[rule].defaults
@@ -251,6 +262,11 @@ def number(name: str, default: Any) -> Any:
     return NUMBERS.get(name, default)
 
 
+def shapes_of(rule: str, case: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The shapes of a case's parameters."""
+    return SHAPES["matrices" if RULES[rule].matrices else case.get("shapes", "few")]
+
+
 def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> Reference:
     """The rule with these options, over the case's parameters and with the terms of the case."""
     described = RULES[rule]
@@ -264,7 +280,7 @@ def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) ->
     if described.own_l1:
         settings["l1"] = NUMBERS["l1"]
     special = bool(case.get("special"))
-    shapes = SHAPES[case.get("shapes", "few")]
+    shapes = shapes_of(rule, case)
     reference = Reference(
         rule,
         {str(i): numbers(form, shape, special, PARAMETERS, i) for i, shape in enumerate(shapes)},
@@ -278,9 +294,11 @@ def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) ->
     return reference
 
 
-def gradients(case: dict[str, Any], turn: int, special: bool) -> dict[str, np.ndarray | None]:
+def gradients(
+    rule: str, case: dict[str, Any], turn: int, special: bool
+) -> dict[str, np.ndarray | None]:
     """All gradients but one, another at each step: the counts of steps differ, and the norm's order has a gap."""
-    shapes = SHAPES[case.get("shapes", "few")]
+    shapes = shapes_of(rule, case)
     return {
         str(i): None
         if (i + turn) % len(shapes) == 1
@@ -298,15 +316,15 @@ def run(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) -> 
     for step in range(len(RATES)):
         special = bool(case.get("special")) and step != 1
         for batch in range(batches - 1):
-            reference.accumulate(gradients(case, step * batches + batch, special))
-        grads = gradients(case, step * batches + batches - 1, special)
+            reference.accumulate(gradients(rule, case, step * batches + batch, special))
+        grads = gradients(rule, case, step * batches + batches - 1, special)
         if case.get("guarded"):
             with np.errstate(all="ignore"):
                 given = [load(g, T) for g in grads.values() if g is not None]
                 if not all(np.isfinite(g).all() for g in given):
                     continue
         reference.step(grads, case.get("scale", 1.0))
-        for t in filter(None, reference.steps.values()):
+        for t in filter(None, {*reference.steps.values(), reference.step_count}):
             check_powers(rule, t)
         if reference.grad_norm is not None:
             digest = fold_array(digest, np.array([reference.grad_norm]))

@@ -117,7 +117,7 @@ def at(value: Any, step: int) -> Any:
         value = value(step)
     if isinstance(value, (tuple, list)):
         return tuple(at(v, step) for v in value)
-    return value if value is None or isinstance(value, bool) else float(value)
+    return value if value is None or isinstance(value, (bool, str)) else float(value)
 
 
 class Reference:
@@ -151,6 +151,7 @@ class Reference:
         self.options = {n: {**shared, **own[n]} if n in own else shared for n in params}
         self.clip_norm, self.nonfinite, self.ema_decay = clip_norm, nonfinite, ema_decay
         self.params = {name: np.array(p) for name, p in params.items()}
+        joint = {key: np.zeros(()) for key in self.rule.scalars if self.rule.joint}
         self.state = {
             name: {
                 key: np.zeros(
@@ -165,7 +166,7 @@ class Reference:
                 if self._has(name, option)
             }
             | {
-                key: np.zeros(())
+                key: joint.get(key, np.zeros(()))
                 for key, option in self.rule.scalars.items()
                 if self._has(name, option)
             }
@@ -227,8 +228,16 @@ class Reference:
             key: SimpleNamespace(**{k: at(v, self.step_count) for k, v in options.items()})
             for key, options in shared.items()
         }
-        for name, grad in present.items():
-            self._update(name, grad, now[id(self.options[name])], scale)
+        parts = {
+            name: self._part(name, grad, now[id(self.options[name])], scale)
+            for name, grad in present.items()
+        }
+        if self.rule.joint and parts:
+            scalars = self.rule.joint(list(parts.values()))
+            for part in parts.values():
+                part.s.update(scalars)
+        for name, part in parts.items():
+            self._update(name, part)
         self.step_count += 1
 
     @np.errstate(all="ignore")
@@ -258,7 +267,10 @@ class Reference:
                 return grad_scale * ldexp(limit / root, -exponent)
         return None if grad_scale == 1 else grad_scale
 
-    def _update(self, name: str, grad: Any, h: SimpleNamespace, scale: float | None) -> None:
+    def _part(
+        self, name: str, grad: Any, h: SimpleNamespace, scale: float | None
+    ) -> SimpleNamespace:
+        """What the rule gets of a parameter, with a gradient after all its lines."""
         T = compute_type(self.params[name].dtype)
         self.steps[name] += 1
         p = load(self.params[name], T)
@@ -271,7 +283,11 @@ class Reference:
         rule, t = self.rule, self.steps[name]
         g = gradient(grad, p, h, scale, rule.has_l2(h), not (rule.own_l1 or h.decoupled_l1), T)
         assert g.shape == p.shape, f"{name}: gradient {g.shape} for a parameter {p.shape}"
-        p = rule.update(p, g, s, h, t, T)
+        return SimpleNamespace(p=p, g=g, s=s, h=h, t=t, T=T)
+
+    def _update(self, name: str, part: SimpleNamespace) -> None:
+        rule, T, h, s, scalars = self.rule, part.T, part.h, part.s, self.rule.scalars
+        p = rule.update(part.p, part.g, s, h, part.t, T)
         if h.decoupled_l1 and h.l1 and not rule.own_l1 and h.rate is not None:
             p = shrunk(p, h.rate * h.l1, T)
         put(self.params[name], p, T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,53 @@ def test_decoupled_decay_is_an_option_of_radam_in_torch_too() -> None:
         other = instep.RAdam(np.ones(2), decoupled_weight_decay=not decoupled)
         with pytest.raises(ValueError, match=f"decoupled_weight_decay must stay {not decoupled}"):
             interop.from_torch_state_dict(other, state)
+
+
+@pytest.mark.usefixtures("torch_in_double")
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [("original", None), ("match_rms_adamw", "match_rms_adamw")]
+)
+def test_muon_goes_to_torch_and_comes_back(mine: Any, theirs: str | None) -> None:
+    torch = pytest.importorskip("torch")
+    w, g = np.ones((3, 4)), np.arange(12.0).reshape(3, 4)
+    optimizer = instep.Muon({"w": w}, lr=0.5, ns_steps=3, adjust_lr=mine)
+    optimizer.step({"w": g})
+    state = interop.to_torch_state_dict(optimizer)
+    assert set(state["param_groups"][0]) - {"params", "param_names"} == {
+        *inspect.signature(torch.optim.Muon).parameters
+    } - {"params"}
+    state["state"][0] = {name: torch.from_numpy(a) for name, a in state["state"][0].items()}
+    other = torch.optim.Muon([torch.nn.Parameter(torch.ones(3, 4))], adjust_lr_fn=theirs)
+    other.load_state_dict(state)
+    assert other.param_groups[0]["ns_steps"] == 3
+    fresh = torch.optim.Muon([torch.nn.Parameter(torch.ones(3, 4))], adjust_lr_fn=theirs)
+    again = instep.Muon({"w": np.ones((3, 4))}, adjust_lr=mine)
+    interop.from_torch_state_dict(again, fresh.state_dict())
+    assert (again.ns_steps, again.lr) == (5, 1e-3)
+    interop.from_torch_state_dict(again, other.state_dict())
+    assert (again.ns_steps, again.lr, again.adjust_lr) == (3, 0.5, mine)
+    assert np.array_equal(
+        again.state["w"]["momentum_buffer"], optimizer.state["w"]["momentum_buffer"]
+    )
+
+
+def test_what_torchs_muon_may_not_have() -> None:
+    state = interop.to_torch_state_dict(instep.Muon(np.ones((2, 2))))
+    group = state["param_groups"][0]
+    for name, value, text in (
+        ("adjust_lr_fn", None, "adjust_lr must stay 'match_rms_adamw', got 'original'"),
+        (
+            "adjust_lr_fn",
+            "other",
+            "adjust_lr must be one of match_rms_adamw, original, got 'other'",
+        ),
+        ("ns_steps", 2.5, "ns_steps must be an int"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=text):
+            interop.from_torch_state_dict(
+                instep.Muon(np.ones((2, 2))),
+                {"state": {}, "param_groups": [{**group, name: value}]},
+            )
 
 
 def test_groups_of_other_rules_are_refused() -> None:

@@ -38,11 +38,12 @@ def halves() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("variant", "dtype"), CASES, ids=str)
 def test_the_same_bits_as_with_none_until_then(variant: Variant, dtype: Any, more: Any) -> None:
     lr = schedules.CosineDecay(0.05, steps=9)
+    second = {"eps": 0.01} if variant.rule is instep.Prodigy else {"lr": 0.01}
     more = fitting(variant, more, dtype)
     copied = [halves(), halves()] if more and np.dtype(dtype).itemsize > 2 else [None, None]
     late = variant.make(arrays(dtype, "first"), lr=lr, copy_to=copied[0], **more)
     early = variant.make(
-        [{"params": arrays(dtype, "first")}, {"params": arrays(dtype, "second"), "lr": 0.01}],
+        [{"params": arrays(dtype, "first")}, {"params": arrays(dtype, "second"), **second}],
         lr=lr,
         copy_to=[copied[0] and halves(), copied[1]],
         **more,
@@ -52,7 +53,7 @@ def test_the_same_bits_as_with_none_until_then(variant: Variant, dtype: Any, mor
         late.step(grads)
         early.step([grads, None])
     added = halves() if copied[1] else None
-    late.add_param_group({"params": arrays(dtype, "second"), "lr": 0.01}, copy_to=added)
+    late.add_param_group({"params": arrays(dtype, "second"), **second}, copy_to=added)
     assert late.step_count == 3
     assert bits(late) == bits(early)
     for step in range(3):

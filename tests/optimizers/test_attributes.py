@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS, number_of
+from cases import ALL_OPTIMIZERS, OPTIMIZERS, number_of
 
 import instep
 from instep import schedules
@@ -230,7 +230,7 @@ def test_the_signature_is_whole(rule: Any) -> None:
         assert getattr(plain, name) == defaults[name]
 
 
-@pytest.mark.parametrize("rule", OPTIMIZERS)
+@pytest.mark.parametrize("rule", ALL_OPTIMIZERS)
 def test_help_is_whole(rule: Any) -> None:
     text = io.StringIO()
     pydoc.Helper(output=text).help(rule)

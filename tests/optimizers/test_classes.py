@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS
+from cases import ALL_OPTIMIZERS, OPTIMIZERS
 
 import instep
 
@@ -60,7 +60,7 @@ def test_what_the_rules_have_in_common_is_no_rule(made: Any, do: str, arguments:
     told, _, names = str(caught.value).rpartition(" of ")
     path = f"{made.__module__}.{made.__name__}"
     assert told == f"{path} must have an update rule, got none; {do} one"
-    assert sorted(names.split(", ")) == sorted(rule.__name__ for rule in OPTIMIZERS)
+    assert sorted(names.split(", ")) == sorted(rule.__name__ for rule in ALL_OPTIMIZERS)
 
 
 def test_a_rule_can_be_derived_from_a_class_without_one() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS
+from cases import ALL_OPTIMIZERS
 
 import instep
 from instep.optimizers import near_misses
@@ -53,7 +53,7 @@ def test_a_name_of_another_library_is_answered_with_the_name_here(
 
 def test_what_is_told_of_is_there() -> None:
     meant = near_misses._MEANT
-    assert all(any(hasattr(rule, right) for rule in OPTIMIZERS) for right in meant.values())
+    assert all(any(hasattr(rule, right) for rule in ALL_OPTIMIZERS) for right in meant.values())
     assert "momentum" in dir(instep.SGD(np.ones(1)))
     assert instep.RMSprop(np.ones(1), momentum=0.5).momentum == 0.5
 
@@ -84,7 +84,7 @@ def test_a_class_of_ones_own_may_have_these_names() -> None:
 
 def test_attributes_that_are_there_are_found_as_in_any_object() -> None:
     """A ``__getattr__`` would slow down each of them."""
-    for rule in OPTIMIZERS:
+    for rule in ALL_OPTIMIZERS:
         assert not hasattr(rule, "__getattr__")
         assert rule.__getattribute__ is object.__getattribute__
         assert rule.__setattr__ is object.__setattr__

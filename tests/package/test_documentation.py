@@ -107,7 +107,8 @@ def python_blocks(path: Path) -> list[str]:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-APART = ("README.md", "recipes.md")  # whose blocks are programs of their own, to be copied
+# Whose blocks are programs of their own, to be copied.
+APART = ("README.md", "recipes.md", "recipes-rules.md")
 
 
 def programs() -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS
+from cases import ALL_OPTIMIZERS
 
 import instep
 from instep import typing as names
@@ -50,7 +50,7 @@ def test_aliases_have_the_containers_that_optimizers_take() -> None:
 
 
 def test_a_group_has_the_hyperparameters_of_all_rules() -> None:
-    of_rules = {name for rule in OPTIMIZERS for name in rule._hyperparameters}
+    of_rules = {name for rule in ALL_OPTIMIZERS for name in rule._hyperparameters}
     assert set(names.Group.__annotations__) == {"params", *of_rules}
     assert names.Group.__required_keys__ == {"params"}
 

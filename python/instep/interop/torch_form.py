@@ -10,6 +10,7 @@ from instep._support.wording import listed, shown
 from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
 from instep.optimizers.current import GroupValues
+from instep.optimizers.hyperparameters import Count, Flag, OneOf
 from instep.optimizers.require import require_optimizer
 from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch
 from instep.optimizers.stored_state import take_over
@@ -73,7 +74,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             numbers = range(index, index + len(group.names))
             now = {n: _now(group[n], optimizer.step_count) for n in torchs.hyperparameters}
             names = {"param_names": list(group.names)} if named else {}
-            groups.append({**now, **torchs.own, "params": list(numbers), **names})
+            own = {torchs.renamed.get(n, n): value for n, value in now.items()} | torchs.own
+            groups.append({**own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
                 if steps[param]:
                     state[param] = {key: _torchs(array) for key, array in states[name].items()}
@@ -195,15 +197,26 @@ def _read_groups(
         _require_torchs(rule, mine)
         _require_rule(rule, who, theirs)
         numbers.update(params_by_name(who, theirs, mine.names, named=_is_named(mine)))
+        torchs = _in_torch(rule)
+        names = {name: torchs.renamed.get(name, name) for name in torchs.hyperparameters}
         taken = {
-            name: (flag if isinstance(mine[name], bool) else number)(
-                f"{name} of {who}", theirs[name]
-            )
-            for name in _in_torch(rule).hyperparameters
-            if name in theirs and not _scheduled(mine[name])
+            name: _taken(rule, name, f"{known} of {who}", theirs[known])
+            for name, known in names.items()
+            if known in theirs and not _scheduled(mine[name])
         }
         by_group.append(mine._checked_values({**mine._settings, **taken}))
     return by_group, numbers
+
+
+def _taken(rule: type[Optimizer], name: str, who: str, value: Any) -> Any:
+    """Return a hyperparameter of torch's as the optimizer takes it."""
+    known = rule._hyperparameters[name]
+    if isinstance(known, OneOf):
+        return _in_torch(rule).none_is[name] if value is None else value
+    if isinstance(known, Flag):
+        return flag(who, value)
+    found = number(who, value)
+    return int(found) if isinstance(known, Count) and found.is_integer() else found
 
 
 def _in_torch(rule: type[Optimizer]) -> InTorch:

@@ -20,7 +20,7 @@ from instep.optimizers.containers import (
     name_group,
     replaced,
 )
-from instep.optimizers.groups import ParamGroup, group_values, taken
+from instep.optimizers.groups import ParamGroup, check_alike, group_values, taken
 from instep.optimizers.hyperparameters import of_all_groups
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.tree import encoded
@@ -93,6 +93,7 @@ class Bound(Settings):
         if self._held is not held:
             return False
         values = [group_values(rule, {**before.defaults, **named.settings}) for named in groups]
+        check_alike(rule, [own.settings for own in (*before.groups, *values)])
         new = [
             ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
             for k, (named, own) in enumerate(zip(groups, values, strict=True))

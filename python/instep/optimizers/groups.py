@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instep import _core
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "group_values", "interval_of", "taken"]
+__all__ = ["ParamGroup", "check_alike", "group_values", "interval_of", "taken"]
 
 
 @documentation.without_quotes
@@ -110,7 +110,9 @@ class ParamGroup(MutableMapping[str, Any]):
 
         def changed(now: Values) -> Values:
             mine = self._changed(now.groups[k], new)
-            return now._replace(groups=(*now.groups[:k], mine, *now.groups[k + 1 :]))
+            groups = (*now.groups[:k], mine, *now.groups[k + 1 :])
+            check_alike(self._rule, [values.settings for values in groups])
+            return now._replace(groups=groups)
 
         self._current.change(changed)
 
@@ -193,6 +195,25 @@ def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
             if callable(value)
         ],
     )
+
+
+def check_alike(rule: type[Rule], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if groups differ in a number or an option that the rule has for all parameters together."""
+    for name in groups[0] if rule._alike else ():
+        if _place(rule, name)[0] not in rule._alike:
+            continue
+        values = [group[name] for group in groups]
+        none = ""
+        if name == "lr":  # a group with 0 takes no part
+            values = [value for value in values if callable(value) or value != 0] or [0.0]
+            none = ", or 0"
+        for other in values[1:]:
+            if other != values[0]:
+                raise ValueError(
+                    f"{name} must be the same in all groups of {rule.__name__}{none}, got "
+                    f"{shown(values[0])} and {shown(other)}; set it for all together, as in "
+                    f"optimizer.{_place(rule, name)[0]} = ..."
+                )
 
 
 def _checked(rule: type[Rule], name: str, value: Any) -> Any:

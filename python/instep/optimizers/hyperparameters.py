@@ -20,7 +20,7 @@ from typing import (
 )
 
 from instep._support.checks import flag
-from instep._support.reals import is_real
+from instep._support.reals import is_real, whole
 from instep._support.wording import kind, shown
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Constant",
     "ConstantFirst",
+    "Count",
     "Flag",
     "GroupsDifferError",
     "Hyperparameter",
@@ -40,6 +41,7 @@ __all__ = [
     "NumericOrNone",
     "NumericPair",
     "NumericTriple",
+    "OneOf",
     "Schedule",
     "as_float",
     "check_number",
@@ -258,6 +260,17 @@ class Constant(Numeric):
         return value
 
 
+class Count(InInterval[int]):
+    """A whole number that is no schedule."""
+
+    def check(self, name: str, value: Any) -> int:
+        """Accept an int in the interval."""
+        number = whole(value)
+        if number is None:
+            raise TypeError(f"{name} must be an int, {self.interval}, got {shown(value)}")
+        return int(as_float(number, self.interval, name))
+
+
 class NumericOrNone(InInterval["Number | None"]):
     """A number, or None."""
 
@@ -321,6 +334,19 @@ class NumericTriple(NumericTuple["tuple[Number, Number, Number]"]):
     """Three numbers."""
 
     _count, _called = 3, "three numbers"
+
+
+class OneOf(Hyperparameter[str]):
+    """One of several words; the core has an option for the others than the first."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def check(self, name: str, value: Any) -> str:
+        """Accept one of the words."""
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(f"{name} must be one of {', '.join(self.words)}, got {shown(value)}")
+        return self.words[self.words.index(value)]
 
 
 class Flag(Hyperparameter[bool]):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from instep import _core
 from instep._support import documentation
-from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone
+from instep.optimizers.hyperparameters import Hyperparameter, NumericOrNone, OneOf
 
 __all__ = ["DECOUPLED_DECAY", "DECOUPLED_WEIGHT_DECAY", "InTorch", "Rule", "own_terms"]
 
@@ -22,13 +22,17 @@ class InTorch(NamedTuple):
     """A rule as ``torch.optim`` has it, for `instep.interop`."""
 
     name: str  # of torch's class
-    hyperparameters: tuple[str, ...]  # that both have, under the same name
+    hyperparameters: tuple[
+        str, ...
+    ]  # that both have, under the same name, if it is not in `renamed`
     known_by: tuple[str, ...]  # of these, the ones that groups of other rules lack
     own: Mapping[str, Any]  # other entries of torch's groups, at torch's defaults
     absent: Mapping[str, Any]  # hyperparameters that torch lacks, with the value they must have
     counts_steps: bool = True  # by parameter, as "step" in its state
     # States that torch makes with the optimizer, full of a hyperparameter; others come with a parameter's first step.
     starts: Mapping[str, str] = {}
+    renamed: Mapping[str, str] = {}  # hyperparameters whose name in torch is another
+    none_is: Mapping[str, str] = {}  # the word for which torch has None
 
 
 class Rule:
@@ -46,6 +50,8 @@ class Rule:
     # averaged() shows an average of the rule's own, so that there is none of ema_decay.
     _shows_iterate: ClassVar[bool] = False
     _no_decoupled_l1: ClassVar[str] = ""  # why the rule has none; empty: it has
+    # Hyperparameters that all groups share, since the rule's sums are over all parameters; lr may be 0 in some.
+    _alike: ClassVar[tuple[str, ...]] = ()
     _hyperparameters: ClassVar[dict[str, Hyperparameter[Any]]] = {}
     _fixed: ClassVar[tuple[str, ...]] = ()  # the hyperparameters with a part that can't be changed
     _core_hyperparameters: ClassVar[tuple[str, ...]] = ()
@@ -86,8 +92,11 @@ class Rule:
 
     @classmethod
     def _is_on(cls, name: str, value: Any) -> bool:
-        if isinstance(cls._hyperparameters.get(name), NumericOrNone):
+        kind = cls._hyperparameters.get(name)
+        if isinstance(kind, NumericOrNone):
             return value is not None
+        if isinstance(kind, OneOf):
+            return bool(value != kind.words[0])
         return callable(value) or bool(value)
 
     @classmethod

@@ -11,7 +11,7 @@ from instep._support import documentation
 from instep._support.wording import shown, text_of
 from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
-from instep.optimizers.groups import ParamGroup, taken
+from instep.optimizers.groups import ParamGroup, check_alike, taken
 from instep.optimizers.hyperparameters import (
     Flag,
     Interval,
@@ -205,6 +205,7 @@ class Settings(Rule):
             # then finds other values in place, and does this again.
             pairs = zip(self.param_groups, now.groups, strict=False)
             groups = tuple(group._changed(old, new) for group, old in pairs)
+            check_alike(type(self), [values.settings for values in groups])
             return now._replace(groups=groups, defaults={**now.defaults, **new})
 
         self._current.change(changed)
@@ -213,6 +214,7 @@ class Settings(Rule):
         self, groups: Sequence[GroupValues], clip_norm: Any, ema_decay: Any
     ) -> Values:
         """Check new values of all hyperparameters; the groups' values have been checked already."""
+        check_alike(type(self), [values.settings for values in groups])
         checked = check_number_or_none("clip_norm", clip_norm, CLIP_NORM)
         now = self._current.now
         ema_decay = self._checked_ema_decay(ema_decay)

@@ -73,6 +73,9 @@ class Steps:
     def rules() -> dict[str, dict[str, tuple[str, ...]]]:
         """Return the rules by name, each with its ``hyperparameters``, ``options`` and ``states``.
 
+        ``scalar_states`` are the states that are one number; ``joint_states`` are those among them
+        that all places of the rule share.
+
         Examples
         --------
         >>> import instep
@@ -162,7 +165,8 @@ class Steps:
             Name of the state -> writeable array of the parameter's shape, for each state that the
             rule has with the group's options. Its dtype is float64 for float64 parameters, float32
             for the others, or a narrower one. The states under ``scalar_states`` in `rules` are
-            arrays of float64 without axes. A new state is zero.
+            arrays of float64 without axes; those under ``joint_states`` are one array for all
+            places of the rule. A new state is zero.
         average : array, optional
             The exponential moving average, in float64 for float64 parameters and in float32 for the
             others.

@@ -10,8 +10,8 @@ from typing import Any
 from instep import _core
 from instep._support.checks import flag, mapping
 from instep._support.wording import described, difference, kind, shown
-from instep.optimizers.groups import interval_of
-from instep.optimizers.hyperparameters import Interval, NumericOrNone, as_float
+from instep.optimizers.groups import check_alike, interval_of
+from instep.optimizers.hyperparameters import Count, Interval, NumericOrNone, as_float
 from instep.optimizers.rule import Rule, own_terms
 from instep.optimizers.settings import Settings
 
@@ -93,7 +93,10 @@ class GroupNumbers:
             return float(on)
         if value is None and name in self._or_none:
             return math.nan
+        whole = self._rule._hyperparameters.get(name)
         number = as_float(value, self._intervals[name], who)
+        if isinstance(whole, Count):
+            whole.check(who, value)
         if name in self._idle and number != 0:
             off = "None" if name in self._or_none else "0"
             raise ValueError(
@@ -131,6 +134,20 @@ class Numbers:
             _numbers_of(rule, options).in_order(k, self._given[k])
             for k, (rule, options) in enumerate(groups)
         ]
+        self._check_alike(groups)
+
+    def _check_alike(self, groups: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        for name in {rule for rule, _ in groups}:
+            if name in Rule._by_name:
+                of_rule = Rule._by_name[name]
+                known = of_rule._core_options
+                alike = [
+                    {**dict.fromkeys(of_rule._core_hyperparameters), **self._given[k]}
+                    | {option: option in options for option in known}
+                    for k, (rule, options) in enumerate(groups)
+                    if rule == name
+                ]
+                check_alike(of_rule, alike)
 
     def are_those_of(self, groups: object, numbers: Any) -> bool:
         """Tell whether these numbers are the same, so that a step needs no check; 1.0 and True are not the same."""

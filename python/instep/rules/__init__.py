@@ -13,7 +13,9 @@ from instep.rules.ftrl import FTRL
 from instep.rules.lamb import LAMB
 from instep.rules.lars import LARS
 from instep.rules.lion import Lion
+from instep.rules.muon import Muon
 from instep.rules.nadam import NAdam
+from instep.rules.prodigy import Prodigy
 from instep.rules.radam import RAdam
 from instep.rules.rmsprop import RMSprop
 from instep.rules.rprop import Rprop
@@ -39,7 +41,9 @@ __all__ = [
     "Adan",
     "Lion",
     "Momentum",
+    "Muon",
     "NAdam",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",

@@ -34,6 +34,7 @@ class ByHand(NamedTuple):
     steps: int = 3  # that show every case of the formula
     # For rules with sums: called with T, a list of (p, g, s) of all elements, the options and t; returns more options.
     sums: Any = None
+    shape: tuple[int, ...] = (30,)
 
 
 def tree(terms):

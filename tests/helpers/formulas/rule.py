@@ -60,6 +60,10 @@ class Rule(NamedTuple):
     # States that are one double, a Python float in s: name -> the option that needs it.
     scalars: dict[str, str | None] = {}  # noqa: RUF012 - never changed
     none_is_off: tuple[str, ...] = ()  # options that are on unless they are None
+    matrices: bool = False  # whether every parameter has two axes
+    # For scalar states that all parameters share: called before the updates with what each update gets, as attributes
+    # p, g, s, h, t, T; returns the new ones. It may set what the updates need in h.
+    joint: Callable[..., dict[str, float]] | None = None
 
     # What averaged() shows, from p, s, h and T, if the rule has an average of its own.
     average: Callable[..., Any] | None = None

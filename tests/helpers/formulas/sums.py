@@ -29,10 +29,10 @@ def sum_of_squares(chunk: np.ndarray) -> np.ndarray:
     return sum_of_lanes(x * x)
 
 
-def total(terms: np.ndarray) -> float:
-    """The sum over a tensor, in double."""
-    flat = np.asarray(terms).ravel(order="C").astype(np.float64)
-    chunks = [flat[i : i + CHUNK] for i in range(0, len(flat), CHUNK)]
+def total(*tensors: np.ndarray) -> float:
+    """The sum over a tensor, or over several, in double: one tree over the chunks of all."""
+    flat = [np.asarray(terms).ravel(order="C").astype(np.float64) for terms in tensors]
+    chunks = [x[i : i + CHUNK] for x in flat for i in range(0, len(x), CHUNK)]
     if not chunks:
         return 0.0
     return float(pairwise_tree(np.concatenate([sum_of_lanes(chunk) for chunk in chunks]))[0])

@@ -14,9 +14,9 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["MOST", "keep_freed_memory", "pace", "ratio", "rounds", "take_turns", "turn_of"]
+__all__ = ["LEAST", "MOST", "keep_freed_memory", "pace", "ratio", "rounds", "take_turns", "turn_of"]
 
-_LEAST, MOST = 7, 101  # rounds
+LEAST, MOST = 7, 101  # rounds
 
 # A call this long (seconds) counts as a turn by itself. This is well above the time of a step beyond the caches: the
 # first call after a pause can take half as long again as the next, and with a lower limit, only the slow first calls
@@ -64,7 +64,7 @@ def turn_of(call: Callable[[], object]) -> Callable[[float], float]:
 def take_turns(
     contestants: Mapping[str, Callable[[], float]],
     seconds: float,
-    least: int = _LEAST,
+    least: int = LEAST,
     most: int = MOST,
 ) -> dict[str, list[float]]:
     """Let all contestants take turns, round by round, and return the results of each contestant's turns.
@@ -85,7 +85,7 @@ def take_turns(
     return times
 
 
-def rounds(seconds: float, least: int = _LEAST, most: int = MOST) -> Iterator[int]:
+def rounds(seconds: float, least: int = LEAST, most: int = MOST) -> Iterator[int]:
     """Count the rounds that begin within so many seconds: at least `least`, and at most `most`."""
     end = time.perf_counter() + seconds
     for done in range(most):

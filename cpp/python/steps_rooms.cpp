@@ -1,0 +1,86 @@
+// Memory that steps need besides the bound arrays: sums of micro-batches, and what rules of matrices keep between two
+// sweeps.
+#include <utility>
+#include <vector>
+
+#include "python/steps.hpp"
+#include "runtime/float_environment.hpp"
+#include "runtime/levels.hpp"
+
+namespace instep {
+
+void Steps::make_accumulated() {
+    std::vector<std::size_t> places;
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        if (!bound_[i].is_bound || gradients_[i].is_none() || !bound_[i].accumulated.is_none()) continue;
+        places.push_back(i);
+        const Tensor& tensor = stepper_.tensor(i);
+        bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
+    }
+    if (places.empty()) return;
+    Room room(bytes, 2 + max_states);
+    for (const std::size_t i : places) {
+        Place& bound = bound_[i];
+        Tensor& tensor = stepper_.tensor(i);
+        const Format format = compute_format(tensor.compute);
+        const py::array array = room.take(bound.shape, bound.order, format);
+        const Look look(array.ptr(), "the accumulated gradient");
+        const TensorView& view = look.view();
+        tensor.accumulated = operand_of(view, bound.order, bound.dense, tensor);
+        tensor.logical_order_of_accumulated = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
+        bound.accumulated = array;
+        bound.see(accumulated_sum, array, look);
+    }
+    arranged_ = false;  // memory that was free may now belong to one of these arrays
+}
+
+void Steps::make_kept() {
+    std::vector<std::size_t> places;
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; matrices_ > 0 && i < bound_.size(); ++i) {
+        if (!is_of_matrices(i) || !bound_[i].kept.is_none() || (gradients_[i].is_none() && !stepper_.pending(i)))
+            continue;
+        places.push_back(i);
+        const Tensor& tensor = stepper_.tensor(i);
+        bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
+    }
+    if (places.empty()) return;
+    Room room(bytes, 4 + max_states);
+    for (const std::size_t i : places) {
+        Place& bound = bound_[i];
+        Tensor& tensor = stepper_.tensor(i);
+        const Format format = compute_format(tensor.compute);
+        const bool turned = tensor.rows > tensor.columns;
+        const Extents& shape = bound.shape;
+        bound.kept = room.take(turned ? Extents{shape[1], shape[0]} : shape, logical_order(2), format);
+        const std::int64_t item = item_size(format);
+        const Extents strides = turned ? Extents{item, shape[0] * item} : Extents{shape[1] * item, item};
+        const TensorView view{ArrayFields(bound.kept.ptr()).data, 2, shape.data(), strides.data(), format, true};
+        const auto after_states = static_cast<std::size_t>(variant_of(group_of(i)).state_count);
+        tensor.logical->kept = operand_of(view, logical_order(2), bound.logical_dense, tensor);
+        tensor.operands.states[after_states] = operand_of(view, bound.order, bound.dense, tensor);
+        tensor.operands.states[after_states].constant = true;
+    }
+}
+
+// Replaces what rules of matrices have kept. Runs Python's code, and nothing has changed yet.
+void Steps::make_orthogonal() {
+    const StepLock::Readable readable(lock_);
+    const FloatEnvironment environment;
+    if (newton_schulz_.is_none())
+        newton_schulz_ = py::module_::import("instep.optimizers.newton_schulz").attr("NewtonSchulz")();
+    py::list matrices;
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        if (!is_of_matrices(i) || !stepper_.present(i)) continue;
+        const Group& group = group_of(i);
+        const RuleFamily& family = *current_level().families[group.family];
+        py::dict numbers;
+        for (int k = 0; k < family.hyperparameter_count; ++k)
+            numbers[family.hyperparameters[k]] = group.hyperparameters[k];
+        matrices.append(py::make_tuple(bound_[i].kept, stepper_.tensor(i).sum, numbers));
+    }
+    newton_schulz_(matrices);
+}
+
+}  // namespace instep
