@@ -38,7 +38,10 @@ constexpr Loops make_loops() {
     Loops loops{};
     Loop(&native)[extra_count] = loops.by[static_cast<int>(Storage::native)];
     native[0] = Update<Rule, T, F, F, 0>::run;
-    if constexpr (has_terms<Rule>) loops.sums = Sum<Rule, T>::run;
+    if constexpr (has_terms<Rule>) {
+        loops.terms = Terms<Rule, T>::run;
+        loops.squares = Rule::squares;
+    }
     if constexpr (has_shown<Rule>) loops.shown = Update<Shown<Rule>, T, F, F, 0>::run;
     if constexpr (is_hot<Rule>) {
         native[with_l2] = Update<Rule, T, F, F, with_l2>::run;

@@ -31,6 +31,18 @@ INSTEP_NOINLINE void add_squares(const T* __restrict g, std::int64_t count, doub
     for (int lane = 0; lane < norm_lanes; ++lane) lanes[lane] = sums[lane];
 }
 
+// The same without the squares.
+template <class T>
+INSTEP_NOINLINE void add_terms(const T* __restrict terms, std::int64_t count, double* __restrict lanes) {
+    double sums[norm_lanes];
+    for (int lane = 0; lane < norm_lanes; ++lane) sums[lane] = lanes[lane];
+    std::int64_t i = 0;
+    for (; i + norm_lanes <= count; i += norm_lanes)
+        for (int lane = 0; lane < norm_lanes; ++lane) sums[lane] = sums[lane] + static_cast<double>(terms[i + lane]);
+    for (int lane = 0; i < count; ++i, ++lane) sums[lane] = sums[lane] + static_cast<double>(terms[i]);
+    for (int lane = 0; lane < norm_lanes; ++lane) lanes[lane] = sums[lane];
+}
+
 // Neighbours are added, then neighbouring sums, and so on.
 inline double sum_of_lanes(double* lanes) {
     for (int width = norm_lanes / 2; width > 0; width /= 2)

@@ -73,6 +73,7 @@ struct Recipe;
 template <std::size_t /* K */>
 struct OfState {
     using Array = void*;
+    using Constant = const void*;
 };
 template <class Places>
 struct LoopOver;
@@ -80,6 +81,8 @@ template <std::size_t... K>
 struct LoopOver<std::index_sequence<K...>> {
     using Type = void (*)(const Recipe&, std::int64_t count, void* param, const void* grad, void* average,
                           typename OfState<K>::Array... states);
+    using OfTerms = void (*)(const Recipe&, std::int64_t count, const void* param, const void* grad, void* first,
+                             void* second, typename OfState<K>::Constant... states);
 };
 using StatePlaces = std::make_index_sequence<max_states>;
 
@@ -87,10 +90,8 @@ using StatePlaces = std::make_index_sequence<max_states>;
 // because compilers honour __restrict only there. Arrays that the rule or the loop doesn't use are not read.
 using Loop = LoopOver<StatePlaces>::Type;
 
-// The terms of a rule's sums over `count` elements in the compute type: each is added to its lane, of which there are
-// norm_lanes for each sum. The first element belongs to the first lane. The terms of a rule of matrices are kept.
-using SumLoop = void (*)(const Recipe&, std::int64_t count, const void* param, const void* grad,
-                         const void* const* states, double* lanes, void* kept);
+// The terms of a rule's sums over `count` elements in the compute type, of each sum in an array of its own.
+using TermLoop = LoopOver<StatePlaces>::OfTerms;
 
 // The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
@@ -112,8 +113,9 @@ constexpr int storage_count = 4;  // without `other`
 // blocks are used. The first loop is always there, and goes over the blocks, too.
 struct Loops {
     Loop by[storage_count][extra_count];
-    SumLoop sums;  // null if the rule has none
-    Loop shown;    // puts what averaged() shows into the parameter; null if these are the averages
+    TermLoop terms;  // of the rule's sums; null if it has none
+    bool squares;    // the terms are squared, in double
+    Loop shown;      // puts what averaged() shows into the parameter; null if these are the averages
 };
 
 // A loop over arrays where they lie, and its assumptions about these arrays.
@@ -134,7 +136,8 @@ struct Recipe {
     bool claims;       // the parameters' cache lines are fetched for writing ahead of use
     bool past_caches;  // the copies are written past the caches: the step is too large for them
     bool of_matrices;  // the rule gets what has been kept, from blocks
-    SumLoop sums;
+    TermLoop terms_of_sums;
+    bool squares;
     int sum_count;
     unsigned extras;  // the work of the loop over blocks besides the rule
     Loop in_blocks;

@@ -116,22 +116,26 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin
     if (recipe.past_caches) finish_streams();
 }
 
-// The rule's sums over each chunk of a stretch that begins with a chunk: max_sums numbers for each. The gradient has
-// gone through all its terms. What the rule keeps is written.
+// The rule's sums over each chunk of a stretch that begins with a chunk: max_sums numbers for each, added up in the
+// order of the norm. The gradient has gone through all its terms. What the rule keeps is written.
 template <class T>
 void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count, double* sums) {
     const GradientTerms& terms = recipe.terms;
     const bool has_terms = terms.scaled || terms.clipped || terms.negated || terms.l2 || terms.l1;
     Blocks<T> blocks(of);
     Block<T> kept(of.kept);
+    alignas(64) T room[max_sums][block_elements<T>];
     for (; count > 0; begin += chunk_elements, count -= chunk_elements, sums += max_sums) {
         double lanes[max_sums][norm_lanes] = {};
         for_each_block<T>(
             begin, count < chunk_elements ? count : chunk_elements, [&](std::int64_t from, std::int64_t length) {
                 blocks.load(from, length, has_terms);
                 if (has_terms) apply_terms(terms, blocks.changed, blocks.p, length);
-                const void* const states[max_states] = {blocks.s[0], blocks.s[1], blocks.s[2], blocks.s[3]};
-                recipe.sums(recipe, length, blocks.p, blocks.g, states, lanes[0], kept.target(from));
+                T* const first = kept.there() ? kept.target(from) : room[0];
+                recipe.terms_of_sums(recipe, length, blocks.p, blocks.g, first, room[1], blocks.s[0], blocks.s[1],
+                                     blocks.s[2], blocks.s[3]);
+                for (int k = 0; k < recipe.sum_count; ++k)
+                    (recipe.squares ? add_squares<T> : add_terms<T>)(k == 0 ? first : room[k], length, lanes[k]);
                 kept.store(from, length);
             });
         for (int k = 0; k < max_sums; ++k) sums[k] = sum_of_lanes(lanes[k]);

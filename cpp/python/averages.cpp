@@ -9,6 +9,14 @@
 
 namespace instep {
 
+// Whether something else is shown in the place of a parameter: not so for an optimizer without averages, which is among
+// several that show theirs together.
+bool Averages::has_average(std::size_t place) const {
+    const Tensor& tensor = steps_.stepper().tensor(place);
+    const Variant& variant = variant_of(steps_.group_of(place));
+    return tensor.operands.average.data != nullptr || variant.loops[static_cast<int>(tensor.compute)]->shown != nullptr;
+}
+
 void Averages::show(const void* block, const std::vector<Group>& groups) {
     if (shown())
         throw std::runtime_error("a block of averaged() must end before the next begins, got a block in a block");
@@ -28,7 +36,7 @@ void Averages::show(const void* block, const std::vector<Group>& groups) {
         bytes += bytes % sizeof(double) == 0 ? 0 : sizeof(double) - bytes % sizeof(double);
     };
     for (std::size_t i = 0; i < steps_.count(); ++i) {
-        if (!stepper.is_bound(i)) continue;
+        if (!stepper.is_bound(i) || !has_average(i)) continue;
         room_for(i, &Operands::param);
         room_for(i, &Operands::copy);
     }

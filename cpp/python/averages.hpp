@@ -34,6 +34,8 @@ private:
         Operand saved;
     };
 
+    bool has_average(std::size_t place) const;
+
     Steps& steps_;
     const void* shown_by_ = nullptr;
     std::vector<SetAside> aside_;

@@ -47,4 +47,12 @@ private:
     PyThreadState* state_;
 };
 
+// Runs the work with or without the GIL.
+template <class Work>
+auto without_gil(bool release_gil, Work work) {
+    if (!release_gil) return work();
+    const GilReleased released;
+    return work();
+}
+
 }  // namespace instep

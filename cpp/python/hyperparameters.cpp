@@ -111,4 +111,39 @@ void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extr
     *this = std::move(parsed);
 }
 
+namespace {
+
+PyObject* name_of_now() {
+    static PyObject* const name = PyUnicode_InternFromString("now");
+    return name;
+}
+
+}  // namespace
+
+py::object CurrentNumbers::now() const {
+    auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(current_.ptr(), name_of_now()));
+    if (!now) throw py::error_already_set();
+    return now;
+}
+
+void CurrentNumbers::replace(const py::object& now) {
+    if (PyObject_SetAttr(current_.ptr(), name_of_now(), now.ptr()) != 0) throw py::error_already_set();
+}
+
+void CurrentNumbers::settle(py::handle owner, std::int64_t completed, Hyperparameters& into) {
+    py::object now = this->now();
+    if (now.is(taken_) && completed < ask_from_) return;
+    const FloatEnvironment environment;  // schedules compute, too
+    const auto result = owner.attr("_hyperparameters_at")(completed).cast<py::tuple>();
+    into.take(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
+    ask_from_ = result[2].cast<std::int64_t>();
+    taken_ = std::move(now);  // an object that has replaced it meanwhile is for the next step
+}
+
+int CurrentNumbers::traverse(visitproc visit, void* arg) const {
+    Py_VISIT(current_.ptr());
+    Py_VISIT(taken_.ptr());
+    return 0;
+}
+
 }  // namespace instep

@@ -6,7 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "python/bind_combined.hpp"
 #include "python/bind_steps.hpp"
+#include "python/blocks_of_plans.hpp"
 #include "python/garbage.hpp"
 #include "python/hyperparameters.hpp"
 #include "python/introspection.hpp"
@@ -34,10 +36,12 @@ PYBIND11_MODULE(_core, m) {
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
         .def(
-            "reading", [](const py::object& plan) { return std::make_unique<instep::ReadingBlock>(plan); },
+            "reading",
+            [](const py::object& plan) { return std::make_unique<instep::ReadingBlock>(instep::Plans{plan}); },
             "A block that reads, also in the middle of a call that has changed nothing yet.")
         .def(
-            "averaged", [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(plan); },
+            "averaged",
+            [](const py::object& plan) { return std::make_unique<instep::AveragedBlock>(instep::Plans{plan}); },
             "A block that puts the averages in the parameters' place.")
         .def(
             "end_averaged", [](instep::Plan& plan) { plan.hide_averages(nullptr); },
@@ -65,6 +69,7 @@ PYBIND11_MODULE(_core, m) {
             return std::make_unique<instep::Plan>(std::move(state_dtype), averaged, std::move(current));
         },
         "state_dtype"_a, "averaged"_a, "current"_a, "A plan without parameters.");
+    instep::bind_combined(m);
     py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
                                py::custom_type_setup(instep::forbid_new),
                                "Bytes that arrays of an optimizer's own lie in.")

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "runtime/float_environment.hpp"
+#include "python/unraisable.hpp"
 #include "runtime/levels.hpp"
 
 namespace instep {
@@ -35,18 +35,6 @@ std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
         arrays[i] = formats[i] != nullptr ? py::object(room.take(likes[i].shape, likes[i].order, *formats[i]))
                                           : py::object(py::none());
     return arrays;
-}
-
-// Runs an action whose errors nobody can catch: an error is printed.
-template <class Action>
-void unraisable(Action action) {
-    const py::error_scope before;  // of the call that ends here
-    try {
-        action();
-    } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_ValueError, error.what());
-        PyErr_WriteUnraisable(nullptr);
-    }
 }
 
 // Refuses a dtype of the states that is wider than the arithmetic, or too narrow for a state of the rule.
@@ -98,7 +86,6 @@ const Format* format_of_state(const StateName& state, const Like& like) {
 bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
                const py::object& now, const py::object& optimizer, const py::object& held) {
     static PyObject* const held_name = PyUnicode_InternFromString("_held");
-    static PyObject* const now_name = PyUnicode_InternFromString("now");
     const Hold hold(*this);
     refuse_averages("add_param_group");
     const bool was_grouped = collector_.grouped();
@@ -138,13 +125,12 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
         throw;
     }
     // No code of Python's runs from here on, so that a Ctrl-C comes before all of this or after it.
-    if (!py::object(current_.attr("now")).is(before)) {
+    if (!numbers_.now().is(before)) {
         undo();
         return false;
     }
-    if (PyObject_GenericSetAttr(optimizer.ptr(), held_name, held.ptr()) != 0 ||
-        PyObject_SetAttr(current_.ptr(), now_name, now.ptr()) != 0)
-        throw py::error_already_set();
+    if (PyObject_GenericSetAttr(optimizer.ptr(), held_name, held.ptr()) != 0) throw py::error_already_set();
+    numbers_.replace(now);
     return true;
 }
 
@@ -205,23 +191,15 @@ void Plan::make_scalar_states(std::vector<Binding>& bindings) {
 }
 
 void Plan::settle(py::handle optimizer) {
-    static PyObject* const name = PyUnicode_InternFromString("now");
-    auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(current_.ptr(), name));
-    if (!now) throw py::error_already_set();
-    if (now.is(taken_) && steps_.step_count() < ask_from_) return;
     const StepLock::Readable readable(steps_.lock());
-    const FloatEnvironment environment;  // schedules compute, too
-    const auto result = optimizer.attr("_hyperparameters_at")(steps_.step_count()).cast<py::tuple>();
-    steps_.hyperparameters().take(result[0].cast<py::sequence>(), result[1].cast<py::sequence>());
-    ask_from_ = result[2].cast<std::int64_t>();
-    taken_ = std::move(now);  // an object that has replaced it meanwhile is for the next step
+    numbers_.settle(optimizer, steps_.step_count(), steps_.hyperparameters());
 }
 
 void Plan::step(py::handle gradients, py::handle optimizer, double grad_scale) {
     const Hold hold(*this);
     refuse_averages("step");
     settle(optimizer);
-    collector_.collect(gradients, steps_.gradients());
+    collect(gradients);
     steps_.step(grad_scale);
 }
 
@@ -234,7 +212,7 @@ void Plan::step_accumulated(py::handle optimizer, double grad_scale) {
 
 void Plan::accumulate(py::handle gradients) {
     const Hold hold(*this);
-    collector_.collect(gradients, steps_.gradients());
+    collect(gradients);
     steps_.accumulate();
 }
 
@@ -302,7 +280,7 @@ void Plan::show_averages(const void* block) {
     const Hold hold(*this);
     // The numbers of the last step may be those of another run, and there may have been no step yet.
     std::vector<Group> groups = steps_.hyperparameters().groups;
-    const py::sequence now = current_.attr("now").attr("groups");
+    const py::sequence now = numbers_.now().attr("groups");
     for (std::size_t k = 0; k < groups.size(); ++k) {
         if (variant_of(groups[k]).loops[0]->shown == nullptr) continue;
         const py::sequence constants = now[k].attr("constants");
@@ -343,13 +321,8 @@ void Plan::refuse_averages(const char* what) const {
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {
-    Py_VISIT(current_.ptr());
-    Py_VISIT(taken_.ptr());
-    return steps_.traverse(visit, arg);
-}
-
-AveragedBlock::~AveragedBlock() {
-    if (plan_) unraisable([this] { plan_.cast<Plan&>().hide_averages(this, false); });
+    const int stopped = numbers_.traverse(visit, arg);
+    return stopped != 0 ? stopped : steps_.traverse(visit, arg);
 }
 
 }  // namespace instep

@@ -5,7 +5,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,10 +19,9 @@ namespace instep {
 
 class Plan {
 public:
-    // The attribute `now` of `current` holds all hyperparameters of the optimizer; it is replaced by another object
-    // when they change.
+    // For `current` see CurrentNumbers.
     Plan(py::object state_dtype, bool averaged, py::object current)
-        : state_dtype_(std::move(state_dtype)), averaged_(averaged), current_(std::move(current)) {}
+        : numbers_(std::move(current)), state_dtype_(std::move(state_dtype)), averaged_(averaged) {}
 
     // Adds groups: one (rule, options, structure, names, arrays, copies) for each; see _core.pyi. Their states are
     // zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken, by each
@@ -34,15 +32,16 @@ public:
     bool add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before, const py::object& now,
              const py::object& optimizer, const py::object& held);
 
-    // If `now` is another object than at the last step, or the step that the last answer named is reached, the step
-    // calls the optimizer's `_hyperparameters_at(completed steps)`. This returns (numbers, extras, step): for the first
-    // two see Hyperparameters::take; `step` is the number of completed steps from which it must be called again, even
-    // if `now` is the same.
+    // A step asks the optimizer for its numbers if they may have changed: see CurrentNumbers.
     void step(py::handle gradients, py::handle optimizer, double grad_scale);
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle optimizer, double grad_scale);
     void accumulate(py::handle gradients);
     void discard_accumulated();
+    // Parts of these calls, for a step that several take as one. The caller holds the lock.
+    Steps& places() { return steps_; }
+    void settle(py::handle optimizer);
+    void collect(py::handle gradients) { collector_.collect(gradients, steps_.gradients()); }
 
     std::int64_t step_count() const { return steps_.step_count(); }
     std::int64_t skipped_steps() const { return steps_.skipped_steps(); }
@@ -70,6 +69,14 @@ public:
     // as they are.
     void restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
                  const py::object& now, bool is_new);
+    // The same for several Plans as one.
+    struct Restored {
+        Plan* plan;
+        std::int64_t step_count, skipped_steps;
+        py::sequence parameters;
+        py::object now;
+    };
+    static void restore_all(const std::vector<Restored>& restored, bool is_new);
     // Rounds the parameters into their copies.
     void refresh_copies();
 
@@ -107,66 +114,22 @@ private:
         Plan& plan_;
         StepLock::Guard guard_;
     };
-    // New weights and states, checked, and their destinations.
-    struct Incoming {
-        Operand from;
-        Operand into;
-        std::int64_t size;
-    };
-    using Wanted = std::function<Operand&(Tensor&)>;
+
     class Load;
 
     void bind_all(const std::vector<Binding>& bindings);
     void make_scalar_states(std::vector<Binding>& bindings);
-    void settle(py::handle optimizer);
     void hide_late() noexcept;
 
     Steps steps_;
     Averages averages_{steps_};
     GradientCollector collector_;
+    CurrentNumbers numbers_;
     py::object state_dtype_;
     bool averaged_;
-    py::object current_;
-    py::object taken_ = py::none();  // the `now` whose numbers the steps have
-    std::int64_t ask_from_ = 0;      // completed steps
     bool hide_later_ = false;
     std::unique_ptr<Hold> held_;                   // between acquire and release
     std::optional<StepLock::Readable> lets_read_;  // of acquire_to_read
-};
-
-// A ``with`` block that reads; see Plan::acquire_to_read.
-class ReadingBlock {
-public:
-    explicit ReadingBlock(py::object plan) : plan_(std::move(plan)) {}
-
-    void enter() { inside_another_ = plan_.cast<Plan&>().acquire_to_read(); }
-    void leave() {
-        if (!inside_another_) plan_.cast<Plan&>().release_read();
-    }
-    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
-
-private:
-    py::object plan_;
-    bool inside_another_ = false;
-};
-
-// A ``with`` block that shows averages. It is entered and left by C functions, within which no Python signal handler
-// runs. A block that is dropped before its end hides the averages, too.
-class AveragedBlock {
-public:
-    explicit AveragedBlock(py::object plan) : plan_(std::move(plan)) {}
-    ~AveragedBlock();
-    AveragedBlock(const AveragedBlock&) = delete;
-    AveragedBlock& operator=(const AveragedBlock&) = delete;
-    AveragedBlock(AveragedBlock&&) = delete;
-    AveragedBlock& operator=(AveragedBlock&&) = delete;
-
-    void show() { plan_.cast<Plan&>().show_averages(this); }
-    void hide() { plan_.cast<Plan&>().hide_averages(this); }
-    int traverse(visitproc visit, void* arg) const { return plan_ ? visit(plan_.ptr(), arg) : 0; }
-
-private:
-    py::object plan_;
 };
 
 }  // namespace instep

@@ -2,6 +2,7 @@
 //
 // Every change of several arrays is a single call from Python: a Ctrl-C takes effect before it or after it, never
 // half-way.
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <unordered_map>
@@ -17,7 +18,17 @@ namespace instep {
 // which may move arrays that have been checked already.
 class Plan::Load {
 public:
-    explicit Load(Steps& steps) : steps_(steps) {}
+    // Arrays may lie in memory of any of `all`, which are loaded together.
+    Load(Steps& steps, const std::vector<const Steps*>& all) : steps_(steps), all_(all) {}
+
+    // Takes what is there for each parameter; see Plan::restore.
+    void ask_all(const py::sequence& parameters);
+    // Checks everything. No Python code runs from here on, and everything that can fail comes before the first change.
+    void check(bool is_new);
+    void write_all(const Restored& restored, bool is_new);
+
+private:
+    using Wanted = std::function<Operand&(Tensor&)>;
 
     // Takes the array itself, not a view of it: its fields say where it lies when it is looked at.
     void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into) {
@@ -58,7 +69,8 @@ public:
                 layouts_.back()->assign(view.shape, view.strides, bound.order);
                 incoming.from.view = &layouts_.back()->view();
             }
-            if (steps_.meets_memory(view)) copy_aside(incoming);
+            if (std::any_of(all_.begin(), all_.end(), [&](const Steps* steps) { return steps->meets_memory(view); }))
+                copy_aside(incoming);
             incoming_.push_back(incoming);
         }
     }
@@ -68,7 +80,12 @@ public:
         for (const Number& number : numbers_) *number.into = number.value;
     }
 
-private:
+    // New weights and states, checked, and their destinations.
+    struct Incoming {
+        Operand from;
+        Operand into;
+        std::int64_t size;
+    };
     struct Asked {
         std::string who;
         py::object array;
@@ -101,6 +118,9 @@ private:
     }
 
     Steps& steps_;
+    const std::vector<const Steps*>& all_;
+    std::vector<std::int64_t> counts_;  // of steps, by parameter
+    std::vector<bool> pending_;
     std::vector<Asked> asked_;
     std::vector<Incoming> incoming_;
     std::vector<Number> numbers_;
@@ -109,62 +129,78 @@ private:
     std::vector<std::vector<char>> copies_;
 };
 
-void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
-                   const py::object& now, bool is_new) {
-    refuse_averages("load");
+void Plan::Load::ask_all(const py::sequence& parameters) {
     const std::size_t count = steps_.count();
     if (parameters.size() != count)
         throw py::value_error(
             refusal("parameters", "have an entry for each parameter", std::to_string(parameters.size())));
-    Stepper& stepper = steps_.stepper();
-    std::vector<std::int64_t> steps;
-    std::vector<bool> pending;
-    Load load(steps_);
     for (std::size_t i = 0; i < count; ++i) {
         const auto entry = parameters[i].cast<py::tuple>();
-        steps.push_back(entry[0].cast<std::int64_t>());
-        pending.push_back(!entry[3].is_none());
+        counts_.push_back(entry[0].cast<std::int64_t>());
+        pending_.push_back(!entry[3].is_none());
         const Steps::Place& bound = steps_.bound(i);
         const std::string of = " of '" + bound.name + "'";
         const Variant& variant = variant_of(steps_.group_of(i));
         for (int k = 0; k < variant.state_count; ++k)
             if (variant.states[k].used) {
                 const char* const name = variant.states[k].name;
-                load.ask(state_of(bound.name, name), entry[1][name], i,
-                         [k](Tensor& tensor) -> Operand& { return tensor.operands.states[k]; });
+                ask(state_of(bound.name, name), entry[1][name], i,
+                    [k](Tensor& tensor) -> Operand& { return tensor.operands.states[k]; });
             }
         for (int k = 0; k < max_scalar_states; ++k)
             if (variant.scalar_states[k].used) {
                 const char* const name = variant.scalar_states[k].name;
-                load.ask_number(state_of(bound.name, name), entry[1][name], *stepper.tensor(i).scalar_states[k]);
+                ask_number(state_of(bound.name, name), entry[1][name], *steps_.stepper().tensor(i).scalar_states[k]);
             }
         if (!bound.average.is_none())
-            load.ask("the average" + of, entry[2], i,
-                     [](Tensor& tensor) -> Operand& { return tensor.operands.average; });
-        if (pending[i])
-            load.ask("the accumulated gradient" + of, entry[3], i,
-                     [](Tensor& tensor) -> Operand& { return tensor.accumulated; });
+            ask("the average" + of, entry[2], i, [](Tensor& tensor) -> Operand& { return tensor.operands.average; });
+        if (pending_[i])
+            ask("the accumulated gradient" + of, entry[3], i,
+                [](Tensor& tensor) -> Operand& { return tensor.accumulated; });
         if (!entry[4].is_none())
-            load.ask("the stored parameter '" + bound.name + "'", entry[4], i,
-                     [](Tensor& tensor) -> Operand& { return tensor.operands.param; });
+            ask("the stored parameter '" + bound.name + "'", entry[4], i,
+                [](Tensor& tensor) -> Operand& { return tensor.operands.param; });
     }
-    // From here on no Python code runs, and everything that can fail comes before the first change.
-    for (const bool is_pending : pending)
+}
+
+void Plan::Load::check(bool is_new) {
+    for (const bool is_pending : pending_)
         steps_.gradients().push_back(is_pending ? py::object(py::bool_(true)) : py::object(py::none()));
     steps_.make_accumulated();
     steps_.gradients().clear();
     steps_.arrange();
     if (!is_new) steps_.check_unchanged();
     steps_.require_writeable();
-    load.look();
-    load.write();
-    for (std::size_t i = 0; i < count; ++i) {
-        stepper.set_pending(i, pending[i]);
-        stepper.set_steps(i, steps[i]);
+    look();
+}
+
+void Plan::Load::write_all(const Restored& restored, bool is_new) {
+    write();
+    Stepper& stepper = steps_.stepper();
+    for (std::size_t i = 0; i < counts_.size(); ++i) {
+        stepper.set_pending(i, pending_[i]);
+        stepper.set_steps(i, counts_[i]);
     }
     if (!is_new) stepper.copy_all(current_level(), &Operands::param, &Operands::copy);  // others may have changed them
-    steps_.set_counts(step_count, skipped_steps);
-    if (!now.is_none()) current_.attr("now") = now;
+    steps_.set_counts(restored.step_count, restored.skipped_steps);
+    if (!restored.now.is_none()) restored.plan->numbers_.replace(restored.now);
+}
+
+void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
+                   const py::object& now, bool is_new) {
+    restore_all({{this, step_count, skipped_steps, parameters, now}}, is_new);
+}
+
+void Plan::restore_all(const std::vector<Restored>& restored, bool is_new) {
+    std::vector<const Steps*> all;
+    for (const Restored& one : restored) {
+        one.plan->refuse_averages("load");
+        all.push_back(&one.plan->steps_);
+    }
+    std::vector<Load> loads;
+    for (const Restored& one : restored) loads.emplace_back(one.plan->steps_, all).ask_all(one.parameters);
+    for (Load& load : loads) load.check(is_new);
+    for (std::size_t k = 0; k < loads.size(); ++k) loads[k].write_all(restored[k], is_new);
 }
 
 }  // namespace instep

@@ -29,8 +29,8 @@ public:
     // Lets this thread's own readers in for a scope, in which the call that has the lock changes nothing.
     class Readable {
     public:
-        explicit Readable(StepLock& lock) : lock_(lock) { lock_.readable_ = true; }
-        ~Readable() { lock_.readable_ = false; }
+        explicit Readable(StepLock& lock) : lock_(lock), before_(lock.readable_) { lock_.readable_ = true; }
+        ~Readable() { lock_.readable_ = before_; }
         Readable(const Readable&) = delete;
         Readable& operator=(const Readable&) = delete;
         Readable(Readable&&) = delete;
@@ -38,6 +38,7 @@ public:
 
     private:
         StepLock& lock_;
+        bool before_;  // scopes may lie in one another
     };
     bool lets_read() const { return is_mine() && readable_; }
 

@@ -286,11 +286,23 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
 void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) const {
     const std::size_t id = id_of(place, seen.kind);
     const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
-    if (other == OccupiedMemory::none) return;
+    if (other != OccupiedMemory::none) refuse_shared(name_of(id), id, name_of(other), other);
+}
+
+void Steps::refuse_shared(const std::string& who, std::size_t id, const std::string& other_name, std::size_t other) {
     const bool both_parameters = id % kinds == parameter && other % kinds == parameter;
-    throw py::value_error(
-        refusal(name_of(id), "have memory of its own", "an array that shares memory with " + name_of(other)) +
-        (both_parameters ? "; for tied weights, pass the array once and add up its gradients" : ""));
+    throw py::value_error(refusal(who, "have memory of its own", "an array that shares memory with " + other_name) +
+                          (both_parameters ? "; for tied weights, pass the array once and add up its gradients" : ""));
+}
+
+void Steps::keep_arrays_off(const Steps& other, const std::string& prefix, const std::string& whose) const {
+    for (std::size_t place = 0; place < bound_.size(); ++place)
+        for (const Place::Seen& seen : bound_[place].arrays) {
+            const std::size_t id = other.occupied_.find(bound_[place].view_of(seen));
+            if (id == OccupiedMemory::none) continue;
+            const std::size_t own = place * kinds + seen.kind;
+            refuse_shared(prefix + name_of(own), own, other.name_of(id) + whose, id);
+        }
 }
 
 void Steps::arrange() {
@@ -313,6 +325,7 @@ void Steps::arrange() {
             for (const Place::Seen& seen : bound_[place].arrays) compare_with_others(place, seen);
     changed_.clear();
     gradients_.reserve(bound_.size());
+    ++arrangement_;
     arranged_ = true;
 }
 

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "python/arrays.hpp"
@@ -75,6 +76,28 @@ public:
     void step(double grad_scale);
     void step_accumulated(double grad_scale);
     void accumulate();
+    // The same in parts, for several Steps that take a step as one. First what may run Python code, ...
+    enum class Use { step, step_accumulated, accumulate };
+    void make_arrays(Use use);
+    // ... then all checks, ...
+    void check(Use use);
+    // ... also of gradients that reach memory of another one's arrays, which it calls `whose`; `prefix` is for errors.
+    void keep_gradients_off(const Steps& other, const std::string& prefix, const std::string& whose) const;
+    // Keeps all memory that the step uses, while it runs without the GIL.
+    void pin();
+    // Replaces what rules of matrices have kept, if there are any: between the parts of the step. Runs Python's code.
+    void make_orthogonal();
+    // Prepares the step; grad_norm is what it was until the step is counted.
+    void prepare(const Extras& extras);
+    void count_step();
+    void count_skipped();
+    void set_norm(py::object norm) { grad_norm_ = std::move(norm); }
+    // Throws FloatingPointError for a gradient that is not finite.
+    [[noreturn]] void refuse_not_finite(std::size_t place, const std::string& prefix = "") const;
+    [[noreturn]] static void refuse_no_gradients();
+    static bool is_long(std::int64_t work);  // so that it is worth releasing the GIL
+    // Whether some rule is for matrices, for which Python's code runs in the middle of a step.
+    bool has_matrices() const { return matrices_ > 0; }
 
     StepLock& lock() { return lock_; }
     Stepper& stepper() { return stepper_; }
@@ -132,6 +155,10 @@ public:
     bool has_its_memory(std::size_t place, Operand Operands::* operand) const;
     // Whether a view reaches memory of any array here.
     bool meets_memory(const TensorView& view) const { return !occupied_.is_free(byte_range(view)); }
+    // Throws ValueError if an array here shares memory with an array of another one; `prefix` and `whose` as above.
+    void keep_arrays_off(const Steps& other, const std::string& prefix, const std::string& whose) const;
+    // Another number after each change of the arrays.
+    std::int64_t arrangement() const { return arrangement_; }
 
     int traverse(visitproc visit, void* arg) const;
 
@@ -157,7 +184,6 @@ private:
         ByteRange gap{};                 // the free memory in which it lay
         bool accumulated = false;        // whether it was added to a sum of earlier micro-batches
     };
-    enum class Use { step, step_accumulated, accumulate };
     // The numbers of the arrays of a place.
     static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
     static constexpr std::size_t first_scalar = first_state + max_states, kinds = first_scalar + max_scalar_states;
@@ -182,27 +208,25 @@ private:
     }
     void hold(std::size_t place, const Place::Seen& seen);
     void compare_with_others(std::size_t place, const Place::Seen& seen) const;
+    // Throws for two arrays, by their names and numbers.
+    [[noreturn]] static void refuse_shared(const std::string& who, std::size_t id, const std::string& other_name,
+                                           std::size_t other);
     std::string name_of(std::size_t id) const;
 
     // steps_checks.cpp: the checks of a step
     void check_unchanged(const Held& held) const;
     void check_tensor(const Held& held) const;
     bool same_layout(const Held& held, int ndim, const std::int64_t* shape, const std::int64_t* strides) const;
-    void check(Use use);
     void bind_gradient(std::size_t i, Use use);
     bool bind_known(std::size_t i);
     void bind_given(std::size_t i);
     void bind_accumulated(std::size_t i, bool given, Use use);
-    void make_arrays();
     void make_array(std::size_t i);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
 
     void take(Use use, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
-    // steps_rooms.cpp
-    void make_orthogonal();
-
     bool takes_tensors_;
     std::vector<Place> bound_;  // by place
     Stepper stepper_;
@@ -218,6 +242,7 @@ private:
 
     // Data of the bound arrays, side by side in memory; arrange makes them anew after a change.
     bool arranged_ = true;
+    std::int64_t arrangement_ = 0;
     std::vector<std::size_t> changed_;  // places whose arrays have not yet been compared with the others
     std::vector<Held> held_;
     std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference

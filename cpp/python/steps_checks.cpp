@@ -31,52 +31,55 @@ std::string one_line(std::string text) {
     return text.substr(0, length) + (length < text.size() ? "..." : "");
 }
 
-// Runs the work with or without the GIL.
-template <class Work>
-auto without_gil(bool release_gil, Work work) {
-    if (!release_gil) return work();
-    const GilReleased released;
-    return work();
+[[noreturn]] void refuse_gradient(const std::string& who, const std::string& owner) {
+    throw py::value_error(refusal(who, "have memory of its own", "an array that shares memory with " + owner) +
+                          "; pass a copy");
 }
 
 }  // namespace
 
 void Steps::step(double grad_scale) { take(Use::step, grad_scale); }
 
+void Steps::refuse_no_gradients() {
+    throw py::value_error(refusal("step()", "have gradients, given or accumulated", "none") +
+                          "; pass them, or call accumulate first");
+}
+
 void Steps::step_accumulated(double grad_scale) {
-    if (!stepper_.any_pending())
-        throw py::value_error(refusal("step()", "have gradients, given or accumulated", "none") +
-                              "; pass them, or call accumulate first");
+    if (!stepper_.any_pending()) refuse_no_gradients();
     gradients_.assign(bound_.size(), py::none());
     take(Use::step_accumulated, grad_scale);
 }
 
 void Steps::accumulate() { take(Use::accumulate, 1.0); }
 
+bool Steps::is_long(std::int64_t work) { return work >= work_worth_releasing; }
+
 // This comes before any address is noted, since it may run code that moves other gradients.
-void Steps::make_arrays() {
+void Steps::make_arrays(Use use) {
     const StepLock::Readable readable(lock_);
     for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
             require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
             if (bound_[i].is_bound) make_array(i);
         }
-}
-
-void Steps::take(Use use, double grad_scale) {
-    make_arrays();
     if (use == Use::accumulate)
         make_accumulated();
     else
         make_kept();
-    arrange();
+}
+
+void Steps::pin() {
+    for (const Held& held : held_) pins_.pin(held.array);
+    for (const py::object& gradient : gradients_)
+        if (is_array(gradient.ptr())) pins_.pin(gradient);
+}
+
+void Steps::take(Use use, double grad_scale) {
+    make_arrays(use);
     check(use);
-    const bool release_gil = stepper_.most_work() >= work_worth_releasing || matrices_ > 0;
-    if (release_gil) {
-        for (const Held& held : held_) pins_.pin(held.array);
-        for (const py::object& gradient : gradients_)
-            if (is_array(gradient.ptr())) pins_.pin(gradient);
-    }
+    const bool release_gil = is_long(stepper_.most_work()) || has_matrices();
+    if (release_gil) pin();
     if (use == Use::accumulate) {
         const int threads = team::threads_for(stepper_.present_work());
         without_gil(release_gil, [&] { stepper_.accumulate(current_level(), threads); });
@@ -86,36 +89,45 @@ void Steps::take(Use use, double grad_scale) {
     }
 }
 
+void Steps::prepare(const Extras& extras) { stepper_.prepare(current_level(), hyperparameters_.groups, extras); }
+
 void Steps::run_step(double grad_scale, bool release_gil) {
-    const Extras extras{hyperparameters_.clip_norm, grad_scale, hyperparameters_.average_rate,
-                        hyperparameters_.not_finite != NotFinite::propagate};
-    stepper_.prepare(current_level(), hyperparameters_.groups, extras);
+    const Extras extras = hyperparameters_.extras(grad_scale);
+    prepare(extras);
     const int threads = team::threads_for(stepper_.present_work());
+    const Participant alone{&stepper_, threads};
     const std::ptrdiff_t bad = without_gil(release_gil, [&] {
-        return stepper_.has_matrices() ? stepper_.take_up_to_matrices(threads) : stepper_.take(threads);
+        return stepper_.has_matrices() ? Stepper::take_up_to_sweep({&alone, 1}).tensor : stepper_.take(threads);
     });
     if (bad < 0 && stepper_.has_matrices()) {
         make_orthogonal();
-        without_gil(release_gil, [&] { stepper_.take_from_matrices(threads); });
+        without_gil(release_gil, [&] { stepper_.take_sweep(threads); });
     }
-    if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) {
-        const std::string text = refusal(gradient_of(bound_[static_cast<std::size_t>(bad)].name),
-                                         "be finite in its parameter's arithmetic", "an infinity or NaN") +
-                                 "; nothing has changed";
-        PyErr_SetString(PyExc_FloatingPointError, text.c_str());
-        throw py::error_already_set();
-    }
-    if (bad >= 0) {
-        ++skipped_steps_;
-        stepper_.clear_pending();
-    } else {
-        ++step_count_;
-        stepper_.count_step();
-    }
+    if (bad >= 0 && hyperparameters_.not_finite == NotFinite::raise) refuse_not_finite(static_cast<std::size_t>(bad));
+    bad >= 0 ? count_skipped() : count_step();
     if (extras.needs_norm())
         grad_norm_ = py::float_(stepper_.norm());
     else if (!grad_norm_.is_none())
         grad_norm_ = py::none();
+}
+
+void Steps::refuse_not_finite(std::size_t place, const std::string& prefix) const {
+    const std::string text =
+        prefix +
+        refusal(gradient_of(bound_[place].name), "be finite in its parameter's arithmetic", "an infinity or NaN") +
+        "; nothing has changed";
+    PyErr_SetString(PyExc_FloatingPointError, text.c_str());
+    throw py::error_already_set();
+}
+
+void Steps::count_step() {
+    ++step_count_;
+    stepper_.count_step();
+}
+
+void Steps::count_skipped() {
+    ++skipped_steps_;
+    stepper_.clear_pending();
 }
 
 void Steps::check_unchanged() const {
@@ -123,7 +135,8 @@ void Steps::check_unchanged() const {
 }
 
 void Steps::check(Use use) {
-    for (const Held& held : held_) check_unchanged(held);
+    arrange();
+    check_unchanged();
     for (std::size_t i = 0; i < gradients_.size(); ++i)
         if (stepper_.is_bound(i))  // asked there, where the places' flags lie side by side
             bind_gradient(i, use);
@@ -218,9 +231,7 @@ void Steps::bind_given(std::size_t i) {
     if (!range.empty() && !occupied_.is_free(range)) {
         const std::size_t owner = occupied_.find(view);
         if (owner == OccupiedMemory::none) return;  // woven into other arrays' memory: checked again next time
-        throw py::value_error(
-            refusal(who, "have memory of its own", "an array that shares memory with " + name_of(owner)) +
-            "; pass a copy");
+        refuse_gradient(who, name_of(owner));
     }
     if (look.descr() == nullptr || !is_known_dtype(look.descr())) return;
     std::copy(view.strides, view.strides + view.ndim, extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
@@ -228,6 +239,18 @@ void Steps::bind_given(std::size_t i) {
     known.high = range.high - view.data;
     known.gap = occupied_.gap_around(range);
     known.descr = look.descr();
+}
+
+// No code has run since these gradients were bound, so that they are as they were then.
+void Steps::keep_gradients_off(const Steps& other, const std::string& prefix, const std::string& whose) const {
+    for (std::size_t i = 0; i < gradients_.size(); ++i) {
+        if (gradients_[i].is_none()) continue;
+        const TensorView view = ArrayFields(gradients_[i].ptr()).view(stepper_.tensor(i).operands.grad.format);
+        if (!other.meets_memory(view)) continue;
+        const std::size_t owner = other.occupied_.find(view);
+        if (owner != OccupiedMemory::none)
+            refuse_gradient(prefix + gradient_of(bound_[i].name), other.name_of(owner) + whose);
+    }
 }
 
 // The sum of micro-batches is added to the given gradient, or is the gradient.

@@ -9,7 +9,11 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
+
+#include "runtime/float_environment.hpp"
+#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -20,6 +24,21 @@ public:
     // Whether this step is to be timed; and the time that it took, in nanoseconds.
     bool timed() const { return timed_; }
     void took(std::int64_t nanoseconds);
+    // Calls body(threads) with the number that it chooses, and notes the time if body returns that the whole work was
+    // done. A fixed number of threads is `most` itself.
+    template <class Body>
+    void keep(int most, std::int64_t work, Body body) {
+        const int threads = team::threads_are_fixed() ? most : choose(most, work);
+        if (team::threads_are_fixed() || !timed()) {
+            body(threads);
+            return;
+        }
+        using Clock = std::chrono::steady_clock;
+        const FloatEnvironment environment;  // choosing computes, too
+        const auto begin = Clock::now();
+        const bool whole = body(threads);
+        if (whole) took(std::chrono::nanoseconds(Clock::now() - begin).count());
+    }
 
 private:
     static constexpr int first_interval = 4, longest_interval = 1024;

@@ -1,7 +1,6 @@
 #include "runtime/step.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -11,8 +10,6 @@
 namespace instep {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // A thread takes several chunks at a time: few enough to leave this many turns to share among the threads, and at most
 // 1 MB of each stream. If memory is the limit, short stretches of many streams cost a tenth.
@@ -112,7 +109,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     const double average_rate = extras_.average_rate;
     fresh.recipe.average_rate =
         tensors_[i]->compute == Compute::float32 ? static_cast<float>(average_rate) : average_rate;
-    fresh.recipe.sums = variant.loops[compute]->sums;
+    fresh.recipe.terms_of_sums = variant.loops[compute]->terms;
+    fresh.recipe.squares = variant.loops[compute]->squares;
     fresh.recipe.sum_count = variant.sum_count;
     fresh.recipe.claims = work_ <= most_work_claimed;
     fresh.recipe.past_caches = work_ >= work_past_caches;
@@ -189,48 +187,52 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     if (extras.needs_norm() || has_rule_sums_) sums_.resize(segments_.size());
 }
 
-// Calls body(threads) with the number of threads that the pace chooses, and tells the pace the time if the whole work
-// was done.
-template <class Body>
-void Stepper::keep_pace(Pace& pace, int most_threads, Body body) const {
-    const int threads = team::threads_are_fixed() ? most_threads : pace.choose(most_threads, work_);
-    if (team::threads_are_fixed() || !pace.timed()) {
-        body(threads);
-        return;
-    }
-    const FloatEnvironment environment;  // the pace computes, too
-    const auto begin = Clock::now();
-    const bool whole = body(threads);
-    if (whole) pace.took(std::chrono::nanoseconds(Clock::now() - begin).count());
-}
-
 std::ptrdiff_t Stepper::take(int most_threads) {
-    keep_pace(step_pace_, most_threads, [this](int threads) {
+    step_pace_.keep(most_threads, work_, [this](int threads) {
         run(threads, {extras_.needs_norm() ? norm_pass : no_pass, has_rule_sums_ ? sums_pass : no_pass, sweep_pass});
         return !stopped_;
     });
     if (!stopped_) return -1;
-    const std::ptrdiff_t found = look_closer(most_threads);
-    if (found < 0) apply(most_threads);
-    return found;
+    const Participant alone{this, most_threads};
+    const Found found = look_closer({&alone, 1});
+    if (found.tensor < 0) apply(most_threads);
+    return found.tensor;
 }
 
-std::ptrdiff_t Stepper::take_up_to_matrices(int threads) {
-    run(threads, {extras_.needs_norm() ? norm_pass : no_pass, sums_pass});
-    if (!stopped_) return -1;
-    const std::ptrdiff_t found = look_closer(threads);
-    if (found < 0) run(threads, {sums_pass});
-    return found;
-}
-
-void Stepper::take_from_matrices(int threads) { run(threads, {sweep_pass}); }
-
-const std::vector<double>& Stepper::measure(int threads) {
+std::vector<double>& Stepper::measure(int threads) {
     run(threads, {{&Stepper::add_squares, nullptr}});
     return sums_;
 }
 
 void Stepper::apply(int threads) { run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass}); }
+
+void Stepper::make_room(Together all) {
+    std::size_t segments = 0;
+    for (const Participant& one : all) segments += one.stepper->segments_.size();
+    std::vector<double>& sums = all.first->stepper->sums_;
+    if (all.first->stepper->extras_.needs_norm() && sums.size() < segments) sums.resize(segments);
+}
+
+Found Stepper::measure(Together all) {
+    if (!all.first->stepper->extras_.needs_norm()) return {0, -1};
+    for (const Participant& one : all) one.stepper->measure(one.most_threads);
+    return conclude(all) ? Found{0, -1} : look_closer(all);
+}
+
+Found Stepper::take_up_to_sweep(Together all) {
+    const Found found = measure(all);
+    if (found.tensor >= 0) return found;
+    for (const Participant& one : all)
+        if (one.stepper->has_rule_sums_) one.stepper->run(one.most_threads, {sums_pass});
+    return found;
+}
+
+void Stepper::take_sweep(int most_threads) {
+    step_pace_.keep(most_threads, work_, [this](int threads) {
+        run(threads, {sweep_pass});
+        return true;
+    });
+}
 
 void Stepper::count_step() {
     for (Turn& turn : turns_) {
@@ -264,7 +266,7 @@ void Stepper::set_scale(double scale) {
 void Stepper::accumulate(const Level& level, int most_threads) {
     arrange();
     level_ = &level;
-    keep_pace(accumulate_pace_, most_threads, [this](int threads) {
+    accumulate_pace_.keep(most_threads, work_, [this](int threads) {
         run(threads, {{&Stepper::add_to_accumulated, nullptr}});
         return true;
     });

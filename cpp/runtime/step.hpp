@@ -63,6 +63,25 @@ struct Extras {
 
 class Stepper;
 
+// Steppers that take a step as one, each prepared with the same Extras but for average_rate, and the most threads for
+// each. They have one norm, over the gradients of all in this order, and one guard. A Stepper alone is the usual case.
+struct Participant {
+    Stepper* stepper;
+    int most_threads;
+};
+struct Together {
+    const Participant* first;
+    std::size_t count;
+
+    const Participant* begin() const { return first; }
+    const Participant* end() const { return first + count; }
+};
+// A tensor of one of the Steppers; -1 for none.
+struct Found {
+    std::size_t stepper;
+    std::ptrdiff_t tensor;
+};
+
 // A step consists of passes over the gradients, or over all arrays. A pass has the work of a thread on a run of
 // segments, and the work of the last thread when all are done. All passes go through the same units, in one parallel
 // region.
@@ -120,17 +139,22 @@ public:
     // changes nothing and returns the first such tensor, otherwise -1. It may run without the GIL. count_step, which
     // follows, needs the GIL, because other threads read the counts when they hold it.
     std::ptrdiff_t take(int most_threads);
-    // The same in two parts, if some rule is for matrices: between the parts, what these rules have kept is replaced.
+    // The same in two parts: for rules of matrices, of which something must be replaced that they have kept; and for
+    // several Steppers as one. First the norm and the rules' sums of all. It returns the first tensor that ends the
+    // step, or none, and needs room for the sums of all, which may allocate memory.
     bool has_matrices() const { return has_matrices_; }
-    std::ptrdiff_t take_up_to_matrices(int threads);
-    void take_from_matrices(int threads);
+    static void make_room(Together all);
+    static Found take_up_to_sweep(Together all);
+    // Then the sweep of each.
+    void take_sweep(int most_threads);
     // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
-    // squares by segment, ...
-    const std::vector<double>& measure(int threads);
+    // squares by segment, which the caller may change, ...
+    std::vector<double>& measure(int threads);
     // ... the conclusion from all sums, in the order of the places, and whether the sweep may come next, ...
-    bool conclude(std::vector<double>& sums);
-    // ... if not, a closer look: the result of take and, if this is -1, a norm that can be used, ...
-    std::ptrdiff_t look_closer(int threads);
+    static bool conclude(Together all);
+    // ... if not, a closer look: the first tensor with a gradient that is not finite if the step is guarded, otherwise
+    // none and a norm that can be used, ...
+    static Found look_closer(Together all);
     // ... and the sweep.
     void apply(int threads);
     // Counts the step that was taken, for each parameter; the accumulated gradients are used up.
@@ -193,8 +217,6 @@ private:
     std::uint32_t make_recipe(std::size_t i, std::int64_t t);
     template <class Action>
     void for_each_stretch(std::size_t first, std::size_t last, Action action);
-    template <class Body>
-    void keep_pace(Pace& pace, int most_threads, Body body) const;
     void set_scale(double scale);
     void set_scalar_states();
     const Variant& variant_of(std::size_t i) const;
@@ -211,10 +233,16 @@ private:
     void complete_jointly();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
-    void conclude_here() { stopped_ = !conclude(sums_); }
+    void conclude_here();
 
-    double total(std::vector<double>& sums) const;
-    void measure_scaled(int threads);
+    // The norm of one or several Steppers.
+    static Found measure(Together all);
+    static double total(Together all);
+    static void measure_scaled(Together all);
+    std::size_t gather_sums(std::vector<double>& into, std::size_t count) const;
+    void conclude_from(double sum, bool wide);
+    void conclude_from_scaled(double sum, int exponent);
+    double largest(int threads);
     std::ptrdiff_t find_not_finite() const;
 
     static constexpr Pass no_pass{nullptr, nullptr};

@@ -67,43 +67,80 @@ void Stepper::work_on_passes() {
 }
 
 // Gradients that are absent leave no gap in the order.
-double Stepper::total(std::vector<double>& sums) const {
-    std::size_t count = 0;
+std::size_t Stepper::gather_sums(std::vector<double>& into, std::size_t count) const {
     for (std::size_t k = 0; k < segments_.size(); ++k)
-        if (turns_[segments_[k].tensor].present) sums[count++] = sums[k];
+        if (turns_[segments_[k].tensor].present) into[count++] = sums_[k];
+    return count;
+}
+
+// The sum of the sums of all, in the first's own vector: none is written before it has been read.
+double Stepper::total(Together all) {
+    std::vector<double>& sums = all.first->stepper->sums_;
+    std::size_t count = 0;
+    for (const Participant& one : all) count = one.stepper->gather_sums(sums, count);
     return pairwise_sum(sums, count);
 }
 
-bool Stepper::conclude(std::vector<double>& sums) {
+void Stepper::conclude_here() {
+    const Participant alone{this, 0};
+    stopped_ = !conclude({&alone, 1});
+}
+
+bool Stepper::conclude(Together all) {
     const FloatEnvironment environment;
+    const double sum = total(all);
+    bool wide = false;
+    for (const Participant& one : all) wide = wide || one.stepper->wide_;
+    for (const Participant& one : all) one.stepper->conclude_from(sum, wide);
+    const Stepper& any = *all.first->stepper;
+    return !any.needs_scaling_ && (!any.extras_.guarded || std::isfinite(any.norm_));
+}
+
+void Stepper::conclude_from(double sum, bool wide) {
     constexpr double vanishing = 0x1p-960;
-    const double sum = total(sums);
     norm_ = extras_.grad_scale * std::sqrt(sum);
     if (norm_ > extras_.clip_norm) set_scale(extras_.grad_scale * (extras_.clip_norm / norm_));
     // Among finite gradients, only those in float64 have squares that overflow or vanish.
-    needs_scaling_ = wide_ && (std::isinf(sum) || sum < vanishing);
-    return !needs_scaling_ && (!extras_.guarded || std::isfinite(norm_));
+    needs_scaling_ = wide && (std::isinf(sum) || sum < vanishing);
 }
 
-std::ptrdiff_t Stepper::look_closer(int threads) {
-    const std::ptrdiff_t found = find_not_finite();
-    if (found < 0 && needs_scaling_) measure_scaled(threads);
-    return extras_.guarded ? found : -1;
+Found Stepper::look_closer(Together all) {
+    Found found{0, -1};
+    for (const Participant& one : all) {
+        found = {static_cast<std::size_t>(&one - all.first), one.stepper->find_not_finite()};
+        if (found.tensor >= 0) break;
+    }
+    const Stepper& any = *all.first->stepper;
+    if (found.tensor < 0 && any.needs_scaling_) measure_scaled(all);
+    return any.extras_.guarded ? found : Found{0, -1};
 }
 
 // Computes the norm again, for gradients that are all finite, scaled such that the largest is between 1/2 and 1.
-void Stepper::measure_scaled(int threads) {
-    run(threads, {{&Stepper::find_largest, nullptr}});
+void Stepper::measure_scaled(Together all) {
     double most = 0;
-    for (std::size_t k = 0; k < segments_.size(); ++k)
-        if (turns_[segments_[k].tensor].present) most = std::max(most, sums_[k]);
+    for (const Participant& one : all) most = std::max(most, one.stepper->largest(one.most_threads));
     if (most == 0) return;
     const FloatEnvironment environment;
     int exponent = 0;
     static_cast<void>(std::frexp(most, &exponent));
-    exponent_ = -exponent;
-    run(threads, {{&Stepper::add_scaled_squares, nullptr}});
-    const double scaled_norm = extras_.grad_scale * std::sqrt(total(sums_));
+    for (const Participant& one : all) {
+        one.stepper->exponent_ = -exponent;
+        one.stepper->run(one.most_threads, {{&Stepper::add_scaled_squares, nullptr}});
+    }
+    const double sum = total(all);
+    for (const Participant& one : all) one.stepper->conclude_from_scaled(sum, exponent);
+}
+
+double Stepper::largest(int threads) {
+    run(threads, {{&Stepper::find_largest, nullptr}});
+    double most = 0;
+    for (std::size_t k = 0; k < segments_.size(); ++k)
+        if (turns_[segments_[k].tensor].present) most = std::max(most, sums_[k]);
+    return most;
+}
+
+void Stepper::conclude_from_scaled(double sum, int exponent) {
+    const double scaled_norm = extras_.grad_scale * std::sqrt(sum);
     norm_ = std::ldexp(scaled_norm, exponent);
     if (norm_ > extras_.clip_norm)
         set_scale(extras_.grad_scale * std::ldexp(extras_.clip_norm / scaled_norm, -exponent));

@@ -13,11 +13,11 @@ These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adama
 `FTRL`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`, `LAMB`, `LARS`, `Prodigy` and, for matrices, `Muon`.
 `Optimizer` describes the arguments of all of them. `instep.schedules` has learning rates that change
 with the step.
-`LossScaler` is for float16 gradients, `Steps` for libraries that keep parameters and states
-themselves. `instep.checkpoint` saves and loads a run. `instep.interop` converts states to and from
-the form of ``torch.optim``. `instep.typing` has names for annotations. `set_num_threads` and
-`set_isa` limit what steps use of this machine; `config` shows what they use. ``instep --help``
-lists the commands.
+`Combined` steps several optimizers as one. `LossScaler` is for float16 gradients, `Steps` for
+libraries that keep parameters and states themselves. `instep.checkpoint` saves and loads a run.
+`instep.interop` converts states to and from the form of ``torch.optim``. `instep.typing` has names
+for annotations. `set_num_threads` and `set_isa` limit what steps use of this machine; `config`
+shows what they use. ``instep --help`` lists the commands.
 """
 
 import importlib
@@ -35,7 +35,7 @@ from instep.machine import configuration, isa, threads  # noqa: E402
 from instep.machine.configuration import config  # noqa: E402
 from instep.machine.isa import isa_levels, set_isa  # noqa: E402
 from instep.machine.threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
-from instep.optimizers import Optimizer  # noqa: E402
+from instep.optimizers import Combined, Optimizer  # noqa: E402
 from instep.optimizers.loss_scaler import LossScaler  # noqa: E402
 from instep.optimizers.steps import Steps  # noqa: E402
 from instep.rules import (  # noqa: E402
@@ -97,6 +97,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
+    "Combined",
     "Lion",
     "LossScaler",
     "Momentum",

@@ -198,13 +198,14 @@ private:
     }
 
     std::ptrdiff_t take_with_matrices() {
-        const std::ptrdiff_t found = stepper_->take_up_to_matrices(manner_.threads);
-        if (found >= 0) return found;
+        const Participant alone{stepper_.get(), manner_.threads};
+        const Found found = Stepper::take_up_to_sweep({&alone, 1});
+        if (found.tensor >= 0) return found.tensor;
         const double eps = hyperparameter("eps", 0);
         for (std::size_t i = 0; i < parameters_.size(); ++i)
             if (stepper_->present(i))
                 compute_ == Compute::float64 ? divide_kept<double>(i, eps) : divide_kept<float>(i, eps);
-        stepper_->take_from_matrices(manner_.threads);
+        stepper_->take_sweep(manner_.threads);
         return -1;
     }
 
@@ -284,10 +285,11 @@ private:
     }
 
     std::ptrdiff_t take_in_parts() {
-        std::vector<double> sums = stepper_->measure(manner_.threads);
-        if (!stepper_->conclude(sums)) {
-            const std::ptrdiff_t found = stepper_->look_closer(manner_.threads);
-            if (found >= 0) return found;
+        stepper_->measure(manner_.threads);
+        const Participant alone{stepper_.get(), manner_.threads};
+        if (!Stepper::conclude({&alone, 1})) {
+            const Found found = Stepper::look_closer({&alone, 1});
+            if (found.tensor >= 0) return found.tensor;
         }
         stepper_->apply(manner_.threads);
         return -1;

@@ -111,6 +111,29 @@ def ldexp(x: float, exponent: int) -> float:
     return float(np.ldexp(x, exponent))
 
 
+@np.errstate(all="ignore")
+def limited(
+    gradients: Iterable[np.ndarray],
+    limit: float | None,
+    grad_scale: float,
+    nonfinite: str,
+) -> tuple[float | None, float | None, bool]:
+    """The factor of the gradients, the norm, which is that of the gradients times grad_scale, and whether to skip."""
+    gradients = list(gradients)
+    guarded = nonfinite != "propagate"
+    bad = guarded and not all(np.isfinite(g).all() for g in gradients)
+    if bad and nonfinite == "raise":
+        raise FloatingPointError  # and nothing has changed
+    grad_norm = None
+    if limit or guarded:
+        root, exponent = root_and_exponent(gradients)
+        root = grad_scale * root
+        grad_norm = ldexp(root, exponent)
+        if limit and grad_norm > limit:
+            return grad_scale * ldexp(limit / root, -exponent), grad_norm, bad
+    return None if grad_scale == 1 else grad_scale, grad_norm, bad
+
+
 def at(value: Any, step: int) -> Any:
     """An option's value at this step: schedules are called, numbers become Python floats."""
     if callable(value):
@@ -213,16 +236,22 @@ class Reference:
         self, grads: Mapping[str, np.ndarray | None] | None = None, grad_scale: float = 1.0
     ) -> None:
         """One step; a parameter whose gradient is None keeps its value, states and count."""
-        present = self.accumulated if grads is None else self._summed(grads)
-        guarded = self.nonfinite != "propagate"
-        bad = guarded and not all(np.isfinite(g).all() for g in present.values())
-        if bad and self.nonfinite == "raise":
-            raise FloatingPointError  # and nothing has changed
+        present = self.present(grads)
+        limit = at(self.clip_norm, self.step_count)
+        scale, self.grad_norm, bad = limited(present.values(), limit, grad_scale, self.nonfinite)
         self.accumulated = {}
-        scale = self._scale(present, grad_scale, guarded)
         if bad:
             self.skipped_steps += 1
-            return
+        else:
+            self.update(present, scale)
+
+    def present(self, grads: Mapping[str, np.ndarray | None] | None) -> dict[str, np.ndarray]:
+        """The gradients of a step, in T; without given ones, the accumulated gradients."""
+        return self.accumulated if grads is None else self._summed(grads)
+
+    @np.errstate(all="ignore")
+    def update(self, present: Mapping[str, np.ndarray], scale: float | None) -> None:
+        """A step with these gradients, which are multiplied by scale if it isn't None."""
         shared = {id(options): options for options in self.options.values()}
         now = {
             key: SimpleNamespace(**{k: at(v, self.step_count) for k, v in options.items()})
@@ -252,20 +281,6 @@ class Reference:
             average = self.rule.average(load(p, T), s, SimpleNamespace(**self.options[name]), T)
             shown[name] = store(average, p.dtype) if self.steps[name] else p.copy()
         return shown
-
-    def _scale(
-        self, present: Mapping[str, Any], grad_scale: float, guarded: bool = False
-    ) -> float | None:
-        """The factor of the gradients; the norm is that of the gradients times grad_scale."""
-        limit = at(self.clip_norm, self.step_count)
-        self.grad_norm = None
-        if limit or guarded:
-            root, exponent = root_and_exponent(present.values())
-            root = grad_scale * root
-            self.grad_norm = ldexp(root, exponent)
-            if limit and self.grad_norm > limit:
-                return grad_scale * ldexp(limit / root, -exponent)
-        return None if grad_scale == 1 else grad_scale
 
     def _part(
         self, name: str, grad: Any, h: SimpleNamespace, scale: float | None

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep._support.checks import require_keys
-from instep._support.wording import kind, shown
+from instep._support.wording import kind, listed, shown
 from instep.checkpoint.extra import Encoded, decoded, is_of_extra, require_each_once
-from instep.optimizers import stored_state
+from instep.optimizers import Combined, Optimizer, combined_state, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 
 __all__ = [
     "SCHEMA",
+    "arrays_by_optimizer",
+    "is_combined",
     "made",
+    "members",
     "path_text",
     "require_scaler",
+    "stored_combined",
     "stored_extra",
     "stored_optimizer",
 ]
@@ -27,7 +31,8 @@ SCHEMA = 2
 
 _OF_JSON_ALONE = 1  # the version in which extra is its own form
 
-_DOCUMENT = ("schema", "optimizer", "scaler", "extra", "tensors")
+_OPTIMIZER, _COMBINED = "optimizer", "combined"  # a document has one of these
+_DOCUMENT = ("schema", "scaler", "extra", "tensors")
 _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
 
 
@@ -45,22 +50,89 @@ def require_scaler(scaler: object) -> None:
         raise TypeError(f"scaler must be a LossScaler, got {kind(scaler)}")
 
 
-def made(optimizer: Mapping[str, Any], scaler: LossScaler | None, extra: Encoded) -> dict[str, Any]:
-    """Return the document of a new file for an optimizer's numbers."""
+def members(optimizer: Optimizer | Combined) -> list[tuple[str, Optimizer]]:
+    """Return one optimizer, or all of a Combined, with what precedes the names of its tensors."""
+    if not isinstance(optimizer, Combined):
+        return [("", optimizer)]
+    return [(f"{k}/", one) for k, one in enumerate(optimizer.optimizers)]
+
+
+def arrays_by_optimizer(
+    arrays: Mapping[str, Array], optimizer: Optimizer | Combined
+) -> list[dict[str, Array]]:
+    """Return each optimizer's arrays of a file by their names, without what precedes these."""
+    own = {name: array for name, array in arrays.items() if not is_of_extra(name)}
+    if not isinstance(optimizer, Combined):
+        return [own]
+    found: list[dict[str, Array]] = []
+    for prefix, _ in members(optimizer):
+        mine = {
+            name.removeprefix(prefix): own.pop(name)
+            for name in list(own)
+            if name.startswith(prefix)
+        }
+        found.append(mine)
+    if own:
+        raise ValueError(f"a tensor must be of one of the optimizers, got {listed(own)}")
+    return found
+
+
+def made(
+    optimizer: Optimizer | Combined, scaler: LossScaler | None, extra: Encoded
+) -> dict[str, Any]:
+    """Return the document of a new file."""
+    if isinstance(optimizer, Combined):
+        name, numbers = _COMBINED, combined_state.numbers(optimizer)
+    else:
+        name, numbers = _OPTIMIZER, stored_state.numbers(optimizer)
     return {
         "schema": _OF_JSON_ALONE if extra.is_json else SCHEMA,
-        "optimizer": _without_infinity(optimizer),
+        name: _without_infinity(numbers),
         "scaler": None if scaler is None else scaler.state_dict(),
         "extra": extra.form,
     }
 
 
+def is_combined(document: Mapping[str, Any]) -> bool:
+    """Tell whether a document is of several optimizers as one; raise if it is of another schema."""
+    _require_document(document)
+    return _COMBINED in document
+
+
 def stored_optimizer(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the optimizer's state without its arrays; raise if the document is of another schema."""
-    _require_document(document)
-    stored = _with_infinity(document["optimizer"])
-    expected = tuple(key for key in stored_state.KEYS if key not in _ARRAYS)
-    require_keys("the optimizer's state", stored, expected)
+    if is_combined(document):
+        count = len(_stored_combined(document)["optimizers"])
+        raise ValueError(
+            f"the checkpoint must be of one optimizer, got one of a Combined of {count}; load it into "
+            "a Combined"
+        )
+    return _stored("the optimizer's state", _with_infinity(document[_OPTIMIZER]))
+
+
+def stored_combined(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a Combined without its arrays; raise if the document is of another schema."""
+    if not is_combined(document):
+        rule = stored_optimizer(document)["rule"]
+        raise ValueError(
+            f"the checkpoint must be of a Combined, got one of one optimizer ({shown(rule)}); load it "
+            "into an optimizer of this rule"
+        )
+    return _stored_combined(document)
+
+
+def _stored_combined(document: Mapping[str, Any]) -> dict[str, Any]:
+    stored = _with_infinity(document[_COMBINED])
+    require_keys("the state of the Combined", stored, combined_state.KEYS)
+    optimizers = stored["optimizers"]
+    if not isinstance(optimizers, list):
+        raise ValueError(f"optimizers of the state must be a list, got {kind(optimizers)}")
+    own = [_stored(f"the state of optimizers[{k}]", one) for k, one in enumerate(optimizers)]
+    return {**stored, "optimizers": own}
+
+
+def _stored(who: str, stored: Any) -> dict[str, Any]:
+    require_keys(who, stored, tuple(key for key in stored_state.KEYS if key not in _ARRAYS))
     return dict(stored)
 
 
@@ -80,7 +152,8 @@ def _require_document(document: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the schema of the checkpoint must be {_OF_JSON_ALONE} or {SCHEMA}, got {shown(schema)}"
         )
-    require_keys("the checkpoint", document, _DOCUMENT)
+    kind_of_state = _COMBINED if _COMBINED in document else _OPTIMIZER
+    require_keys("the checkpoint", document, (*_DOCUMENT, kind_of_state))
 
 
 def _without_infinity(value: Any) -> Any:

@@ -1,9 +1,16 @@
 """The content of a checkpoint."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from instep.checkpoint.document import path_text, stored_extra, stored_optimizer
+from instep.checkpoint.document import (
+    is_combined,
+    path_text,
+    stored_combined,
+    stored_extra,
+    stored_optimizer,
+)
 from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
 from instep.optimizers.containers import Array
@@ -28,7 +35,10 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``clip_norm``, ``ema_decay`` and ``param_groups``; ``scaler`` (None without one);
         ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``, as `load`
         returns it. The names are ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME``,
-        ``accumulated/NAME`` and, for arrays in extra, ``extra/KEY/KEY...``.
+        ``accumulated/NAME`` and, for arrays in extra, ``extra/KEY/KEY...``. For a `Combined`,
+        ``rule`` is "Combined", ``hyperparameters`` has ``clip_norm`` alone, ``optimizers`` is a list
+        with rule, counts and hyperparameters of each optimizer, and the names of its tensors have
+        its number in front, such as ``0/weights/NAME``.
 
     Raises
     ------
@@ -55,7 +65,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     with opened(path_text(path)) as file:
         document = file.document
-        stored = stored_optimizer(document)
+        several = is_combined(document)
+        stored = stored_combined(document) if several else stored_optimizer(document)
         stored_extra(document, file.stand_ins)
         tensors, of_extra = {}, {}
         for name in file.stand_ins:
@@ -66,11 +77,26 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         extra = stored_extra(document, of_extra)
     return {
         "schema": document["schema"],
-        **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
-        "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
+        **(_several(stored) if several else _one(stored)),
         "scaler": document["scaler"],
         "tensors": dict(sorted(tensors.items())),
         "extra": extra,
+    }
+
+
+def _several(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rule": "Combined",
+        **{key: stored[key] for key in ("step_count", "skipped_steps")},
+        "hyperparameters": {"clip_norm": stored["clip_norm"]},
+        "optimizers": [_one(one) for one in stored["optimizers"]],
+    }
+
+
+def _one(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
+        "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
     }
 
 

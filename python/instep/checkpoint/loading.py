@@ -8,23 +8,26 @@ import numpy as np
 
 from instep._support.checks import mapping, require_keys
 from instep.checkpoint.document import (
+    arrays_by_optimizer,
     path_text,
     require_scaler,
+    stored_combined,
     stored_extra,
     stored_optimizer,
 )
-from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
-from instep.optimizers import Optimizer, stored_state
+from instep.optimizers import Combined, Optimizer, combined_state, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
-from instep.optimizers.require import require_optimizer
+from instep.optimizers.require import require_optimizers
 
 __all__ = ["load"]
 
 
 def load(
-    path: str | os.PathLike[str], optimizer: Optimizer, scaler: LossScaler | None = None
+    path: str | os.PathLike[str],
+    optimizer: Optimizer | Combined,
+    scaler: LossScaler | None = None,
 ) -> Any:
     """Load a checkpoint that `save` wrote, so that the run goes on to the bit; return its extra.
 
@@ -39,9 +42,10 @@ def load(
     ----------
     path : str or path
         The file.
-    optimizer : Optimizer
+    optimizer : Optimizer or Combined
         An optimizer of the same rule, for parameters of the same names, shapes and dtypes, with the
-        same dtypes of states, and with averages if the saved optimizer had averages.
+        same dtypes of states, and with averages if the saved optimizer had averages. If a Combined
+        was saved, a Combined of such optimizers, in the same order.
     scaler : LossScaler, optional
         Give a scaler if, and only if, a scaler was saved.
 
@@ -78,7 +82,7 @@ def load(
     ...         print(str(error).removeprefix(path))
     : the stored parameter '0' must have shape (3,) and dtype float64, got (2,) and float64
     """
-    require_optimizer(optimizer, "checkpoint.load(path, optimizer)")
+    require_optimizers(optimizer, "checkpoint.load(path, optimizer)")
     optimizer._warn_of_replaced()
     path = path_text(path)
     require_scaler(scaler)
@@ -99,12 +103,10 @@ def load(
 def _take_arrays(
     stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
 ) -> dict[str, Array]:
-    """Put the arrays into the stored state, in the layout of state_dict; return the weights."""
+    """Put the arrays into the stored state, in the layout of state_dict; return the weights, checked."""
     by_kind: dict[str, dict[str, Any]] = {"weights": {}, "averages": {}, "accumulated": {}}
     states: dict[str, dict[str, Array]] = {name: {} for name in optimizer.params}
     for full_name, array in arrays.items():
-        if is_of_extra(full_name):  # stored_extra checks it
-            continue
         what, _, name = full_name.partition("/")
         if what == "state":
             key, _, name = name.partition("/")
@@ -118,22 +120,32 @@ def _take_arrays(
             )
     weights = by_kind.pop("weights")
     stored.update(state=states, **by_kind)
+    _check_weights(weights, optimizer)
     return weights
 
 
 def _checked(
     document: Mapping[str, Any],
     arrays: Mapping[str, Array],
-    optimizer: Optimizer,
+    optimizer: Optimizer | Combined,
     scaler: LossScaler | None,
 ) -> Callable[[int], None]:
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     optimizer._plan.refuse_averages("load")
-    stored = stored_optimizer(document)
-    weights = _take_arrays(stored, arrays, optimizer)
-    _check_weights(weights, optimizer)
     _check_scaler(document["scaler"], scaler)
-    return stored_state.checked(optimizer, stored, weights)
+    if not isinstance(optimizer, Combined):
+        stored = stored_optimizer(document)
+        (own,) = arrays_by_optimizer(arrays, optimizer)
+        return stored_state.checked(optimizer, stored, _take_arrays(stored, own, optimizer))
+    stored = stored_combined(document)
+    found, count = len(stored["optimizers"]), len(optimizer.optimizers)
+    if found != count:
+        raise ValueError(f"the checkpoint must be of {count} optimizers, got one of {found}")
+    weights = []
+    for k, own in enumerate(arrays_by_optimizer(arrays, optimizer)):
+        with combined_state.about(k):
+            weights.append(_take_arrays(stored["optimizers"][k], own, optimizer.optimizers[k]))
+    return combined_state.checked(optimizer, stored, weights)
 
 
 def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:

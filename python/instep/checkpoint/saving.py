@@ -1,24 +1,25 @@
 """Writing a checkpoint."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from instep.checkpoint.document import made, path_text, require_scaler
+from instep.checkpoint.document import made, members, path_text, require_scaler
 from instep.checkpoint.extra import encoded
 from instep.checkpoint.format import write
 from instep.checkpoint.whole_file import replace_file
-from instep.optimizers import Optimizer, stored_state
+from instep.optimizers import Combined, Optimizer
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
-from instep.optimizers.require import require_optimizer
+from instep.optimizers.require import require_optimizers
 
 __all__ = ["save"]
 
 
 def save(
     path: str | os.PathLike[str],
-    optimizer: Optimizer,
+    optimizer: Optimizer | Combined,
     extra: Any = None,
     scaler: LossScaler | None = None,
 ) -> None:
@@ -37,7 +38,7 @@ def save(
         The file, in a folder that exists; by custom the name ends in ``.safetensors``. A file that
         is replaced keeps its mode. A symbolic link is followed. A folder, a pipe or a device is
         refused before anything is written.
-    optimizer : Optimizer
+    optimizer : Optimizer or Combined
         Its parameters, states, averages, accumulated gradients, counts and hyperparameters are
         written. Of a callable that is not a schedule of instep, only the name is written. Steps on
         other threads wait while the arrays are written, but not while they are synced to the disk.
@@ -85,7 +86,7 @@ def save(
     >>> found["best"], found["order"].dtype
     (inf, dtype('int64'))
     """
-    require_optimizer(optimizer, "checkpoint.save(path, optimizer)")
+    require_optimizers(optimizer, "checkpoint.save(path, optimizer)")
     optimizer._warn_of_replaced()
     path = path_text(path)
     require_scaler(scaler)
@@ -94,17 +95,27 @@ def save(
     def write_all(place: Path) -> None:
         with optimizer._plan.reading():
             optimizer._plan.refuse_averages("save")
-            document = made(stored_state.numbers(optimizer), scaler, own)
+            document = made(optimizer, scaler, own)
             write(place, document, {**_arrays(optimizer), **own.arrays})
 
     replace_file(path, write_all)
 
 
-def _arrays(optimizer: Optimizer) -> dict[str, Array]:
-    """Return the optimizer's arrays by their names in a file: these are the arrays in use."""
-    arrays = {f"weights/{name}": param for name, param in optimizer.params.items()}
-    for name, states in optimizer.state.items():
-        arrays.update({f"state/{key}/{name}": array for key, array in states.items()})
-    arrays.update({f"averages/{name}": array for name, array in optimizer.averages.items()})
-    arrays.update({f"accumulated/{name}": array for name, array in optimizer.accumulated.items()})
+def _arrays(optimizer: Optimizer | Combined) -> dict[str, Array]:
+    """Return the arrays by their names in a file: these are the arrays in use."""
+    arrays: dict[str, Array] = {}
+    for prefix, one in members(optimizer):
+        arrays |= {f"{prefix}{name}": array for name, array in _arrays_of(one)}
     return arrays
+
+
+def _arrays_of(optimizer: Optimizer) -> Iterator[tuple[str, Array]]:
+    for name, param in optimizer.params.items():
+        yield f"weights/{name}", param
+    for name, states in optimizer.state.items():
+        for key, array in states.items():
+            yield f"state/{key}/{name}", array
+    for name, array in optimizer.averages.items():
+        yield f"averages/{name}", array
+    for name, array in optimizer.accumulated.items():
+        yield f"accumulated/{name}", array

@@ -33,15 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _readable(found: Mapping[str, Any]) -> dict[str, Any]:
     """The result of `inspect`, with a line of text for each value."""
-    in_common = dict(found["hyperparameters"])
-    groups = in_common.pop("param_groups")
-    groups = groups if isinstance(groups, list) else [groups]
+    several = {f"optimizers[{k}]": _one(one) for k, one in enumerate(found.get("optimizers", []))}
     tree = {
-        **{key: found[key] for key in ("schema", "rule", "step_count", "skipped_steps")},
-        "hyperparameters": {
-            **in_common,
-            **{f"param_groups[{k}]": group for k, group in enumerate(groups)},
-        },
+        "schema": found["schema"],
+        **_one(found),
+        **several,
         "scaler": found["scaler"],
         "tensors": {
             name: f"{_array(tensor['dtype'], tensor['shape'])}, {tensor['bytes']:,} bytes"
@@ -51,6 +47,19 @@ def _readable(found: Mapping[str, Any]) -> dict[str, Any]:
     }
     printable: dict[str, Any] = _printable(tree)
     return printable
+
+
+def _one(found: Mapping[str, Any]) -> dict[str, Any]:
+    in_common = dict(found["hyperparameters"])
+    groups = in_common.pop("param_groups", [])
+    groups = groups if isinstance(groups, list) else [groups]
+    return {
+        **{key: found[key] for key in ("rule", "step_count", "skipped_steps")},
+        "hyperparameters": {
+            **in_common,
+            **{f"param_groups[{k}]": group for k, group in enumerate(groups)},
+        },
+    }
 
 
 def _array(dtype: object, shape: tuple[int, ...]) -> str:

@@ -74,8 +74,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             numbers = range(index, index + len(group.names))
             now = {n: _now(group[n], optimizer.step_count) for n in torchs.hyperparameters}
             names = {"param_names": list(group.names)} if named else {}
-            own = {torchs.renamed.get(n, n): value for n, value in now.items()} | torchs.own
-            groups.append({**own, "params": list(numbers), **names})
+            own = {torchs.renamed.get(n, n): value for n, value in now.items()}
+            groups.append({**own, **torchs.own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
                 if steps[param]:
                     state[param] = {key: _torchs(array) for key, array in states[name].items()}

@@ -10,7 +10,7 @@ from instep.optimizers.settings import Settings
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
 
-__all__ = ["ARRAYS", "put_together", "taken_apart"]
+__all__ = ["ARRAYS", "attributes", "put_together", "taken_apart"]
 
 #: The parts that are the optimizer's own arrays, which the core copies.
 ARRAYS = ("state", "averages", "accumulated")
@@ -38,7 +38,7 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
         "state_dtype": optimizer._state_dtype,
         "counts": (optimizer.step_count, optimizer.skipped_steps),
         "steps": optimizer._plan.steps,
-        "attributes": _attributes(optimizer),
+        "attributes": attributes(optimizer),
         "state": optimizer._plan.states,
         "averages": optimizer._plan.averages,
         "accumulated": optimizer._plan.accumulated,
@@ -95,7 +95,7 @@ def _defaults(optimizer: Bound) -> dict[str, Any]:
     return {name: first[name] if gone(value) else value for name, value in defaults.items()}
 
 
-def _attributes(optimizer: Bound) -> dict[str, Any]:
+def attributes(optimizer: object) -> dict[str, Any]:
     """Return the attributes that a subclass or the caller has set on the optimizer."""
     found = dict(getattr(optimizer, "__dict__", {}))
     for cls in type(optimizer).__mro__:

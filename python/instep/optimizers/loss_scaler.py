@@ -16,10 +16,10 @@ from instep._support.rounding import rounded
 from instep._support.wording import shown
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.hyperparameters import Interval, as_float
-from instep.optimizers.require import require_optimizer
+from instep.optimizers.require import require_optimizers
 
 if TYPE_CHECKING:
-    from instep.optimizers import Optimizer
+    from instep.optimizers import Combined, Optimizer
     from instep.optimizers.containers import Accumulated, Gradients
 
 __all__ = ["LossScaler"]
@@ -134,7 +134,7 @@ class LossScaler:
     _growth_interval: int
     _good_steps: int
     _pending: bool | None  # whether all steps since the last update were taken
-    _stepped: WeakSet[Optimizer]  # the optimizers stepped since then
+    _stepped: WeakSet[Optimizer | Combined]  # the optimizers stepped since then
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class LossScaler:
 
     def step(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Combined,
         grads: Gradients | Accumulated = GRADIENTS,
         *,
         update: bool = True,
@@ -181,10 +181,10 @@ class LossScaler:
 
         Parameters
         ----------
-        optimizer : Optimizer
+        optimizer : Optimizer or Combined
             Made with ``nonfinite="skip"``.
         grads : array, list, tuple or dict
-            As for `Optimizer.step`.
+            As for its own `step`.
         update : bool
             Call `update` after the step. If several optimizers share one loss, pass False, and call
             `update` after the step of the last one. Otherwise the first step changes the scale, but
@@ -200,7 +200,7 @@ class LossScaler:
             If this optimizer has already been stepped since the last update: these gradients are of
             another loss, so `update` should have been called before.
         """
-        require_optimizer(optimizer, "scaler.step(optimizer, grads)")
+        require_optimizers(optimizer, "scaler.step(optimizer, grads)")
         flag("update", update)
         if optimizer.nonfinite != "skip":
             raise ValueError(

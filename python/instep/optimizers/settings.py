@@ -31,6 +31,7 @@ __all__ = [
     "GRAD_SCALE",
     "NONFINITE",
     "Held",
+    "Limits",
     "Settings",
     "checked_nonfinite",
     "number_at",
@@ -58,7 +59,65 @@ class Held(NamedTuple):
 
 
 @documentation.without_quotes
-class Settings(Rule):
+class Limits:
+    """The limits of a step's gradients, over all parameters together."""
+
+    __slots__ = ()
+
+    _current: Current
+
+    @property
+    def clip_norm(self) -> Number | None:
+        """The limit of the norm of all gradients together; None for no limit."""
+        return self._current.now.clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: Number | None) -> None:
+        checked = check_number_or_none("clip_norm", value, CLIP_NORM)
+        self._current.change(lambda now: now._replace(clip_norm=checked))
+
+    @property
+    def nonfinite(self) -> Nonfinite:
+        """What happens if a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
+        return self._current.now.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: Nonfinite) -> None:
+        checked = checked_nonfinite(value)
+        self._current.change(lambda now: now._replace(nonfinite=checked))
+
+    def _limits_in_use(self) -> dict[str, Any]:
+        """Limits that differ from the default; for `repr`."""
+        limits = {
+            "clip_norm": self.clip_norm,
+            "nonfinite": None if self.nonfinite == NONFINITE[0] else self.nonfinite,
+        }
+        return {name: value for name, value in limits.items() if value is not None}
+
+    def _hyperparameters_at(
+        self, step: int
+    ) -> tuple[list[list[float]], tuple[float, float, int], int]:
+        """Return a step's numbers, for each group and for all, and the step from which the core asks again.
+
+        The core also asks after every change. So without schedules it need not ask at any step.
+        """
+        now = self._current.now
+        clip_norm = number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
+        ema_decay = number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
+        scheduled = (
+            callable(now.clip_norm)
+            or callable(now.ema_decay)
+            or any(group.schedules for group in now.groups)
+        )
+        return (
+            [group.at(step) for group in now.groups],
+            (clip_norm, ema_decay, NONFINITE.index(now.nonfinite)),
+            step + 1 if scheduled else _NEVER,
+        )
+
+
+@documentation.without_quotes
+class Settings(Limits, Rule):
     """The settings of every optimizer: hyperparameters of groups, and the settings that all groups share."""
 
     # This makes optimizer.rate = 0.1, which would have no effect, an error.
@@ -94,16 +153,6 @@ class Settings(Rule):
         return self._held.groups
 
     @property
-    def clip_norm(self) -> Number | None:
-        """The limit of the norm of all gradients together; None for no limit."""
-        return self._current.now.clip_norm
-
-    @clip_norm.setter
-    def clip_norm(self, value: Number | None) -> None:
-        checked = check_number_or_none("clip_norm", value, CLIP_NORM)
-        self._current.change(lambda now: now._replace(clip_norm=checked))
-
-    @property
     def ema_decay(self) -> Number | None:
         """The share of the moving averages that a step keeps; None if there are no averages."""
         return self._current.now.ema_decay
@@ -112,16 +161,6 @@ class Settings(Rule):
     def ema_decay(self, value: Number | None) -> None:
         checked = self._checked_ema_decay(value)
         self._current.change(lambda now: now._replace(ema_decay=checked))
-
-    @property
-    def nonfinite(self) -> Nonfinite:
-        """What happens if a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
-        return self._current.now.nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: Nonfinite) -> None:
-        checked = checked_nonfinite(value)
-        self._current.change(lambda now: now._replace(nonfinite=checked))
 
     def __dir__(self) -> list[str]:
         return without_near_misses(type(self), super().__dir__())
@@ -147,35 +186,11 @@ class Settings(Rule):
 
     def _extras_in_use(self) -> dict[str, Any]:
         """Settings that all groups share and that differ from the default; for `repr`."""
-        extras = {
-            "clip_norm": self.clip_norm,
-            "ema_decay": self.ema_decay,
-            "nonfinite": None if self.nonfinite == NONFINITE[0] else self.nonfinite,
-        }
-        return {name: value for name, value in extras.items() if value is not None}
+        limits = self._limits_in_use()
+        order = {"clip_norm": None, "ema_decay": self.ema_decay, **limits}  # clip_norm stays first
+        return {name: value for name, value in order.items() if value is not None}
 
-    # ---- their numbers -------------------------------------------------------------------------
-
-    def _hyperparameters_at(
-        self, step: int
-    ) -> tuple[list[list[float]], tuple[float, float, int], int]:
-        """Return a step's numbers, for each group and for all, and the step from which the core asks again.
-
-        The core also asks after every change. So without schedules it need not ask at any step.
-        """
-        now = self._current.now
-        clip_norm = number_at("clip_norm", now.clip_norm, CLIP_NORM, step)
-        ema_decay = number_at("ema_decay", now.ema_decay, EMA_DECAY, step)
-        scheduled = (
-            callable(now.clip_norm)
-            or callable(now.ema_decay)
-            or any(group.schedules for group in now.groups)
-        )
-        return (
-            [group.at(step) for group in now.groups],
-            (clip_norm, ema_decay, NONFINITE.index(now.nonfinite)),
-            step + 1 if scheduled else _NEVER,
-        )
+    # ---- checks ------------------------------------------------------------------------------------
 
     def _checked_ema_decay(self, value: Any) -> Number | None:
         """Check a new value of ema_decay."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from instep.optimizers.current import GroupValues, Values
     from instep.schedules.loading import Choose
 
-__all__ = ["SCHEMA", "load_state_dict", "state_dict"]
+__all__ = [
+    "SCHEMA",
+    "Incoming",
+    "load_state_dict",
+    "state_dict",
+]
 
 #: Version of the layout of `state_dict`'s result.
 SCHEMA = 1
@@ -45,23 +50,32 @@ def state_dict(optimizer: Bound) -> dict[str, Any]:
     return {**numbers(optimizer), **arrays(optimizer)}
 
 
-def numbers(optimizer: Bound) -> dict[str, Any]:
-    """Return the result of `state_dict`, without the arrays."""
+def hyperparameters(optimizer: Bound) -> list[Any]:
+    """Return the values at all places that may have a schedule."""
     settings = [value for group in optimizer.param_groups for value in group._settings.values()]
-    several = places_by_number([optimizer.clip_norm, optimizer.ema_decay, *settings])
+    return [optimizer.clip_norm, optimizer.ema_decay, *settings]
+
+
+def numbers(optimizer: Bound, several: Mapping[int, int] | None = None) -> dict[str, Any]:
+    """Return the result of `state_dict`, without the arrays.
+
+    `several` has the numbers of schedules at several places, also of other optimizers.
+    """
+    if several is None:
+        several = places_by_number(hyperparameters(optimizer))
     absent = optimizer._absent()
     return {
         "schema": SCHEMA,
         "rule": optimizer._rule_name,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
-        "clip_norm": _encoded(optimizer.clip_norm, several),
-        "ema_decay": _encoded(optimizer.ema_decay, several),
+        "clip_norm": encoded(optimizer.clip_norm, several),
+        "ema_decay": encoded(optimizer.ema_decay, several),
         "param_groups": [
             {
                 "params": list(group.names),
                 **{
-                    name: _encoded(value, several)
+                    name: encoded(value, several)
                     for name, value in group._settings.items()
                     if callable(value) or value != absent.get(name, NotImplemented)
                 },
@@ -102,11 +116,30 @@ def checked(
     Raises TypeError or ValueError. The weights, if there are any, have been checked already. The
     function's argument is the stacklevel of its warnings.
     """
+    require_state(optimizer, state)
+    loading = Loading()
+    checked_hyperparameters(optimizer, state, loading.note)
+    incoming = checked_parts(optimizer, state, weights, loading.choose)
+
+    def change(stacklevel: int) -> None:
+        warn(incoming.others, stacklevel)
+        optimizer._plan.restore(*incoming.arguments)
+        loading.finish()
+
+    return change
+
+
+def require_state(optimizer: Bound, state: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError unless this is a state of the optimizer's rule."""
     refuse_archive(state, "schema")
     if isinstance(state, dict) and set(state) == {"state", "param_groups"}:
         raise ValueError(
             "the state must be one of instep's, got a state in the form of torch.optim; pass it to "
             "instep.interop.from_torch_state_dict"
+        )
+    if isinstance(state, dict) and "optimizers" in state:
+        raise ValueError(
+            "the state must be of one optimizer, got a state of a Combined; load it into a Combined"
         )
     require_keys("the state", state, KEYS)
     require_schema("the state", state["schema"], SCHEMA)
@@ -114,24 +147,33 @@ def checked(
         raise ValueError(
             f"the rule of the state must be {optimizer._rule_name!r}, got {shown(state['rule'])}"
         )
-    loading = Loading()
-    _checked_hyperparameters(optimizer, state, loading.note)
-    hyperparameters = _checked_hyperparameters(optimizer, state, loading.choose)
+
+
+class Incoming(NamedTuple):
+    """A checked state on its way into an optimizer."""
+
+    arguments: tuple[int, int, list[Any], Values]  # of the core's restore
+    others: list[str]  # warnings of callables that have other names
+
+
+def warn(messages: Iterable[str], stacklevel: int) -> None:
+    """Warn of callables; before any change, since a warning may be an error."""
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+def checked_parts(
+    optimizer: Bound,
+    state: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
+    choose: Choose,
+) -> Incoming:
+    """Check everything; all schedules of all places have been noted before."""
+    values = checked_hyperparameters(optimizer, state, choose)
     check_arrays_and_steps(optimizer, state)
-    counts = (
-        _count("step_count", state["step_count"]),
-        _count("skipped_steps", state["skipped_steps"]),
-    )
-
-    others = list(_other_callables(optimizer, state))
-
-    def change(stacklevel: int) -> None:
-        for message in others:  # first: as an error, a warning leaves everything as it was
-            warnings.warn(message, UserWarning, stacklevel=stacklevel)
-        take_over(optimizer, hyperparameters, counts, state, weights)
-        loading.finish()
-
-    return change
+    counts = checked_counts(state)
+    arguments = (*counts, parameters(optimizer, state, weights), values)
+    return Incoming(arguments, list(_other_callables(optimizer, state)))
 
 
 def take_over(
@@ -139,11 +181,17 @@ def take_over(
     hyperparameters: Values,
     counts: tuple[int, int],
     state: Mapping[str, Any],
-    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Put a checked state into the optimizer, in one call; the lock is held."""
+    optimizer._plan.restore(*counts, parameters(optimizer, state, None), hyperparameters)
+
+
+def parameters(
+    optimizer: Bound, state: Mapping[str, Any], weights: Mapping[str, Any] | None
+) -> list[Any]:
+    """Return what the core takes for each parameter."""
     averages, accumulated, weights = state["averages"], state["accumulated"], weights or {}
-    parameters = [
+    return [
         (
             state["steps"][name],
             state["state"][name],
@@ -153,7 +201,6 @@ def take_over(
         )
         for name in optimizer.params
     ]
-    optimizer._plan.restore(*counts, parameters, hyperparameters)
 
 
 def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
@@ -182,10 +229,10 @@ def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
         require_like(f"the accumulated gradient of {name!r}", array, like)
 
 
-def _checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose: Choose) -> Values:
+def checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose: Choose) -> Values:
     """Return all hyperparameters."""
-    clip_norm = _decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
-    ema_decay = _decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
+    clip_norm = decoded("clip_norm", state["clip_norm"], optimizer.clip_norm, choose)
+    ema_decay = decoded("ema_decay", state["ema_decay"], optimizer.ema_decay, choose)
     if (ema_decay is None) != (optimizer.ema_decay is None):
         expected = "None, as" if optimizer.ema_decay is None else "a number, as"
         has = "no averages" if optimizer.ema_decay is None else "averages"
@@ -205,12 +252,17 @@ def _other_callables(optimizer: Bound, state: Mapping[str, Any]) -> Iterator[str
         for name, mine in group._settings.items():
             if name in stored:
                 places.append((f"param_groups[{k}][{name!r}]", stored[name], mine))
-    for who, stored, mine in places:
-        for name, own in other_callables(stored, mine):
-            yield (
-                f"{who} was saved with the callable {shown(name)}, and is {shown(own)} now; "
-                f"the run goes on with {shown(own)}"
-            )
+    for place in places:
+        yield from other_callables_at(*place)
+
+
+def other_callables_at(who: str, stored: Any, mine: Any) -> Iterator[str]:
+    """Say for a place which callables had another name when they were stored."""
+    for name, own in other_callables(stored, mine):
+        yield (
+            f"{who} was saved with the callable {shown(name)}, and is {shown(own)} now; "
+            f"the run goes on with {shown(own)}"
+        )
 
 
 def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[GroupValues]:
@@ -231,7 +283,7 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
                 f"the params of {who} must be the optimizer's; {difference(names, group.names)}"
             )
         settings = {
-            name: _decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
+            name: decoded(f"{who}[{name!r}]", theirs[name], mine, choose)
             for name, mine in group._settings.items()
         }
         checked.append(group._checked_values(settings))
@@ -263,6 +315,14 @@ def require_unmasked(who: str, found: Any) -> None:
         raise TypeError(f"{who} must be a plain NumPy array, got {kind(found)}")
 
 
+def checked_counts(state: Mapping[str, Any]) -> tuple[int, int]:
+    """Return step_count and skipped_steps of a state."""
+    return (
+        _count("step_count", state["step_count"]),
+        _count("skipped_steps", state["skipped_steps"]),
+    )
+
+
 def _count(who: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
         raise ValueError(
@@ -271,19 +331,19 @@ def _count(who: str, value: Any) -> int:
     return value
 
 
-def _encoded(value: Any, numbers: Mapping[int, int]) -> Any:
+def encoded(value: Any, numbers: Mapping[int, int]) -> Any:
     """A hyperparameter as JSON could hold it."""
     if callable(value):
         return to_dict(value, numbers=numbers, by_name=True)
-    return [_encoded(part, numbers) for part in value] if isinstance(value, tuple) else value
+    return [encoded(part, numbers) for part in value] if isinstance(value, tuple) else value
 
 
-def _decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
-    """A hyperparameter from its `_encoded` form, with the caller's callables of the present value."""
+def decoded(who: str, value: Any, mine: Any, choose: Choose) -> Any:
+    """A hyperparameter from its `encoded` form, with the caller's callables of the present value."""
     if isinstance(value, list):
         parts = mine if isinstance(mine, tuple) and len(mine) == len(value) else [None] * len(value)
         return tuple(
-            part if isinstance(part, list) else _decoded(f"{who}[{k}]", part, own, choose)
+            part if isinstance(part, list) else decoded(f"{who}[{k}]", part, own, choose)
             for k, (part, own) in enumerate(zip(value, parts, strict=True))
         )
     if not isinstance(value, Mapping):
