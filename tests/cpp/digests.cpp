@@ -3,9 +3,9 @@
 //
 //     digests FILE [--threads N | --each]
 //
-// At every level this CPU has, with dense arrays and with arrays of every layout, each step as one call and in parts. On 1
-// to 4 threads at the first of these levels: which chunk a thread takes does not depend on the level. Or, with everything
-// that differs at once, on so many threads.
+// At every level this CPU has, with dense arrays and with arrays of every layout, each step as one call and in parts.
+// On 1 to 4 threads at the first of these levels: which chunk a thread takes does not depend on the level. Or, with
+// everything that differs at once, on so many threads.
 // --each prints the digest of each case instead, for `python tests/helpers/digests.py --each` to be compared with.
 #include <exception>
 #include <iomanip>

@@ -14,7 +14,7 @@ def interrupted_at_each_point(action: Callable[[], Any]) -> Iterator[Callable[[]
     """Yield a call that raises KeyboardInterrupt before a bytecode of what it calls, for each that it runs.
 
     A bytecode that runs many times, in a loop or a function of everybody's, is interrupted at the first time and at the
-    last. The first two calls are whole: the second finds all caches filled, and tells which bytecodes run.
+    last. All calls must be made. The first two are whole: the second finds all caches filled, and tells what runs.
     """
     times: Counter[tuple[CodeType, int]] = Counter()
     # Before which time of which bytecode the interrupt comes; every opcode of other functions goes untraced.
