@@ -112,12 +112,9 @@ def test_ctrl_c_at_any_bytecode_of_a_combined() -> None:
 
     wanted = [(0, 1.0, (0, 1.0, {"a": 0}), (0, 1.0, {"b": 0}))]
     wanted.append((1, 2.0, (1, 2.0, {"a": 1}), (1, 2.0, {"b": 1})))
-    found = []
-    for call in interrupted_at_each_point(change, stride=7):
+    for call in interrupted_at_each_point(change):
         call()
-        found.append(wanted.index(seen()))
-    assert len(found) > 500
-    assert set(found) == {0, 1}
+        assert seen() in wanted
     assert combined.state_dict() is not None
 
 

@@ -186,8 +186,8 @@ def test_changes_on_several_threads_are_all_made() -> None:
 
 
 READS: dict[str, Callable[[Any], Any]] = {
-    "attribute": lambda o: [o.lr] * 3,
-    "current": lambda o: [o.current("lr")] * 3,
+    "attribute": lambda o: [o.lr] * 2,
+    "current": lambda o: [o.current("lr")] * 2,
     "state_dict": lambda o: [group["lr"] for group in o.state_dict()["param_groups"]],
     "combined": lambda o: [
         group["lr"] for group in instep.Combined(o).state_dict()["optimizers"][0]["param_groups"]
@@ -195,12 +195,9 @@ READS: dict[str, Callable[[Any], Any]] = {
     "deepcopy": lambda o: [group["lr"] for group in copy.deepcopy(o).param_groups],
     "pickle": lambda o: [group["lr"] for group in pickle.loads(pickle.dumps(o)).param_groups],
     "torch": lambda o: [g["lr"] for g in interop.to_torch_state_dict(o)["param_groups"]],
-    "repr": lambda o: [float(re.search(r"lr=([\d.]+),", repr(o))[1])] * 3,  # type: ignore[index]
+    "repr": lambda o: [float(re.search(r"lr=([\d.]+),", repr(o))[1])] * 2,  # type: ignore[index]
     "html": lambda o: [float(n) for n in re.findall(r"<td>([\d.]+)</td>", html_row(o, "lr"))],
 }
-
-
-STRIDES = {"attribute": 1, "current": 1, "repr": 1, "deepcopy": 41, "pickle": 23}
 
 
 def html_row(optimizer: Any, name: str) -> str:
@@ -210,7 +207,7 @@ def html_row(optimizer: Any, name: str) -> str:
 @pytest.mark.parametrize("read", READS)
 def test_readers_see_never_half_of_a_change(read: str) -> None:
     """Whenever another thread sets a hyperparameter while it is read, saved or copied."""
-    optimizer = instep.Adam([{"params": [np.zeros(1)]} for _ in range(3)], lr=1.0)
+    optimizer = instep.SGD([{"params": [np.zeros(1)]} for _ in range(2)], lr=1.0)
     rate, found = [1.0], []
 
     def change() -> None:
@@ -220,10 +217,10 @@ def test_readers_see_never_half_of_a_change(read: str) -> None:
     def look() -> None:
         found.append(READS[read](optimizer))
 
-    for call in interrupted_at_each_point(look, change, stride=STRIDES.get(read, 11)):
+    for call in interrupted_at_each_point(look, change):
         call()
         rates = found.pop()
-        assert rates in ([rate[0]] * 3, [rate[0] - 1.0] * 3)
+        assert rates in ([rate[0]] * 2, [rate[0] - 1.0] * 2)
     assert rate[0] > 10.0
 
 
