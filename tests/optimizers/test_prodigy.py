@@ -269,7 +269,11 @@ def test_the_numbers_of_a_host_must_agree() -> None:
     for place, w in enumerate((np.ones(3), np.ones(2))):
         steps.bind(place, w, group=place, states=states_of(w, joint))
     grads = [np.ones(3), np.ones(2)]
-    with pytest.raises(ValueError, match="beta1 must be the same in all groups of Prodigy"):
+    message = (
+        r"^beta1 must be the same in all groups of Prodigy, got 0\.9 and 0\.5; "
+        "give the same to all, also to groups without places$"
+    )
+    with pytest.raises(ValueError, match=message):
         steps.step(grads, [NUMBERS_OF_HOST, {**NUMBERS_OF_HOST, "beta1": 0.5}])
     steps.step(grads, [NUMBERS_OF_HOST, {**NUMBERS_OF_HOST, "lr": 0.0}])
     assert float(joint["k"]) == 1.0

@@ -205,8 +205,13 @@ def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     )
 
 
-def check_alike(rule: type[Rule], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ValueError if groups differ in a number or an option that the rule has for all parameters together."""
+def check_alike(
+    rule: type[Rule], groups: Sequence[Mapping[str, Any]], way_out: str | None = None
+) -> None:
+    """Raise ValueError if groups differ in a number or an option that the rule has for all parameters together.
+
+    `way_out` says how to mend it, if not by setting it for all groups of an optimizer.
+    """
     for name in groups[0] if rule._alike else ():
         if _place(rule, name)[0] not in rule._alike:
             continue
@@ -217,10 +222,12 @@ def check_alike(rule: type[Rule], groups: Sequence[Mapping[str, Any]]) -> None:
             none = ", or 0"
         for other in values[1:]:
             if other != values[0]:
+                in_optimizer = (
+                    f"set it for all together, as in optimizer.{_place(rule, name)[0]} = ..."
+                )
                 raise ValueError(
                     f"{name} must be the same in all groups of {rule.__name__}{none}, got "
-                    f"{shown(values[0])} and {shown(other)}; set it for all together, as in "
-                    f"optimizer.{_place(rule, name)[0]} = ..."
+                    f"{shown(values[0])} and {shown(other)}; {way_out or in_optimizer}"
                 )
 
 

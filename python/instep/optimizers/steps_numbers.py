@@ -147,7 +147,7 @@ class Numbers:
                     for k, (rule, options) in enumerate(groups)
                     if rule == name
                 ]
-                check_alike(of_rule, alike)
+                check_alike(of_rule, alike, "give the same to all, also to groups without places")
 
     def are_those_of(self, groups: object, numbers: Any) -> bool:
         """Tell whether these numbers are the same, so that a step needs no check; 1.0 and True are not the same."""
