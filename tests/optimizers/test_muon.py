@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import pickle
 import signal
 import threading
 import tracemalloc
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import rng_for
+from resumed import WAYS, resumed
 from snapshots import snapshot
 
 import instep
-from instep import checkpoint, schedules
+from instep import schedules
 from instep.optimizers import newton_schulz
 
 
@@ -76,18 +76,12 @@ def test_the_factor_is_fixed_and_the_iterations_are_not() -> None:
         optimizer.adjust_lr = "original"
 
 
-@pytest.mark.parametrize("how", ["state_dict", "checkpoint", "pickle", "deepcopy"])
-def test_a_resumed_run_has_the_same_bits(how: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_has_the_same_bits(way: str, tmp_path: Any) -> None:
     first = instep.Muon(matrices(0), lr=0.1, adjust_lr="original")
     first.step(matrices(1))
-    second = instep.Muon([p.copy() for p in first.params.values()], adjust_lr="original")
-    if how == "state_dict":
-        second.load_state_dict(first.state_dict())
-    elif how == "checkpoint":
-        checkpoint.save(tmp_path / "run", first)
-        checkpoint.load(tmp_path / "run", second)
-    else:
-        second = pickle.loads(pickle.dumps(first)) if how == "pickle" else copy.deepcopy(first)
+    fresh = instep.Muon([p.copy() for p in first.params.values()], adjust_lr="original")
+    second = resumed(way, first, fresh, tmp_path)
     for optimizer in (first, second):
         optimizer.step(matrices(2))
     assert snapshot(first) == snapshot(second)
@@ -130,6 +124,16 @@ def test_nothing_of_the_size_of_a_matrix_is_allocated_after_the_first_step() -> 
     finally:
         tracemalloc.stop()
     assert peak < 100 * 100 * 8 / 4
+
+
+def test_the_room_of_a_type_is_for_its_own_matrices() -> None:
+    products = newton_schulz.NewtonSchulz()
+    numbers = {"eps": 1e-7, "ns_steps": 1.0}
+    numbers |= {f"ns_coefficient{k}": 1.0 for k in (1, 2, 3)}
+    shapes = {np.float32: (30, 40), np.float64: (2, 3)}
+    products([(np.ones(shape, dtype), 1.0, numbers) for dtype, shape in shapes.items()])
+    found = {dtype.type: room.size for dtype, room in products._rooms.items()}
+    assert found == {dtype: m * (2 * m + n) for dtype, (m, n) in shapes.items()}
 
 
 def test_memory_is_kept_for_the_parameters_that_get_gradients_alone() -> None:
