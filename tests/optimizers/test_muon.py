@@ -98,6 +98,18 @@ def test_all_directions_count_alike() -> None:
     assert np.linalg.svd(grad, compute_uv=False).max() > 20 * np.linalg.svd(grad)[1].min()
 
 
+def test_gradients_that_are_all_zero() -> None:
+    """Of one matrix: its parameter decays, or without eps becomes NaN; the other one moves as alone."""
+    for eps, expected in ((1e-7, 0.5), (0.0, np.nan)):
+        (other,), (grad,) = matrices(0, (3, 4)), matrices(1, (3, 4))
+        params = {"w": np.ones((2, 3)), "other": other.copy()}
+        optimizer = instep.Muon(params, lr=0.5, weight_decay=1.0, eps=eps)
+        optimizer.step({"w": np.zeros((2, 3)), "other": grad})
+        np.testing.assert_array_equal(params["w"], expected)
+        instep.Muon(other, lr=0.5, weight_decay=1.0, eps=eps).step(grad)
+        assert np.array_equal(params["other"], other)
+
+
 def test_the_transpose_takes_the_transposed_step() -> None:
     (w,), (g,) = matrices(0, (6, 9)), matrices(1, (6, 9))
     wide, tall = w.copy(), w.T.copy()
