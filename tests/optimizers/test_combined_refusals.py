@@ -272,3 +272,24 @@ def test_errors_name_the_optimizer_if_they_are_plain() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(Own, match=r"^as it is$"), about(1):
         raise Own("as it is")
+
+
+@pytest.mark.parametrize("name", ["lr", "betas", "param_groups", "current", "learning_rate"])
+def test_what_each_optimizer_has_alone(name: str) -> None:
+    combined: Any = instep.Combined(instep.Adam(np.ones(2)))
+    meant = "lr" if name == "learning_rate" else name
+    text = rf"Combined has no attribute '{name}'; each optimizer has its own, as in .optimizers\[0\].{meant}$"
+    with pytest.raises(AttributeError, match=text):
+        getattr(combined, name)
+    with pytest.raises(AttributeError, match=text):
+        setattr(combined, name, 0.1)
+    assert name not in dir(combined)
+    assert not hasattr(combined, name)
+
+
+def test_functions_for_one_optimizer() -> None:
+    combined: Any = instep.Combined(instep.Adam(np.ones(2)))
+    with pytest.raises(TypeError, match=r"got a Combined; call .* for each of its optimizers$"):
+        instep.interop.to_torch_state_dict(combined)
+    with pytest.raises(TypeError, match=r"as in \*combined.optimizers$"):
+        instep.Combined(combined)

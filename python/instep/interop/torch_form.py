@@ -107,7 +107,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
 
     Tensors are read through NumPy, on the CPU; torch is not imported. Hyperparameters are loaded,
     except where the optimizer has a schedule. The step count becomes the largest step count of the
-    parameters (torch's SGD counts no steps: there the step count stays as it is). If a state is
+    parameters (torch's SGD and Muon count no steps: there the step count stays as it is, and so a
+    schedule begins anew; `instep.schedules.Shifted` moves it). If a state is
     narrower here, torch's numbers are rounded to nearest.
 
     Parameters

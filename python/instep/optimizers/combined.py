@@ -17,6 +17,7 @@ from instep.optimizers.combined_state import require_no_limits
 from instep.optimizers.containers import GRADIENTS, Accumulated, Gradients
 from instep.optimizers.copying import attributes
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float, check_number_or_none
+from instep.optimizers.near_misses import add_near_misses_of_each, without_near_misses
 from instep.optimizers.settings import CLIP_NORM, GRAD_SCALE, checked_nonfinite
 from instep.optimizers.several import Several
 
@@ -286,6 +287,9 @@ class Combined(Several):
         for k, optimizer in enumerate(self._optimizers):
             require_no_limits(k, optimizer.clip_norm, optimizer.nonfinite)
 
+    def __dir__(self) -> list[str]:
+        return without_near_misses(type(self), super().__dir__())
+
     @reprlib.recursive_repr()  # a schedule may lead back here
     def __repr__(self) -> str:
         try:
@@ -295,6 +299,11 @@ class Combined(Several):
         except Exception:  # a debugger asks at any time, also before the object is complete
             return super().__repr__()
         return f"{type(self).__name__}({text})"
+
+
+_OF_RULES = ("lr", "weight_decay", "l1", "clip_value", "betas", "eps", "momentum")
+_OF_OPTIMIZERS = ("param_groups", "add_param_group", "current", "ema_decay")
+add_near_misses_of_each(Combined, [*_OF_RULES, *_OF_OPTIMIZERS])
 
 
 def _require_optimizers(optimizers: tuple[object, ...]) -> None:
@@ -309,6 +318,7 @@ def _require_optimizers(optimizers: tuple[object, ...]) -> None:
             raise TypeError(
                 f"optimizers[{k}] must be an Optimizer of instep, got {kind(optimizer)}"
                 + ("; pass each optimizer as an argument of its own" if inside else "")
+                + (", as in *combined.optimizers" if isinstance(optimizer, Combined) else "")
             )
         if (other := first.setdefault(id(optimizer), k)) != k:
             raise ValueError(

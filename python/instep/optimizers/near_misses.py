@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["add_near_misses", "hint", "without_near_misses"]
+__all__ = ["add_near_misses", "add_near_misses_of_each", "hint", "without_near_misses"]
 
 _MEANT = {
     "learning_rate": "lr",
@@ -62,6 +62,16 @@ class _NearMiss:
         return AttributeError(f"{owner.__name__} has no attribute {self._name!r}{text}")
 
 
+class _OfEach(_NearMiss):
+    """An attribute that each of several optimizers has, and all together don't."""
+
+    def _refusal(self, owner: type) -> AttributeError:
+        return AttributeError(
+            f"{owner.__name__} has no attribute {self._name!r}; each optimizer has its own, as in "
+            f".optimizers[0].{self._meant}"
+        )
+
+
 def hint(name: str, there: Iterable[str]) -> str:
     """Return the end of an error about a name that isn't there: what was meant, if that is there."""
     from difflib import get_close_matches  # noqa: PLC0415 (for errors alone)
@@ -77,6 +87,13 @@ def add_near_misses(cls: type) -> None:
     """Add them to a class after its body, so that type checkers see no such attribute."""
     for name, meant in _MEANT.items():
         setattr(cls, name, _NearMiss(name, meant))
+
+
+def add_near_misses_of_each(cls: type, names: Iterable[str]) -> None:
+    """Add attributes of the single optimizers, and other names of these, to a class for several."""
+    for name, meant in {**dict(zip(names, names, strict=True)), **_MEANT}.items():
+        if not hasattr(cls, name) and not hasattr(cls, meant):
+            setattr(cls, name, _OfEach(name, meant))
 
 
 def without_near_misses(cls: type, names: Iterable[str]) -> list[str]:

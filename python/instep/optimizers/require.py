@@ -11,6 +11,11 @@ __all__ = ["require_optimizer", "require_optimizers"]
 
 def require_optimizer(found: object, call: str) -> None:
     """Raise TypeError, with the right call, for other objects (arguments may be swapped)."""
+    if isinstance(found, Combined):
+        raise TypeError(
+            f"optimizer must be an Optimizer of instep, got {kind(found)}; call {call} for each of "
+            "its optimizers"
+        )
     if not isinstance(found, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer of instep, got {kind(found)}; call {call}")
 

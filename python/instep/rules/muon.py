@@ -36,7 +36,7 @@ class Muon(Optimizer):
         X = u / max(|u|, eps)                     transposed where rows > columns
         ns_steps times:
             A = X X'
-            X = a * X + (b * A + c * A A) X       a, b, c: the ns_coefficients
+            X = c1 * X + (c2 * A + c3 * A A) X    c1, c2, c3: the ns_coefficients
         p = p * (1 - lr * weight_decay)
         p = p - lr * q * X
 
@@ -59,7 +59,10 @@ class Muon(Optimizer):
     ----------
     params
         As for `Optimizer`.
-    lr, weight_decay
+    lr : float or callable
+        At least 0. The root mean square of a step's changes is about 0.2 * lr; for "original" it is
+        about lr / sqrt(columns).
+    weight_decay : float or callable
         As for `AdamW`.
     momentum : float or callable
         In [0, 1).
@@ -68,7 +71,7 @@ class Muon(Optimizer):
     ns_steps : int
         The number of iterations, from 1 to 99; not a schedule.
     ns_coefficients : three of float or callable
-        a, b and c, in [-1000, 1000].
+        In [-1000, 1000].
     eps : float or callable
         At least 0: the least divisor.
     adjust_lr : {"match_rms_adamw", "original"}

@@ -48,8 +48,12 @@ class Prodigy(Optimizer):
     ``d_numerator``) and k are scalar states, the same array for each parameter. k counts the steps in
     which any parameter had a gradient.
 
-    p0 has the arithmetic's type, whatever ``state_dtype`` is; float16 is refused. The rate of
-    ``decoupled_l1`` is e.
+    All parameters should begin together. A parameter whose first gradient comes late, after d has
+    grown, or a group that is thawed, takes first steps that are several times too long, since its m
+    and v start from zero: make a new `Prodigy` over all parameters then.
+
+    p0 has the arithmetic's type, whatever ``state_dtype`` is; a ``state_dtype`` of float16 is
+    refused. The rate of ``decoupled_l1`` is e.
 
     Before the rule, ``clip_norm``, ``clip_value``, ``maximize`` and ``l1`` are applied to the
     gradient, in this order. A gradient with a NaN ends the growth of d for good: use
@@ -60,7 +64,8 @@ class Prodigy(Optimizer):
     params
         As for `Optimizer`.
     lr : float or callable
-        At least 0; a factor of the step size: leave it at 1, or give a schedule that falls from 1. It
+        At least 0; not a learning rate, but a factor of the step size: leave it at 1, or give a
+        schedule that falls from 1. With a rate of another rule, such as 0.001, d hardly grows. It
         must be the same in all groups, or the constant 0: a group with 0 takes no part and is not
         changed. If a schedule is 0 at a step, only the counts move.
     betas : pair of float or callable
