@@ -84,7 +84,8 @@ def test_from_every_step(variant: Variant, tmp_path: Path, monkeypatch: pytest.M
     wanted = bits(whole, scaler)
     assert (whole.step_count, whole.skipped_steps) == (STEPS - 1, 1)
 
-    for k in range(STEPS):
+    # A third of the steps with each rule, another third with the next.
+    for k in range(FEW.index(variant) % 3, STEPS, 3):
         resumed, scaler = made(), instep.LossScaler()
         assert checkpoint.load(tmp_path / str(k), resumed, scaler) == k
         scaler.step(resumed, GRADIENTS[k][1])  # what was accumulated at this step was in the file

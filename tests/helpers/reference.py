@@ -43,7 +43,7 @@ def store(x: Any, dtype: Any) -> np.ndarray:
     exact in bfloat16, or too large for it, and the last conversion no longer rounds.
     """
     x = np.asarray(x)
-    if np.dtype(dtype).name == "bfloat16":
+    if x.dtype != dtype and np.dtype(dtype).name == "bfloat16":
         x = x.astype(np.float64)
         _, exponent = np.frexp(x)  # 0.5 * 2**exponent <= |x| < 2**exponent
         spacing = np.maximum(exponent - 8, -133)
@@ -326,7 +326,8 @@ class Reference:
 def different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The places where the bits differ; any NaN equals any NaN, as neither payload nor sign is promised."""
     bits = f"u{a.dtype.itemsize}"
-    return (a.view(bits) != b.view(bits)) & ~(np.isnan(a) & np.isnan(b))
+    unequal = np.asarray(a.view(bits) != b.view(bits))
+    return unequal & ~(np.isnan(a) & np.isnan(b)) if unequal.any() else unequal
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -339,8 +340,9 @@ def assert_same_bits(a: np.ndarray, b: np.ndarray, what: str = "") -> None:
     label = f"{what}: " if what else ""
     assert a.dtype == b.dtype, f"{label}dtype {a.dtype} against {b.dtype}"
     assert a.shape == b.shape, f"{label}shape {a.shape} against {b.shape}"
-    wrong = np.argwhere(different(a, b))
-    if len(wrong):
+    unequal = different(a, b)
+    if unequal.any():
+        wrong = np.argwhere(unequal)
         first = tuple(int(i) for i in wrong[0])
         digits = 2 * a.dtype.itemsize
         values = [

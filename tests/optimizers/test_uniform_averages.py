@@ -27,9 +27,15 @@ AVERAGED = [
 BEFORE = (np.inf, -np.inf, np.nan, -0.0, 1e30, 1.0)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=labels)
-@pytest.mark.parametrize("variant", AVERAGED, ids=labels)
+@pytest.mark.parametrize(
+    ("variant", "dtype", "level"),
+    [
+        (variant, dtype, LEVELS[(k + n) % len(LEVELS)])
+        for k, variant in enumerate(AVERAGED)
+        for n, dtype in enumerate(DTYPES)
+    ],
+    ids=labels,
+)
 def test_the_average_becomes_the_weights(variant: Variant, dtype: np.dtype, level: str) -> None:
     """By bits, whatever it was: e + 1 * (p - e) is NaN for an infinite e, and often not p for another one."""
     use_level(level)

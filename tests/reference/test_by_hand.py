@@ -59,16 +59,24 @@ def test_every_rule_is_worked_by_hand():
     assert BY_HAND.keys() == RULES.keys()
 
 
-# How a format is rounded does not depend on the rule: not every two formats are tried with each rule.
+# How a format is rounded does not depend on the rule: each case is worked in float32, where a number that is left in
+# double shows, and in one of the other formats in turn.
 HAND_FORMATS = [(dtype, None) for dtype in DTYPES] + [
     (DTYPES[0], np.dtype(np.float16)),
     (DTYPES[1], BFLOAT16),
     (BFLOAT16, np.dtype(np.float16)),
 ]
+OTHER_FORMATS = [HAND_FORMATS[0], *HAND_FORMATS[2:]]
 
 
-@pytest.mark.parametrize(("dtype", "state_dtype"), HAND_FORMATS, ids=name_of)
-@pytest.mark.parametrize(("rule", "options"), HAND_CASES)
+@pytest.mark.parametrize(
+    ("rule", "options", "dtype", "state_dtype"),
+    [
+        pytest.param(*case.values, *formats, id="-".join([str(case.id), *map(name_of, formats)]))
+        for case, other in zip(HAND_CASES, itertools.cycle(OTHER_FORMATS))
+        for formats in (HAND_FORMATS[1], other)
+    ],
+)
 def test_bits_by_hand(rule, options, dtype, state_dtype):
     T, T_dtype = (float, np.float64) if dtype == np.float64 else (Single, np.float32)
     rng = rng_for(rule, dtype)

@@ -53,6 +53,18 @@ def test_bad_counts(count: Any, error: type[Exception]) -> None:
 
 
 COUNT = "import instep; print(instep.get_num_threads())"
+# An import that is refused can be tried again.
+IMPORTS = """
+    import os
+    for value in {values!r}:
+        os.environ["INSTEP_NUM_THREADS"] = value
+        try:
+            import instep
+        except ValueError as error:
+            print(ascii(str(error)))
+        else:
+            print("imported")
+"""
 
 
 def test_default_is_what_the_process_may_use() -> None:
@@ -78,14 +90,14 @@ def test_own_variable() -> None:
     assert int(output(f"{back}; {COUNT}", INSTEP_NUM_THREADS="5")) == told(5)
     assert output(COUNT, INSTEP_NUM_THREADS="") == output(COUNT)  # empty is as good as not set
     assert output(COUNT, INSTEP_NUM_THREADS=" 05 ") == output(COUNT, INSTEP_NUM_THREADS="5")
-    # int would take the next two.
-    for value in ("1_0", "\u0663", "0", "-1", "abc", " ", "1.5", "1000000", "1\n2", "\udcff"):
-        done = run(COUNT, INSTEP_NUM_THREADS=value)
-        assert done.returncode != 0
-        assert (
-            f"INSTEP_NUM_THREADS must be a whole number from 1 to 1024, got {value!r}"
-            in done.stderr
-        )
+    # int would take the first two.
+    values = ("1_0", "\u0663", "0", "-1", "abc", " ", "1.5", "1000000", "1\n2", "\udcff")
+    lines = output(IMPORTS.format(values=values)).splitlines()
+    for value, line in zip(values, lines, strict=True):
+        assert line.endswith(ascii(f"must be a whole number from 1 to 1024, got {value!r}")[1:])
+    done = run(COUNT, INSTEP_NUM_THREADS="abc")
+    assert done.returncode != 0
+    assert "INSTEP_NUM_THREADS must be a whole number from 1 to 1024, got 'abc'" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
