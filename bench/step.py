@@ -28,9 +28,8 @@ from tables import contestants_table
 # A row of a rule starts its contestants once: each pass over the rows starts them anew.
 STARTS = 3
 OUT_OF_CACHES = 10_000_000  # elements; with fewer they are made once
-BRIEF = (
-    3  # rounds of a rule's row, at least: PyTorch takes seconds for a round over GPT-2's parameters
-)
+# Rounds of a rule's row, at least: PyTorch takes seconds for a round over GPT-2's parameters.
+BRIEF = 3
 
 
 def measure(pool: Pool, row: Row, seconds: float, peers: list[str] | None = None) -> Comparison:

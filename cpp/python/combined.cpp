@@ -114,8 +114,7 @@ void Combined::set_counts(std::int64_t step_count, std::int64_t skipped_steps) {
     skipped_steps_ = skipped_steps;
 }
 
-// ---- the gradients
-// -----------------------------------------------------------------------------------------------------
+// ---- the gradients --------------------------------------------------------------------------------------------------
 
 // Notes the names of all parameters anew if parameters were added.
 void Combined::learn_names() {
@@ -181,8 +180,7 @@ void Combined::collect(py::handle gradients) {
     }
 }
 
-// ---- checks, before anything is changed
-// --------------------------------------------------------------------------------
+// ---- checks, before anything is changed -----------------------------------------------------------------------------
 
 void Combined::settle(py::handle owner) {
     refuse_averages("step");
@@ -228,8 +226,7 @@ void Combined::check_memory_if_changed() {
     for_each_steps([this](std::size_t k, const Steps& steps) { checked_[k] = steps.arrangement(); });
 }
 
-// ---- the calls
-// ---------------------------------------------------------------------------------------------------------
+// ---- the calls ------------------------------------------------------------------------------------------------------
 
 void Combined::step(py::handle gradients, py::handle owner, double grad_scale) {
     const Hold hold(*this);

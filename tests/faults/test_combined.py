@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,38 @@ def test_a_fork_while_another_thread_steps_one_of_them() -> None:
     """
     )
     output(code, timeout=120, **UNMEASURED)
+
+
+# ---- a model with other arrays than its optimizers' ------------------------------------------------------
+
+
+def with_model() -> tuple[instep.Combined, dict[str, Any]]:
+    model = {"w": np.zeros(5)}
+    return instep.Combined(instep.SGD(model, ema_decay=0.5)), model
+
+
+def load(combined: instep.Combined, folder: Path) -> None:
+    checkpoint.save(folder / "other", with_model()[0])
+    checkpoint.load(folder / "other", combined)
+
+
+LOOKS: dict[str, Callable[[instep.Combined, Path], Any]] = {
+    "state_dict": lambda c, _: c.state_dict(),
+    "load_state_dict": lambda c, _: c.load_state_dict(with_model()[0].state_dict()),
+    "checkpoint.save": lambda c, folder: checkpoint.save(folder / "run", c),
+    "checkpoint.load": load,
+    "averaged": lambda c, _: c.averaged(),
+    "a few steps": lambda c, _: [c.step({"w": np.ones(5)}) for _ in range(5)],
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_a_parameter_put_into_a_part_of_a_combined_is_told_of_once(
+    look: Any, tmp_path: Path
+) -> None:
+    combined, model = with_model()
+    combined.step({"w": np.ones(5)})
+    model["w"] = np.zeros(5)
+    with pytest.warns(RuntimeWarning, match="'w' in the container of the parameters") as caught:
+        look(combined, tmp_path)
+    assert [w.filename for w in caught] == [__file__]

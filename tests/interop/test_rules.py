@@ -149,7 +149,7 @@ def test_what_torchs_muon_may_not_have() -> None:
         (
             "adjust_lr_fn",
             "other",
-            "adjust_lr must be one of match_rms_adamw, original, got 'other'",
+            "adjust_lr_fn of group 0 of torch's state must be one of match_rms_adamw, original, got 'other'",
         ),
         ("ns_steps", 2.5, "ns_steps must be an int"),
     ):

@@ -30,6 +30,10 @@ def fresh() -> Any:
     return instep.Adam({"w": np.ones(3)}, ema_decay=0.25)
 
 
+def combined() -> Any:
+    return instep.Combined(trained())
+
+
 @pytest.mark.parametrize("way", ["pickle", "joblib"])
 def test_a_stored_state_comes_back(way: str, tmp_path: Path) -> None:
     state = trained().state_dict()
@@ -48,13 +52,13 @@ def test_a_stored_state_comes_back(way: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("allow_pickle", [False, True])
 @pytest.mark.parametrize("as_is", [False, True])
-@pytest.mark.parametrize("what", ["optimizer", "scaler"])
+@pytest.mark.parametrize("what", ["optimizer", "combined", "scaler"])
 def test_savez_is_refused(what: str, as_is: bool, allow_pickle: bool, tmp_path: Path) -> None:
-    one, other, number = (
-        (trained(), fresh(), "schema")
-        if what == "optimizer"
-        else (instep.LossScaler(), instep.LossScaler(4.0), "growth_interval")
-    )
+    one, other, number = {
+        "optimizer": (trained(), fresh(), "schema"),
+        "combined": (combined(), combined(), "schema"),
+        "scaler": (instep.LossScaler(), instep.LossScaler(4.0), "growth_interval"),
+    }[what]
     state = one.state_dict()
     np.savez(tmp_path / "state.npz", **state)
     before = other.state_dict()
@@ -66,7 +70,9 @@ def test_savez_is_refused(what: str, as_is: bool, allow_pickle: bool, tmp_path: 
     assert str(other.state_dict()) == str(before)
 
 
-@pytest.mark.parametrize("make", [trained, instep.LossScaler], ids=["optimizer", "scaler"])
+@pytest.mark.parametrize(
+    "make", [trained, combined, instep.LossScaler], ids=["optimizer", "combined", "scaler"]
+)
 def test_save_is_refused(make: Any, tmp_path: Path) -> None:
     one = make()
     np.save(tmp_path / "state.npy", one.state_dict(), allow_pickle=True)

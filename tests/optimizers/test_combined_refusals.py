@@ -11,6 +11,7 @@ import pytest
 from snapshots import snapshot
 
 import instep
+from instep.optimizers.combined_state import about
 
 
 def made(**limits: Any) -> tuple[instep.Combined, dict[str, np.ndarray]]:
@@ -266,6 +267,18 @@ def test_names_that_two_of_them_have() -> None:
     assert list(unique.params) == ["0", "b"]
     unique.optimizers[1].add_param_group({"params": {"0": np.ones(1)}})
     assert list(unique.params) == ["0.0", "1.b", "1.0"]
+
+
+class Own(ValueError):
+    """An error of a caller's schedule, say, which may take other arguments than a text."""
+
+
+def test_errors_name_the_optimizer_if_they_are_plain() -> None:
+    with pytest.raises(ValueError, match=r"^optimizers\[1\]: a text$") as caught, about(1):
+        raise ValueError("a text") from KeyError("a cause")
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(Own, match=r"^as it is$"), about(1):
+        raise Own("as it is")
 
 
 @pytest.mark.parametrize("name", ["lr", "betas", "param_groups", "current", "learning_rate"])

@@ -127,6 +127,15 @@ def test_one_schedule_of_several_stays_one() -> None:
     assert present == plateau
 
 
+def test_a_schedule_of_the_limit_and_of_a_rate_stays_one() -> None:
+    plateau, present = schedules.ReduceOnPlateau(0.5), schedules.ReduceOnPlateau(0.25)
+    combined, other = made(plateau), made()
+    combined.clip_norm, other.clip_norm = plateau, present
+    other.load_state_dict(combined.state_dict())
+    assert all(one is present for one in (other.clip_norm, *(o.lr for o in other.optimizers)))
+    assert present == plateau
+
+
 class Derived(instep.Combined):
     __slots__ = ("__dict__", "epoch")
 
@@ -151,6 +160,14 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda s: {**s, "optimizers": s["optimizers"][:1]},
         "optimizers of the state must be a list of 2, got a list of 1",
     ),
+    "no list": (
+        lambda s: {**s, "optimizers": tuple(s["optimizers"])},
+        "optimizers of the state must be a list of 2, got a tuple of 2",
+    ),
+    "a number": (
+        lambda s: {**s, "optimizers": 2},
+        "optimizers of the state must be a list of 2, got an int",
+    ),
     "the other order": (
         lambda s: {**s, "optimizers": s["optimizers"][::-1]},
         r"^optimizers\[0\]: the rule of the state must be 'Momentum', got 'Adam'",
@@ -169,7 +186,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda s: s["optimizers"][1].update(clip_norm=1.0) or s,
         r"^clip_norm of optimizers\[1\] must be None in a Combined, got 1\.0",
     ),
-    "no dict": (
+    "no dicts": (
         lambda s: {**s, "optimizers": [1, 2]},
         r"^optimizers\[0\]: the state must be a dict",
     ),
@@ -240,12 +257,12 @@ def test_warnings_name_the_place() -> None:
     ) as w:
         combined.load_state_dict(state)
     assert w[0].filename == __file__
-    container = {"w": np.ones(2)}
-    combined = instep.Combined(instep.SGD(container))
-    container["w"] = np.ones(2)
-    with pytest.warns(RuntimeWarning, match="'w' in the container of the parameters") as w:
-        combined.state_dict()
-    assert w[0].filename == __file__
+    combined.optimizers[1].lr = combined.clip_norm = rate
+    state = combined.state_dict()
+    combined.clip_norm = other
+    with pytest.warns(UserWarning, match=r"^clip_norm was saved with the callable '.*rate'") as w:
+        combined.load_state_dict(state)
+    assert len(w) == 1
 
 
 def test_views() -> None:
@@ -284,8 +301,9 @@ def test_averaged() -> None:
             with pytest.raises(RuntimeError, match="a block in a block"), block:
                 pass
         assert_same_bits(combined.params["c"], combined.averages["c"])
-        with pytest.raises(RuntimeError, match="copy must come after"):
-            copy.deepcopy(combined)
+        for again in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(RuntimeError, match="copy must come after"):
+                again(combined)
     for name, p in combined.params.items():
         assert_same_bits(p, before[name])
     with combined.optimizers[1].averaged():
@@ -344,6 +362,15 @@ class LeadsBack:
 
     def __call__(self, step: int) -> float:
         return 0.1
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_cycles_are_copied(again: Any) -> None:
+    rate = LeadsBack()
+    rate.to = combined = instep.Combined(instep.SGD([np.ones(2)], lr=rate))
+    twin = again(combined)
+    assert twin is not combined
+    assert twin.optimizers[0].lr.to is twin
 
 
 def test_cycles_are_collected() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import pickle
 import signal
 import threading
 import tracemalloc
@@ -14,10 +13,11 @@ import numpy as np
 import pytest
 from cases import rng_for
 from interpreters import output
+from resumed import WAYS, resumed
 from snapshots import snapshot
 
 import instep
-from instep import checkpoint, schedules
+from instep import schedules
 from instep.optimizers import newton_schulz
 
 
@@ -77,18 +77,12 @@ def test_the_factor_is_fixed_and_the_iterations_are_not() -> None:
         optimizer.adjust_lr = "original"
 
 
-@pytest.mark.parametrize("how", ["state_dict", "checkpoint", "pickle", "deepcopy"])
-def test_a_resumed_run_has_the_same_bits(how: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_has_the_same_bits(way: str, tmp_path: Any) -> None:
     first = instep.Muon(matrices(0), lr=0.1, adjust_lr="original")
     first.step(matrices(1))
-    second = instep.Muon([p.copy() for p in first.params.values()], adjust_lr="original")
-    if how == "state_dict":
-        second.load_state_dict(first.state_dict())
-    elif how == "checkpoint":
-        checkpoint.save(tmp_path / "run", first)
-        checkpoint.load(tmp_path / "run", second)
-    else:
-        second = pickle.loads(pickle.dumps(first)) if how == "pickle" else copy.deepcopy(first)
+    fresh = instep.Muon([p.copy() for p in first.params.values()], adjust_lr="original")
+    second = resumed(way, first, fresh, tmp_path)
     for optimizer in (first, second):
         optimizer.step(matrices(2))
     assert snapshot(first) == snapshot(second)
@@ -103,6 +97,18 @@ def test_all_directions_count_alike() -> None:
     assert found.min() > 0.6
     assert found.max() < 1.3
     assert np.linalg.svd(grad, compute_uv=False).max() > 20 * np.linalg.svd(grad)[1].min()
+
+
+def test_gradients_that_are_all_zero() -> None:
+    """Of one matrix: its parameter decays, or without eps becomes NaN; the other one moves as alone."""
+    for eps, expected in ((1e-7, 0.5), (0.0, np.nan)):
+        (other,), (grad,) = matrices(0, (3, 4)), matrices(1, (3, 4))
+        params = {"w": np.ones((2, 3)), "other": other.copy()}
+        optimizer = instep.Muon(params, lr=0.5, weight_decay=1.0, eps=eps)
+        optimizer.step({"w": np.zeros((2, 3)), "other": grad})
+        np.testing.assert_array_equal(params["w"], expected)
+        instep.Muon(other, lr=0.5, weight_decay=1.0, eps=eps).step(grad)
+        assert np.array_equal(params["other"], other)
 
 
 def test_the_transpose_takes_the_transposed_step() -> None:
@@ -131,6 +137,16 @@ def test_nothing_of_the_size_of_a_matrix_is_allocated_after_the_first_step() -> 
     finally:
         tracemalloc.stop()
     assert peak < 100 * 100 * 8 / 4
+
+
+def test_the_room_of_a_type_is_for_its_own_matrices() -> None:
+    products = newton_schulz.NewtonSchulz()
+    numbers = {"eps": 1e-7, "ns_steps": 1.0}
+    numbers |= {f"ns_coefficient{k}": 1.0 for k in (1, 2, 3)}
+    shapes = {np.float32: (30, 40), np.float64: (2, 3)}
+    products([(np.ones(shape, dtype), 1.0, numbers) for dtype, shape in shapes.items()])
+    found = {dtype.type: room.size for dtype, room in products._rooms.items()}
+    assert found == {dtype: m * (2 * m + n) for dtype, (m, n) in shapes.items()}
 
 
 def test_memory_is_kept_for_the_parameters_that_get_gradients_alone() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import CHUNK, rng_for
 from reference import Reference, assert_follows
+from resumed import WAYS, resumed
 from snapshots import snapshot
 
 import instep
-from instep import _core, checkpoint, schedules
+from instep import _core, schedules
 
 SIZES = {"a": 3, "b": 2 * CHUNK + 5, "none": 0, "c": CHUNK, "d": 1}
 NUMBERS: dict[str, Any] = {"d0": 0.01, "d_coef": 1e5}  # with which d grows within a few steps
@@ -155,17 +154,11 @@ def filled(optimizer: Any, steps: int = 3) -> Any:
     return optimizer
 
 
-@pytest.mark.parametrize("how", ["state_dict", "checkpoint", "pickle", "deepcopy"])
-def test_a_resumed_run_has_the_same_bits(how: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_has_the_same_bits(way: str, tmp_path: Any) -> None:
     first = filled(instep.Prodigy(arrays("start"), **NUMBERS))
-    second = instep.Prodigy({n: p.copy() for n, p in first.params.items()})
-    if how == "state_dict":
-        second.load_state_dict(first.state_dict())
-    elif how == "checkpoint":
-        checkpoint.save(tmp_path / "run", first)
-        checkpoint.load(tmp_path / "run", second)
-    else:
-        second = pickle.loads(pickle.dumps(first)) if how == "pickle" else copy.deepcopy(first)
+    fresh = instep.Prodigy({n: p.copy() for n, p in first.params.items()})
+    second = resumed(way, first, fresh, tmp_path)
     assert second.state["a"]["d"] is second.state["b"]["d"]
     assert second.state["a"]["d"] is not first.state["a"]["d"]
     for optimizer in (first, second):
@@ -277,6 +270,18 @@ def test_the_numbers_of_a_host_must_agree() -> None:
         steps.step(grads, [NUMBERS_OF_HOST, {**NUMBERS_OF_HOST, "beta1": 0.5}])
     steps.step(grads, [NUMBERS_OF_HOST, {**NUMBERS_OF_HOST, "lr": 0.0}])
     assert float(joint["k"]) == 1.0
+
+
+def test_groups_of_another_rule_have_numbers_of_their_own() -> None:
+    steps, joint = host()
+    steps.add_group("lion")
+    a, b = np.ones(3), np.ones(3)
+    steps.bind(0, a, states=states_of(a, joint))
+    steps.bind(1, b, group=1, states={"exp_avg": np.zeros(3)})
+    of_lion = {"lr": 0.5, "beta1": 0.5, "beta2": 0.5, "weight_decay": 0.0}
+    steps.step([np.ones(3), np.ones(3)], [NUMBERS_OF_HOST, of_lion])
+    assert float(joint["k"]) == 1.0
+    assert b.tolist() == [0.5] * 3
 
 
 def test_other_rules_share_nothing() -> None:

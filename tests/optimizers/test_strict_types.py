@@ -139,3 +139,22 @@ def test_numbers_of_every_kind_are_numbers() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     assert instep.SGD(np.ones(1), lr=ml_dtypes.bfloat16(1)).lr == 1.0
     assert schedules.Constant(1)(0) == 1.0
+
+
+class Text(str):
+    """Compares as a str, and is no plain one."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "right"),
+    [(instep.SGD, "nonfinite", "skip"), (instep.Muon, "adjust_lr", "original")],
+)
+def test_words(rule: Any, name: str, right: str) -> None:
+    for wrong in (np.array([right]), np.array([right, right]), [right], right.encode(), None, 1):
+        with pytest.raises(ValueError, match=f"^{name} must be one of .*{right}.*, got "):
+            rule(np.ones((1, 1)), **{name: wrong})
+    for text in (right, Text(right), np.str_(right)):
+        found = getattr(rule(np.ones((1, 1)), **{name: text}), name)
+        assert (found, type(found)) == (right, str)

@@ -124,6 +124,11 @@ def lacks_of_reference(name: str, rule: type[instep.Optimizer]) -> Iterator[str]
     mine = [*RULES[name].states, *RULES[name].scalars]
     if mine != [*of_core["states"], *of_core["scalar_states"]]:
         yield "tests/helpers/formulas/: its states in RULES are not those of the core"
+    joint = bool(of_core["joint_states"])
+    if joint != (RULES[name].joint is not None):
+        yield f"tests/helpers/formulas/: it has {'no' if joint else 'a'} function joint in RULES"
+    if joint != bool(rule._alike):
+        yield f"python/instep/rules/: _alike has {'no' if joint else 'some'} hyperparameters"
 
 
 def lacks_of_torch(name: str, rule: type[instep.Optimizer]) -> Iterator[str]:
@@ -160,6 +165,12 @@ def test_a_rule_of_the_core_lacks_nothing(name: str) -> None:
 @pytest.mark.parametrize("rule", classes(), ids=lambda rule: rule.__name__)
 def test_a_class_of_optimizers_lacks_nothing(rule: type[instep.Optimizer]) -> None:
     report(f"the class {rule.__name__}", lacks_of_class(rule))
+
+
+def test_the_readme_counts_the_rules() -> None:
+    counted = re.search(r"SGD, Adam, AdamW and \[(\d+) more rules\]", text("README.md"))
+    assert counted
+    assert int(counted[1]) == len(classes()) - 3
 
 
 def test_a_header_is_a_rule_of_the_core() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from instep._support.wording import difference, kind, shown
 
-__all__ = ["flag", "mapping", "require_keys"]
+__all__ = ["flag", "mapping", "require_keys", "word"]
+
+Word = TypeVar("Word", bound=str)
 
 
 def flag(who: str, value: object) -> bool:
@@ -15,6 +17,13 @@ def flag(who: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{who} must be True or False, got {shown(value)}")
     return value
+
+
+def word(who: str, value: object, words: Sequence[Word]) -> Word:
+    """Return one of the words, as a plain str; raise ValueError for any other value."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{who} must be one of {', '.join(words)}, got {shown(value)}")
+    return words[words.index(value)]
 
 
 def mapping(who: str, value: object) -> Mapping[Any, Any]:

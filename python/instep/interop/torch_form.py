@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from instep import _core, rules
+from instep._support.checks import word
 from instep._support.wording import listed, shown
 from instep.interop.torch_state import Entry, flag, number, params_by_name, parts
 from instep.optimizers import Optimizer
@@ -74,7 +75,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             numbers = range(index, index + len(group.names))
             now = {n: _now(settings[n], optimizer.step_count) for n in torchs.hyperparameters}
             names = {"param_names": list(group.names)} if named else {}
-            own = {torchs.renamed.get(n, n): value for n, value in now.items()}
+            own = {torchs.name_of(n): value for n, value in now.items()}
             groups.append({**own, **torchs.own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
                 if steps[param]:
@@ -199,7 +200,7 @@ def _read_groups(
         _require_rule(rule, who, theirs)
         numbers.update(params_by_name(who, theirs, mine.names, named=_is_named(mine)))
         torchs = _in_torch(rule)
-        names = {name: torchs.renamed.get(name, name) for name in torchs.hyperparameters}
+        names = {name: torchs.name_of(name) for name in torchs.hyperparameters}
         taken = {
             name: _taken(rule, name, f"{known} of {who}", theirs[known])
             for name, known in names.items()
@@ -213,7 +214,7 @@ def _taken(rule: type[Optimizer], name: str, who: str, value: Any) -> Any:
     """Return a hyperparameter of torch's as the optimizer takes it."""
     known = rule._hyperparameters[name]
     if isinstance(known, OneOf):
-        return _in_torch(rule).none_is[name] if value is None else value
+        return _in_torch(rule).none_is[name] if value is None else word(who, value, known.words)
     if isinstance(known, Flag):
         return flag(who, value)
     found = number(who, value)

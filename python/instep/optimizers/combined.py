@@ -109,10 +109,10 @@ class Combined(Several):
         Parameters
         ----------
         grads : dict, list or tuple
-            A dict with an entry for each name of `params`, such as "encoder.0.w"; this needs names
-            of which no two optimizers have the same. Or a list or tuple with a container for each
-            optimizer, as for its own `Optimizer.step`; None if none of its parameters has a
-            gradient. Without `grads` the step uses the accumulated gradients alone.
+            A dict with an entry for each name of `params`, such as "encoder.0.w", if no two
+            optimizers have a parameter of the same name. Or a list or tuple with a container for
+            each optimizer, as for its own `Optimizer.step`, or None if none of its parameters has
+            a gradient. Without `grads` the step uses the accumulated gradients alone.
         grad_scale : float, optional
             As for `Optimizer.step`.
 
@@ -200,7 +200,7 @@ class Combined(Several):
         """
         if not any(o.ema_decay is not None or o._shows_iterate for o in self._optimizers):
             raise ValueError(
-                "an optimizer of the Combined must have averages, got none with them; make one with "
+                "an optimizer of the Combined must have averages, got none that has; make one with "
                 "ema_decay"
             )
         self._warn_of_replaced()
@@ -308,7 +308,9 @@ add_near_misses_of_each(Combined, [*_OF_RULES, *_OF_OPTIMIZERS])
 
 def _require_optimizers(optimizers: tuple[object, ...]) -> None:
     if not optimizers:
-        raise TypeError("Combined must get at least one optimizer, got none")
+        raise TypeError(
+            "Combined must get at least one optimizer, got none; pass each optimizer as an argument"
+        )
     first: dict[int, int] = {}
     for k, optimizer in enumerate(optimizers):
         if not isinstance(optimizer, Optimizer):

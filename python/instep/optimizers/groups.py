@@ -218,7 +218,7 @@ def check_alike(
         values = [group[name] for group in groups]
         none = ""
         if name == "lr":  # a group with 0 takes no part
-            values = [value for value in values if callable(value) or value != 0] or [0.0]
+            values = [value for value in values if value != 0]
             none = ", or 0"
         for other in values[1:]:
             if other != values[0]:

@@ -19,7 +19,7 @@ from typing import (
     overload,
 )
 
-from instep._support.checks import flag
+from instep._support.checks import flag, word
 from instep._support.reals import is_real, whole
 from instep._support.wording import kind, shown
 
@@ -260,7 +260,7 @@ class Constant(Numeric):
 
 
 class Count(InInterval[int]):
-    """A whole number that is no schedule."""
+    """A whole number, never a schedule."""
 
     def check(self, name: str, value: Any) -> int:
         """Accept an int in the interval."""
@@ -336,16 +336,14 @@ class NumericTriple(NumericTuple["tuple[Number, Number, Number]"]):
 
 
 class OneOf(Hyperparameter[str]):
-    """One of several words; the core has an option for the others than the first."""
+    """One of two words; with the second, the option of the core that has this name is on."""
 
-    def __init__(self, *words: str) -> None:
-        self.words = words
+    def __init__(self, first: str, second: str) -> None:
+        self.words = first, second
 
     def check(self, name: str, value: Any) -> str:
         """Accept one of the words."""
-        if not isinstance(value, str) or value not in self.words:
-            raise ValueError(f"{name} must be one of {', '.join(self.words)}, got {shown(value)}")
-        return self.words[self.words.index(value)]
+        return word(name, value, self.words)
 
 
 class Flag(Hyperparameter[bool]):

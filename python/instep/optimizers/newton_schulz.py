@@ -35,8 +35,7 @@ class NewtonSchulz:
             self._make_room(dtype, [m.shape for m, _, _ in matrices if m.dtype == dtype])
         with np.errstate(all="ignore"):
             for matrix, squares, numbers in matrices:
-                if matrix.size:
-                    self._orthogonalize(matrix, squares, numbers)
+                self._orthogonalize(matrix, squares, numbers)
 
     def _make_room(self, dtype: np.dtype[Any], shapes: Sequence[tuple[int, ...]]) -> None:
         size = max(rows * (2 * rows + columns) for rows, columns in shapes)

@@ -22,17 +22,19 @@ class InTorch(NamedTuple):
     """A rule as ``torch.optim`` has it, for `instep.interop`."""
 
     name: str  # of torch's class
-    hyperparameters: tuple[
-        str, ...
-    ]  # that both have, under the same name, if it is not in `renamed`
+    hyperparameters: tuple[str, ...]  # that both have, by instep's names
     known_by: tuple[str, ...]  # of these, the ones that groups of other rules lack
     own: Mapping[str, Any]  # other entries of torch's groups, at torch's defaults
     absent: Mapping[str, Any]  # hyperparameters that torch lacks, with the value they must have
     counts_steps: bool = True  # by parameter, as "step" in its state
     # States that torch makes with the optimizer, full of a hyperparameter; others come with a parameter's first step.
     starts: Mapping[str, str] = {}
-    renamed: Mapping[str, str] = {}  # hyperparameters whose name in torch is another
-    none_is: Mapping[str, str] = {}  # the word for which torch has None
+    renamed: Mapping[str, str] = {}  # torch's name of a hyperparameter, where it is another
+    none_is: Mapping[str, str] = {}  # what None means in torch's groups
+
+    def name_of(self, hyperparameter: str) -> str:
+        """Return torch's name of a hyperparameter."""
+        return self.renamed.get(hyperparameter, hyperparameter)
 
 
 class Rule:

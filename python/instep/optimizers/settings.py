@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from instep._support import documentation
+from instep._support.checks import word
 from instep._support.wording import shown, text_of
 from instep.optimizers.containers import Array, NamedParameters
 from instep.optimizers.current import Current, GroupValues, Values
@@ -252,6 +253,4 @@ def number_at(name: str, value: Number | None, interval: Interval, step: int) ->
 
 def checked_nonfinite(value: Any) -> Nonfinite:
     """Return a value of `nonfinite`; raise ValueError for any other value."""
-    if value not in NONFINITE:
-        raise ValueError(f"nonfinite must be one of {', '.join(NONFINITE)}, got {shown(value)}")
-    return NONFINITE[NONFINITE.index(value)]
+    return word("nonfinite", value, NONFINITE)

@@ -93,10 +93,9 @@ class GroupNumbers:
             return float(on)
         if value is None and name in self._or_none:
             return math.nan
-        whole = self._rule._hyperparameters.get(name)
         number = as_float(value, self._intervals[name], who)
-        if isinstance(whole, Count):
-            whole.check(who, value)
+        if isinstance(hyperparameter := self._rule._hyperparameters.get(name), Count):
+            hyperparameter.check(who, value)
         if name in self._idle and number != 0:
             off = "None" if name in self._or_none else "0"
             raise ValueError(
@@ -137,17 +136,16 @@ class Numbers:
         self._check_alike(groups)
 
     def _check_alike(self, groups: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
-        for name in {rule for rule, _ in groups}:
-            if name in Rule._by_name:
-                of_rule = Rule._by_name[name]
-                known = of_rule._core_options
-                alike = [
-                    {**dict.fromkeys(of_rule._core_hyperparameters), **self._given[k]}
-                    | {option: option in options for option in known}
-                    for k, (rule, options) in enumerate(groups)
-                    if rule == name
-                ]
-                check_alike(of_rule, alike, "give the same to all, also to groups without places")
+        for name in {rule for rule, _ in groups} & Rule._by_name.keys():
+            of_rule = Rule._by_name[name]
+            left_out = dict.fromkeys(of_rule._core_hyperparameters)  # None: they count as not given
+            alike = [
+                {**left_out, **self._given[k]}
+                | {option: option in options for option in of_rule._core_options}
+                for k, (rule, options) in enumerate(groups)
+                if rule == name
+            ]
+            check_alike(of_rule, alike, "give the same to all, also to groups without places")
 
     def are_those_of(self, groups: object, numbers: Any) -> bool:
         """Tell whether these numbers are the same, so that a step needs no check; 1.0 and True are not the same."""

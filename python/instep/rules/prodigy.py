@@ -43,8 +43,8 @@ class Prodigy(Optimizer):
         p = p * (1 - weight_decay * e)
         p = p - e * m / (sqrt(v) + d * eps)       with the new d, and the old e
 
-    While sum(|s|) is 0, p, d and N stay. The sums are read before the sweep, so a step reads
-    parameter, gradient and states twice. Parameters without a gradient take no part. d, d_max, N (as
+    p, d and N stay as long as sum(|s|) is 0. The sums are read before the sweep, so a step reads
+    parameter, gradient, s and p0 twice. Parameters without a gradient take no part. d, d_max, N (as
     ``d_numerator``) and k are scalar states, the same array for each parameter. k counts the steps in
     which any parameter had a gradient.
 
@@ -64,10 +64,10 @@ class Prodigy(Optimizer):
     params
         As for `Optimizer`.
     lr : float or callable
-        At least 0; not a learning rate, but a factor of the step size, to be left at 1, or a schedule
-        that falls from 1. With a rate of another rule, such as 0.001, d hardly grows. It must be the
-        same in all groups, or the constant 0: such a group takes no part and is not changed. If it
-        is 0 at a step, only the counts move.
+        At least 0; not a learning rate, but a factor of the step size: leave it at 1, or give a
+        schedule that falls from 1. With a rate of another rule, such as 0.001, d hardly grows. It
+        must be the same in all groups, or the constant 0: a group with 0 takes no part and is not
+        changed. If a schedule is 0 at a step, only the counts move.
     betas : pair of float or callable
         In [0, 1).
     beta3 : float, callable or None
@@ -81,7 +81,7 @@ class Prodigy(Optimizer):
     safeguard_warmup : bool
         Take the learning rate out of s: for schedules with a warm-up.
     d0 : float or callable
-        Greater than 0; the first d. Smaller than the distance to the solution by far.
+        Greater than 0; the first d, which should be far smaller than the distance to the solution.
     d_coef : float or callable
         Greater than 0; a factor of the estimate: 0.5 or 2 for shorter or longer steps.
     growth_rate : float or callable
