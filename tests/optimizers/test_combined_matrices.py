@@ -52,12 +52,12 @@ def grads(k: int) -> list[Any]:
 @pytest.mark.usefixtures("eager_threads")
 def test_bits(clip_norm: float | None, level: str) -> None:
     use_level(level)
-    for threads in THREADS[:3]:
-        instep.set_num_threads(threads)
-        combined, reference = made(members(), clip_norm=clip_norm)
-        for step in range(4):
+    (_, reference), *_ = twins = [made(members(), clip_norm=clip_norm) for _ in THREADS[:3]]
+    for step in range(4):
+        reference.step(grads(step), 0.5)
+        for threads, (combined, _) in zip(THREADS, twins, strict=False):
+            instep.set_num_threads(threads)
             combined.step(grads(step), grad_scale=0.5)
-            reference.step(grads(step), 0.5)
             assert_combined_follows(combined, reference, f"{threads} threads, step {step}")
 
 
