@@ -84,6 +84,7 @@ Combined::Combined(py::tuple optimizers, Plans plans, py::object current)
     std::sort(in_order_of_locks_.begin(), in_order_of_locks_.end(), [](const py::object& a, const py::object& b) {
         return std::less<>()(&a.cast<Plan&>(), &b.cast<Plan&>());
     });
+    for (const py::object& plan : in_order_of_locks_) to_lock_.push_back(&plan.cast<Plan&>());
 }
 
 template <class Action>
@@ -94,15 +95,15 @@ void Combined::for_each_steps(Action action) const {
 void Combined::acquire() {
     std::size_t taken = 0;
     try {
-        for (; taken < plans_.size(); ++taken) in_order_of_locks_[taken].cast<Plan&>().acquire();
+        for (; taken < to_lock_.size(); ++taken) to_lock_[taken]->acquire();
     } catch (...) {
-        while (taken > 0) in_order_of_locks_[--taken].cast<Plan&>().release();
+        while (taken > 0) to_lock_[--taken]->release();
         throw;
     }
 }
 
 void Combined::release() {
-    for (std::size_t k = plans_.size(); k > 0; --k) in_order_of_locks_[k - 1].cast<Plan&>().release();
+    for (std::size_t k = to_lock_.size(); k > 0; --k) to_lock_[k - 1]->release();
 }
 
 void Combined::refuse_averages(const char* what) const {
@@ -350,6 +351,7 @@ void Combined::restore(std::int64_t step_count, std::int64_t skipped_steps, cons
     numbers_.replace(now);
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): the branches are those of Py_VISIT
 int Combined::traverse(visitproc visit, void* arg) const {
     Py_VISIT(optimizers_.ptr());
     for (const py::object& plan : plans_) Py_VISIT(plan.ptr());

@@ -67,6 +67,7 @@ private:
 
     py::tuple optimizers_;
     Plans plans_, in_order_of_locks_;
+    std::vector<Plan*> to_lock_;  // those of in_order_of_locks_
     CurrentNumbers numbers_;
     Hyperparameters hyperparameters_;
     std::int64_t step_count_ = 0;

@@ -3,6 +3,7 @@
 // Every change of several arrays is a single call from Python: a Ctrl-C takes effect before it or after it, never
 // half-way.
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <unordered_map>
@@ -100,10 +101,16 @@ private:
         double value;
     };
 
+    static std::uint64_t bits_of(double value) {
+        std::uint64_t bits = 0;
+        std::memcpy(&bits, &value, sizeof bits);
+        return bits;
+    }
+
     // If another number goes to the same place, both must have the same bits.
     void require_same(const Number& number) {
         const Number& first = *by_place_.emplace(number.into, &number).first->second;
-        if (std::memcmp(&first.value, &number.value, sizeof(double)) != 0)
+        if (bits_of(first.value) != bits_of(number.value))
             throw py::value_error(refusal(number.who, "equal " + first.who + ", as the rule has one for all parameters",
                                           py::cast<std::string>(py::repr(py::float_(number.value)))));
     }
