@@ -135,7 +135,8 @@ void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std
                 recipe.terms_of_sums(recipe, length, blocks.p, blocks.g, first, room[1], blocks.s[0], blocks.s[1],
                                      blocks.s[2], blocks.s[3]);
                 for (int k = 0; k < recipe.sum_count; ++k)
-                    (recipe.squares ? add_squares<T> : add_terms<T>)(k == 0 ? first : room[k], length, lanes[k]);
+                    (recipe.squares ? add_to_lanes<true, T> : add_to_lanes<false, T>)(k == 0 ? first : room[k], length,
+                                                                                      lanes[k]);
                 kept.store(from, length);
             });
         for (int k = 0; k < max_sums; ++k) sums[k] = sum_of_lanes(lanes[k]);

@@ -164,29 +164,26 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
     steps_.arrange();
 }
 
-// Makes the states that are one number.
+// Makes the states that are one number. All parameters of a joint rule have one array, which may be there already.
 void Plan::make_scalar_states(std::vector<Binding>& bindings) {
     static constexpr Format number = Format::float64;
-    const std::vector<Like> likes(bindings.size(), Like{{}, {}, number, number, 1});
-    std::vector<const Format*> formats(bindings.size());
+    const auto variant = [this](const Binding& binding) -> const Variant& {
+        return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)]);
+    };
+    const bool joint = !bindings.empty() && variant(bindings.front()).joint;
+    const std::size_t first = joint ? steps_.first_joint() : steps_.count();
+    const std::vector<Like> likes(joint ? 1 : bindings.size(), Like{{}, {}, number, number, 1});
+    std::vector<const Format*> formats(likes.size());
     for (int k = 0; k < max_scalar_states; ++k) {
-        const auto state = [&](const Binding& binding) -> const ScalarStateName& {
-            return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)])
-                .scalar_states[k];
-        };
-        std::transform(bindings.begin(), bindings.end(), formats.begin(),
-                       [&](const Binding& binding) { return state(binding).used ? &number : nullptr; });
+        const auto state = [&](std::size_t i) { return variant(bindings[i]).scalar_states[k]; };
+        for (std::size_t i = 0; i < formats.size(); ++i) formats[i] = state(i).used ? &number : nullptr;
         if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
             continue;
-        std::vector<py::object> made = make_arrays(3 + max_states, likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i) {
-            if (formats[i] == nullptr) continue;
-            const char* const name = state(bindings[i]).name;
-            const std::size_t joint = steps_.first_joint();
-            if (variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(bindings[i].group)]).joint)
-                made[i] = joint < steps_.count() ? py::object(steps_.bound(joint).states[name]) : made[0];
-            bindings[i].states[name] = made[i];
-        }
+        const std::vector<py::object> made = first < steps_.count()
+                                                 ? std::vector<py::object>{steps_.bound(first).states[state(0).name]}
+                                                 : make_arrays(3 + max_states, likes, formats);
+        for (std::size_t i = 0; i < bindings.size(); ++i)
+            if (state(i).used) bindings[i].states[state(i).name] = made[joint ? 0 : i];
     }
 }
 

@@ -213,6 +213,10 @@ private:
                                            std::size_t other);
     std::string name_of(std::size_t id) const;
 
+    // steps_rooms.cpp: memory besides the bound arrays
+    template <class Lacks, class Make>
+    bool make_arrays_in_room(int number, Lacks lacks, Make make);
+
     // steps_checks.cpp: the checks of a step
     void check_unchanged(const Held& held) const;
     void check_tensor(const Held& held) const;

@@ -9,47 +9,46 @@
 
 namespace instep {
 
-void Steps::make_accumulated() {
+// Calls make(place, tensor, room) for each bound place that lacks an array; the room is for one array of the compute
+// type and of the parameter's size for each of them. Returns whether there is such a place.
+template <class Lacks, class Make>
+bool Steps::make_arrays_in_room(int number, Lacks lacks, Make make) {
     std::vector<std::size_t> places;
     std::int64_t bytes = 0;
     for (std::size_t i = 0; i < bound_.size(); ++i) {
-        if (!bound_[i].is_bound || gradients_[i].is_none() || !bound_[i].accumulated.is_none()) continue;
+        if (!bound_[i].is_bound || !lacks(i)) continue;
         places.push_back(i);
         const Tensor& tensor = stepper_.tensor(i);
         bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
     }
-    if (places.empty()) return;
-    Room room(bytes, 2 + max_states);
-    for (const std::size_t i : places) {
+    if (places.empty()) return false;
+    Room room(bytes, number);
+    for (const std::size_t i : places) make(i, stepper_.tensor(i), room);
+    return true;
+}
+
+void Steps::make_accumulated() {
+    const auto lacks = [this](std::size_t i) { return !gradients_[i].is_none() && bound_[i].accumulated.is_none(); };
+    const bool made = make_arrays_in_room(2 + max_states, lacks, [this](std::size_t i, Tensor& tensor, Room& room) {
         Place& bound = bound_[i];
-        Tensor& tensor = stepper_.tensor(i);
-        const Format format = compute_format(tensor.compute);
-        const py::array array = room.take(bound.shape, bound.order, format);
+        const py::array array = room.take(bound.shape, bound.order, compute_format(tensor.compute));
         const Look look(array.ptr(), "the accumulated gradient");
         const TensorView& view = look.view();
         tensor.accumulated = operand_of(view, bound.order, bound.dense, tensor);
         tensor.logical_order_of_accumulated = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
         bound.accumulated = array;
         bound.see(accumulated_sum, array, look);
-    }
-    arranged_ = false;  // memory that was free may now belong to one of these arrays
+    });
+    if (made) arranged_ = false;  // memory that was free may now belong to one of these arrays
 }
 
 void Steps::make_kept() {
-    std::vector<std::size_t> places;
-    std::int64_t bytes = 0;
-    for (std::size_t i = 0; matrices_ > 0 && i < bound_.size(); ++i) {
-        if (!is_of_matrices(i) || !bound_[i].kept.is_none() || (gradients_[i].is_none() && !stepper_.pending(i)))
-            continue;
-        places.push_back(i);
-        const Tensor& tensor = stepper_.tensor(i);
-        bytes += Room::rounded(tensor.size * item_size(compute_format(tensor.compute)));
-    }
-    if (places.empty()) return;
-    Room room(bytes, 4 + max_states);
-    for (const std::size_t i : places) {
+    if (!has_matrices()) return;
+    const auto lacks = [this](std::size_t i) {
+        return is_of_matrices(i) && bound_[i].kept.is_none() && (!gradients_[i].is_none() || stepper_.pending(i));
+    };
+    make_arrays_in_room(4 + max_states, lacks, [this](std::size_t i, Tensor& tensor, Room& room) {
         Place& bound = bound_[i];
-        Tensor& tensor = stepper_.tensor(i);
         const Format format = compute_format(tensor.compute);
         const bool turned = tensor.rows > tensor.columns;
         const Extents& shape = bound.shape;
@@ -61,7 +60,7 @@ void Steps::make_kept() {
         tensor.logical->kept = operand_of(view, logical_order(2), bound.logical_dense, tensor);
         tensor.operands.states[after_states] = operand_of(view, bound.order, bound.dense, tensor);
         tensor.operands.states[after_states].constant = true;
-    }
+    });
 }
 
 // Replaces what rules of matrices have kept. Runs Python's code, and nothing has changed yet.
