@@ -15,7 +15,9 @@ These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adama
 with the step.
 `Combined` steps several optimizers as one. `LossScaler` is for float16 gradients, `Steps` for
 libraries that keep parameters and states themselves. `instep.checkpoint` saves and loads a run.
-`instep.interop` converts states to and from the form of ``torch.optim``. `instep.typing` has names
+`instep.interop` converts states to and from the form of ``torch.optim``. `instep.torch`,
+`instep.sklearn`, `instep.thinc` and `instep.minimize` take the steps in the loops of PyTorch,
+scikit-learn, thinc (spaCy) and SciPy. `instep.typing` has names
 for annotations. `set_num_threads` and `set_isa` limit what steps use of this machine; `config`
 shows what they use. ``instep --help`` lists the commands.
 """
@@ -67,19 +69,23 @@ from instep.rules import (  # noqa: E402
     Yogi,
 )
 
+# For the training loops of other libraries. They are not in __all__, as `import *` would import these libraries.
+_FACES = ("minimize", "sklearn", "thinc", "torch")
+
 if TYPE_CHECKING:
     from instep import checkpoint, interop, typing
 else:  # hidden from type checkers, for which every name would be there
 
     def __getattr__(name: str) -> object:
-        if name in ("checkpoint", "interop", "typing"):  # on first use: a step needs none of them
+        # On first use: a step needs none of them, and a face needs its library.
+        if name in ("checkpoint", "interop", "typing", *_FACES):
             return importlib.import_module(f"instep.{name}")
         hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'" if name == "bfloat16" else ""
         raise AttributeError(f"module 'instep' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *_FACES]
 
 
 __all__ = [
