@@ -160,8 +160,7 @@ Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
         view_ = {tensor_.data, tensor_.ndim, tensor_.shape, tensor_.strides.data(), tensor_format(tensor_, who), true};
         if (view_.data == nullptr && view_.size() != 0)
             throw py::value_error(refusal(who, "have memory for its elements", "a tensor without memory"));
-        if (reinterpret_cast<std::uintptr_t>(view_.data) % static_cast<std::size_t>(item_size(view_.format)) != 0)
-            throw py::value_error(refusal(who, aligned, "a tensor that is misaligned"));
+        if (!tensor_.is_aligned()) throw py::value_error(refusal(who, aligned, "a tensor that is misaligned"));
     } else {
         const bool detaches = has_attribute(object, "detach");
         throw py::type_error(refusal(who, "be a NumPy array", kind_of(object)) +

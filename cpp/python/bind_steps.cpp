@@ -62,7 +62,7 @@ void collect(Steps& steps, const py::sequence& sequence) {
 void step(Steps& steps, const py::object& gradients, const py::sequence& numbers, const py::sequence& extras,
           double grad_scale) {
     const Call call(steps);
-    steps.hyperparameters().take(numbers, extras);
+    steps.take_numbers(numbers, extras);
     if (gradients.is_none()) return steps.step_accumulated(grad_scale);
     collect(steps, gradients.cast<py::sequence>());
     steps.step(grad_scale);
@@ -77,19 +77,24 @@ void check_group(Steps& steps, int group) {
 }
 
 void bind(Steps& steps, std::int64_t place, const std::string& name, int group, const py::object& parameter,
-          const py::dict& states, const py::object& average, const py::object& copy, std::int64_t t) {
+          const py::dict& states, const py::object& average, const py::object& copy, const py::object& t) {
     const std::size_t checked = checked_place(steps, place);
     check_group(steps, group);
     constexpr std::int64_t most = std::int64_t{1} << 53;  // the largest number in a state_dict
-    if (t < 0 || t > most) throw py::value_error(refusal("t", "be an int from 0 to 2**53", std::to_string(t)));
     Binding binding;
+    if (PyLong_Check(t.ptr())) {
+        binding.steps = t.cast<std::int64_t>();
+        if (binding.steps < 0 || binding.steps > most)
+            throw py::value_error(refusal("t", "be an int from 0 to 2**53", std::to_string(binding.steps)));
+    } else {
+        binding.counter = t;
+    }
     binding.name = name;
     binding.group = group;
     binding.parameter = parameter;
     binding.states = states;
     binding.average = average;
     binding.copy = copy;
-    binding.steps = t;
     const Call call(steps);
     steps.bind(checked, binding);
 }
@@ -141,9 +146,26 @@ void bind_steps(py::module_& m) {
             [](const Steps& steps, std::int64_t place) { return steps.bound(checked_place(steps, place)).is_bound; },
             "place"_a, "Whether a place is bound.")
         .def(
-            "t",
-            [](const Steps& steps, std::int64_t place) { return steps.stepper().steps(checked_place(steps, place)); },
+            "t", [](const Steps& steps, std::int64_t place) { return steps.steps_of(checked_place(steps, place)); },
             "place"_a, "Completed steps of a place.")
+        .def(
+            "changed_places",
+            [](Steps& steps) {
+                const Call call(steps);
+                steps.arrange();
+                py::list places;
+                for (const std::size_t place : steps.changed_places()) places.append(place);
+                return places;
+            },
+            "Places of which an array has changed since it was bound.")
+        .def(
+            "show",
+            [](Steps& steps, const py::sequence& numbers, const py::sequence& extras) {
+                const Call call(steps);
+                steps.take_numbers(numbers, extras);
+                steps.show();
+            },
+            "numbers"_a, "extras"_a, "Puts what the rules average in the places of the parameters.")
         .def("step", &step, "gradients"_a, "numbers"_a, "extras"_a, "grad_scale"_a, "Takes one step.")
         .def(
             "accumulate",
@@ -163,6 +185,18 @@ void bind_steps(py::module_& m) {
         .def_property_readonly("step_count", &Steps::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &Steps::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("grad_norm", &Steps::grad_norm, "Norm in the last step, None without one.");
+    m.def(
+        "states_of",
+        [](const std::string& rule, const py::sequence& options) {
+            const Variant& variant = variant_of(make_group(rule, options));
+            py::list names;
+            for (const auto& state : variant.states)
+                if (state.used) names.append(state.name);
+            for (const auto& state : variant.scalar_states)
+                if (state.used) names.append(state.name);
+            return py::tuple(names);
+        },
+        "rule"_a, "options"_a, "The states of a rule with these options; those that are one number come last.");
     m.def("make_steps", [] { return std::make_unique<Steps>(true); }, "Steps without a place.");
 }
 

@@ -60,14 +60,20 @@ const Table* table_of(PyTypeObject* type) {
 // By type. Types are kept alive, since another type may be made at the same address, for which the table is wrong.
 const Table* known_table_of(PyObject* object) {
     static auto* const tables = std::make_unique<std::unordered_map<PyTypeObject*, const Table*>>().release();
+    static PyTypeObject* last_type = nullptr;  // nearly always the next tensor's, too
+    static const Table* last_table = nullptr;
     PyTypeObject* const type = Py_TYPE(object);
-    const auto found = tables->find(type);
-    if (found != tables->end()) return found->second;
-    const Table* const table = table_of(type);
-    if (table == nullptr) return nullptr;  // not noted, since a process may make any number of types
-    Py_INCREF(type);
-    tables->emplace(type, table);
-    return table;
+    if (type == last_type) return last_table;
+    auto found = tables->find(type);
+    if (found == tables->end()) {
+        const Table* const table = table_of(type);
+        if (table == nullptr) return nullptr;  // not noted, since a process may make any number of types
+        Py_INCREF(type);
+        found = tables->emplace(type, table).first;
+    }
+    last_type = type;
+    last_table = found->second;
+    return last_table;
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ struct TensorFields {
     char* data = nullptr;
     int ndim = 0;
     const std::int64_t* shape = nullptr;
-    std::array<std::int64_t, 64> strides{};
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): only those of its axes are read, of many tensors a step
+    std::array<std::int64_t, 64> strides;
     std::uint8_t type_code = 0;  // with DLPack's numbers
     std::uint8_t bits = 0;
     bool on_cpu = false;
@@ -27,6 +28,7 @@ struct TensorFields {
     // DLPack's numbers of the types.
     static constexpr std::uint8_t floating = 2, brain_floating = 4;
 
+    bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % (bits / 8U) == 0; }
     bool is_of(Format format) const {
         return type_code == (format == Format::bfloat16 ? brain_floating : floating) && bits == 8 * item_size(format);
     }

@@ -13,6 +13,7 @@
 #include "python/hyperparameters.hpp"
 #include "python/introspection.hpp"
 #include "python/plan.hpp"
+#include "python/snapshot.hpp"
 #include "python/testing.hpp"
 #include "runtime/team.hpp"
 
@@ -111,6 +112,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("build", &instep::build, "How the core was compiled.");
 
     instep::bind_steps(m);
+    instep::bind_snapshot(m);
     auto testing = m.def_submodule("testing", "What nothing but tests and measurements uses.");
     instep::define_testing(testing);
 

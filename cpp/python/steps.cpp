@@ -46,6 +46,7 @@ Operand operand_of(const TensorView& view, const Axes& order, const Extents& den
 int Steps::add_group(const std::string& rule, const py::sequence& options) {
     const Group group = make_group(rule, options);
     py::tuple rules = rules_of_groups_ + py::make_tuple(rule_and_options(group));
+    taken_numbers_ = py::none();
     hyperparameters_.groups.push_back(group);
     rules_of_groups_ = std::move(rules);
     return static_cast<int>(hyperparameters_.groups.size()) - 1;
@@ -62,8 +63,18 @@ void Steps::set_group(int group, const std::string& rule, const py::sequence& op
     const auto place = static_cast<std::size_t>(group);
     py::list rules(rules_of_groups_);
     rules[place] = rule_and_options(changed);
+    taken_numbers_ = py::none();
     hyperparameters_.groups.at(place) = changed;
     rules_of_groups_ = py::tuple(rules);
+}
+
+void Steps::take_numbers(const py::sequence& numbers, const py::sequence& extras) {
+    if (numbers.is(taken_numbers_) && extras.is(taken_extras_)) return;
+    taken_numbers_ = py::none();
+    hyperparameters_.take(numbers, extras);
+    if (!PyTuple_Check(numbers.ptr()) || !PyTuple_Check(extras.ptr())) return;  // others may change
+    taken_numbers_ = numbers;
+    taken_extras_ = extras;
 }
 
 void Steps::append(std::size_t count) {
@@ -124,6 +135,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     }
     bind_states(*tensor, bound, binding);
     bind_scalar_states(*tensor, bound, binding, place);
+    bind_counter(bound, binding);
     for (const auto& item : py::dict(binding.states))
         if (!bound.states.contains(item.first))
             throw py::value_error(
@@ -261,6 +273,7 @@ std::string Steps::name_of(std::size_t id) const {
         case copy: return "the copy" + of;
         case average: return "the average" + of;
         case accumulated_sum: return "the accumulated gradient" + of;
+        case counter: return "the step count" + of;
         default: {
             const Variant& variant = variant_of(group_of(id / kinds));
             return state_of(bound.name, kind < first_scalar ? variant.states[kind - first_state].name
@@ -312,11 +325,15 @@ void Steps::arrange() {
     extents_.clear();
     occupied_.clear();
     known_.assign(bound_.size(), {});
+    counters_.clear();
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         if (!bound_[i].is_bound) continue;
         known_[i].param = held_.size();
         known_[i].accumulated = stepper_.tensor(i).operands.accumulated.data != nullptr;  // as the last call left it
-        for (const Place::Seen& seen : bound_[i].arrays) hold(i, seen);
+        for (const Place::Seen& seen : bound_[i].arrays) {
+            hold(i, seen);
+            if (seen.kind == counter) counters_.push_back({i, seen.data, seen.format});
+        }
         known_[i].strides = extents_.size();
         extents_.resize(extents_.size() + bound_[i].shape.size());
     }
@@ -359,6 +376,7 @@ int Steps::traverse(visitproc visit, void* arg) const {
     for (const Place& bound : bound_) {
         Py_VISIT(bound.parameter.ptr());
         Py_VISIT(bound.copy.ptr());
+        Py_VISIT(bound.counter.ptr());
         Py_VISIT(bound.states.ptr());
         Py_VISIT(bound.average.ptr());
         Py_VISIT(bound.accumulated.ptr());

@@ -27,6 +27,7 @@ struct Binding {
     py::object average = py::none();
     py::object copy = py::none();
     std::int64_t steps = 0;
+    py::object counter = py::none();         // an array of one number that has the steps instead
     ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
 };
 
@@ -72,6 +73,8 @@ public:
         gradients_.clear();
     }
     Hyperparameters& hyperparameters() { return hyperparameters_; }
+    // Takes the numbers of a step, as Hyperparameters::take does; the same tuples as at the last step have been taken.
+    void take_numbers(const py::sequence& numbers, const py::sequence& extras);
     // All three check everything before they change anything. The caller holds the lock.
     void step(double grad_scale);
     void step_accumulated(double grad_scale);
@@ -131,6 +134,7 @@ public:
         py::dict states;
         py::object average = py::none();
         py::object copy = py::none();
+        py::object counter = py::none();
         py::object accumulated = py::none();
         py::object kept = py::none();    // with the shorter axis first, and no longer than a step in use
         std::vector<Seen> arrays;        // all of the above, the parameter first
@@ -148,8 +152,14 @@ public:
     const Group& group_of(std::size_t place) const {
         return hyperparameters_.groups[static_cast<std::size_t>(bound_[place].group)];
     }
+    // Puts the averages of rules that have one of their own (Variant's `shown`) in the places of the parameters.
+    void show();
     // Throws unless the bound arrays are still as they were.
     void check_unchanged() const;
+    // The places of which an array is no longer as it was when it was bound, so that the next step would throw.
+    std::vector<std::size_t> changed_places() const;
+    // The completed steps of a place, from its counter if it has one.
+    std::int64_t steps_of(std::size_t place) const;
     void require_writeable() const;
     // Whether the memory of a place's parameter, or of its copy, is still that of the array, whatever shape it has now.
     bool has_its_memory(std::size_t place, Operand Operands::* operand) const;
@@ -177,24 +187,37 @@ private:
     // The layout of a place's last gradient. If the next gradient has the same layout, in memory that none of our
     // arrays uses, only its address needs to be noted. This makes a step over many small tensors quick.
     struct Known {
-        PyObject* descr = nullptr;       // null: nothing is known
+        bool is_known = false;
+        PyObject* descr = nullptr;       // of an array; null for a tensor
+        Format format{};                 // of a tensor
         std::size_t param = 0;           // index of the parameter in held_
         std::size_t strides = 0;         // from here on in extents_
         std::int64_t low = 0, high = 0;  // the bytes that it reaches, from its first element
         ByteRange gap{};                 // the free memory in which it lay
         bool accumulated = false;        // whether it was added to a sum of earlier micro-batches
     };
+    // A number of the caller's that has the steps of a place.
+    struct Counter {
+        std::size_t place;
+        char* data;
+        Format format;
+
+        double value() const;
+        void set(std::int64_t steps) const;
+    };
     // The numbers of the arrays of a place.
-    static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, first_state = 4;
+    static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, counter = 4,
+                                 first_state = 5;
     static constexpr std::size_t first_scalar = first_state + max_states, kinds = first_scalar + max_scalar_states;
 
     // steps.cpp: groups and places
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
     void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const;
+    void bind_counter(Place& bound, const Binding& binding) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
     // change.
     bool is_checked(std::size_t kind) const {
-        return kind == parameter || kind == copy || (takes_tensors_ && kind != accumulated_sum);
+        return kind == parameter || kind == copy || kind == counter || (takes_tensors_ && kind != accumulated_sum);
     }
     bool is_of_matrices(std::size_t place) const {
         return bound_[place].is_bound && variant_of(group_of(place)).of_matrices;
@@ -223,11 +246,17 @@ private:
     bool same_layout(const Held& held, int ndim, const std::int64_t* shape, const std::int64_t* strides) const;
     void bind_gradient(std::size_t i, Use use);
     bool bind_known(std::size_t i);
+    bool bind_known_tensor(std::size_t i);
     void bind_given(std::size_t i);
     void bind_accumulated(std::size_t i, bool given, Use use);
     void make_array(std::size_t i);
     const std::int64_t* shape_of(const Held& held) const { return extents_.data() + held.extents; }
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
+
+    // steps_hosts.cpp: the callers' numbers of steps
+    std::int64_t checked(const Counter& counter) const;
+    void read_counters();
+    void write_counters() const;
 
     void take(Use use, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
@@ -236,6 +265,7 @@ private:
     Stepper stepper_;
     Hyperparameters hyperparameters_;
     py::tuple rules_of_groups_;
+    py::object taken_numbers_ = py::none(), taken_extras_ = py::none();
     std::size_t averages_ = 0;
     std::size_t matrices_ = 0;               // places whose rule is for matrices
     py::object newton_schulz_ = py::none();  // makes what they keep orthogonal
@@ -251,6 +281,7 @@ private:
     std::vector<Held> held_;
     std::vector<py::object> weak_;  // NumPy refuses to resize an array that has a weak reference
     std::vector<Known> known_;      // by place
+    std::vector<Counter> counters_;
     std::vector<std::int64_t> extents_;
     OccupiedMemory occupied_;
 

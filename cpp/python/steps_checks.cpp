@@ -58,11 +58,13 @@ bool Steps::is_long(std::int64_t work) { return work >= work_worth_releasing; }
 // This comes before any address is noted, since it may run code that moves other gradients.
 void Steps::make_arrays(Use use) {
     const StepLock::Readable readable(lock_);
-    for (std::size_t i = 0; i < gradients_.size(); ++i)
-        if (!is_plain_array(gradients_[i].ptr()) && !gradients_[i].is_none()) {
-            require_unmasked(gradients_[i].ptr(), gradient_of(bound_[i].name));
-            if (bound_[i].is_bound) make_array(i);
-        }
+    for (std::size_t i = 0; i < gradients_.size(); ++i) {
+        PyObject* const gradient = gradients_[i].ptr();
+        if (is_plain_array(gradient) || gradient == Py_None) continue;
+        if (takes_tensors_ && !is_array(gradient) && is_tensor(gradient)) continue;
+        require_unmasked(gradient, gradient_of(bound_[i].name));
+        if (bound_[i].is_bound) make_array(i);
+    }
     if (use == Use::accumulate)
         make_accumulated();
     else
@@ -93,6 +95,7 @@ void Steps::prepare(const Extras& extras) { stepper_.prepare(current_level(), hy
 
 void Steps::run_step(double grad_scale, bool release_gil) {
     const Extras extras = hyperparameters_.extras(grad_scale);
+    read_counters();
     prepare(extras);
     const int threads = team::threads_for(stepper_.present_work());
     const Participant alone{&stepper_, threads};
@@ -123,6 +126,7 @@ void Steps::refuse_not_finite(std::size_t place, const std::string& prefix) cons
 void Steps::count_step() {
     ++step_count_;
     stepper_.count_step();
+    write_counters();
 }
 
 void Steps::count_skipped() {
@@ -194,7 +198,9 @@ void Steps::bind_gradient(std::size_t i, Use use) {
 bool Steps::bind_known(std::size_t i) {
     const Known& known = known_[i];
     PyObject* gradient = gradients_[i].ptr();
-    if (known.descr == nullptr || !is_plain_array(gradient)) return false;
+    if (!known.is_known) return false;
+    if (known.descr == nullptr) return bind_known_tensor(i);
+    if (!is_plain_array(gradient)) return false;
     const ArrayFields fields(gradient);
     const Held& param = held_[known.param];
     if (fields.descr != known.descr || fields.ndim != param.ndim || !fields.aligned()) return false;
@@ -207,11 +213,28 @@ bool Steps::bind_known(std::size_t i) {
     return true;
 }
 
+bool Steps::bind_known_tensor(std::size_t i) {
+    const Known& known = known_[i];
+    PyObject* gradient = gradients_[i].ptr();
+    if (is_array(gradient) || !is_tensor(gradient)) return false;
+    const TensorFields fields = look_at_tensor(gradient);
+    const Held& param = held_[known.param];
+    if (!fields.on_cpu || !fields.is_of(known.format) || fields.ndim != param.ndim || !fields.is_aligned())
+        return false;
+    if (!same_extents(fields.shape, shape_of(param), fields.ndim) ||
+        !same_extents(fields.strides.data(), extents_.data() + known.strides, fields.ndim))
+        return false;
+    if (fields.data + known.low < known.gap.low || fields.data + known.high > known.gap.high) return false;
+    Tensor& tensor = stepper_.tensor(i);
+    tensor.operands.grad.data = tensor.logical_grad.data = fields.data;
+    return true;
+}
+
 void Steps::bind_given(std::size_t i) {
     const Place& bound = bound_[i];
     Tensor& tensor = stepper_.tensor(i);
     Known& known = known_[i];
-    known.descr = nullptr;
+    known.is_known = false;
     PyObject* const gradient = gradients_[i].ptr();
     const std::string who = gradient_of(bound.name);
     const Look look(gradient, who, takes_tensors_);
@@ -233,12 +256,14 @@ void Steps::bind_given(std::size_t i) {
         if (owner == OccupiedMemory::none) return;  // woven into other arrays' memory: checked again next time
         refuse_gradient(who, name_of(owner));
     }
-    if (look.descr() == nullptr || !is_known_dtype(look.descr())) return;
+    if (look.descr() != nullptr && !is_known_dtype(look.descr())) return;
     std::copy(view.strides, view.strides + view.ndim, extents_.begin() + static_cast<std::ptrdiff_t>(known.strides));
     known.low = range.low - view.data;
     known.high = range.high - view.data;
     known.gap = occupied_.gap_around(range);
     known.descr = look.descr();
+    known.format = view.format;
+    known.is_known = true;
 }
 
 // No code has run since these gradients were bound, so that they are as they were then.
@@ -265,14 +290,14 @@ void Steps::bind_accumulated(std::size_t i, bool given, Use use) {
     } else if (use != Use::accumulate) {
         tensor.operands.grad = tensor.accumulated;
         tensor.logical_grad = tensor.logical_order_of_accumulated;
-        known_[i].descr = nullptr;
+        known_[i].is_known = false;
     }
 }
 
 // Makes an array of a gradient that is none, where that is possible. Runs code of the gradient's class.
 void Steps::make_array(std::size_t i) {
     py::object& gradient = gradients_[i];
-    if (is_array(gradient.ptr()) || (takes_tensors_ && is_tensor(gradient.ptr()))) return;
+    if (is_array(gradient.ptr())) return;
     const std::string who = gradient_of(bound_[i].name);
     const py::object numpy = py::module_::import("numpy");
     const bool is_scalar = (PyFloat_Check(gradient.ptr()) || PyLong_Check(gradient.ptr()) ||

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+
 from instep import _core
 from instep._support import documentation
 from instep._support.checks import mapping
@@ -146,7 +148,7 @@ class Steps:
         states: Mapping[str, Any] | None = None,
         average: Any = None,
         copy: Any = None,
-        t: int = 0,
+        t: Any = 0,
         name: str | None = None,
     ) -> None:
         """Bind a place to a parameter and its states, whatever it was bound to before.
@@ -173,8 +175,11 @@ class Steps:
         copy : array, optional
             An array of a narrower dtype than the parameter's; each step rounds the parameter into
             it.
-        t : int
-            The number of steps that the parameter has already had; at least 0.
+        t : int or array
+            The number of steps that the parameter has already had; at least 0. An array of float32
+            or float64 without axes is the host's own count: each step reads it before and writes it
+            after, if the place has a gradient. A float32 stays at 2**24, the last whole number that
+            it can count to.
         name : str, optional
             The parameter's name in errors; the place's number by default.
 
@@ -184,7 +189,9 @@ class Steps:
             If an array can't be used, a state is missing, or there is no such place or group; the
             place is unchanged then. Arrays that share memory are refused by the next step.
         """
-        place, group, t = _number("place", place), _number("group", group), _number("t", t)
+        place, group = _number("place", place), _number("group", group)
+        if not hasattr(t, "ndim") or isinstance(t, np.generic):
+            t = _number("t", t)
         states = {} if states is None else dict(mapping("states", states))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {kind(name)}")
@@ -214,6 +221,18 @@ class Steps:
             If there is no such place.
         """
         return self._steps.t(_number("place", place))
+
+    def changed_places(self) -> list[int]:
+        """Return the places of which an array or tensor has been given other memory, shape or dtype.
+
+        The next step would refuse them; bind them again.
+
+        Raises
+        ------
+        ValueError
+            If arrays share memory.
+        """
+        return self._steps.changed_places()
 
     def step(
         self,

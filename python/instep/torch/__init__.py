@@ -1,0 +1,37 @@
+"""Optimizers of PyTorch whose steps are instep's: one import in a training loop on the CPU.
+
+>>> import torch
+>>> import instep.torch
+>>> model = torch.nn.Linear(3, 1)
+>>> optimizer = instep.torch.Adam(model.parameters(), lr=0.1)  # where torch.optim.Adam stood
+>>> x, y = torch.eye(3), torch.ones(3, 1)
+>>> for _ in range(200):
+...     optimizer.zero_grad()
+...     loss = torch.nn.functional.mse_loss(model(x), y)
+...     loss.backward()
+...     optimizer.step()
+>>> loss.item() < 1e-3
+True
+
+The classes are subclasses of ``torch.optim.Optimizer``, and of torch's own class where torch has the
+rule: names, arguments, groups, states and files are torch's. Learning-rate schedulers, closures,
+hooks, ``GradScaler`` and ``torch.save`` work as they do there. docs/torch.md says what differs.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from instep.torch.classes import made as _made
+
+_classes = _made()
+globals().update(_classes)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = sorted(_classes)  # noqa: PLE0605 - made from the rules

@@ -1,0 +1,143 @@
+"""Makes the classes of instep.torch from instep's rules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from instep._support.wording import kind as kind_of
+from instep.torch.group_numbers import Kind, kinds, read
+from instep.torch.stepping import OWN, Stepping
+from instep.torch.tensors import torch
+
+__all__ = ["made"]
+
+_PATH = "instep.torch"
+# Arguments of instep's optimizers that torch has elsewhere, or that a parameter group has none of.
+_LEFT_OUT = {"params", "ema_decay", "copy_to", *OWN}
+
+
+def made() -> dict[str, type[Stepping]]:
+    """Return a class for each rule, by torch's name where torch has the rule."""
+    return {name: _class_of(name, kind) for name, kind in kinds().items()}
+
+
+def _class_of(name: str, kind: Kind) -> type[Stepping]:
+    torchs = getattr(torch.optim, name, None) if kind.torchs is not None else None
+    if torchs is None:
+        kind = kind._replace(torchs=None)
+    signature = _signature(torchs if torchs is not None else kind.rule)
+    make = _as_torch(torchs, signature) if torchs is not None else _as_instep(kind, signature)
+    make.__signature__ = signature  # type: ignore[attr-defined]
+    bases = (Stepping,) if torchs is None else (Stepping, torchs)
+    if kind.rule._shows_iterate:
+        bases = (_Averaging, *bases)
+    members = {
+        "__module__": _PATH,
+        "__qualname__": name,
+        "__doc__": _docstring(name, kind, torchs),
+        "__init__": make,
+        "_kind": kind,
+    }
+    return type(name, bases, members)
+
+
+def _signature(of: Any) -> inspect.Signature:
+    """Return the signature of ``__init__``: that of torch's or instep's class, with instep's own keywords last."""
+    parameters = list(inspect.signature(of.__init__).parameters.values())
+    kept = [p for p in parameters if p.name == "params" or p.name not in _LEFT_OUT]
+    own = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in OWN.items()
+    ]
+    return inspect.Signature([*kept, *own])
+
+
+def _split(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all arguments but instep's own keywords, and instep's own."""
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    del arguments["self"]
+    for name, value in arguments.items():
+        if name != "params" and callable(value) and not isinstance(value, type):
+            raise TypeError(
+                f"{name} must be a number, got {kind_of(value)}; use a scheduler of "
+                "torch.optim.lr_scheduler"
+            )
+    return arguments, {name: arguments.pop(name) for name in OWN}
+
+
+def _as_torch(torchs: Any, signature: inspect.Signature) -> Callable[..., None]:
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        arguments, own = _split(signature, args, kwargs)
+        for name in ("capturable", "differentiable"):
+            if arguments.get(name):
+                raise ValueError(f"{name} must be False, as the step runs on the CPU, got True")
+        self = args[0]
+        self._begin(**own)
+        torchs.__init__(self, **arguments)
+        # With it a GradScaler would leave the division by its scale to the step.
+        vars(self).pop("_step_supports_amp_scaling", None)
+
+    return __init__
+
+
+def _as_instep(kind: Kind, signature: inspect.Signature) -> Callable[..., None]:
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        arguments, own = _split(signature, args, kwargs)
+        params = arguments.pop("params")
+        self = args[0]
+        self._begin(**own)
+        read(kind, 0, arguments)
+        torch.optim.Optimizer.__init__(self, params, arguments)
+
+    return __init__
+
+
+def _docstring(name: str, kind: Kind, torchs: Any) -> str:
+    rule = kind.rule.__name__
+    if torchs is not None:
+        what = f"torch.optim.{name} with instep's step; the arguments are torch's, and instep's own:"
+    else:
+        what = (
+            f"instep's `{rule}` as an optimizer of PyTorch; ``help(instep.{rule})`` has the formula "
+            "and\nthe arguments. instep's own arguments are:"
+        )
+    return f"""{what}
+
+Parameters
+----------
+clip_norm : float or None
+    Greater than 0. If the Euclidean norm of all gradients together exceeds this limit, the step
+    takes the gradients scaled down to the limit. ``grad_norm`` holds the norm before scaling.
+nonfinite : {{"propagate", "skip", "raise"}}
+    What to do if a gradient is infinite or NaN: go on computing; change nothing and count the step
+    in ``skipped_steps``; or change nothing and raise FloatingPointError.
+state_dtype : torch.dtype or None
+    The dtype of states that are made from now on; None for the parameter's.
+"""
+
+
+class _Averaging(Stepping):
+    """An optimizer whose rule averages the weights itself."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the rule's average of the weights in the parameters inside a ``with`` block.
+
+        Evaluate or save the model there. At the end of the block, the weights are put back.
+        """
+        with torch.no_grad():
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            before = [p.detach().clone() for p in parameters]
+            try:
+                self._show()
+                yield
+            finally:
+                for parameter, weights in zip(parameters, before, strict=True):
+                    parameter.copy_(weights)

@@ -1,0 +1,217 @@
+"""The places of an optimizer's parameters in a `Steps`, and their states in ``optimizer.state``, bound together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from instep import _core
+from instep.optimizers.groups import check_alike
+from instep.optimizers.hyperparameters import Nonfinite
+from instep.optimizers.settings import NONFINITE
+from instep.torch.group_numbers import Group, Kind, read
+from instep.torch.tensors import refusal, torch
+
+__all__ = ["Places"]
+
+_RULES = _core.rules()
+_COUNT = "step"
+Made = list[tuple[Any, str]]
+
+
+class Places:
+    """A place for each parameter, in the order of ``param_groups``, whatever has a gradient.
+
+    `refresh` finds out what has changed in ``param_groups`` and ``state`` since it was called last.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        optimizer: Any,
+        limits: tuple[float, Nonfinite],
+        state_dtype: Any,
+    ) -> None:
+        self.steps = _core.make_steps()
+        self._kind = kind
+        self._state_dtype = state_dtype
+        self._groups: list[Group] = []
+        self._lists = [list(group["params"]) for group in optimizer.param_groups]
+        self.params = [p for params in self._lists for p in params]
+        self._group_of = [k for k, params in enumerate(self._lists) for _ in params]
+        self._bound: list[tuple[Any, ...] | None] = [None] * len(self.params)  # what a place holds
+        self.empty: list[int] = list(range(len(self.params)))
+        self.numbers: tuple[tuple[float, ...], ...] = ()
+        self.is_settled = True  # the numbers change only with the objects in the groups
+        clip_norm, nonfinite = limits
+        self.extras = clip_norm, 0.0, NONFINITE.index(nonfinite)
+        self._seen: Any = None
+        self.steps.append(len(self.params))
+
+    def match(self, optimizer: Any) -> bool:
+        """Tell whether the optimizer still has the objects of the last `refresh`."""
+        return self._seen is not None and self._seen.matches(
+            optimizer.param_groups, optimizer.state
+        )
+
+    def fit(self, optimizer: Any) -> bool:
+        """Tell whether the optimizer still has these parameters in these groups."""
+        groups = optimizer.param_groups
+        return len(groups) == len(self._lists) and all(
+            len(mine) == len(group["params"]) and all(map(_is, mine, group["params"]))
+            for mine, group in zip(self._lists, groups, strict=True)
+        )
+
+    def refresh_numbers(self, optimizer: Any) -> None:
+        """Take the numbers of the groups; a group with another rule or options loses its bindings."""
+        groups = [read(self._kind, k, group) for k, group in enumerate(optimizer.param_groups)]
+        self._check_alike(optimizer, groups)
+        for k, group in enumerate(groups):
+            chosen = group.rule, group.options
+            if k >= len(self._groups):
+                self.steps.add_group(*chosen)
+            elif chosen != self._groups[k][:2]:
+                self._unbind(i for i, its in enumerate(self._group_of) if its == k)
+                self.steps.set_group(k, *chosen)
+        self._groups = groups
+        self.numbers = tuple(group.numbers for group in groups)
+        self.is_settled = all(group.is_settled for group in groups)
+
+    def _check_alike(self, optimizer: Any, groups: Sequence[Group]) -> None:
+        rule = self._kind.rule
+        if rule._alike:
+            settings = [
+                {name: group[name] for name in self._kind.hyperparameters}
+                for group in optimizer.param_groups
+            ]
+            check_alike(rule, settings, "set the same in all groups")
+
+    def refresh(self, optimizer: Any, gradients: Sequence[Any], made: Made) -> None:
+        """Bind what has a gradient and is not bound to the objects in ``optimizer.state``.
+
+        States that are missing are made; `made` gets each, as parameter and name.
+        """
+        self._seen = None
+        self.refresh_numbers(optimizer)
+        state, wanted = optimizer.state, []
+        for i, parameter in enumerate(self.params):
+            there = state.get(parameter)
+            if gradients[i] is None and not there:
+                self._unbind([i])
+                continue
+            names = _core.states_of(*self._groups[self._group_of[i]][:2])
+            held = self._bound[i]
+            if held is None or not there or not all(map(_is, held, _objects(there, names))):
+                wanted.append((i, names))
+        # All of them first: places whose rule has states in common are bound to new ones together.
+        self._unbind(i for i, _ in wanted)
+        for i, names in wanted:
+            if gradients[i] is not None or all(state[self.params[i]].get(n) is not None for n in names):
+                self._bind(optimizer, i, names, made)
+        self.empty = [i for i, held in enumerate(self._bound) if held is None]
+        self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
+
+    def rebind(self, optimizer: Any, places: Iterable[int]) -> None:
+        """Bind places anew, of which a tensor has been given other memory."""
+        places = list(places)
+        self._unbind(places)
+        for i in places:
+            names = _core.states_of(*self._groups[self._group_of[i]][:2])
+            self._bind(optimizer, i, names, [])
+
+    def name(self, optimizer: Any, i: int) -> str:
+        """Return a parameter's name, or the numbers of its group and in its group."""
+        k = self._group_of[i]
+        place = i - self._group_of.index(k)
+        names = optimizer.param_groups[k].get("param_names")
+        if names is not None and place < len(names):
+            return str(names[place])
+        return f"{k}.{place}" if len(self._lists) > 1 else str(place)
+
+    def _unbind(self, places: Iterable[int]) -> None:
+        for i in places:
+            if self._bound[i] is not None:
+                self._bound[i] = None
+                self.steps.unbind(i)
+
+    def _bind(self, optimizer: Any, i: int, names: Sequence[str], made: Made) -> None:
+        parameter, k = self.params[i], self._group_of[i]
+        name = self.name(optimizer, i)
+        if error := refusal(f"parameter '{name}'", parameter):
+            raise error
+        states = optimizer.state[parameter]
+        # SGD and Muon count no steps: what matters is whether the states are those of a step before.
+        is_new = any(states.get(key) is None for key in names)
+        for key in names:
+            if states.get(key) is None:
+                states[key] = self._new(parameter, k, key)
+                made.append((parameter, key))
+            self._settle(optimizer, parameter, name, key)
+        count: Any = int(not is_new)
+        if self._kind.counts_steps:
+            count = self._count(states, parameter, name, made)
+        own = {key: states[key] for key in names}
+        self.steps.bind(i, name, k, parameter, own, None, None, count)
+        self._bound[i] = _objects(states, names)
+
+    def _new(self, parameter: Any, k: int, key: str) -> Any:
+        """Make a state of zeros, which the rule's first step replaces by what it starts from."""
+        if key in _RULES[self._groups[k].rule]["scalar_states"]:
+            return torch.zeros((), dtype=torch.float64)
+        return torch.zeros_like(
+            parameter, dtype=self._state_dtype, memory_format=torch.preserve_format
+        ).detach()
+
+    def _settle(self, optimizer: Any, parameter: Any, name: str, key: str) -> None:
+        """Check a state; one that is a number becomes float64, and one object for all where the rule has one for all."""
+        states = optimizer.state[parameter]
+        value = states[key]
+        rule = _RULES[self._groups[0].rule]
+        if key not in rule["scalar_states"]:
+            if error := refusal(f"state '{key}' of '{name}'", value):
+                raise error
+            return
+        if not isinstance(value, torch.Tensor):
+            value = torch.tensor(float(value), dtype=torch.float64)
+        states[key] = value.to(dtype=torch.float64, device="cpu")
+        if key not in rule["joint_states"]:
+            return
+        others = (optimizer.state.get(other, {}).get(key) for other in self.params)
+        first = next(other for other in others if other is not None)
+        if first is not states[key] and states[key].item() not in (0.0, float(first)):
+            raise ValueError(
+                f"state '{key}' of '{name}' must be {float(first)}, as the rule has one for all "
+                f"parameters, got {states[key].item()}"
+            )
+        states[key] = first
+
+    def _count(self, states: Any, parameter: Any, name: str, made: Made) -> Any:
+        """Return the tensor that has the parameter's number of steps, in the dtype that torch gives it."""
+        found = states.get(_COUNT)
+        if found is None:
+            made.append((parameter, _COUNT))
+            found = 0.0
+        elif isinstance(found, torch.Tensor) and found.dtype in (torch.float32, torch.float64):
+            if found.device.type == "cpu" and found.dim() == 0:
+                return found
+        states[_COUNT] = torch.tensor(float(found), dtype=_count_dtype())
+        return states[_COUNT]
+
+
+def _count_dtype() -> Any:
+    """Return the dtype of torch's numbers of steps."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def _objects(states: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    return (*map(states.get, names), states.get(_COUNT))
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+def limit(clip_norm: float | None) -> float:
+    """Return clip_norm as the core takes it."""
+    return math.nan if clip_norm is None else clip_norm

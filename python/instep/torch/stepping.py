@@ -1,0 +1,243 @@
+"""What all optimizers of instep.torch have: the step, the states' files, and instep's own keywords."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from instep._support.hosts import host, part
+from instep.optimizers.hyperparameters import Nonfinite, as_float
+from instep.optimizers.settings import CLIP_NORM, checked_nonfinite
+from instep.torch.group_numbers import Kind
+from instep.torch.loading import load
+from instep.torch.places import Made, Places, limit
+from instep.torch.tensors import FACE, TESTED, refusal, torch
+
+__all__ = ["OWN", "Stepping"]
+
+#: instep's own keywords of every class: attributes of an optimizer, not entries of its groups.
+OWN: dict[str, Any] = {"clip_norm": None, "nonfinite": "propagate", "state_dtype": None}
+
+Optimizer: Any = torch.optim.Optimizer
+_base = host(FACE, "torch.optim.optimizer", "PyTorch", "torch")
+_pre_hooks = part(FACE, _base, "_global_optimizer_pre_hooks", TESTED)
+_post_hooks = part(FACE, _base, "_global_optimizer_post_hooks", TESTED)
+_is_profiled = part(FACE, torch, "_C._autograd._profiler_enabled", TESTED)
+_count_change = torch.autograd.graph.increment_version
+_gradient_of = torch.Tensor.grad.__get__
+_is_negated = torch.Tensor.is_neg
+_ALL_DENSE = {torch.Tensor}
+_KNOWN = {torch.Tensor, torch.nn.Parameter, type(None)}
+
+
+class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for every type checker
+    """An optimizer of PyTorch's whose steps are instep's; `state` and `param_groups` are the truth at every step."""
+
+    _kind: Kind
+    _places: Places | None = None
+
+    def _begin(self, clip_norm: float | None, nonfinite: Nonfinite, state_dtype: Any) -> None:
+        """Take instep's own arguments: before anything else is made."""
+        self.clip_norm = clip_norm
+        self.nonfinite = nonfinite
+        self.state_dtype = _checked_dtype(state_dtype)
+        self._skipped = 0
+        self._lock = threading.Lock()
+
+    # ---- instep's own --------------------------------------------------------------------------
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The limit of the norm of all gradients together; None for no limit."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._clip_norm = None if value is None else as_float(value, CLIP_NORM, "clip_norm")
+        self._places = None
+
+    @property
+    def nonfinite(self) -> Nonfinite:
+        """What happens if a gradient is infinite or NaN: "propagate", "skip" or "raise"."""
+        return self._nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: Nonfinite) -> None:
+        self._nonfinite = checked_nonfinite(value)
+        self._places = None
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Euclidean norm of the last step's gradients, before clipping; None if none was computed."""
+        return None if self._places is None else self._places.steps.grad_norm
+
+    @property
+    def skipped_steps(self) -> int:
+        """Number of steps that changed nothing, under ``nonfinite="skip"``."""
+        now = 0 if self._places is None else self._places.steps.skipped_steps
+        return self._skipped + now
+
+    # ---- the step ------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step, and return the loss of the closure, if there is one.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the gradients and returns the loss. It is called once, with gradients enabled.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, a gradient, a state or a number can't be used: no parameter and no state
+            has changed then.
+        FloatingPointError
+            With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
+        RuntimeError
+            If another step of this optimizer is under way.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _pre_hooks
+            or _post_hooks
+            or _is_profiled()
+        ):
+            return _hooked_step(self) if closure is None else _hooked_step(self, closure)
+        loss = self._take(closure)
+        self._optimizer_step_code()
+        return loss
+
+    def _take(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("a step of this optimizer must end before the next begins")
+        try:
+            self._step_all()
+        finally:
+            self._lock.release()
+        return loss
+
+    def _step_all(self) -> None:
+        """Step what has a gradient. Most steps find everything as the step before left it."""
+        places = self._places
+        if places is None or not places.match(self):
+            return self._step_anew()
+        gradients = list(map(_gradient_of, places.params))
+        kinds = set(map(type, gradients))
+        if kinds == _ALL_DENSE:
+            if places.empty or any(map(_is_negated, gradients)):
+                return self._step_anew()
+            stepped = places.params
+        else:
+            if not kinds <= _KNOWN or any(gradients[i] is not None for i in places.empty):
+                return self._step_anew()
+            present = [g for g in gradients if g is not None]
+            if any(map(_is_negated, present)):
+                return self._step_anew()
+            stepped = [p for p, g in zip(places.params, gradients, strict=True) if g is not None]
+        if not places.is_settled:
+            places.refresh_numbers(self)
+        try:
+            places.steps.step(gradients, places.numbers, places.extras, 1.0)
+        except (TypeError, ValueError, RuntimeError):
+            return self._step_anew()
+        _count_change(stepped)
+        return None
+
+    def _step_anew(self) -> None:
+        """Step after something has changed: bind first what is not bound to the present objects."""
+        places = self._places
+        if places is None or not places.fit(self):
+            self._skipped = self.skipped_steps
+            limits = limit(self._clip_norm), self._nonfinite
+            self._places = places = Places(self._kind, self, limits, self.state_dtype)
+        gradients = [_taken(places.name(self, i), p) for i, p in enumerate(places.params)]
+        made: Made = []
+        skipped = places.steps.skipped_steps
+        try:
+            places.refresh(self, gradients, made)
+            places.rebind(self, places.steps.changed_places())
+            places.steps.step(gradients, places.numbers, places.extras, 1.0)
+        except BaseException:
+            self._forget(made)
+            raise
+        if places.steps.skipped_steps != skipped:
+            self._forget(made)
+            return
+        _count_change([p for p, g in zip(places.params, gradients, strict=True) if g is not None])
+
+    def _show(self) -> None:
+        """Put the rules' averages in the parameters."""
+        places = self._places
+        if places is None or not places.fit(self):
+            limits = limit(self._clip_norm), self._nonfinite
+            self._places = places = Places(self._kind, self, limits, self.state_dtype)
+        places.refresh(self, [None] * len(places.params), [])
+        places.rebind(self, places.steps.changed_places())
+        places.steps.show(places.numbers, places.extras)
+        _count_change(places.params)
+
+    def _forget(self, made: Made) -> None:
+        """Remove states that a step made which then changed nothing."""
+        self._places = None
+        for parameter, key in made:
+            states = self.state.get(parameter, {})
+            states.pop(key, None)
+            if not states:
+                self.state.pop(parameter, None)
+
+    # ---- files and copies ----------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of `state_dict` or of ``torch.optim``, with the states' own dtypes, and as copies.
+
+        Parameters of a group are matched by ``param_names`` if both sides have them, and by their
+        order otherwise.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If the groups, the parameters' number or names don't fit; nothing has changed then.
+        """
+        load(self, super().load_state_dict, state_dict)
+        self._places = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in OWN}
+        return {**super().__getstate__(), **own, "skipped_steps": self.skipped_steps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        skipped = state.pop("skipped_steps", 0)
+        own = {name: state.pop(name, getattr(self, name, OWN[name])) for name in OWN}
+        super().__setstate__(state)
+        self._begin(**own)
+        self._skipped = skipped
+
+
+_hooked_step = Optimizer.profile_hook_step(Stepping._take)
+Stepping.step.hooked = True  # type: ignore[attr-defined]  # torch's own wrapper costs microseconds a step
+Stepping.step._torchdynamo_disable = True  # type: ignore[attr-defined]
+Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+
+def _taken(name: str, parameter: Any) -> Any:
+    """Return a parameter's gradient for a step; TypeError or ValueError says why it can't be used."""
+    gradient = parameter.grad
+    if gradient is None:
+        return None
+    if error := refusal(f"the gradient of '{name}'", gradient):
+        raise error
+    return gradient.resolve_neg() if gradient.is_neg() else gradient
+
+
+def _checked_dtype(dtype: Any) -> Any:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise TypeError(f"state_dtype must be a floating-point dtype of torch, got {dtype!r}")
