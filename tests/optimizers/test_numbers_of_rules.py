@@ -19,7 +19,7 @@ from instep import schedules
         ("FTRL", {"lr": 0.0}, "lr must be a finite number greater than 0, got 0.0"),
         ("Rprop", {"etas": (0.5, 1.0)}, r"etas\[1\] must be a finite number greater than 1, got 1"),
         ("Rprop", {"etas": (1.5, 2.0)}, r"etas\[0\] must be a number in \(0, 1\), got 1.5"),
-        ("Rprop", {"step_sizes": (0.0, 1.0)}, r"step_sizes\[0\] must be .* greater than 0, got 0"),
+        ("Rprop", {"step_sizes": (-1.0, 1.0)}, r"step_sizes\[0\] must be .* at least 0, got -1"),
         ("Rprop", {"step_sizes": (2.0, 1.0)}, r"the least .* and the largest, got \(2.0, 1.0\)"),
         ("ADOPT", {"clip_exponent": -1.0}, "clip_exponent must be .* of at least 0, got -1.0"),
         ("Signum", {"momentum": 1.0}, r"momentum must be a number in \[0, 1\), got 1.0"),

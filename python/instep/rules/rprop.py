@@ -45,7 +45,7 @@ class Rprop(Optimizer):
     etas : pair of float or callable
         The factors eta- and eta+ of the step size: 0 < eta- < 1 < eta+.
     step_sizes : pair of float or callable
-        The least and the largest step size, greater than 0.
+        The least and the largest step size, at least 0.
     decoupled_l1 : bool
         Must be False, since no step has the length lr.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to
@@ -98,7 +98,7 @@ class Rprop(Optimizer):
     etas = NumericPair(
         Interval(0.0, 1.0, low_open=True, high_open=True), Interval(1.0, low_open=True)
     )
-    step_sizes = NumericPair(Interval(low_open=True))
+    step_sizes = NumericPair(Interval())
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ def made() -> dict[str, type[Stepping]]:
 def _class_of(name: str, kind: Kind) -> type[Stepping]:
     torchs = getattr(torch.optim, name, None) if kind.torchs is not None else None
     if torchs is None:
-        kind = kind._replace(torchs=None)
+        kind = Kind(kind.rule, None)
     signature = _signature(torchs if torchs is not None else kind.rule)
     make = _as_torch(torchs, signature) if torchs is not None else _as_instep(kind, signature)
     make.__signature__ = signature  # type: ignore[attr-defined]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from instep import rules
 from instep.optimizers.groups import group_values
-from instep.optimizers.hyperparameters import Count, Flag, OneOf
+from instep.optimizers.hyperparameters import Count, Flag, OneOf, as_float
 from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch, Rule
+from instep.optimizers.settings import Settings
 from instep.torch.tensors import number
 
 __all__ = ["Group", "Kind", "kinds", "read"]
@@ -25,25 +27,20 @@ _SHARED: dict[str, Any] = {
 }
 
 
-class Kind(NamedTuple):
-    """A class of optimizers: its rule, and torch's form of it if torch has it."""
+class Kind:
+    """A class of optimizers: its rule, and torch's form of it if torch has the rule."""
 
-    rule: type[Rule]
-    torchs: InTorch | None
-
-    @property
-    def hyperparameters(self) -> tuple[str, ...]:
-        """Names in instep of the hyperparameters that groups have."""
-        return tuple(self.rule._hyperparameters) if self.torchs is None else self.torchs.hyperparameters
-
-    @property
-    def counts_steps(self) -> bool:
-        """Whether each parameter has its number of steps as "step" in its state."""
-        return self.torchs is None or self.torchs.counts_steps
-
-    def name_of(self, hyperparameter: str) -> str:
-        """Return the key of a hyperparameter in a group."""
-        return hyperparameter if self.torchs is None else self.torchs.name_of(hyperparameter)
+    def __init__(self, rule: type[Rule], torchs: InTorch | None) -> None:
+        self.rule = rule
+        self.torchs = torchs
+        self.hyperparameters = tuple(rule._hyperparameters) if torchs is None else torchs.hyperparameters
+        # Whether each parameter has its number of steps as "step" in its state.
+        self.counts_steps = torchs is None or torchs.counts_steps
+        # The keys of a group for the hyperparameters; first `lr`, which is the core's first, too.
+        self.keys = tuple(n if torchs is None else torchs.name_of(n) for n in self.hyperparameters)
+        assert self.keys[0] == rule._core_hyperparameters[0] == "lr"
+        # All entries of a group that choose its rule and numbers.
+        self.read = (*self.keys, *_REFUSED, DECOUPLED_WEIGHT_DECAY)
 
 
 class Group(NamedTuple):
@@ -52,7 +49,8 @@ class Group(NamedTuple):
     rule: str
     options: tuple[str, ...]
     numbers: tuple[float, ...]
-    is_settled: bool  # the numbers change only with the objects in the group
+    given: tuple[Any, ...]  # from which they come, without tensors
+    is_settled: bool  # they change only with the objects in the group
 
 
 def kinds() -> dict[str, Kind]:
@@ -60,33 +58,46 @@ def kinds() -> dict[str, Kind]:
     found = {}
     for name in rules.__all__:
         rule = getattr(rules, name)
-        if "_torch" not in vars(rule):  # a rule with other defaults
-            continue
-        torchs = vars(rule)["_torch"]
-        found[name if torchs is None else torchs.name] = Kind(rule, torchs)
+        torchs = vars(rule).get("_torch")
+        if torchs is None or torchs.name == name:  # Momentum is torch's SGD, too
+            found[name] = Kind(rule, torchs)
     return found
 
 
-def read(kind: Kind, k: int, group: Mapping[str, Any]) -> Group:
-    """Check the numbers of group `k`, and return them."""
+def read(kind: Kind, k: int, group: Mapping[str, Any], before: Group | None = None) -> Group:
+    """Check the numbers of group `k`, and return them; quickly if only ``lr`` differs from `before`."""
+    given = tuple(map(group.get, kind.read))
+    is_settled = all(map(_is_settled, given))
+    if not is_settled:
+        named = zip(kind.read, given, strict=True)
+        given = tuple(number(f"{key} of group {k}", value) for key, value in named)
+    if before is not None and (changed := _with_lr(before, k, given)):
+        return changed._replace(is_settled=is_settled)
     for name in _REFUSED:
         if group.get(name):
             raise ValueError(f"{name} of group {k} must be False, got {group[name]!r}")
-    rule, found, settings = _rule(kind, group), [], dict(_SHARED)
+    rule, settings = _rule(kind, group), dict(_SHARED)
     if kind.torchs is not None:
         settings |= kind.torchs.absent
-    for name in kind.hyperparameters:
-        key = kind.name_of(name)
+    for name, key, value in zip(kind.hyperparameters, kind.keys, given, strict=False):
         if key not in group:
             raise KeyError(f"group {k} must have {key!r}, got {', '.join(map(str, group))}")
-        found.append(group[key])
-        settings[name] = _taken(kind, name, f"{key} of group {k}", group[key])
+        settings[name] = _taken(kind, name, value)
     try:
         values = group_values(rule, settings)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (group {k})") from None
     options = rule._options(values.settings)
-    return Group(rule._rule, options, tuple(values.constants), all(map(_is_settled, found)))
+    return Group(rule._rule, options, tuple(values.constants), given, is_settled)
+
+
+def _with_lr(before: Group, k: int, given: tuple[Any, ...]) -> Group | None:
+    """Return the group with another learning rate, as a scheduler sets it; None if more has changed."""
+    same = map(operator.is_, before.given[1:], given[1:])
+    if type(given[0]) is not float or not all(same):
+        return None
+    lr = as_float(given[0], Settings.lr.interval, f"lr of group {k}")
+    return before._replace(numbers=(lr, *before.numbers[1:]), given=given)
 
 
 def _rule(kind: Kind, group: Mapping[str, Any]) -> type[Rule]:
@@ -97,16 +108,16 @@ def _rule(kind: Kind, group: Mapping[str, Any]) -> type[Rule]:
     return rules.AdamW if decoupled else rules.Adam
 
 
-def _taken(kind: Kind, name: str, who: str, value: Any) -> Any:
+def _taken(kind: Kind, name: str, value: Any) -> Any:
+    """Return a hyperparameter as the rule takes it."""
     known = kind.rule._hyperparameters[name]
     if isinstance(known, OneOf) and value is None and kind.torchs is not None:
         return kind.torchs.none_is[name]
-    plain = number(who, value)
-    if isinstance(known, Flag) and isinstance(plain, (bool, int)):
-        return bool(plain)
-    if isinstance(known, Count) and isinstance(plain, float) and plain.is_integer():
-        return int(plain)
-    return plain
+    if isinstance(known, Flag) and isinstance(value, (bool, int)):
+        return bool(value)
+    if isinstance(known, Count) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _is_settled(value: Any) -> bool:

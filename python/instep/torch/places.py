@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ class Places:
         self.is_settled = True  # the numbers change only with the objects in the groups
         clip_norm, nonfinite = limits
         self.extras = clip_norm, 0.0, NONFINITE.index(nonfinite)
-        self._seen: Any = None
+        self._seen: Any = None  # of groups and states
+        self._seen_states: Any = None
         self.steps.append(len(self.params))
 
     def match(self, optimizer: Any) -> bool:
@@ -59,14 +61,13 @@ class Places:
         """Tell whether the optimizer still has these parameters in these groups."""
         groups = optimizer.param_groups
         return len(groups) == len(self._lists) and all(
-            len(mine) == len(group["params"]) and all(map(_is, mine, group["params"]))
+            len(mine) == len(group["params"]) and all(map(operator.is_, mine, group["params"]))
             for mine, group in zip(self._lists, groups, strict=True)
         )
 
     def refresh_numbers(self, optimizer: Any) -> None:
         """Take the numbers of the groups; a group with another rule or options loses its bindings."""
-        groups = [read(self._kind, k, group) for k, group in enumerate(optimizer.param_groups)]
-        self._check_alike(optimizer, groups)
+        groups = self._read(optimizer)
         for k, group in enumerate(groups):
             chosen = group.rule, group.options
             if k >= len(self._groups):
@@ -74,11 +75,32 @@ class Places:
             elif chosen != self._groups[k][:2]:
                 self._unbind(i for i, its in enumerate(self._group_of) if its == k)
                 self.steps.set_group(k, *chosen)
+        self._take(groups)
+
+    def renumber(self, optimizer: Any) -> bool:
+        """Take the numbers of the groups if nothing else has changed, and tell whether that was so."""
+        has_states = self._seen is not None and self._seen_states.matches(optimizer.state)
+        if not has_states or not self.fit(optimizer):
+            return False
+        groups = self._read(optimizer)
+        if any(new[:2] != old[:2] for new, old in zip(groups, self._groups, strict=True)):
+            return False
+        self._take(groups)
+        self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
+        return True
+
+    def _take(self, groups: list[Group]) -> None:
         self._groups = groups
         self.numbers = tuple(group.numbers for group in groups)
         self.is_settled = all(group.is_settled for group in groups)
 
-    def _check_alike(self, optimizer: Any, groups: Sequence[Group]) -> None:
+    def _read(self, optimizer: Any) -> list[Group]:
+        """Return the groups' numbers, checked alone and together."""
+        before = [*self._groups, *[None] * (len(self._lists) - len(self._groups))]
+        groups = [
+            read(self._kind, k, group, old)
+            for k, (group, old) in enumerate(zip(optimizer.param_groups, before, strict=True))
+        ]
         rule = self._kind.rule
         if rule._alike:
             settings = [
@@ -86,6 +108,7 @@ class Places:
                 for group in optimizer.param_groups
             ]
             check_alike(rule, settings, "set the same in all groups")
+        return groups
 
     def refresh(self, optimizer: Any, gradients: Sequence[Any], made: Made) -> None:
         """Bind what has a gradient and is not bound to the objects in ``optimizer.state``.
@@ -96,13 +119,13 @@ class Places:
         self.refresh_numbers(optimizer)
         state, wanted = optimizer.state, []
         for i, parameter in enumerate(self.params):
-            there = state.get(parameter)
+            there = state.get(parameter, {})
             if gradients[i] is None and not there:
                 self._unbind([i])
                 continue
             names = _core.states_of(*self._groups[self._group_of[i]][:2])
             held = self._bound[i]
-            if held is None or not there or not all(map(_is, held, _objects(there, names))):
+            if held is None or not all(map(operator.is_, held, _objects(there, names))):
                 wanted.append((i, names))
         # All of them first: places whose rule has states in common are bound to new ones together.
         self._unbind(i for i, _ in wanted)
@@ -111,6 +134,7 @@ class Places:
                 self._bind(optimizer, i, names, made)
         self.empty = [i for i, held in enumerate(self._bound) if held is None]
         self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
+        self._seen_states = _core.make_snapshot(optimizer.state)
 
     def rebind(self, optimizer: Any, places: Iterable[int]) -> None:
         """Bind places anew, of which a tensor has been given other memory."""
@@ -140,7 +164,8 @@ class Places:
         name = self.name(optimizer, i)
         if error := refusal(f"parameter '{name}'", parameter):
             raise error
-        states = optimizer.state[parameter]
+        # A parameter whose rule has no states has no entry, as in torch.
+        states = optimizer.state[parameter] if names or self._kind.counts_steps else {}
         # SGD and Muon count no steps: what matters is whether the states are those of a step before.
         is_new = any(states.get(key) is None for key in names)
         for key in names:
@@ -161,10 +186,10 @@ class Places:
             return torch.zeros((), dtype=torch.float64)
         return torch.zeros_like(
             parameter, dtype=self._state_dtype, memory_format=torch.preserve_format
-        ).detach()
+        )
 
     def _settle(self, optimizer: Any, parameter: Any, name: str, key: str) -> None:
-        """Check a state; one that is a number becomes float64, and one object for all where the rule has one for all."""
+        """Check a state; a number becomes float64, and one tensor for all parameters if the rule has one for all."""
         states = optimizer.state[parameter]
         value = states[key]
         rule = _RULES[self._groups[0].rule]
@@ -192,9 +217,13 @@ class Places:
         if found is None:
             made.append((parameter, _COUNT))
             found = 0.0
-        elif isinstance(found, torch.Tensor) and found.dtype in (torch.float32, torch.float64):
-            if found.device.type == "cpu" and found.dim() == 0:
-                return found
+        elif (
+            isinstance(found, torch.Tensor)
+            and found.dtype in (torch.float32, torch.float64)
+            and found.device.type == "cpu"
+            and found.dim() == 0
+        ):
+            return found
         states[_COUNT] = torch.tensor(float(found), dtype=_count_dtype())
         return states[_COUNT]
 
@@ -206,10 +235,6 @@ def _count_dtype() -> Any:
 
 def _objects(states: Any, names: Sequence[str]) -> tuple[Any, ...]:
     return (*map(states.get, names), states.get(_COUNT))
-
-
-def _is(a: object, b: object) -> bool:
-    return a is b
 
 
 def limit(clip_norm: float | None) -> float:

@@ -118,37 +118,27 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("a step of this optimizer must end before the next begins")
         try:
-            self._step_all()
+            if not self._step_as_before():
+                self._step_anew()
         finally:
             self._lock.release()
         return loss
 
-    def _step_all(self) -> None:
-        """Step what has a gradient. Most steps find everything as the step before left it."""
+    def _step_as_before(self) -> bool:
+        """Step if everything is as the step before left it but for gradients and numbers; tell whether it was."""
         places = self._places
-        if places is None or not places.match(self):
-            return self._step_anew()
+        if places is None or not (places.match(self) or places.renumber(self)):
+            return False
         gradients = list(map(_gradient_of, places.params))
-        kinds = set(map(type, gradients))
-        if kinds == _ALL_DENSE:
-            if places.empty or any(map(_is_negated, gradients)):
-                return self._step_anew()
-            stepped = places.params
-        else:
-            if not kinds <= _KNOWN or any(gradients[i] is not None for i in places.empty):
-                return self._step_anew()
-            present = [g for g in gradients if g is not None]
-            if any(map(_is_negated, present)):
-                return self._step_anew()
-            stepped = [p for p, g in zip(places.params, gradients, strict=True) if g is not None]
-        if not places.is_settled:
-            places.refresh_numbers(self)
+        stepped = _with_gradient(places, gradients)
+        if stepped is None or not (places.is_settled or places.renumber(self)):
+            return False
         try:
             places.steps.step(gradients, places.numbers, places.extras, 1.0)
-        except (TypeError, ValueError, RuntimeError):
-            return self._step_anew()
+        except (TypeError, ValueError, RuntimeError):  # to be found again, and named
+            return False
         _count_change(stepped)
-        return None
+        return True
 
     def _step_anew(self) -> None:
         """Step after something has changed: bind first what is not bound to the present objects."""
@@ -225,6 +215,19 @@ _hooked_step = Optimizer.profile_hook_step(Stepping._take)
 Stepping.step.hooked = True  # type: ignore[attr-defined]  # torch's own wrapper costs microseconds a step
 Stepping.step._torchdynamo_disable = True  # type: ignore[attr-defined]
 Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+
+def _with_gradient(places: Places, gradients: list[Any]) -> list[Any] | None:
+    """Return the parameters that have a gradient; None if a gradient needs more than a look by the core."""
+    kinds = set(map(type, gradients))
+    if kinds == _ALL_DENSE:
+        is_usual = not places.empty and not any(map(_is_negated, gradients))
+        return places.params if is_usual else None
+    if not kinds <= _KNOWN or any(gradients[i] is not None for i in places.empty):
+        return None
+    if any(gradient is not None and gradient.is_neg() for gradient in gradients):
+        return None
+    return [p for p, g in zip(places.params, gradients, strict=True) if g is not None]
 
 
 def _taken(name: str, parameter: Any) -> Any:

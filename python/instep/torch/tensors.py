@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from instep._support.hosts import host, part
@@ -14,41 +15,52 @@ torch: Any = host(FACE, "torch", "PyTorch", "torch")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-part(FACE, torch, "Tensor.__dlpack_c_exchange_api__", TESTED)  # by which the core finds a tensor's memory
+# By which the core finds a tensor's memory.
+part(FACE, torch, "Tensor.__dlpack_c_exchange_api__", TESTED)
+
+# What is wrong with a tensor, how it is called then, and how to mend it. Each is asked of what has passed those before.
+_WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
+    (lambda t: not isinstance(t, torch.Tensor), kind, ""),
+    (
+        lambda t: type(t) not in _PLAIN,
+        lambda t: f"one of the class {type(t).__name__}",
+        "; step the plain tensor in it (of a DTensor, to_local())",
+    ),
+    (
+        lambda t: t.layout != torch.strided,
+        lambda _: "a sparse tensor",
+        "; call to_dense(), or make the layer with sparse=False",
+    ),
+    (lambda t: t.is_quantized, lambda _: "a quantized tensor", ""),
+    (
+        lambda t: t.device.type != "cpu",
+        lambda t: f"a tensor on the device {t.device.type!r}",
+        "; move it with .to('cpu')",
+    ),
+    (
+        lambda t: t.is_complex(),
+        lambda t: f"a tensor of {t.dtype}",
+        "; make it a view of real numbers with torch.view_as_real",
+    ),
+    (lambda t: t.dtype not in _DTYPES, lambda t: f"a tensor of {t.dtype}", ""),
+    (
+        lambda t: t.is_inference(),
+        lambda _: "a tensor made under torch.inference_mode()",
+        "; clone it outside",
+    ),
+    (lambda t: t.numel() and not t.data_ptr(), lambda _: "a tensor without memory", ""),
+)
 
 
 def refusal(who: str, tensor: Any) -> Exception | None:
-    """Return the error for a tensor that can't be stepped, or that is no gradient for a step; None if it can."""
-    found, mend = _found(tensor)
-    if not found:
-        return None
-    expected = "be a dense tensor of real floating-point numbers in the CPU's memory"
-    error = TypeError if isinstance(tensor, torch.Tensor) else ValueError
-    return error(f"{who} must {expected}, got {found}{mend}")
-
-
-def _found(tensor: Any) -> tuple[str, str]:
-    """Say what is wrong with a tensor, and how to mend it, if that is known."""
-    if not isinstance(tensor, torch.Tensor):
-        return kind(tensor), ""
-    if type(tensor) not in _PLAIN:
-        name = type(tensor).__name__
-        local = "; step its local part, tensor.to_local()" if name == "DTensor" else ""
-        return f"one of the class {name}", local
-    if tensor.is_sparse or tensor.layout != torch.strided:
-        return "a sparse tensor", "; call to_dense(), or make the layer with sparse=False"
-    if tensor.is_quantized:
-        return "a quantized tensor", ""
-    if tensor.device.type != "cpu":
-        return f"a tensor on the device {tensor.device.type!r}", "; move it with .to('cpu')"
-    if tensor.dtype not in _DTYPES:
-        as_real = "; view it with torch.view_as_real" if tensor.is_complex() else ""
-        return f"a tensor of {tensor.dtype}", as_real
-    if tensor.is_inference():
-        return "a tensor that was made under torch.inference_mode()", "; clone it outside"
-    if tensor.numel() and not tensor.data_ptr():
-        return "a tensor without memory", ""
-    return "", ""
+    """Return the error for a tensor that no step can use; None if it can be used."""
+    for is_wrong, called, mend in _WRONG:
+        if is_wrong(tensor):
+            return TypeError(
+                f"{who} must be a dense tensor of real floating-point numbers in the CPU's memory, "
+                f"got {called(tensor)}{mend}"
+            )
+    return None
 
 
 def number(who: str, value: Any) -> Any:
