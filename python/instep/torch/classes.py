@@ -102,7 +102,9 @@ def _as_instep(kind: Kind, signature: inspect.Signature) -> Callable[..., None]:
 def _docstring(name: str, kind: Kind, torchs: Any) -> str:
     rule = kind.rule.__name__
     if torchs is not None:
-        what = f"torch.optim.{name} with instep's step; the arguments are torch's, and instep's own:"
+        what = (
+            f"torch.optim.{name} with instep's step; the arguments are torch's, and instep's own:"
+        )
     else:
         what = (
             f"instep's `{rule}` as an optimizer of PyTorch; ``help(instep.{rule})`` has the formula "

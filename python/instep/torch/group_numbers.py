@@ -33,7 +33,9 @@ class Kind:
     def __init__(self, rule: type[Rule], torchs: InTorch | None) -> None:
         self.rule = rule
         self.torchs = torchs
-        self.hyperparameters = tuple(rule._hyperparameters) if torchs is None else torchs.hyperparameters
+        self.hyperparameters = (
+            tuple(rule._hyperparameters) if torchs is None else torchs.hyperparameters
+        )
         # Whether each parameter has its number of steps as "step" in its state.
         self.counts_steps = torchs is None or torchs.counts_steps
         # The keys of a group for the hyperparameters; first `lr`, which is the core's first, too.

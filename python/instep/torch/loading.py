@@ -42,7 +42,11 @@ def _by_name(optimizer: Any, groups: Any) -> list[Any]:
     """Return the groups with their parameters in the optimizer's order, if both have names."""
     ordered = []
     for k, group in enumerate(groups):
-        mine = optimizer.param_groups[k].get("param_names") if k < len(optimizer.param_groups) else None
+        mine = (
+            optimizer.param_groups[k].get("param_names")
+            if k < len(optimizer.param_groups)
+            else None
+        )
         theirs = group.get("param_names")
         if mine is None or theirs is None or list(mine) == list(theirs):
             ordered.append(group)
@@ -53,7 +57,9 @@ def _by_name(optimizer: Any, groups: Any) -> list[Any]:
                 f"{difference(theirs, mine)} (without 'param_names' they go by their order)"
             )
         numbers = dict(zip(theirs, group["params"], strict=True))
-        ordered.append({**group, "params": [numbers[name] for name in mine], "param_names": list(mine)})
+        ordered.append(
+            {**group, "params": [numbers[name] for name in mine], "param_names": list(mine)}
+        )
     return ordered
 
 

@@ -130,7 +130,9 @@ class Places:
         # All of them first: places whose rule has states in common are bound to new ones together.
         self._unbind(i for i, _ in wanted)
         for i, names in wanted:
-            if gradients[i] is not None or all(state[self.params[i]].get(n) is not None for n in names):
+            if gradients[i] is not None or all(
+                state[self.params[i]].get(n) is not None for n in names
+            ):
                 self._bind(optimizer, i, names, made)
         self.empty = [i for i, held in enumerate(self._bound) if held is None]
         self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
