@@ -12,6 +12,7 @@ from instep.optimizers.groups import check_alike
 from instep.optimizers.hyperparameters import Nonfinite
 from instep.optimizers.settings import NONFINITE
 from instep.torch.group_numbers import Group, Kind, read
+from instep.torch.memory import LOOKS, layout, memory
 from instep.torch.tensors import refusal, torch
 
 __all__ = ["Places"]
@@ -42,6 +43,7 @@ class Places:
         self.params = [p for params in self._lists for p in params]
         self._group_of = [k for k, params in enumerate(self._lists) for _ in params]
         self._bound: list[tuple[Any, ...] | None] = [None] * len(self.params)  # what a place holds
+        self._layouts: list[list[tuple[Any, ...]]] = [[] for _ in self.params]
         self.empty: list[int] = list(range(len(self.params)))
         self.numbers: tuple[tuple[float, ...], ...] = ()
         self.is_settled = True  # the numbers change only with the objects in the groups
@@ -138,9 +140,13 @@ class Places:
         self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
         self._seen_states = _core.make_snapshot(optimizer.state)
 
-    def rebind(self, optimizer: Any, places: Iterable[int]) -> None:
+    def rebind(self, optimizer: Any) -> None:
         """Bind places anew, of which a tensor has been given other memory."""
-        places = list(places)
+        if LOOKS:
+            places = self.steps.changed_places()
+        else:
+            bound = (i for i, held in enumerate(self._bound) if held is not None)
+            places = [i for i in bound if self._layout(i) != self._layouts[i]]
         self._unbind(places)
         for i in places:
             names = _core.states_of(*self._groups[self._group_of[i]][:2])
@@ -154,6 +160,11 @@ class Places:
         if names is not None and place < len(names):
             return str(names[place])
         return f"{k}.{place}" if len(self._lists) > 1 else str(place)
+
+    def _layout(self, i: int) -> list[tuple[Any, ...]]:
+        """Return the layouts of a place's tensors, where the core can't look at them."""
+        tensors = [] if LOOKS else [self.params[i], *filter(None.__ne__, self._bound[i] or ())]
+        return [layout(tensor) for tensor in tensors]
 
     def _unbind(self, places: Iterable[int]) -> None:
         for i in places:
@@ -178,9 +189,11 @@ class Places:
         count: Any = int(not is_new)
         if self._kind.counts_steps:
             count = self._count(states, parameter, name, made)
-        own = {key: states[key] for key in names}
-        self.steps.bind(i, name, k, parameter, own, None, None, count)
+        own = {key: memory(states[key]) for key in names}
+        counter = memory(count) if self._kind.counts_steps else count
+        self.steps.bind(i, name, k, memory(parameter), own, None, None, counter)
         self._bound[i] = _objects(states, names)
+        self._layouts[i] = self._layout(i)
 
     def _new(self, parameter: Any, k: int, key: str) -> Any:
         """Make a state of zeros, which the rule's first step replaces by what it starts from."""

@@ -11,6 +11,7 @@ from instep.optimizers.hyperparameters import Nonfinite, as_float
 from instep.optimizers.settings import CLIP_NORM, checked_nonfinite
 from instep.torch.group_numbers import Kind
 from instep.torch.loading import load
+from instep.torch.memory import LOOKS, memory
 from instep.torch.places import Made, Places, limit
 from instep.torch.tensors import FACE, TESTED, refusal, torch
 
@@ -127,7 +128,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
     def _step_as_before(self) -> bool:
         """Step if everything is as the step before left it but for gradients and numbers; tell whether it was."""
         places = self._places
-        if places is None or not (places.match(self) or places.renumber(self)):
+        if not LOOKS or places is None or not (places.match(self) or places.renumber(self)):
             return False
         gradients = list(map(_gradient_of, places.params))
         stepped = _with_gradient(places, gradients)
@@ -152,8 +153,9 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         skipped = places.steps.skipped_steps
         try:
             places.refresh(self, gradients, made)
-            places.rebind(self, places.steps.changed_places())
-            places.steps.step(gradients, places.numbers, places.extras, 1.0)
+            places.rebind(self)
+            arrays = [None if g is None else memory(g) for g in gradients]
+            places.steps.step(arrays, places.numbers, places.extras, 1.0)
         except BaseException:
             self._forget(made)
             raise
@@ -169,7 +171,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
             limits = limit(self._clip_norm), self._nonfinite
             self._places = places = Places(self._kind, self, limits, self.state_dtype)
         places.refresh(self, [None] * len(places.params), [])
-        places.rebind(self, places.steps.changed_places())
+        places.rebind(self)
         places.steps.show(places.numbers, places.extras)
         _count_change(places.params)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from instep._support.hosts import host, part
+from instep._support.hosts import host
 from instep._support.wording import kind
 
 __all__ = ["FACE", "TESTED", "number", "refusal", "torch"]
@@ -15,8 +15,6 @@ torch: Any = host(FACE, "torch", "PyTorch", "torch")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# By which the core finds a tensor's memory.
-part(FACE, torch, "Tensor.__dlpack_c_exchange_api__", TESTED)
 
 # What is wrong with a tensor, how it is called then, and how to mend it. Each is asked of what has passed those before.
 _WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
