@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["complete", "complete_signature", "keywords", "without_quotes"]
+__all__ = ["complete", "complete_signature", "completed", "keywords", "without_quotes"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -70,7 +70,7 @@ def keywords(rule: type[Any]) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(rule).parameters if name != "params")
 
 
-def _complete_docstring(docstring: str, others: dict[str, type[Any]]) -> str:
+def completed(docstring: str, others: dict[str, type[Any]]) -> str:
     """Replace each "As for `Other`." by the other class's description of the arguments."""
 
     def whole(entry: re.Match[str]) -> str:
@@ -105,7 +105,7 @@ class _Docstring:
     def __get__(self, instance: object, owner: type[Any] | None = None) -> str:
         if self._whole is None:
             bases = {base.__name__: base for base in self._rule.__mro__[1:]}
-            self._whole = _complete_docstring(self._written, {**_of_instep, **bases})
+            self._whole = completed(self._written, {**_of_instep, **bases})
         return self._whole
 
 

@@ -16,7 +16,7 @@ def host(face: str, module: str, package: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if not f"{module}.".startswith(f"{error.name}."):
             raise  # it is there, and lacks something itself
         raise ImportError(missing(face, package, extra)) from None
 

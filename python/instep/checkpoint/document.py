@@ -36,11 +36,11 @@ _DOCUMENT = ("schema", "scaler", "extra", "tensors")
 _ARRAYS = ("state", "averages", "accumulated")  # of state_dict, kept as tensors
 
 
-def path_text(path: object) -> str:
+def path_text(path: object, who: str = "path") -> str:
     """Return a path as text; raise TypeError for any other object."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str):  # such as a file descriptor, which would be closed
-        raise TypeError(f"path must be a str or a path of str, got {kind(path)}")
+        raise TypeError(f"{who} must be a str or a path of str, got {kind(path)}")
     return text
 
 
