@@ -85,7 +85,7 @@ else:  # hidden from type checkers, for which every name would be there
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_FACES]
+    return __all__
 
 
 __all__ = [

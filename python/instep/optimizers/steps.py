@@ -86,6 +86,23 @@ class Steps:
         """
         return _core.rules()
 
+    @staticmethod
+    def states(rule: str, options: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the names of the states that a rule has with these options; scalar states come last.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `add_group`.
+
+        Examples
+        --------
+        >>> import instep
+        >>> instep.Steps.states("adam", ["amsgrad"])
+        ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
+        """
+        return _core.states_of(*chosen(rule, options))
+
     def add_group(self, rule: str, options: Iterable[str] = ()) -> int:
         """Make a group, and return its number.
 
