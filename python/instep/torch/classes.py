@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,7 @@ def _class_of(name: str, kind: Kind) -> type[Stepping]:
     members = {
         "__module__": _PATH,
         "__qualname__": name,
-        "__doc__": _docstring(name, kind, torchs),
+        "__doc__": _docstring(name, kind, torchs, signature),
         "__init__": make,
         "_kind": kind,
     }
@@ -99,29 +100,60 @@ def _as_instep(kind: Kind, signature: inspect.Signature) -> Callable[..., None]:
     return __init__
 
 
-def _docstring(name: str, kind: Kind, torchs: Any) -> str:
+def _docstring(name: str, kind: Kind, torchs: Any, signature: inspect.Signature) -> str:
     rule = kind.rule.__name__
+    names = [n for n in signature.parameters if n not in ("self", *OWN)]
     if torchs is not None:
-        what = (
-            f"torch.optim.{name} with instep's step; the arguments are torch's, and instep's own:"
+        whose, what = (
+            f"torch.optim.{name}",
+            f"``torch.optim.{name}`` with the step of `instep.{rule}`.",
         )
     else:
-        what = (
-            f"instep's `{rule}` as an optimizer of PyTorch; ``help(instep.{rule})`` has the formula "
-            "and\nthe arguments. instep's own arguments are:"
-        )
-    return f"""{what}
+        whose, what = f"instep.{rule}", f"`instep.{rule}` as an optimizer of PyTorch."
+    return _DOCSTRING.format(
+        what=what,
+        rule=rule,
+        names=textwrap.fill(", ".join(names), 96),
+        whose=f"``{whose}``",
+        example=_EXAMPLE.format(name=name),
+    )
+
+
+_DOCSTRING = """{what}
+
+``help(instep.{rule})`` has the formula and its source.
 
 Parameters
 ----------
+{names}
+    As for {whose}; no argument may be a schedule of instep.
 clip_norm : float or None
     Greater than 0. If the Euclidean norm of all gradients together exceeds this limit, the step
-    takes the gradients scaled down to the limit. ``grad_norm`` holds the norm before scaling.
+    takes them scaled down to the limit. ``grad_norm`` holds the norm before scaling.
 nonfinite : {{"propagate", "skip", "raise"}}
     What to do if a gradient is infinite or NaN: go on computing; change nothing and count the step
     in ``skipped_steps``; or change nothing and raise FloatingPointError.
 state_dtype : torch.dtype or None
-    The dtype of states that are made from now on; None for the parameter's.
+    The dtype of the states that are made from now on; None for the parameter's.
+
+Raises
+------
+TypeError, ValueError
+    If an argument is out of its range. The first step refuses parameters that it can't change.
+
+Examples
+--------
+{example}"""
+
+_EXAMPLE = """>>> import torch, instep.torch
+>>> w = torch.nn.Parameter(torch.ones(2, 2))
+>>> optimizer = instep.torch.{name}([w], lr=0.5)
+>>> for _ in range(2):
+...     optimizer.zero_grad()
+...     w.square().sum().backward()
+...     optimizer.step()
+>>> bool((w < 1).all())
+True
 """
 
 
