@@ -19,7 +19,8 @@ bool walk(PyObject* item, int depth, const Object& object, const Length& length)
     if (depth == deepest) return true;
     if (PyDict_Check(item)) {
         if (!length(PyDict_Size(item))) return false;
-        PyObject *key = nullptr, *value = nullptr;
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
         for (Py_ssize_t place = 0; PyDict_Next(item, &place, &key, &value) != 0;)
             if (!object(key) || !walk(value, depth + 1, object, length)) return false;
     } else if (PyList_Check(item)) {

@@ -254,7 +254,7 @@ private:
     const std::int64_t* strides_of(const Held& held) const { return extents_.data() + held.extents + held.ndim; }
 
     // steps_hosts.cpp: the callers' numbers of steps
-    std::int64_t checked(const Counter& counter) const;
+    std::int64_t checked(const Counter& from) const;
     void read_counters();
     void write_counters() const;
 

@@ -57,22 +57,23 @@ std::int64_t Steps::steps_of(std::size_t place) const {
     return checked({place, look.view().data, look.view().format});
 }
 
-std::int64_t Steps::checked(const Counter& counter) const {
-    const double value = counter.value();
-    if (!(value >= 0 && value <= most) || value != std::floor(value))
-        throw py::value_error(refusal("the step count of '" + bound_[counter.place].name + "'",
+std::int64_t Steps::checked(const Counter& from) const {
+    const double value = from.value();
+    const bool is_count = value >= 0 && value <= most && value == std::floor(value);
+    if (!is_count)
+        throw py::value_error(refusal("the step count of '" + bound_[from.place].name + "'",
                                       "be a whole number from 0 to 2**53", text_of(value)));
     return static_cast<std::int64_t>(value);
 }
 
 void Steps::read_counters() {
-    for (const Counter& counter : counters_)
-        if (stepper_.present(counter.place)) stepper_.set_steps(counter.place, checked(counter));
+    for (const Counter& its : counters_)
+        if (stepper_.present(its.place)) stepper_.set_steps(its.place, checked(its));
 }
 
 void Steps::write_counters() const {
-    for (const Counter& counter : counters_)
-        if (stepper_.present(counter.place)) counter.set(stepper_.steps(counter.place));
+    for (const Counter& its : counters_)
+        if (stepper_.present(its.place)) its.set(stepper_.steps(its.place));
 }
 
 std::vector<std::size_t> Steps::changed_places() const {
@@ -94,7 +95,7 @@ std::vector<std::size_t> Steps::changed_places() const {
 void Steps::show() {
     arrange();
     check_unchanged();
-    for (const Counter& counter : counters_) stepper_.set_steps(counter.place, checked(counter));
+    for (const Counter& its : counters_) stepper_.set_steps(its.place, checked(its));
     stepper_.arrange();
     for (std::size_t i = 0; i < bound_.size(); ++i)
         if (stepper_.is_bound(i)) stepper_.show(current_level(), i, group_of(i));
