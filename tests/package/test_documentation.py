@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -19,14 +19,27 @@ from interpreters import python
 import instep
 
 ROOT = Path(__file__).parents[2]
+# The faces, and the libraries in whose loops they step.
+LIBRARIES = {"minimize": "scipy", "sklearn": "sklearn", "thinc": "thinc", "torch": "torch"}
+MISSING = [face for face, name in LIBRARIES.items() if importlib.util.find_spec(name) is None]
+LEFT_OUT = ("_core", "__main__", *MISSING)
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(instep.__path__, "instep.")
-    if not module.name.endswith(("_core", "__main__"))
+    if not any(part in LEFT_OUT for part in module.name.split("."))
 )
+PUBLIC = [
+    *(instep, instep.schedules, instep.checkpoint, instep.interop),
+    *(importlib.import_module(f"instep.{face}") for face in LIBRARIES if face not in MISSING),
+]
 
 
-PUBLIC = [instep, instep.schedules, instep.checkpoint, instep.interop, instep.minimize]
+@pytest.mark.parametrize("face", MISSING)
+def test_a_face_without_its_library(face: str) -> None:
+    message = f"instep.{face} needs .* is missing; pip install 'instep"
+    with pytest.raises(ImportError, match=message):
+        importlib.import_module(f"instep.{face}")
+    pytest.skip(f"{LIBRARIES[face]} is not installed: the documents of instep.{face} are not tried")
 
 
 @pytest.mark.parametrize("name", ["instep", *MODULES])
@@ -120,7 +133,9 @@ def programs() -> Iterator[Any]:
             for k, block in enumerate(blocks):
                 yield pytest.param(block, id=f"{path.name}-{k}")
         elif blocks:
-            yield pytest.param("\n".join(blocks), id=path.name)
+            missing = path.stem in MISSING
+            marks = pytest.mark.skipif(missing, reason=f"{path.stem} is not installed")
+            yield pytest.param("\n".join(blocks), id=path.name, marks=marks)
 
 
 @pytest.mark.parametrize("program", list(programs()))

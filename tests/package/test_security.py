@@ -41,6 +41,7 @@ IMPORT_BY_NAME = {
     "commands/cli.py": "its own table of commands",
     "checkpoint/format.py": "safetensors and what belongs to it",
     "commands/demo/extras.py": "the packages that the demonstration needs",
+    "_support/hosts.py": "the library of a face, named by the face",
 }
 
 
