@@ -7,6 +7,7 @@
 
 #include "python/garbage.hpp"
 #include "python/steps.hpp"
+#include "runtime/shared_team.hpp"
 
 namespace instep {
 
@@ -182,6 +183,13 @@ void bind_steps(py::module_& m) {
                 steps.stepper().clear_pending();
             },
             "Forgets what was accumulated.")
+        .def(
+            "share_team",
+            [](Steps& steps, const team::SharedTeam* team) {
+                const Call call(steps);
+                steps.stepper().set_team(team == nullptr ? team::alone() : *team);
+            },
+            "team"_a.none(true), "Steps on these threads from now on; on the calling thread alone if it is None.")
         .def_property_readonly("step_count", &Steps::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &Steps::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("grad_norm", &Steps::grad_norm, "Norm in the last step, None without one.");

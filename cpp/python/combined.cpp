@@ -8,7 +8,6 @@
 
 #include "python/gil.hpp"
 #include "runtime/levels.hpp"
-#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -277,7 +276,7 @@ void Combined::take_step(Steps::Use use, double grad_scale) {
         extras.average_rate = steps.hyperparameters().average_rate;
         steps.prepare(extras);
         matrices = matrices || steps.stepper().has_matrices();
-        participants_.push_back({&steps.stepper(), team::threads_for(steps.stepper().present_work())});
+        participants_.push_back({&steps.stepper(), steps.stepper().most_threads()});
     });
     const Together all{participants_.data(), participants_.size()};
     Stepper::make_room(all);
@@ -312,7 +311,7 @@ void Combined::accumulate(py::handle gradients) {
     const bool release_gil = pin_if_long();
     participants_.clear();
     for_each_steps([this](std::size_t, Steps& steps) {
-        participants_.push_back({&steps.stepper(), team::threads_for(steps.stepper().present_work())});
+        participants_.push_back({&steps.stepper(), steps.stepper().most_threads()});
     });
     without_gil(release_gil, [this] {
         for (const Participant& one : participants_) one.stepper->accumulate(current_level(), one.most_threads);

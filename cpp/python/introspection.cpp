@@ -20,13 +20,6 @@ std::vector<std::string> names_of(const std::vector<const Level*>& levels) {
     return names;
 }
 
-// A path may have any bytes; it is decoded like os.fsdecode.
-py::object path(const char* bytes) {
-    PyObject* text = PyUnicode_DecodeFSDefault(bytes);
-    if (text == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(text);
-}
-
 // Every state of one kind that some choice of the rule's options has.
 template <class State, std::size_t Count>
 py::tuple states_of(const RuleFamily& family, State (Variant::*states)[Count]) {
@@ -44,6 +37,12 @@ py::tuple states_of(const RuleFamily& family, State (Variant::*states)[Count]) {
 }
 
 }  // namespace
+
+py::object decoded_path(const char* bytes) {
+    PyObject* text = PyUnicode_DecodeFSDefault(bytes);
+    if (text == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(text);
+}
 
 py::dict rules() {
     py::dict rules;
@@ -107,7 +106,7 @@ py::dict build() {
 #endif
     build["pybind11"] = INSTEP_TEXT(PYBIND11_VERSION_MAJOR) "." INSTEP_TEXT(PYBIND11_VERSION_MINOR);
     build["openmp"] = team::openmp_version();
-    build["openmp_library"] = path(team::openmp_library());
+    build["openmp_library"] = decoded_path(team::openmp_library());
     return build;
 }
 

@@ -9,6 +9,9 @@
 
 namespace instep {
 
+// A path may have any bytes; it is decoded like os.fsdecode.
+pybind11::object decoded_path(const char* bytes);
+
 pybind11::dict rules();
 
 std::vector<std::string> compiled_level_names();

@@ -8,6 +8,7 @@
 
 #include "python/bind_combined.hpp"
 #include "python/bind_steps.hpp"
+#include "python/bind_threads.hpp"
 #include "python/blocks_of_plans.hpp"
 #include "python/garbage.hpp"
 #include "python/hyperparameters.hpp"
@@ -15,7 +16,6 @@
 #include "python/plan.hpp"
 #include "python/snapshot.hpp"
 #include "python/testing.hpp"
-#include "runtime/team.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -99,18 +99,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("level_target", &instep::level_target, "What the compiler said it compiled that level for.");
     m.def("set_level", &instep::set_level_by_name, "name"_a, "Use this level from now on.");
 
-    m.def("start_openmp", &instep::team::start_runtime,
-          "Has the OpenMP runtime read the environment and the affinity.");
-    m.def("set_default_threads", &instep::team::set_default_threads, "count"_a, "What the environment grants.");
-    m.def("wanted_threads", &instep::team::wanted, "The program's choice of threads; 0 for the default.");
-    m.def("set_threads", &instep::team::set_threads, "count"_a, "The program's choice; 0 for the default.");
-    m.def("threads", &instep::team::threads, "Most threads that a step uses.");
-    m.def("threads_for", &instep::team::threads_for, "work"_a, "Threads that a step of so much work (bytes) uses.");
-    m.def("set_idle_threads_spin", &instep::team::set_idle_threads_spin, "spin"_a,
-          "Whether idle threads of the OpenMP runtime spin, so that only long steps go parallel.");
-    m.def("forked", &instep::team::forked, "Whether this process was forked since instep was loaded.");
     m.def("build", &instep::build, "How the core was compiled.");
 
+    instep::bind_threads(m);
     instep::bind_steps(m);
     instep::bind_snapshot(m);
     auto testing = m.def_submodule("testing", "What nothing but tests and measurements uses.");

@@ -5,7 +5,6 @@
 #include "python/steps.hpp"
 #include "runtime/float_environment.hpp"
 #include "runtime/levels.hpp"
-#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -83,7 +82,7 @@ void Steps::take(Use use, double grad_scale) {
     const bool release_gil = is_long(stepper_.most_work()) || has_matrices();
     if (release_gil) pin();
     if (use == Use::accumulate) {
-        const int threads = team::threads_for(stepper_.present_work());
+        const int threads = stepper_.most_threads();
         without_gil(release_gil, [&] { stepper_.accumulate(current_level(), threads); });
         stepper_.count_accumulation();
     } else {
@@ -97,7 +96,7 @@ void Steps::run_step(double grad_scale, bool release_gil) {
     const Extras extras = hyperparameters_.extras(grad_scale);
     read_counters();
     prepare(extras);
-    const int threads = team::threads_for(stepper_.present_work());
+    const int threads = stepper_.most_threads();
     const Participant alone{&stepper_, threads};
     const std::ptrdiff_t bad = without_gil(release_gil, [&] {
         return stepper_.has_matrices() ? Stepper::take_up_to_sweep({&alone, 1}).tensor : stepper_.take(threads);

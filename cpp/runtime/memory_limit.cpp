@@ -112,7 +112,7 @@ std::uint64_t take_chunk(const Run& run, std::int64_t begin, std::int64_t end) {
     return seen;
 }
 
-void work_through(void* context) {
+void work_through(void* context, bool /*idle*/) {
     Run& run = *static_cast<Run*>(context);
     const std::int64_t count = run.ends.back();
     const auto take = [&run] { return run.next.fetch_add(run.words_a_chunk, std::memory_order_relaxed); };
@@ -146,7 +146,7 @@ unsigned char memory_limit(const std::vector<Streams>& pieces, int read, int wri
         run.ends.push_back(words += piece.bytes / word_bytes);
         work += piece.bytes * (read + written) + (piece.copy == nullptr ? 0 : piece.bytes / 2);
     }
-    team::run(threads, work, work_through, &run);
+    team::own().run(threads, work, work_through, &run);
     unsigned char seen = bytes_together(run.seen);
     const auto rest = pass_for<unsigned char>(reads, writes);
     for (const Streams& piece : pieces)  // the last bytes, which don't fill a word

@@ -263,6 +263,11 @@ void Stepper::set_scale(double scale) {
     }
 }
 
+void Stepper::set_team(const team::Team& team) {
+    if (&team != team_) step_pace_ = accumulate_pace_ = Pace();
+    team_ = &team;
+}
+
 void Stepper::accumulate(const Level& level, int most_threads) {
     arrange();
     level_ = &level;

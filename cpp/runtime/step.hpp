@@ -15,6 +15,7 @@
 #include "runtime/layout.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/storage.hpp"
+#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -131,6 +132,9 @@ public:
     // The work of a step: the bytes that it would move if every array were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
     std::int64_t present_work() const { return work_; }    // with the gradients that are present
+    // The team of all steps from now on; and the most threads of it that are worth waking for the present gradients.
+    void set_team(const team::Team& team);
+    int most_threads() const { return team_->threads_for(work_); }
 
     // Prepares everything that a step needs, except its threads. It may allocate memory, and changes no parameter. The
     // groups must stay until the step has been taken.
@@ -223,7 +227,7 @@ private:
     bool takes_part(std::size_t i) const { return recipes_[turns_[i].recipe].recipe.sum_count > 0; }
     void complete(std::size_t i, const double* sums);
     void run(int threads, std::initializer_list<Pass> passes);
-    void work_on_passes();
+    void work_on_passes(bool idle);
     // The passes.
     void add_squares(std::size_t first, std::size_t last);
     void add_scaled_squares(std::size_t first, std::size_t last);
@@ -260,6 +264,7 @@ private:
     const Level* level_ = nullptr;
     std::vector<Prepared> recipes_;
     std::unordered_map<KindAndStep, std::uint32_t, Hash> recipes_by_step_;  // used if there are many
+    const team::Team* team_ = &team::own();
     Pace step_pace_, accumulate_pace_;
     bool parallel_ = false;
     std::array<Pass, most_passes> passes_{};

@@ -4,7 +4,6 @@
 
 #include "runtime/float_environment.hpp"
 #include "runtime/step.hpp"
-#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -39,29 +38,29 @@ void Stepper::run(int threads, std::initializer_list<Pass> passes) {
     if (units_.size() == 1)  // no thread will be the last to finish
         for (std::size_t k = 0; k < pass_count_; ++k)
             if (passes_[k].finish != nullptr) (this->*passes_[k].finish)();
-    team::run(
+    team_->run(
         threads, work_,
-        [](void* context) {
+        [](void* context, bool idle) {
             const FloatEnvironment environment;
-            static_cast<Stepper*>(context)->work_on_passes();
+            static_cast<Stepper*>(context)->work_on_passes(idle);
         },
         this);
 }
 
 // The work of each thread. A thread that becomes free takes the next unit, so a thread that wakes late costs little.
-void Stepper::work_on_passes() {
+void Stepper::work_on_passes(bool idle) {
     const std::size_t unit_count = units_.size() - 1;
     for (std::size_t k = 0; k < pass_count_; ++k) {
         const Pass& pass = passes_[k];
         std::atomic<std::size_t>& next = progress_[k].next;
-        for (std::size_t unit = next.fetch_add(1, std::memory_order_relaxed); unit < unit_count;
-             unit = next.fetch_add(1, std::memory_order_relaxed)) {
+        const auto take = [&] { return idle ? unit_count : next.fetch_add(1, std::memory_order_relaxed); };
+        for (std::size_t unit = take(); unit < unit_count; unit = take()) {
             (this->*pass.work)(units_[unit], units_[unit + 1]);
             if (pass.finish != nullptr && progress_[k].left.fetch_sub(1, std::memory_order_acq_rel) == 1)
                 (this->*pass.finish)();
         }
         if (pass.finish == nullptr) continue;
-        if (parallel_) team::barrier();
+        if (parallel_) team_->barrier();
         if (stopped_) return;
     }
 }

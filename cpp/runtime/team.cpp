@@ -26,8 +26,6 @@ namespace {
 // (bench/threads.py).
 constexpr std::int64_t usual_work_a_thread = std::int64_t{1} << 20;
 std::atomic<std::int64_t> work_a_thread{usual_work_a_thread};
-// If idle threads spin: work for several times as long as they spin.
-constexpr std::int64_t work_a_spinning_thread = std::int64_t{1} << 29;
 
 std::atomic<int> default_threads{1};
 std::atomic<int> wanted_threads{0};
@@ -36,6 +34,9 @@ std::atomic<std::uint64_t> forks{0};
 std::atomic<std::uint64_t> regions{0};
 
 #if defined(_OPENMP)
+
+// If idle threads spin: work for several times as long as they spin.
+constexpr std::int64_t work_a_spinning_thread = std::int64_t{1} << 29;
 
 std::atomic<int> bound_to{0};  // the number of CPUs to which the runtime binds its threads; 0: it binds none
 
@@ -58,14 +59,11 @@ int cpus_to_bind_to() {
 #endif
 }
 
-// The most threads that the runtime would give to a region that begins here.
-int most_of_a_region() {
-    if (omp_in_parallel() != 0) return 1;  // the other threads of this region are already at work
+Limits own_limits() {
 #if _OPENMP >= 200805
-    if (omp_get_max_active_levels() < 1) return 1;
-    return std::max(1, omp_get_thread_limit());
+    return {omp_in_parallel, omp_get_max_threads, omp_get_max_active_levels, omp_get_thread_limit};
 #else
-    return INT_MAX;
+    return {omp_in_parallel, omp_get_max_threads, [] { return 1; }, [] { return INT_MAX; }};
 #endif
 }
 
@@ -88,6 +86,67 @@ private:
 
 #endif
 
+class Alone final : public Team {
+public:
+    int threads() const override { return 1; }
+    void barrier() const override {}
+
+private:
+    std::int64_t least_share() const override { return least_work(); }
+    void run_region(int /*threads*/, std::int64_t /*work*/, Part part, void* context) const override {
+        part(context, false);
+    }
+};
+
+#if defined(_OPENMP)
+
+class Own final : public Team {
+public:
+    int threads() const override;
+    void barrier() const override {
+#pragma omp barrier
+    }
+
+private:
+    std::int64_t least_share() const override {
+        return idle_threads_spin.load(std::memory_order_relaxed) ? work_a_spinning_thread : least_work();
+    }
+    void run_region(int threads, std::int64_t work, Part part, void* context) const override;
+};
+
+int Own::threads() const {
+    if (forked()) return 1;
+    const KeptAffinity kept(runtime_binds());
+    const Limits limits = own_limits();
+    int count = wanted();
+    if (count == 0) {
+        // This is asked each time, because limits of threadpoolctl and later changes of the affinity apply to instep,
+        // too. A runtime that binds threads may have bound this thread, for another library; its team goes to the
+        // places of the runtime.
+        const int cpus = runtime_binds() ? bound_to.load(std::memory_order_relaxed) : allowed_cpus();
+        count = std::min(default_threads.load(std::memory_order_relaxed), limits.max_threads());
+        if (cpus > 0) count = std::min(count, cpus);
+    }
+    return std::max(1, std::min(count, limits.most_of_a_region()));
+}
+
+void Own::run_region(int threads, std::int64_t work, Part part, void* context) const {
+    const KeptAffinity kept(runtime_binds());
+    const ExactCount exact;
+    const Caller caller(work);
+#pragma omp parallel num_threads(threads)
+    {
+        caller.make_way();
+        part(context, false);
+    }
+}
+
+#else
+
+using Own = Alone;
+
+#endif
+
 }  // namespace
 
 void set_default_threads(int count) { default_threads = count; }
@@ -95,25 +154,6 @@ void set_default_threads(int count) { default_threads = count; }
 void set_threads(int count) { wanted_threads = count; }
 
 int wanted() { return wanted_threads.load(std::memory_order_relaxed); }
-
-int threads() {
-#if defined(_OPENMP)
-    if (forked()) return 1;
-    const KeptAffinity kept(runtime_binds());
-    int count = wanted();
-    if (count == 0) {
-        // This is asked each time, because limits of threadpoolctl and later changes of the affinity apply to instep,
-        // too. A runtime that binds threads may have bound this thread, for another library; its team goes to the
-        // places of the runtime.
-        const int cpus = runtime_binds() ? bound_to.load(std::memory_order_relaxed) : allowed_cpus();
-        count = std::min(default_threads.load(std::memory_order_relaxed), omp_get_max_threads());
-        if (cpus > 0) count = std::min(count, cpus);
-    }
-    return std::max(1, std::min(count, most_of_a_region()));
-#else
-    return 1;
-#endif
-}
 
 void set_least_work(std::int64_t work) { work_a_thread = std::max<std::int64_t>(1, work); }
 
@@ -123,37 +163,31 @@ bool threads_are_fixed() { return least_work() != usual_work_a_thread; }
 
 void set_idle_threads_spin(bool spin) { idle_threads_spin = spin; }
 
-int threads_for(std::int64_t work) {
-    const std::int64_t share =
-        idle_threads_spin.load(std::memory_order_relaxed) ? work_a_spinning_thread : least_work();
+int Team::threads_for(std::int64_t work) const {
+    const std::int64_t share = least_share();
     if (work < 2 * share) return 1;
     return static_cast<int>(std::min<std::int64_t>(work / share, threads()));
 }
 
-void run(int threads, std::int64_t work, void (*part)(void*), void* context) {
-#if defined(_OPENMP)
-    if (threads > 1) {
-        regions.fetch_add(1, std::memory_order_relaxed);
-        const KeptAffinity kept(runtime_binds());
-        const ExactCount exact;
-        const Caller caller(work);
-#pragma omp parallel num_threads(threads)
-        {
-            caller.make_way();
-            part(context);
-        }
-        return;
-    }
-#endif
-    static_cast<void>(threads);
-    static_cast<void>(work);
-    part(context);
+void Team::run(int threads, std::int64_t work, Part part, void* context) const {
+    if (threads <= 1) return part(context, false);
+    regions.fetch_add(1, std::memory_order_relaxed);
+    run_region(threads, work, part, context);
 }
 
-void barrier() {
-#if defined(_OPENMP)
-#pragma omp barrier
-#endif
+const Team& own() {
+    static constexpr Own team;
+    return team;
+}
+
+const Team& alone() {
+    static constexpr Alone team;
+    return team;
+}
+
+int Limits::most_of_a_region() const {
+    if (in_parallel() != 0) return 1;  // the other threads of this region are already at work
+    return max_active_levels() < 1 ? 1 : std::max(1, thread_limit());
 }
 
 bool forked() { return fork_generation() != 0; }

@@ -327,6 +327,14 @@ class Steps:
         """Drop the gradients accumulated since the last step."""
         self._steps.discard_accumulated()
 
+    def _share_team(self, team: _core.Team | None) -> None:
+        """Step on the threads of another library from now on; on the calling thread alone if None.
+
+        `_core.find_team` finds the team of a library whose computations the host's loop waits for.
+        The number of threads is that of the library, asked at each step on the thread that steps.
+        """
+        self._steps.share_team(team)
+
     @property
     def step_count(self) -> int:
         """Number of completed steps."""
