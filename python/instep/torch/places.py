@@ -14,6 +14,7 @@ from instep.optimizers.settings import NONFINITE
 from instep.torch.group_numbers import Group, Kind, read
 from instep.torch.memory import LOOKS, layout, memory
 from instep.torch.tensors import refusal, torch
+from instep.torch.threads import TEAM
 
 __all__ = ["Places"]
 
@@ -36,6 +37,7 @@ class Places:
         state_dtype: Any,
     ) -> None:
         self.steps = _core.make_steps()
+        self.steps.share_team(TEAM)
         self._kind = kind
         self._state_dtype = state_dtype
         self._groups: list[Group] = []

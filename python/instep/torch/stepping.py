@@ -14,6 +14,7 @@ from instep.torch.loading import load
 from instep.torch.memory import LOOKS, memory
 from instep.torch.places import Made, Places, limit
 from instep.torch.tensors import FACE, TESTED, refusal, torch
+from instep.torch.threads import settle
 
 __all__ = ["OWN", "Stepping"]
 
@@ -134,6 +135,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         stepped = _with_gradient(places, gradients)
         if stepped is None or not (places.is_settled or places.renumber(self)):
             return False
+        settle()
         try:
             places.steps.step(gradients, places.numbers, places.extras, 1.0)
         except (TypeError, ValueError, RuntimeError):  # to be found again, and named
@@ -154,6 +156,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         try:
             places.refresh(self, gradients, made)
             places.rebind(self)
+            settle()
             arrays = [None if g is None else memory(g) for g in gradients]
             places.steps.step(arrays, places.numbers, places.extras, 1.0)
         except BaseException:
