@@ -41,6 +41,11 @@ void apply_terms(const GradientTerms& terms, T* __restrict g, const T* __restric
     }
 }
 
+template <class T>
+void decay_all(T* __restrict p, T factor, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) p[i] = p[i] * factor;
+}
+
 // The parameter moves towards 0 by the amount, and stops there.
 template <class T>
 void shrink_all(T* __restrict p, T amount, std::int64_t count) {

@@ -131,8 +131,9 @@ struct Recipe {
     GradientTerms terms;
     float single_scale;   // terms.scale, rounded once here: in short tensors the rounding would take noticeable time
     double average_rate;  // 1 - decay, rounded to the compute type
-    bool shrinks;         // decoupled L1: the parameters are shrunk towards 0 after the rule, by so much
-    double shrink;
+    double decay_factor;  // weight decay after the rule, if it decays: the parameters are multiplied by this
+    double shrink;        // decoupled L1, if it shrinks: then they are shrunk towards 0 by so much
+    bool decays, shrinks;
     bool claims;       // the parameters' cache lines are fetched for writing ahead of use
     bool past_caches;  // the copies are written past the caches: the step is too large for them
     bool of_matrices;  // the rule gets what has been kept, from blocks

@@ -107,6 +107,7 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin
         blocks.load(begin, count, has_terms);
         if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
         blocks.run(recipe.in_blocks, recipe, count);
+        if (recipe.decays) decay_all(blocks.p, static_cast<T>(recipe.decay_factor), count);
         if (recipe.shrinks) shrink_all(blocks.p, static_cast<T>(recipe.shrink), count);
         if (follows) follow_all(blocks.e, average_rate, blocks.p, count);
         blocks.store(begin, count);

@@ -11,7 +11,8 @@ namespace instep {
 
 namespace {
 
-constexpr std::size_t term_count = 5;  // clip_value, L2 factor, L1 factor, maximize, decoupled_l1
+// clip_value, weight decay, L1 factor, maximize, decoupled_l1, decay_after
+constexpr std::size_t term_count = 6;
 
 unsigned option_bits(const RuleFamily& family, const py::sequence& options) {
     unsigned bits = 0;
@@ -94,7 +95,9 @@ void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extr
                                           std::to_string(values.size())));
         for (std::size_t i = 0; i < count; ++i) group.hyperparameters[i] = values[i].cast<double>();
         const auto clip_value = values[count].cast<double>();
-        const auto l2 = values[count + 1].cast<double>();
+        const auto decay = values[count + 1].cast<double>();
+        const bool after = values[count + 5].cast<bool>();
+        const double l2 = after ? 0 : decay;
         const auto l1 = values[count + 2].cast<double>();
         const bool decoupled = values[count + 4].cast<bool>();
         group.terms = {false,
@@ -107,6 +110,7 @@ void Hyperparameters::take(const py::sequence& numbers, const py::sequence& extr
                        l2,
                        l1};
         group.decoupled_l1 = decoupled ? l1 : 0;
+        group.decay_after = after ? decay : 0;
     }
     *this = std::move(parsed);
 }

@@ -22,9 +22,9 @@ struct Hyperparameters {
     double average_rate = 0;
     NotFinite not_finite = NotFinite::propagate;
 
-    // numbers: for each group a sequence of the rule's hyperparameters, then clip_value, L2 factor, L1 factor,
-    // maximize and whether L1 is decoupled. extras: a sequence of clip_norm, decay of the averages, and the action for
-    // gradients that are not finite.
+    // numbers: for each group a sequence of the rule's hyperparameters, then clip_value, weight decay, L1
+    // factor, maximize, whether L1 is decoupled, and whether the weight decay comes after the rule. extras: a sequence
+    // of clip_norm, decay of the averages, and the action for gradients that are not finite.
     void take(const py::sequence& numbers, const py::sequence& extras);
 
     // The work of a step besides its rules, for this grad_scale.

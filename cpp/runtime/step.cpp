@@ -140,6 +140,8 @@ void Stepper::complete(std::size_t i, const double* sums) {
     if (sums == nullptr && variant.takes_part != nullptr && !variant.takes_part(now)) prepared.recipe.sum_count = 0;
     prepared.recipe.shrinks = group.decoupled_l1 != 0 && rate == rate;
     prepared.recipe.shrink = rate * group.decoupled_l1;
+    prepared.recipe.decays = group.decay_after != 0 && rate == rate;
+    prepared.recipe.decay_factor = 1 - rate * group.decay_after;
     variant.prepare[static_cast<int>(tensor.compute)](now, prepared.recipe.scalars);
 }
 

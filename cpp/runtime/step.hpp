@@ -50,6 +50,7 @@ struct Group {
     double hyperparameters[max_hyperparameters];
     GradientTerms terms;
     double decoupled_l1 = 0;
+    double decay_after = 0;  // the weight decay after the rule
 };
 
 // The work of a step besides its rules.

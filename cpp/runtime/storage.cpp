@@ -53,13 +53,15 @@ void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrange
     const unsigned l2 = terms.l2 ? with_l2 : 0;
     // A loop can scale the gradient, and can add L2 if it is the last term.
     const bool other_terms = terms.clipped || terms.negated || terms.l1;
+    // Blocks change the parameter once more before the average takes its step.
+    const bool follows_up = recipe.decays || recipe.shrinks;
     const bool in_place =
-        arrangement.storage != Storage::other && !other_terms && !replaced && !recipe.shrinks && !recipe.of_matrices;
+        arrangement.storage != Storage::other && !other_terms && !replaced && !follows_up && !recipe.of_matrices;
     const std::int64_t weight_bytes = item_size(arrangement.weights);
     recipe.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
                        arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
     const auto& native = loops.by[static_cast<int>(Storage::native)];
-    recipe.extras = (terms.l1 ? 0 : l2) | (recipe.shrinks ? 0 : average);
+    recipe.extras = (terms.l1 ? 0 : l2) | (follows_up ? 0 : average);
     if (native[recipe.extras] == nullptr) recipe.extras = 0;
     recipe.in_blocks = native[recipe.extras];
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import UserDict
 from typing import Any
 
 import ml_dtypes
@@ -201,6 +202,37 @@ def test_memory_stays_for_as_long_as_it_is_bound() -> None:
     steps.step([None], [SGD])  # lets go of the rest
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_numbers_that_change_between_steps(kind: type[Any]) -> None:
+    """Checked numbers are remembered; those of a dict that has changed since are others."""
+    steps, others = instep.Steps(), instep.Steps()
+    weights = []
+    for one in (steps, others):
+        one.add_group("sgd")
+        one.append()
+        weights.append(np.zeros(1))
+        one.bind(0, weights[-1])
+    numbers = kind(SGD)
+    for lr in (1.0, 0.5, 0.5, 1.0):
+        numbers["lr"] = lr
+        steps.step([np.ones(1)], [numbers])
+        others.step([np.ones(1)], (numbers,))
+    assert [w.tolist() for w in weights] == [[-3.0], [-3.0]]
+    numbers["lr"] = True
+    with pytest.raises(TypeError, match=r"lr of group 0 must be a finite number.*, got True"):
+        steps.step([np.ones(1)], [numbers])
+
+
+def test_the_numbers_of_another_rule_are_checked() -> None:
+    """Other steps have had the same numbers, for a rule that takes them."""
+    steps, others = instep.Steps(), instep.Steps()
+    steps.add_group("sgd")
+    others.add_group("adam")
+    steps.step([], [SGD])
+    with pytest.raises(ValueError, match="missing: 'beta1'"):
+        others.step([], [SGD])
 
 
 class TestTensors:

@@ -195,7 +195,7 @@ def test_numbers_that_were_taken_are_taken_again_for_another_rule() -> None:
     steps.append(1)
     w = np.zeros(1)
     steps.bind(0, "w", 0, w, {}, None, None, 0)
-    numbers = ((1.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, 0.0),)
+    numbers = ((1.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0),)
     extras = (np.nan, 0.0, 0)
     steps.step([np.ones(1)], numbers, extras, 1.0)
     steps.step([np.ones(1)], numbers, extras, 1.0)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from instep._support.wording import difference, kind, shown
 
-__all__ = ["flag", "mapping", "require_keys", "word"]
+__all__ = ["check_flag", "flag", "mapping", "require_keys", "word"]
 
 Word = TypeVar("Word", bound=str)
 
@@ -17,6 +17,12 @@ def flag(who: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{who} must be True or False, got {shown(value)}")
     return value
+
+
+def check_flag(who: str, *, on: bool, refused: str) -> None:
+    """Raise ValueError if a flag is on that a rule refuses for this reason; empty: it takes the flag."""
+    if on and refused:
+        raise ValueError(f"{who} must be False, got True, since {refused}")
 
 
 def word(who: str, value: object, words: Sequence[Word]) -> Word:

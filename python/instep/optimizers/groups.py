@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep import _core
 from instep._support import documentation
+from instep._support.checks import check_flag
 from instep._support.wording import shown
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, NumericOrNone, value_at
@@ -190,13 +191,13 @@ def taken(rule: type[Rule], new: Mapping[str, Any]) -> dict[str, Any]:
 def group_values(rule: type[Rule], settings: Mapping[str, Any]) -> GroupValues:
     """Check the hyperparameters of a group, and put them in the core's order."""
     checked = {name: _checked(rule, name, value) for name, value in settings.items()}
-    rule._check_decoupled_l1("decoupled_l1", decoupled=checked["decoupled_l1"])
+    check_flag("decoupled_l1", on=checked["decoupled_l1"], refused=rule._no_decoupled_l1)
     rule._check(checked)
     values = _named_values(rule, checked)
     constants = [0.0 if callable(value) else value for _, value, _ in values]
     return GroupValues(
         checked,
-        [*constants, float(checked["maximize"]), float(checked["decoupled_l1"])],
+        [*constants, float(checked["maximize"]), float(checked["decoupled_l1"]), 0.0],
         [
             (place, name, value, interval)
             for place, (name, value, interval) in enumerate(values)

@@ -105,6 +105,8 @@ class Interval:
 
 def as_float(value: object, interval: Interval, who: str) -> float:
     """Return value as a float in the interval; errors name `who`."""
+    if type(value) is float and value in interval:  # in a host's loop this is asked at every step
+        return value
     if not is_real(value):
         raise TypeError(f"{who} must be {interval}, got {shown(value)}")
     number_like: Any = value

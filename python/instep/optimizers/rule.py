@@ -117,12 +117,6 @@ class Rule:
     def _check(cls, settings: Mapping[str, Any]) -> None:
         """Raise ValueError if hyperparameters don't go together."""
 
-    @classmethod
-    def _check_decoupled_l1(cls, who: str, *, decoupled: bool) -> None:
-        """Raise ValueError if L1 can't be decoupled in this rule."""
-        if decoupled and cls._no_decoupled_l1:
-            raise ValueError(f"{who} must be False, got True, since {cls._no_decoupled_l1}")
-
 
 def own_terms(rule: str, options: Collection[str]) -> set[str]:
     """Return which of weight_decay and l1 are numbers of this rule of the core, and no terms of the gradient."""

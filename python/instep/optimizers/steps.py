@@ -270,9 +270,12 @@ class Steps:
             `gradients` is None, the step uses the accumulated gradients.
         numbers : sequence of dict
             For each group the hyperparameters of its rule, with the names in `rules`, and any of
-            ``clip_value``, ``weight_decay``, ``l1``, ``decoupled_l1`` and ``maximize``. Each may be
-            any value that the optimizers take, except a schedule. If an option is off, a
-            hyperparameter of the same name must be 0, or None if it may be None.
+            ``clip_value``, ``weight_decay``, ``l1``, ``decoupled_l1``, ``maximize`` and
+            ``decay_after``. Each may be any value that the optimizers take, except a schedule. If an
+            option is off, a hyperparameter of the same name must be 0, or None if it may be None.
+            With ``decay_after=True``, ``weight_decay`` is no term of the gradient: after the rule, the
+            parameter is multiplied by ``1 - lr*weight_decay``. Rules that have ``weight_decay``
+            themselves refuse it, and so does Rprop.
         clip_norm, grad_scale, nonfinite
             As for `Optimizer` and its ``step``.
         ema_decay : float, optional
@@ -292,7 +295,7 @@ class Steps:
         # another thread.
         groups, last = self._steps.rules_of_groups, self._last
         if last is None or not last.are_those_of(groups, numbers):
-            self._last = last = Numbers(groups, numbers)
+            self._last = last = Numbers.checked(groups, numbers)
         limit = math.nan if clip_norm is None else as_float(clip_norm, CLIP_NORM, "clip_norm")
         if ema_decay is not None:
             ema_decay = as_float(ema_decay, EMA_DECAY, "ema_decay")
@@ -359,7 +362,7 @@ class Steps:
 
 def _sequence(gradients: Any) -> Any:
     """Return gradients that can be indexed by number."""
-    if isinstance(gradients, Sequence):
+    if isinstance(gradients, (list, tuple, Sequence)):  # the first two are told apart quicker
         return gradients
     by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
     if by_number and not isinstance(gradients, Mapping):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 from instep import _core
-from instep._support.checks import flag, mapping
+from instep._support.checks import check_flag, flag, mapping
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import check_alike, interval_of
 from instep.optimizers.hyperparameters import Count, Interval, NumericOrNone, as_float
@@ -23,8 +23,12 @@ _OFF = {
     "l1": 0.0,
     "maximize": False,
     "decoupled_l1": False,
+    "decay_after": False,
 }
 _ANY = Interval(-math.inf)
+
+#: For each group its rule and the options that are on.
+Groups: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def chosen(rule: object, options: Iterable[str]) -> tuple[str, tuple[str, ...]]:
@@ -68,6 +72,10 @@ class GroupNumbers:
         self._needed = [name for name in self._names if name not in optional]
         for term in (Settings.clip_value, Settings.weight_decay, Settings.l1):
             self._intervals[term._name] = term.interval
+        # Flags that the rule refuses, and why.
+        no_step_after = of_rule._no_decoupled_l1
+        own_decay = "weight_decay is part of the rule" if "weight_decay" in self._own_terms else ""
+        self._refused = {"decoupled_l1": no_step_after, "decay_after": own_decay or no_step_after}
 
     def in_order(self, group: int, numbers: Mapping[str, Any]) -> list[float]:
         """Check a group's numbers, and return them as the core takes them."""
@@ -86,11 +94,9 @@ class GroupNumbers:
 
     def _checked(self, group: int, name: str, value: Any) -> float:
         who = f"{name} of group {group}"
-        if name in ("maximize", "decoupled_l1"):
-            on = flag(who, value)
-            if name == "decoupled_l1":
-                self._rule._check_decoupled_l1(who, decoupled=on)
-            return float(on)
+        if _OFF.get(name) is False:
+            check_flag(who, on=flag(who, value), refused=self._refused.get(name, ""))
+            return float(value)
         if value is None and name in self._or_none:
             return math.nan
         number = as_float(value, self._intervals[name], who)
@@ -110,13 +116,12 @@ _numbers_of = functools.cache(GroupNumbers)
 class Numbers:
     """The numbers of a step for all groups, in the core's order."""
 
-    __slots__ = ("_given", "_groups", "in_order")
+    __slots__ = ("_given", "_groups", "_types", "in_order")
 
-    def __init__(
-        self,
-        groups: tuple[tuple[str, tuple[str, ...]], ...],
-        numbers: Sequence[Mapping[str, Any]],
-    ) -> None:
+    # Those checked last: a host with a `Steps` for each parameter passes the same numbers to all.
+    _latest: ClassVar[Numbers | None] = None
+
+    def __init__(self, groups: Groups, numbers: Sequence[Any]) -> None:
         if isinstance(numbers, (Mapping, str)) or not isinstance(numbers, Sequence):
             raise TypeError(
                 f"numbers must be a list with a dict for each group, got {kind(numbers)}"
@@ -128,14 +133,23 @@ class Numbers:
             )
         self._groups = groups
         # Copies, since the caller may change the dicts later.
-        self._given: list[Any] = [dict(one) if isinstance(one, dict) else one for one in numbers]
+        self._given = [dict(one) if isinstance(one, Mapping) else one for one in numbers]
         self.in_order = [
             _numbers_of(rule, options).in_order(k, self._given[k])
             for k, (rule, options) in enumerate(groups)
         ]
         self._check_alike(groups)
+        self._types = [_types(one) for one in self._given]
 
-    def _check_alike(self, groups: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+    @classmethod
+    def checked(cls, groups: Groups, numbers: Any) -> Numbers:
+        """Check numbers, unless they are those that were checked last."""
+        latest = cls._latest
+        if latest is None or not latest.are_those_of(groups, numbers):
+            cls._latest = latest = cls(groups, numbers)
+        return latest
+
+    def _check_alike(self, groups: Groups) -> None:
         for name in {rule for rule, _ in groups} & Rule._by_name.keys():
             of_rule = Rule._by_name[name]
             left_out = dict.fromkeys(of_rule._core_hyperparameters)  # None: they count as not given
@@ -150,15 +164,13 @@ class Numbers:
     def are_those_of(self, groups: object, numbers: Any) -> bool:
         """Tell whether these numbers are the same, so that a step needs no check; 1.0 and True are not the same."""
         try:
-            return groups is self._groups and (
-                len(self._given) == len(numbers) and all(map(_are_equal, self._given, numbers))
+            return (
+                groups == self._groups
+                and self._given == list(numbers)
+                and self._types == [_types(one) for one in numbers]
             )
         except Exception:  # if it is no list of dicts of numbers, but arrays, say
             return False
-
-
-def _are_equal(mine: Mapping[str, Any], theirs: Any) -> bool:
-    return bool(mine == theirs) and _types(mine) == _types(theirs)
 
 
 def _types(numbers: Mapping[str, Any]) -> list[type]:
