@@ -291,7 +291,7 @@ def test_weights_that_are_gone_are_let_go() -> None:
         optimizer((k, "gone"), w if k % 2 else w[0], np.ones(2, np.float32))
         del w
     gc.collect()
-    assert sum(one() is not None for one in gone) <= ours._FEW
+    assert sum(one() is not None for one in gone) <= ours.optimizer._FEW
     assert all(optimizer._bound[key] is one for key, one in bound.items())
 
 

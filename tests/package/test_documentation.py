@@ -71,7 +71,8 @@ def public_callables(module: ModuleType) -> Iterator[tuple[str, Callable[..., An
         if isinstance(found, type) and not issubclass(found, Exception):
             yield name, found
             for attribute, method in inspect.getmembers(found, inspect.isroutine):
-                if not attribute.startswith("_"):
+                own = (getattr(method, "__module__", None) or "instep").startswith("instep")
+                if own and not attribute.startswith("_"):  # not what a face inherits
                     yield f"{name}.{attribute}", method
         elif inspect.isfunction(found):
             yield name, found

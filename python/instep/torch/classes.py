@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from instep._support import documentation
 from instep._support.wording import kind as kind_of
 from instep.torch.group_numbers import Kind, kinds, read
 from instep.torch.stepping import OWN, Stepping
@@ -157,6 +158,7 @@ True
 """
 
 
+@documentation.without_quotes
 class _Averaging(Stepping):
     """An optimizer whose rule averages the weights itself."""
 

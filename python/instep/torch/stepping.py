@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from instep._support import documentation
 from instep._support.hosts import host, part
 from instep.optimizers.hyperparameters import Nonfinite, as_float
 from instep.optimizers.settings import CLIP_NORM, checked_nonfinite
@@ -33,6 +34,7 @@ _ALL_DENSE = {torch.Tensor}
 _KNOWN = {torch.Tensor, torch.nn.Parameter, type(None)}
 
 
+@documentation.without_quotes
 class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for every type checker
     """An optimizer of PyTorch's whose steps are instep's; `state` and `param_groups` are the truth at every step."""
 
