@@ -24,14 +24,13 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from package import turns
-from task import Task
+from task import OURS, Task
 from traffic import memory_of
 
 TURN = 0.005  # seconds
 CAN_STOP = hasattr(signal, "SIGSTOP")
 SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped have gone to sleep
 DOZE = 0.1  # until those of NumPy's matrix products have, which look for work for a while
-OURS = "instep"
 LIMIT = "memory limit"
 SAME_ARRAYS = "memory limit, same arrays"
 ALWAYS = (OURS, LIMIT, SAME_ARRAYS)  # in every heat: others are compared with them

@@ -19,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import DOZE, OURS, SAME_ARRAYS, Comparison, Entry, Pool, compare
+from harness import DOZE, SAME_ARRAYS, Comparison, Entry, Pool, compare
 from machine import describe
 from package import options as allowed
 from tables import contestants_table
-from task import Task
-from worker import NO_STEP
+from task import NO_STEP, OURS, Task
 
 BATCHES = (16, 64, 256)
 JUDGED = 64  # the batch that targets.py has bounds for

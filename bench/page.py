@@ -11,15 +11,16 @@ import extras
 import loop
 import pictures
 import scaling
-from harness import LIMIT, OURS, SAME_ARRAYS
+import training
+from harness import LIMIT, SAME_ARRAYS
 from results import Pieces, Results
 from rows import EVERYONE, ROWS, RULES, TORCH, Row
 from tables import duration, markdown_table
 from targets import COLUMNS, Verdict, best_of, loop_ratio, median_over
+from task import NO_STEP, OURS
 from traffic import passes_of
-from worker import NO_STEP
 
-STEPS, GROWTH = "steps.png", "scaling.png"
+STEPS, GROWTH, TRAINING = "steps.png", "scaling.png", "training.png"
 AS_FAST = 0.02  # ratios this close to 1 say nothing
 
 HEAD = """# Benchmarks: {machine}
@@ -84,7 +85,8 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
     if any(name.startswith("scaling/") for name in pieces):
         pictures.growth(folder / GROWTH, pieces, where, machine["cores"])
         sections.append(_scaling(pieces, machine["cores"]))
-    sections += [_extras(pieces), _rest(pieces)]
+    pictures.trainings(folder / TRAINING, pieces, where)
+    sections += [_extras(pieces), training.section(pieces, TRAINING), _rest(pieces)]
     (folder / "README.md").write_text("\n".join(filter(None, sections)), encoding="utf-8")
 
 
@@ -233,8 +235,12 @@ def _losses(pieces: Pieces) -> Iterator[tuple[str, str, float]]:
     names = {f"step/{row}": row for row in ROWS}
     names |= {f"loop/{batch}": f"loop, batch {batch}" for batch in loop.BATCHES}
     names |= {f"scaling/{size}": f"{size:,} parameters" for size in scaling.SIZES}
-    for piece, name in names.items():
-        contestants = pieces.get(piece, {}).get("contestants", {})
+    found_by_name = {name: pieces.get(piece, {}) for piece, name in names.items()}
+    for piece in training.PIECES:
+        rows = pieces.get(f"torch/{piece}", {}).get("rows", {})
+        found_by_name |= {f"torch/{piece}, {row}": found for row, found in rows.items()}
+    for name, of in found_by_name.items():
+        contestants = of.get("contestants", {})
         for peer, found in contestants.items():
             compares = peer not in (OURS, NO_STEP, LIMIT, *loop.LIMITS)
             if compares and found["by instep"] < 1 + AS_FAST:

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 import scaling
-from harness import LIMIT, OURS, SAME_ARRAYS
+import training
+from harness import LIMIT, SAME_ARRAYS
 from rows import ROWS
 from tables import duration
+from task import OURS
 
 # The palette of Okabe and Ito (2008), which the colour-blind tell apart; each line has a marker of its own besides.
 COLOURS = {
@@ -84,23 +86,39 @@ def _bars(axes: Axes, title: str, contestants: Mapping[str, Any]) -> None:
 def steps(path: Path, pieces: Mapping[str, Any], where: str) -> None:
     """One panel a workload."""
     names = [name for name in ROWS if name == ROWS[name].task.workload and f"step/{name}" in pieces]
-    columns = 2
-    lines = -(-len(names) // columns)
+    titles = {}
+    for name in names:
+        task = ROWS[name].task
+        tensors = f"{len(task.shapes):,} tensor{'s' if len(task.shapes) > 1 else ''}"
+        titles[f"{name}: {task.elements:,} parameters, {tensors}"] = pieces[f"step/{name}"]
+    found = {title: piece["contestants"] for title, piece in titles.items()}
+    title = f"A step of Adam, float32: time by instep's (logarithmic, shorter is faster)\n{where}"
+    _panels(path, found, title, 2)
+
+
+def _panels(path: Path, found: Mapping[str, Mapping[str, Any]], title: str, columns: int) -> None:
+    lines = -(-len(found) // columns)
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(12, 2.75 * lines + 0.6), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(6 * columns, 2.75 * lines + 0.6), dpi=DPI, layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes, name in zip(panels, names, strict=False):
-            task = ROWS[name].task
-            tensors = f"{len(task.shapes):,} tensor{'s' if len(task.shapes) > 1 else ''}"
-            title = f"{name}: {task.elements:,} parameters, {tensors}"
-            _bars(axes, title, pieces[f"step/{name}"]["contestants"])
-        for axes in panels[len(names) :]:
+        for axes, (name, contestants) in zip(panels, found.items(), strict=False):
+            _bars(axes, name, contestants)
+        for axes in panels[len(found) :]:
             axes.axis("off")
-        figure.suptitle(
-            f"A step of Adam, float32: time by instep's (logarithmic, shorter is faster)\n{where}",
-            fontsize=12,
-        )
+        figure.suptitle(title, fontsize=12)
         figure.savefig(path)
+
+
+def trainings(path: Path, pieces: Mapping[str, Any], where: str) -> None:
+    """One panel a model and program of PyTorch's; none if nothing of them was measured."""
+    found = {
+        f"{name.replace('/', ', threads: ')}: {program}": row["contestants"]
+        for name in training.PIECES
+        if not name.endswith("rules")
+        for program, row in pieces.get(f"torch/{name}", {}).get("rows", {}).items()
+    }
+    if found:
+        _panels(path, found, f"Training in PyTorch: time by instep.torch's\n{where}", 3)
 
 
 def growth(path: Path, pieces: Mapping[str, Any], where: str, cores: int) -> None:

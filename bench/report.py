@@ -3,6 +3,7 @@
     python bench/report.py --all                 what this build's results lack; then page and pictures
     python bench/report.py step/mlp loop/64      these pieces, once more
     python bench/report.py rules                 the rows of the rules, once more
+    python bench/report.py torch                 training in PyTorch, once more
     python bench/report.py                       page and pictures of what is there
 
 All pieces are measured in several passes (results.py). Every finished piece is kept at once, so that an interrupted run
@@ -28,6 +29,7 @@ import page
 import scaling
 import step
 import threads
+import training
 from harness import Pool
 from machine import describe
 from results import Results
@@ -60,6 +62,10 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
     pieces["threads"] = lambda _: {
         "sizes": {f"{n:,}": threads.measure(n, 1.0) for n in threads.SIZES}
     }
+    for name in training.PIECES:
+        pieces[f"torch/{name}"] = lambda _, name=name: training.measure(
+            name, 3.0 if name.endswith("rules") else 8.0
+        )
     pieces["footprint"] = lambda _: footprint.measure(4.0)
     return pieces
 
@@ -72,7 +78,10 @@ def _step(row: Row, pool: Pool) -> dict[str, Any]:
 
 PIECES = _pieces()
 # Several pieces by one name. Adam's rows are those of the workloads.
-GROUPS = {"rules": [f"step/{row.name}" for row in RULES.values() if row.brief]}
+GROUPS = {
+    "rules": [f"step/{row.name}" for row in RULES.values() if row.brief],
+    "torch": [f"torch/{name}" for name in training.PIECES],
+}
 
 
 def plan(results: Results, named: list[str], passes: int) -> list[list[str]]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import instep
-from harness import LIMIT, OURS, SAME_ARRAYS, Entry
+from harness import LIMIT, SAME_ARRAYS, Entry
 from peers import PEERS
 from peers.rules_of_optax import OPTAX
-from task import Task
+from task import OURS, Task
 from traffic import is_split
 
 EVERYONE = tuple(PEERS)

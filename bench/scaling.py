@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import LIMIT, OURS, Comparison, Entry, Pool, compare
+from harness import LIMIT, Comparison, Entry, Pool, compare
 from machine import describe
 from package import options as allowed
 from tables import contestants_table
-from task import Task, cores
+from task import OURS, Task, cores
 
 SIZES = tuple(10**k for k in range(3, 9))
 PEERS = ("NumPy", "Numba", "torch fused", "DeepSpeed", "optax")

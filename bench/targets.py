@@ -8,11 +8,13 @@ from functools import partial
 from typing import NamedTuple
 
 import loop
-from harness import LIMIT, OURS, SAME_ARRAYS
+import programs
+import training
+from harness import LIMIT, SAME_ARRAYS
 from results import Pieces
 from rows import RULES, RULES_ON, TORCH, Row
+from task import NO_STEP, OURS
 from traffic import sums_of
-from worker import NO_STEP
 
 
 class Target(NamedTuple):
@@ -165,6 +167,78 @@ def _by_pytorch(row: Row, wanted: float) -> Target:
     return Target(row.rule, wanted, True, "x", best, lambda pieces: best(pieces) / limit(pieces))
 
 
+def _trained(piece: str, row: str, who: str) -> Callable[[Pieces], float]:
+    """The time of one of PyTorch's forms, or the best of all forms, by instep's."""
+
+    def measure(pieces: Pieces) -> float:
+        contestants = pieces[f"torch/{piece}"]["rows"][row]["contestants"]
+        return best_of(training.TORCH if who == BEST else [who], contestants)[1]
+
+    return measure
+
+
+BEST = "PyTorch's best"
+
+
+def _each_beyond_memory(piece: str, pieces: Pieces) -> float:
+    """The time of a step beyond that of moving its bytes, in microseconds a tensor."""
+    contestants = pieces[f"torch/{piece}"]["rows"][programs.STEP]["contestants"]
+    limit = min(contestants[who]["by instep"] for who in (LIMIT, SAME_ARRAYS) if who in contestants)
+    tensors = len(training.PIECES[piece][programs.STEP][0].task.shapes)
+    return float(contestants[OURS]["median"] * (1 - limit) * 1e6 / tensors)
+
+
+def _in_pytorch() -> Iterator[Target | Least]:
+    small, large = (
+        {
+            f"{threads} thread{'s' if threads > 1 else ''}": f"{one.model}/{threads}"
+            for threads in training.THREADS
+        }
+        for one in training.TRAININGS
+    )
+    for pieces, row, who, wanted in (
+        (small, programs.ITERATION, programs.DEFAULT, 1.4),
+        (small, programs.ITERATION, programs.FUSED, 1.15),
+        (large, programs.ITERATION, programs.FUSED, 1.0),
+        (large, programs.STEP, programs.FUSED, 3.0),
+    ):
+        model = next(iter(pieces.values())).partition("/")[0]
+        yield Least(
+            f"{model} in PyTorch, {row}, against {who}",
+            [
+                Target(on, wanted, True, "x", _trained(piece, row, who))
+                for on, piece in pieces.items()
+            ],
+        )
+    yield Target(
+        "actor-critic in PyTorch, a step over its 12 tensors",
+        9.0,
+        False,
+        "us",
+        lambda pieces: (
+            1e6
+            * float(
+                pieces["torch/actor-critic/1"]["rows"][programs.STEP]["contestants"][OURS]["median"]
+            )
+        ),
+    )
+    yield Target(
+        "transformer-160 in PyTorch, a tensor's step beyond memory",
+        1.0,
+        False,
+        "us",
+        partial(_each_beyond_memory, "transformer-160/1"),
+    )
+    for one in training.TRAININGS:
+        yield Least(
+            f"{one.model} in PyTorch, every rule's step, against {BEST}",
+            [
+                Target(rule, 1.0, True, "x", _trained(f"{one.model}/rules", rule, BEST))
+                for rule in training.RULES
+            ],
+        )
+
+
 def _targets() -> list[Target | Least]:
     found: list[Target | Least] = []
     in_the_caches = {"tiny": 25, "mlp": 1.7, "many": 60, "one1M": 1.5}
@@ -193,6 +267,7 @@ def _targets() -> list[Target | Least]:
         both = (_against(row, FUSED), _limit_against(row, FUSED))
         found.append(Target(f"gpt2, {what}", wanted, True, "x", *both))
     found += _of_rules()
+    found += _in_pytorch()
     in_loop = partial(loop_ratio, loop.JUDGED)
     by_batch = f"loop, batch {loop.JUDGED}: an iteration"
     return [

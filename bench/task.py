@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+import models
 from package import workloads
 
+OURS = "instep"
+NO_STEP = "no step"  # a training loop without one
 LAYERS = (784, 256, 128, 10)  # of the training loop's perceptron
 
 
@@ -19,7 +22,7 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A step over a workload or, with a batch, an iteration of a training loop."""
+    """A step over a workload or, with a batch, an iteration of a training loop; with a program, in PyTorch."""
 
     workload: str
     rule: str = "Adam"
@@ -31,13 +34,15 @@ class Task:
     side_by_side: bool = False  # parameters in one array, gradients in another, else an array each
     batch: int | None = None
     keeps_freed_memory: bool = True  # from the start on, see turns.keep_freed_memory
+    program: str = ""  # of programs.py
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        return workloads.shapes_of(self.workload)
+        known = models.SHAPES.get(self.workload)
+        return workloads.shapes_of(self.workload) if known is None else known
 
     @property
     def elements(self) -> int:

@@ -16,11 +16,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+import programs
 from package import module, turns, workloads
 from peers import PEERS, Peer
-from task import LAYERS, Task, side_by_side
-
-NO_STEP = "no step"  # a training loop without one
+from task import LAYERS, NO_STEP, Task, side_by_side
 
 
 def step_call(peer: Peer, task: Task) -> Callable[[], object]:
@@ -52,8 +51,17 @@ def loop_call(peer: Peer | None, task: Task) -> Callable[[], object]:
     return iteration
 
 
+def call_of(name: str, task: Task) -> tuple[Callable[[], object], dict[str, str]]:
+    """What a contestant is measured by, and the versions to name."""
+    if task.program:
+        return programs.call(name, task), programs.versions(name)
+    if name == NO_STEP:
+        return loop_call(None, task), {}
+    peer = PEERS[name]
+    return (loop_call if task.batch else step_call)(peer, task), peer.versions()
+
+
 def serve(name: str, requests: TextIO, answers: TextIO) -> None:
-    peer = None if name == NO_STEP else PEERS[name]
     turn: Callable[[float], float] | None = None
     for line in requests:
         request = json.loads(line)
@@ -66,13 +74,11 @@ def serve(name: str, requests: TextIO, answers: TextIO) -> None:
                 task = Task(**request["task"])
                 if task.keeps_freed_memory:
                     turns.keep_freed_memory()
-                call = (
-                    loop_call(peer, task) if task.batch or peer is None else step_call(peer, task)
-                )
+                call, versions = call_of(name, task)
                 call()  # a first step allocates, and some compile
                 turn = turns.turn_of(call)
                 del call  # "forget" is to free its arrays
-                answer["versions"] = {} if peer is None else peer.versions()
+                answer["versions"] = versions
             elif request["do"] == "turn":
                 assert turn is not None
                 answer["time"] = turn(request["seconds"])

@@ -57,13 +57,17 @@ const Table* table_of(PyTypeObject* type) {
     return table == nullptr || table->look == nullptr ? nullptr : table;
 }
 
+struct OfType {
+    PyTypeObject* type;
+    const Table* table;
+};
+
+// The types of the last tensors: parameters and states take turns.
+OfType last{nullptr, nullptr}, last_but_one{nullptr, nullptr};
+
 // By type. Types are kept alive, since another type may be made at the same address, for which the table is wrong.
-const Table* known_table_of(PyObject* object) {
+const Table* find_table_of(PyTypeObject* type) {
     static auto* const tables = std::make_unique<std::unordered_map<PyTypeObject*, const Table*>>().release();
-    static PyTypeObject* last_type = nullptr;  // nearly always the next tensor's, too
-    static const Table* last_table = nullptr;
-    PyTypeObject* const type = Py_TYPE(object);
-    if (type == last_type) return last_table;
     auto found = tables->find(type);
     if (found == tables->end()) {
         const Table* const table = table_of(type);
@@ -71,14 +75,38 @@ const Table* known_table_of(PyObject* object) {
         Py_INCREF(type);
         found = tables->emplace(type, table).first;
     }
-    last_type = type;
-    last_table = found->second;
-    return last_table;
+    last_but_one = last;
+    last = {type, found->second};
+    return last.table;
+}
+
+inline const Table* known_table_of(PyObject* object) {
+    PyTypeObject* const type = Py_TYPE(object);
+    if (type == last.type) return last.table;
+    if (type == last_but_one.type) return last_but_one.table;
+    return find_table_of(type);
 }
 
 }  // namespace
 
 bool is_tensor(PyObject* object) { return known_table_of(object) != nullptr; }
+
+char* memory_if_like(PyObject* object, const TensorLayout& layout) {
+    Tensor tensor{};
+    if (known_table_of(object)->look(object, &tensor) != 0) {
+        PyErr_Clear();
+        return nullptr;
+    }
+    if (tensor.ndim != layout.ndim || tensor.device.type != cpu || tensor.type.lanes != 1 ||
+        !is_type_of(layout.format, tensor.type.code, tensor.type.bits))
+        return nullptr;
+    const std::int64_t item = tensor.type.bits / 8;
+    for (int axis = 0; axis < layout.ndim; ++axis)
+        if (tensor.strides == nullptr || tensor.shape[axis] != layout.shape[axis] ||
+            tensor.strides[axis] * item != layout.strides[axis])
+            return nullptr;
+    return static_cast<char*>(tensor.data) + tensor.byte_offset;
+}
 
 TensorFields look_at_tensor(PyObject* object) {
     Tensor tensor{};

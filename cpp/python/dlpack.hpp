@@ -14,6 +14,22 @@
 
 namespace instep {
 
+// DLPack's numbers of the types.
+constexpr std::uint8_t dlpack_floating = 2, dlpack_brain_floating = 4;
+
+inline bool is_type_of(Format format, std::uint8_t code, std::uint8_t bits) {
+    return code == (format == Format::bfloat16 ? dlpack_brain_floating : dlpack_floating) &&
+           bits == 8 * item_size(format);
+}
+
+// What a tensor is to be like: in the CPU's memory, with strides in bytes.
+struct TensorLayout {
+    Format format;
+    int ndim;
+    const std::int64_t* shape;
+    const std::int64_t* strides;
+};
+
 // A tensor as its library describes it. Strides are in bytes; a contiguous tensor may have none.
 struct TensorFields {
     char* data = nullptr;
@@ -25,18 +41,17 @@ struct TensorFields {
     std::uint8_t bits = 0;
     bool on_cpu = false;
 
-    // DLPack's numbers of the types.
-    static constexpr std::uint8_t floating = 2, brain_floating = 4;
-
     bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % (bits / 8U) == 0; }
-    bool is_of(Format format) const {
-        return type_code == (format == Format::bfloat16 ? brain_floating : floating) && bits == 8 * item_size(format);
-    }
+    bool is_of(Format format) const { return is_type_of(format, type_code, bits); }
 };
 
 // Whether the type of an object gives access to its tensors in this way. Looks up an attribute of the type when it sees
 // the type for the first time, which runs no code of the object.
 bool is_tensor(PyObject* object);
+
+// Where the elements of a tensor begin, if it is of this layout; null if it is of another, or if its library refuses to
+// describe it: then look_at_tensor says more. Every step asks it of many tensors.
+char* memory_if_like(PyObject* object, const TensorLayout& layout);
 
 // Throws the library's error if the tensor has no memory of the usual kind (sparse, quantised, ...).
 TensorFields look_at_tensor(PyObject* object);

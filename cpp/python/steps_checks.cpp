@@ -156,6 +156,8 @@ bool Steps::same_layout(const Held& held, int ndim, const std::int64_t* shape, c
 
 // A tensor has no flags, and may be given other memory at any time; then its place must be bound again.
 void Steps::check_tensor(const Held& held) const {
+    const TensorLayout layout{held.format, held.ndim, shape_of(held), strides_of(held)};
+    if (held.data != nullptr && memory_if_like(held.array, layout) == held.data) return;
     const TensorFields fields = look_at_tensor(held.array);
     if (fields.data != held.data || !fields.is_of(held.format) ||
         !same_layout(held, fields.ndim, fields.shape, fields.strides.data()))
@@ -216,16 +218,14 @@ bool Steps::bind_known_tensor(std::size_t i) {
     const Known& known = known_[i];
     PyObject* gradient = gradients_[i].ptr();
     if (is_array(gradient) || !is_tensor(gradient)) return false;
-    const TensorFields fields = look_at_tensor(gradient);
     const Held& param = held_[known.param];
-    if (!fields.on_cpu || !fields.is_of(known.format) || fields.ndim != param.ndim || !fields.is_aligned())
-        return false;
-    if (!same_extents(fields.shape, shape_of(param), fields.ndim) ||
-        !same_extents(fields.strides.data(), extents_.data() + known.strides, fields.ndim))
-        return false;
-    if (fields.data + known.low < known.gap.low || fields.data + known.high > known.gap.high) return false;
+    const TensorLayout layout{known.format, param.ndim, shape_of(param), extents_.data() + known.strides};
+    char* const data = memory_if_like(gradient, layout);
+    const auto item = static_cast<std::uintptr_t>(item_size(known.format));
+    if (data == nullptr || reinterpret_cast<std::uintptr_t>(data) % item != 0) return false;
+    if (data + known.low < known.gap.low || data + known.high > known.gap.high) return false;
     Tensor& tensor = stepper_.tensor(i);
-    tensor.operands.grad.data = tensor.logical_grad.data = fields.data;
+    tensor.operands.grad.data = tensor.logical_grad.data = data;
     return true;
 }
 

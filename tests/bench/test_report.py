@@ -43,6 +43,12 @@ def pieces() -> dict[str, Any]:
             labels = [*loop.PEERS, loop.NO_STEP, loop.ONE_THREAD, loop.NO_FAULTS, *loop.LIMITS]
         if labels:
             piece["contestants"] = {label: dict(one) for label in labels}
+        if kind == "torch":
+            piece["load average"] = [0.5, 1.5]
+            piece["rows"] = {
+                row: {"contestants": {entry.label: dict(one) for entry in entries}}
+                for row, entries in report.training.PIECES[what].items()
+            }
     found["step/mlp"]["contestants"]["Numba"]["by instep"] = 0.5
     found["step/tiny"]["left out"] = {"optax": "ModuleNotFoundError: No module named 'optax'"}
     found["extras"] |= {
@@ -127,6 +133,10 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     assert "it missed: tiny, Adam, against torch fused; " in text
     assert "optax: ModuleNotFoundError: No module named 'optax'" in text
     assert "| measured | 2 passes, 2026-01-01 00:00 UTC |" in text
+    assert "| torch/actor-critic/1, an iteration | torch fused | 1.00 | as fast |" in text
+    assert "| torch/actor-critic/1, an iteration | no step |" not in text
+    assert "| Muon | 1.00 ms | 1.00 |  |  | 1.00 ms | 1.00 |  |  |" in text
+    assert "load averages from 0.5 to 1.5" in text
     assert machine["cpu"] in text
     assert "1,000 parameters: bytes moved" in text
     assert text.startswith(f"# Benchmarks: {machine['cpu']}, {machine['cores']} cores\n")
@@ -137,7 +147,7 @@ def test_the_page_says_where_instep_does_not_win(pieces: dict[str, Any], tmp_pat
     assert (root / again[1]).resolve() == tmp_path.resolve()
     for name, row in rows.ROWS.items():
         assert f"| {row.rule or name} |" in text
-    for picture in (page.STEPS, page.GROWTH):
+    for picture in (page.STEPS, page.GROWTH, page.TRAINING):
         assert picture in text
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -13,7 +13,7 @@ from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch, Rule
 from instep.optimizers.settings import Settings
 from instep.torch.tensors import number
 
-__all__ = ["Group", "Kind", "kinds", "read"]
+__all__ = ["Group", "Kind", "kinds", "read", "with_lr"]
 
 # Entries of torch's groups that choose how torch computes, and that no step here can follow.
 _REFUSED = ("capturable", "differentiable")
@@ -73,7 +73,7 @@ def read(kind: Kind, k: int, group: Mapping[str, Any], before: Group | None = No
     if not is_settled:
         named = zip(kind.read, given, strict=True)
         given = tuple(number(f"{key} of group {k}", value) for key, value in named)
-    if before is not None and (changed := _with_lr(before, k, given)):
+    if before is not None and (changed := with_lr(before, k, given)):
         return changed._replace(is_settled=is_settled)
     for name in _REFUSED:
         if group.get(name):
@@ -93,7 +93,7 @@ def read(kind: Kind, k: int, group: Mapping[str, Any], before: Group | None = No
     return Group(rule._rule, options, tuple(values.constants), given, is_settled)
 
 
-def _with_lr(before: Group, k: int, given: tuple[Any, ...]) -> Group | None:
+def with_lr(before: Group, k: int, given: tuple[Any, ...]) -> Group | None:
     """Return the group with another learning rate, as a scheduler sets it; None if more has changed."""
     same = map(operator.is_, before.given[1:], given[1:])
     if type(given[0]) is not float or not all(same):

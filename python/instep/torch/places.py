@@ -11,7 +11,7 @@ from instep import _core
 from instep.optimizers.groups import check_alike
 from instep.optimizers.hyperparameters import Nonfinite
 from instep.optimizers.settings import NONFINITE
-from instep.torch.group_numbers import Group, Kind, read
+from instep.torch.group_numbers import Group, Kind, read, with_lr
 from instep.torch.memory import LOOKS, layout, memory
 from instep.torch.tensors import refusal, torch
 from instep.torch.threads import TEAM
@@ -83,6 +83,8 @@ class Places:
 
     def renumber(self, optimizer: Any) -> bool:
         """Take the numbers of the groups if nothing else has changed, and tell whether that was so."""
+        if self.is_settled and self._follow(optimizer):
+            return True
         has_states = self._seen is not None and self._seen_states.matches(optimizer.state)
         if not has_states or not self.fit(optimizer):
             return False
@@ -91,6 +93,22 @@ class Places:
             return False
         self._take(groups)
         self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
+        return True
+
+    def _follow(self, optimizer: Any) -> bool:
+        """Take the learning rates alone, as a scheduler sets them, and tell whether nothing else has changed."""
+        groups, seen = optimizer.param_groups, self._seen
+        if seen is None or not seen.follow("lr", groups, optimizer.state):
+            return False
+        self._seen = None  # until the numbers here are those that it has now
+        changed = []
+        for k, (group, before) in enumerate(zip(groups, self._groups, strict=True)):
+            other = with_lr(before, k, (group["lr"], *before.given[1:]))
+            if other is None:
+                return False
+            changed.append(other)
+        self._take(changed)
+        self._seen = seen
         return True
 
     def _take(self, groups: list[Group]) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from instep import _core
 from instep._support import documentation
 from instep._support.hosts import host, part
 from instep.optimizers.hyperparameters import Nonfinite, as_float
@@ -27,11 +28,10 @@ _base = host(FACE, "torch.optim.optimizer", "PyTorch", "torch")
 _pre_hooks = part(FACE, _base, "_global_optimizer_pre_hooks", TESTED)
 _post_hooks = part(FACE, _base, "_global_optimizer_post_hooks", TESTED)
 _is_profiled = part(FACE, torch, "_C._autograd._profiler_enabled", TESTED)
-_count_change = torch.autograd.graph.increment_version
-_gradient_of = torch.Tensor.grad.__get__
-_is_negated = torch.Tensor.is_neg
-_ALL_DENSE = {torch.Tensor}
-_KNOWN = {torch.Tensor, torch.nn.Parameter, type(None)}
+# torch.autograd.graph.increment_version takes a list, too, after it has asked whether it is a tensor.
+_count_change = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
+# How _core.read_all reads gradients: of which class they are, and of which it is asked whether they need more.
+_GRADIENTS = torch.Tensor.grad, torch.Tensor, torch.Tensor.is_neg
 
 
 @documentation.without_quotes
@@ -119,7 +119,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             raise RuntimeError("a step of this optimizer must end before the next begins")
         try:
             if not self._step_as_before():
@@ -133,9 +133,14 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         places = self._places
         if not LOOKS or places is None or not (places.match(self) or places.renumber(self)):
             return False
-        gradients = list(map(_gradient_of, places.params))
-        stepped = _with_gradient(places, gradients)
-        if stepped is None or not (places.is_settled or places.renumber(self)):
+        gradient, kind, is_negated = _GRADIENTS
+        read = _core.read_all(gradient, places.params, kind, is_negated)
+        if read is None:  # a gradient needs more than a look by the core
+            return False
+        gradients, stepped = read
+        if places.empty and any(gradients[i] is not None for i in places.empty):
+            return False
+        if not (places.is_settled or places.renumber(self)):
             return False
         settle()
         try:
@@ -222,19 +227,6 @@ _hooked_step = Optimizer.profile_hook_step(Stepping._take)
 Stepping.step.hooked = True  # type: ignore[attr-defined]  # torch's own wrapper costs microseconds a step
 Stepping.step._torchdynamo_disable = True  # type: ignore[attr-defined]
 Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-defined]
-
-
-def _with_gradient(places: Places, gradients: list[Any]) -> list[Any] | None:
-    """Return the parameters that have a gradient; None if a gradient needs more than a look by the core."""
-    kinds = set(map(type, gradients))
-    if kinds == _ALL_DENSE:
-        is_usual = not places.empty and not any(map(_is_negated, gradients))
-        return places.params if is_usual else None
-    if not kinds <= _KNOWN or any(gradients[i] is not None for i in places.empty):
-        return None
-    if any(gradient is not None and gradient.is_neg() for gradient in gradients):
-        return None
-    return [p for p, g in zip(places.params, gradients, strict=True) if g is not None]
 
 
 def _taken(name: str, parameter: Any) -> Any:
