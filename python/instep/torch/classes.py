@@ -167,13 +167,21 @@ class _Averaging(Stepping):
         """Put the rule's average of the weights in the parameters inside a ``with`` block.
 
         Evaluate or save the model there. At the end of the block, the weights are put back.
+
+        Raises
+        ------
+        RuntimeError
+            If the block is in another block, or a step is taken in it.
         """
-        with torch.no_grad():
-            parameters = [p for group in self.param_groups for p in group["params"]]
-            before = [p.detach().clone() for p in parameters]
-            try:
-                self._show()
-                yield
-            finally:
+        if self._is_averaged:
+            raise RuntimeError("a block of averaged() must end before the next begins")
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in parameters]
+        try:
+            self._show()
+            yield
+        finally:
+            self._is_averaged = False
+            with torch.no_grad():
                 for parameter, weights in zip(parameters, before, strict=True):
                     parameter.copy_(weights)

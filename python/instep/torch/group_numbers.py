@@ -10,7 +10,6 @@ from instep import rules
 from instep.optimizers.groups import group_values
 from instep.optimizers.hyperparameters import Count, Flag, OneOf, as_float
 from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch, Rule
-from instep.optimizers.settings import Settings
 from instep.torch.tensors import number
 
 __all__ = ["Group", "Kind", "kinds", "read", "with_lr"]
@@ -40,6 +39,7 @@ class Kind:
         self.counts_steps = torchs is None or torchs.counts_steps
         # The keys of a group for the hyperparameters; first `lr`, which is the core's first, too.
         self.keys = tuple(n if torchs is None else torchs.name_of(n) for n in self.hyperparameters)
+        self.lr: Any = rule._hyperparameters["lr"]
         assert self.keys[0] == rule._core_hyperparameters[0] == "lr"
         # All entries of a group that choose its rule and numbers.
         self.read = (*self.keys, *_REFUSED, DECOUPLED_WEIGHT_DECAY)
@@ -53,6 +53,7 @@ class Group(NamedTuple):
     numbers: tuple[float, ...]
     given: tuple[Any, ...]  # from which they come, without tensors
     is_settled: bool  # they change only with the objects in the group
+    is_dry: bool  # lr is 0, and the rule divides by it: states are made, and no step is taken
 
 
 def kinds() -> dict[str, Kind]:
@@ -73,7 +74,7 @@ def read(kind: Kind, k: int, group: Mapping[str, Any], before: Group | None = No
     if not is_settled:
         named = zip(kind.read, given, strict=True)
         given = tuple(number(f"{key} of group {k}", value) for key, value in named)
-    if before is not None and (changed := with_lr(before, k, given)):
+    if before is not None and (changed := with_lr(kind, before, given)):
         return changed._replace(is_settled=is_settled)
     for name in _REFUSED:
         if group.get(name):
@@ -85,20 +86,26 @@ def read(kind: Kind, k: int, group: Mapping[str, Any], before: Group | None = No
         if key not in group:
             raise KeyError(f"group {k} must have {key!r}, got {', '.join(map(str, group))}")
         settings[name] = _taken(kind, name, value)
+    is_dry = settings["lr"] == 0 and kind.lr.interval.low_open
+    if is_dry:
+        settings["lr"] = 1.0  # any that the rule takes
     try:
         values = group_values(rule, settings)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (group {k})") from None
     options = rule._options(values.settings)
-    return Group(rule._rule, options, tuple(values.constants), given, is_settled)
+    return Group(rule._rule, options, tuple(values.constants), given, is_settled, is_dry)
 
 
-def with_lr(before: Group, k: int, given: tuple[Any, ...]) -> Group | None:
+def with_lr(kind: Kind, before: Group, given: tuple[Any, ...]) -> Group | None:
     """Return the group with another learning rate, as a scheduler sets it; None if more has changed."""
     same = map(operator.is_, before.given[1:], given[1:])
-    if type(given[0]) is not float or not all(same):
+    if type(given[0]) is not float or before.is_dry or given[0] == 0.0 or not all(same):
         return None
-    lr = as_float(given[0], Settings.lr.interval, f"lr of group {k}")
+    try:
+        lr = as_float(given[0], kind.lr.interval, "lr")
+    except ValueError:
+        return None  # to be named like the others
     return before._replace(numbers=(lr, *before.numbers[1:]), given=given)
 
 

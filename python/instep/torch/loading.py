@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from instep._support.wording import difference
+from instep._support.wording import difference, kind
 from instep.torch.tensors import torch
 
 __all__ = ["load"]
 
 
 def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: Any) -> None:
-    """Call torch's method, and mend what it does to the states.
+    """Call torch's method for the groups, and load the states.
 
-    torch casts every state but "step" to the dtype of its parameter, and keeps the other tensors of
-    the dict, which the next step would then change.
+    torch casts every state but "step" to the dtype of its parameter, takes a time that grows with the
+    square of the number of parameters, and keeps the other tensors of the dict, which the next step
+    would then change.
     """
+    before = optimizer.state, optimizer.param_groups
     given: list[dict[str, Any]] = []
 
     def last(_: Any, incoming: dict[str, Any]) -> dict[str, Any]:
         incoming = {**incoming, "param_groups": _by_name(optimizer, incoming["param_groups"])}
         given.append(incoming)
-        return incoming
+        # What belongs to no parameter stays with torch.
+        mine = {number for group in incoming["param_groups"] for number in group["params"]}
+        others = {key: value for key, value in incoming["state"].items() if key not in mine}
+        return {**incoming, "state": others}
 
     def first(_: Any) -> None:
-        _restore(optimizer, given[-1])
+        state = optimizer.state
+        for parameter, states in _states(optimizer, given[-1]):
+            state[parameter] = states
+        # torch's classes take states of older versions there.
+        optimizer.__setstate__({"state": state, "param_groups": optimizer.param_groups})
 
     handles = [
         optimizer.register_load_state_dict_pre_hook(last),
@@ -33,6 +42,9 @@ def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: A
     ]
     try:
         torchs(state_dict)
+    except BaseException:
+        optimizer.state, optimizer.param_groups = before
+        raise
     finally:
         for handle in handles:
             handle.remove()
@@ -63,27 +75,38 @@ def _by_name(optimizer: Any, groups: Any) -> list[Any]:
     return ordered
 
 
-def _restore(optimizer: Any, given: dict[str, Any]) -> None:
-    """Put copies of the given tensors in place of what torch made of them."""
-    copies: dict[int, Any] = {}  # a number that all parameters share stays shared
+def _states(optimizer: Any, given: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Go through the parameters that have states in the dict, with copies of the states."""
+    copies: dict[int, Any] = {}
+    with torch.no_grad():
+        for mine, theirs in zip(optimizer.param_groups, given["param_groups"], strict=True):
+            for parameter, number in zip(mine["params"], theirs["params"], strict=True):
+                if number in given["state"]:
+                    states = given["state"][number]
+                    if not isinstance(states, dict):
+                        raise TypeError(
+                            f"the state of parameter {number} must be a dict, got {kind(states)}"
+                        )
+                    yield parameter, _copied(states, parameter, copies)
 
-    def copied(value: Any, parameter: Any) -> Any:
-        if id(value) not in copies:
-            is_too_wide = (
-                value.dtype == torch.float64
-                and parameter.dtype != torch.float64
-                and value.shape == parameter.shape
-                and value.dim() > 0
-            )
+
+# Not inside `_states`: a function that calls itself would keep the tensors until a garbage collection.
+def _copied(value: Any, parameter: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of a parameter's state; a tensor that is in `copies`, as parameters may share it, from there."""
+    if isinstance(value, dict):
+        return {key: _copied(one, parameter, copies) for key, one in value.items()}
+    if not isinstance(value, torch.Tensor):
+        return value
+    if id(value) not in copies:
+        is_too_wide = (
+            value.dtype == torch.float64
+            and parameter.dtype != torch.float64
+            and value.dim() > 0
+            and value.shape == parameter.shape
+        )
+        if is_too_wide or not value.is_cpu:
             dtype = torch.float32 if is_too_wide else value.dtype
-            copies[id(value)] = value.detach().to(device="cpu", dtype=dtype, copy=True)
-        return copies[id(value)]
-
-    for mine, theirs in zip(optimizer.param_groups, given["param_groups"], strict=True):
-        for parameter, number in zip(mine["params"], theirs["params"], strict=True):
-            found = given["state"].get(number)
-            if not isinstance(found, dict):
-                continue
-            for key, value in found.items():
-                if isinstance(value, torch.Tensor):
-                    optimizer.state[parameter][key] = copied(value, parameter)
+            copies[id(value)] = value.to(device="cpu", dtype=dtype, copy=True)
+        else:
+            copies[id(value)] = value.clone()
+    return copies[id(value)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from instep import _core
+from instep._support.wording import kind as kind_of
 from instep.optimizers.groups import check_alike
 from instep.optimizers.hyperparameters import Nonfinite
 from instep.optimizers.settings import NONFINITE
@@ -34,23 +35,23 @@ class Places:
         kind: Kind,
         optimizer: Any,
         limits: tuple[float, Nonfinite],
-        state_dtype: Any,
     ) -> None:
         self.steps = _core.make_steps()
         self.steps.share_team(TEAM)
         self._kind = kind
-        self._state_dtype = state_dtype
         self._groups: list[Group] = []
         self._lists = [list(group["params"]) for group in optimizer.param_groups]
         self.params = [p for params in self._lists for p in params]
         self._group_of = [k for k, params in enumerate(self._lists) for _ in params]
         self._bound: list[tuple[Any, ...] | None] = [None] * len(self.params)  # what a place holds
+        self._joint: dict[str, tuple[Any, Any]] = {}  # numbers that all share, and their arrays
         self._layouts: list[list[tuple[Any, ...]]] = [[] for _ in self.params]
         self.empty: list[int] = list(range(len(self.params)))
         self.numbers: tuple[tuple[float, ...], ...] = ()
         self.is_settled = True  # the numbers change only with the objects in the groups
         clip_norm, nonfinite = limits
         self.extras = clip_norm, 0.0, NONFINITE.index(nonfinite)
+        self.may_skip = nonfinite == "skip"
         self._seen: Any = None  # of groups and states
         self._seen_states: Any = None
         self.steps.append(len(self.params))
@@ -81,6 +82,13 @@ class Places:
                 self.steps.set_group(k, *chosen)
         self._take(groups)
 
+    def without_dry(self, gradients: list[Any]) -> list[Any]:
+        """Return the gradients without those of groups whose rule can't step with their learning rate, 0."""
+        if not any(group.is_dry for group in self._groups):
+            return gradients
+        groups = map(self._groups.__getitem__, self._group_of)
+        return [None if group.is_dry else g for g, group in zip(gradients, groups, strict=True)]
+
     def renumber(self, optimizer: Any) -> bool:
         """Take the numbers of the groups if nothing else has changed, and tell whether that was so."""
         if self.is_settled and self._follow(optimizer):
@@ -89,10 +97,12 @@ class Places:
         if not has_states or not self.fit(optimizer):
             return False
         groups = self._read(optimizer)
-        if any(new[:2] != old[:2] for new, old in zip(groups, self._groups, strict=True)):
+        if any(
+            new[:2] != old[:2] or new.is_dry for new, old in zip(groups, self._groups, strict=True)
+        ):
             return False
         self._take(groups)
-        self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
+        self._seen = _snapshot(optimizer)
         return True
 
     def _follow(self, optimizer: Any) -> bool:
@@ -102,8 +112,8 @@ class Places:
             return False
         self._seen = None  # until the numbers here are those that it has now
         changed = []
-        for k, (group, before) in enumerate(zip(groups, self._groups, strict=True)):
-            other = with_lr(before, k, (group["lr"], *before.given[1:]))
+        for group, before in zip(groups, self._groups, strict=True):
+            other = with_lr(self._kind, before, (group["lr"], *before.given[1:]))
             if other is None:
                 return False
             changed.append(other)
@@ -142,6 +152,10 @@ class Places:
         state, wanted = optimizer.state, []
         for i, parameter in enumerate(self.params):
             there = state.get(parameter, {})
+            if not isinstance(there, dict):
+                raise TypeError(
+                    f"the state of '{self.name(optimizer, i)}' must be a dict, got {kind_of(there)}"
+                )
             if gradients[i] is None and not there:
                 self._unbind([i])
                 continue
@@ -157,8 +171,9 @@ class Places:
             ):
                 self._bind(optimizer, i, names, made)
         self.empty = [i for i, held in enumerate(self._bound) if held is None]
-        self._seen = _core.make_snapshot(optimizer.param_groups, optimizer.state)
-        self._seen_states = _core.make_snapshot(optimizer.state)
+        if not any(group.is_dry for group in self._groups):
+            self._seen = _snapshot(optimizer)
+            self._seen_states = _core.make_snapshot(optimizer.state)
 
     def rebind(self, optimizer: Any) -> None:
         """Bind places anew, of which a tensor has been given other memory."""
@@ -183,8 +198,8 @@ class Places:
 
     def _layout(self, i: int) -> list[tuple[Any, ...]]:
         """Return the layouts of a place's tensors, where the core can't look at them."""
-        tensors = [] if LOOKS else [self.params[i], *filter(None.__ne__, self._bound[i] or ())]
-        return [layout(tensor) for tensor in tensors]
+        tensors = () if LOOKS else (self.params[i], *(self._bound[i] or ()))
+        return [layout(tensor) for tensor in tensors if tensor is not None]
 
     def _unbind(self, places: Iterable[int]) -> None:
         for i in places:
@@ -195,32 +210,58 @@ class Places:
     def _bind(self, optimizer: Any, i: int, names: Sequence[str], made: Made) -> None:
         parameter, k = self.params[i], self._group_of[i]
         name = self.name(optimizer, i)
-        if error := refusal(f"parameter '{name}'", parameter):
+        if error := refusal(f"parameter '{name}'", parameter, is_parameter=True):
             raise error
         # A parameter whose rule has no states has no entry, as in torch.
         states = optimizer.state[parameter] if names or self._kind.counts_steps else {}
+        missing = [key for key in names if states.get(key) is None]
         # SGD and Muon count no steps: what matters is whether the states are those of a step before.
-        is_new = any(states.get(key) is None for key in names)
+        count: Any = int(not missing)
+        if self._kind.counts_steps:
+            was_counted = states.get(_COUNT) is not None
+            count = self._count(states, parameter, name, made)
+            if missing and was_counted and float(count) > 0:
+                self._check_begun(states, k, name, missing)
         for key in names:
             if states.get(key) is None:
-                states[key] = self._new(parameter, k, key)
+                states[key] = self._new(optimizer, parameter, k, key)
                 made.append((parameter, key))
             self._settle(optimizer, parameter, name, key)
-        count: Any = int(not is_new)
-        if self._kind.counts_steps:
-            count = self._count(states, parameter, name, made)
-        own = {key: memory(states[key]) for key in names}
+        own = {key: self._memory(k, key, states[key]) for key in names}
         counter = memory(count) if self._kind.counts_steps else count
         self.steps.bind(i, name, k, memory(parameter), own, None, None, counter)
         self._bound[i] = _objects(states, names)
         self._layouts[i] = self._layout(i)
 
-    def _new(self, parameter: Any, k: int, key: str) -> Any:
+    def _memory(self, k: int, key: str, state: Any) -> Any:
+        """Return a state as the core takes it; a number that all parameters share is one array."""
+        if LOOKS or key not in _RULES[self._groups[k].rule]["joint_states"]:
+            return memory(state)
+        known, array = self._joint.get(key, (None, None))
+        if known is not state:
+            array = memory(state)
+            self._joint[key] = state, array
+        return array
+
+    def _check_begun(self, states: Any, k: int, name: str, missing: Sequence[str]) -> None:
+        """Raise KeyError if a parameter in the middle of its training lacks a state.
+
+        A state of another variant, to which the group has changed, begins with zeros.
+        """
+        always = _core.states_of(self._groups[k].rule, ())
+        for key in missing:
+            if key in always:
+                raise KeyError(
+                    f"the state of '{name}' must have '{key}', got {', '.join(map(str, states))}; "
+                    "without any entry in `state`, the parameter starts anew"
+                )
+
+    def _new(self, optimizer: Any, parameter: Any, k: int, key: str) -> Any:
         """Make a state of zeros, which the rule's first step replaces by what it starts from."""
         if key in _RULES[self._groups[k].rule]["scalar_states"]:
-            return torch.zeros((), dtype=torch.float64)
+            return torch.zeros((), dtype=torch.float64, device="cpu")
         return torch.zeros_like(
-            parameter, dtype=self._state_dtype, memory_format=torch.preserve_format
+            parameter, dtype=optimizer.state_dtype, memory_format=torch.preserve_format
         )
 
     def _settle(self, optimizer: Any, parameter: Any, name: str, key: str) -> None:
@@ -233,7 +274,7 @@ class Places:
                 raise error
             return
         if not isinstance(value, torch.Tensor):
-            value = torch.tensor(float(value), dtype=torch.float64)
+            value = _number(f"state '{key}' of '{name}'", value, torch.float64)
         states[key] = value.to(dtype=torch.float64, device="cpu")
         if key not in rule["joint_states"]:
             return
@@ -259,13 +300,32 @@ class Places:
             and found.dim() == 0
         ):
             return found
-        states[_COUNT] = torch.tensor(float(found), dtype=_count_dtype())
+        states[_COUNT] = _number(f"the step count of '{name}'", found, _count_dtype())
         return states[_COUNT]
 
 
 def _count_dtype() -> Any:
     """Return the dtype of torch's numbers of steps."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def _snapshot(optimizer: Any) -> Any:
+    """Return what an optimizer holds; None if it has containers whose changes a snapshot doesn't see."""
+    groups = optimizer.param_groups
+    are_plain = isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group["params"], (list, tuple)) for group in groups
+    )
+    if are_plain and isinstance(optimizer.state, dict):
+        return _core.make_snapshot(groups, optimizer.state)
+    return None
+
+
+def _number(who: str, value: Any, dtype: Any) -> Any:
+    """Return a tensor of one number."""
+    try:
+        return torch.tensor(float(value), dtype=dtype, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{who} must be a number, got {kind_of(value)}") from None
 
 
 def _objects(states: Any, names: Sequence[str]) -> tuple[Any, ...]:

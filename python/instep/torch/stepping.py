@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -40,14 +39,16 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
 
     _kind: Kind
     _places: Places | None = None
+    _skipped = 0  # steps, before the present places
+    _norm: float | None = None  # of the last step before the present places
+    _stepping: list[None] | None = None  # of the step under way
+    _is_averaged = False  # the parameters hold averages
 
     def _begin(self, clip_norm: float | None, nonfinite: Nonfinite, state_dtype: Any) -> None:
         """Take instep's own arguments: before anything else is made."""
         self.clip_norm = clip_norm
         self.nonfinite = nonfinite
-        self.state_dtype = _checked_dtype(state_dtype)
-        self._skipped = 0
-        self._lock = threading.Lock()
+        self.state_dtype = state_dtype
 
     # ---- instep's own --------------------------------------------------------------------------
 
@@ -59,7 +60,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
     @clip_norm.setter
     def clip_norm(self, value: float | None) -> None:
         self._clip_norm = None if value is None else as_float(value, CLIP_NORM, "clip_norm")
-        self._places = None
+        self._leave_places()
 
     @property
     def nonfinite(self) -> Nonfinite:
@@ -69,12 +70,21 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
     @nonfinite.setter
     def nonfinite(self, value: Nonfinite) -> None:
         self._nonfinite = checked_nonfinite(value)
-        self._places = None
+        self._leave_places()
+
+    @property
+    def state_dtype(self) -> Any:
+        """The dtype of states that are made from now on; None for the parameter's."""
+        return self._state_dtype
+
+    @state_dtype.setter
+    def state_dtype(self, value: Any) -> None:
+        self._state_dtype = _checked_dtype(value)
 
     @property
     def grad_norm(self) -> float | None:
         """Euclidean norm of the last step's gradients, before clipping; None if none was computed."""
-        return None if self._places is None else self._places.steps.grad_norm
+        return self._norm if self._places is None else self._places.steps.grad_norm
 
     @property
     def skipped_steps(self) -> int:
@@ -100,7 +110,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         FloatingPointError
             With ``nonfinite="raise"``, if a gradient has an infinity or NaN.
         RuntimeError
-            If another step of this optimizer is under way.
+            If another step of this optimizer is under way, or in a block of ``averaged()``.
         """
         if (
             self._optimizer_step_pre_hooks
@@ -119,13 +129,18 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._lock.acquire(False):
-            raise RuntimeError("a step of this optimizer must end before the next begins")
+        # No lock: a KeyboardInterrupt after the call that takes or releases it would leave it taken. Between
+        # the lines here Python neither raises one nor lets another thread run, as none is a call.
+        mine = [None]
         try:
+            if self._stepping is not None:
+                raise RuntimeError("a step of this optimizer must end before the next begins")
+            self._stepping = mine
             if not self._step_as_before():
                 self._step_anew()
         finally:
-            self._lock.release()
+            if self._stepping is mine:
+                self._stepping = None
         return loss
 
     def _step_as_before(self) -> bool:
@@ -143,20 +158,20 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         if not (places.is_settled or places.renumber(self)):
             return False
         settle()
+        skipped = places.steps.skipped_steps if places.may_skip else 0
         try:
             places.steps.step(gradients, places.numbers, places.extras, 1.0)
         except (TypeError, ValueError, RuntimeError):  # to be found again, and named
             return False
-        _count_change(stepped)
+        if not places.may_skip or places.steps.skipped_steps == skipped:
+            _count_change(stepped)
         return True
 
     def _step_anew(self) -> None:
         """Step after something has changed: bind first what is not bound to the present objects."""
-        places = self._places
-        if places is None or not places.fit(self):
-            self._skipped = self.skipped_steps
-            limits = limit(self._clip_norm), self._nonfinite
-            self._places = places = Places(self._kind, self, limits, self.state_dtype)
+        if self._is_averaged:
+            raise RuntimeError("step must come after the block of averaged() has ended")
+        places = self._fitting_places()
         gradients = [_taken(places.name(self, i), p) for i, p in enumerate(places.params)]
         made: Made = []
         skipped = places.steps.skipped_steps
@@ -164,30 +179,43 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
             places.refresh(self, gradients, made)
             places.rebind(self)
             settle()
+            gradients = places.without_dry(gradients)
             arrays = [None if g is None else memory(g) for g in gradients]
             places.steps.step(arrays, places.numbers, places.extras, 1.0)
         except BaseException:
             self._forget(made)
             raise
         if places.steps.skipped_steps != skipped:
-            self._forget(made)
+            if made:
+                self._forget(made)
             return
         _count_change([p for p, g in zip(places.params, gradients, strict=True) if g is not None])
 
     def _show(self) -> None:
         """Put the rules' averages in the parameters."""
-        places = self._places
-        if places is None or not places.fit(self):
-            limits = limit(self._clip_norm), self._nonfinite
-            self._places = places = Places(self._kind, self, limits, self.state_dtype)
+        places = self._fitting_places()
         places.refresh(self, [None] * len(places.params), [])
         places.rebind(self)
         places.steps.show(places.numbers, places.extras)
         _count_change(places.params)
+        self._leave_places()  # so that a step looks whether this block has ended
+        self._is_averaged = True
+
+    def _fitting_places(self) -> Places:
+        """Return the places, which are made anew if the optimizer has other parameters or groups."""
+        if self._places is None or not self._places.fit(self):
+            self._leave_places()
+            limits = limit(self._clip_norm), self._nonfinite
+            self._places = Places(self._kind, self, limits)
+        return self._places
+
+    def _leave_places(self) -> None:
+        """Give up the places, but not what their steps have counted."""
+        self._skipped, self._norm, self._places = self.skipped_steps, self.grad_norm, None
 
     def _forget(self, made: Made) -> None:
         """Remove states that a step made which then changed nothing."""
-        self._places = None
+        self._leave_places()
         for parameter, key in made:
             states = self.state.get(parameter, {})
             states.pop(key, None)
@@ -208,7 +236,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
             If the groups, the parameters' number or names don't fit; nothing has changed then.
         """
         load(self, super().load_state_dict, state_dict)
-        self._places = None
+        self._leave_places()
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in OWN}
@@ -216,11 +244,12 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        skipped = state.pop("skipped_steps", 0)
+        skipped = state.pop("skipped_steps", None)
         own = {name: state.pop(name, getattr(self, name, OWN[name])) for name in OWN}
         super().__setstate__(state)
         self._begin(**own)
-        self._skipped = skipped
+        if skipped is not None:
+            self._skipped = skipped
 
 
 _hooked_step = Optimizer.profile_hook_step(Stepping._take)
@@ -231,6 +260,10 @@ Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-define
 
 def _taken(name: str, parameter: Any) -> Any:
     """Return a parameter's gradient for a step; TypeError or ValueError says why it can't be used."""
+    if not isinstance(parameter, torch.Tensor) and (
+        error := refusal(f"parameter '{name}'", parameter)
+    ):
+        raise error
     gradient = parameter.grad
     if gradient is None:
         return None

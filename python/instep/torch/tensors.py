@@ -41,18 +41,36 @@ _WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
         "; make it a view of real numbers with torch.view_as_real",
     ),
     (lambda t: t.dtype not in _DTYPES, lambda t: f"a tensor of {t.dtype}", ""),
+    (lambda t: t.numel() and not t.data_ptr(), lambda _: "a tensor without memory", ""),
+)
+
+_WRONG_WITH_PARAMETERS = (
+    *_WRONG,
+    # It has no count of its changes.
     (
         lambda t: t.is_inference(),
         lambda _: "a tensor made under torch.inference_mode()",
         "; clone it outside",
     ),
-    (lambda t: t.numel() and not t.data_ptr(), lambda _: "a tensor without memory", ""),
 )
 
 
-def refusal(who: str, tensor: Any) -> Exception | None:
+def _is_usual(tensor: Any) -> bool:
+    """Tell quickly that nothing in `_WRONG` is wrong with a tensor."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.dtype in _DTYPES
+        and tensor.layout is torch.strided
+        and tensor.is_cpu
+        and tensor.data_ptr() != 0
+    )
+
+
+def refusal(who: str, tensor: Any, *, is_parameter: bool = False) -> Exception | None:
     """Return the error for a tensor that no step can use; None if it can be used."""
-    for is_wrong, called, mend in _WRONG:
+    if _is_usual(tensor) and not (is_parameter and tensor.is_inference()):
+        return None
+    for is_wrong, called, mend in _WRONG_WITH_PARAMETERS if is_parameter else _WRONG:
         if is_wrong(tensor):
             return TypeError(
                 f"{who} must be a dense tensor of real floating-point numbers in the CPU's memory, "
