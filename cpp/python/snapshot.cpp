@@ -62,7 +62,8 @@ bool Snapshot::matches(const py::args& containers) const {
 }
 
 bool Snapshot::follow(const py::str& key, const py::args& containers) {
-    std::size_t next = 0, next_length = 0;
+    std::size_t next = 0;
+    std::size_t next_length = 0;
     bool is_named = false;
     std::vector<std::pair<std::size_t, PyObject*>> others;
     const auto object = [&](PyObject* item) {
@@ -93,7 +94,8 @@ py::object read_all(const py::object& descriptor, const py::list& objects, const
                     const py::object& is_special) {
     const descrgetfunc get = Py_TYPE(descriptor.ptr())->tp_descr_get;
     if (get == nullptr) throw py::type_error(refusal("descriptor", "be a descriptor", kind_of(descriptor)));
-    py::list values, there;
+    py::list values;
+    py::list there;
     for (std::size_t i = 0; i < objects.size(); ++i) {  // reading an attribute may run code
         const py::object object = objects[i];
         const auto value = py::reinterpret_steal<py::object>(
