@@ -144,7 +144,7 @@ REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
             (None, "None"),
             (MLPClassifier, "the class MLPClassifier"),
             (SGDClassifier(), "a SGDClassifier"),
-            (make_pipeline(MLPClassifier()), "a Pipeline"),
+            (make_pipeline(MLPClassifier()), "a Pipeline; pass its last step, pipeline[-1]"),
         )
     ),
 ]

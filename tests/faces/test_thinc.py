@@ -202,7 +202,7 @@ class Twice:
     [
         ({"learn_rate": -1.0}, ValueError, "learn_rate must be a finite number.*, got -1.0"),
         ({"learn_rate": np.nan}, ValueError, "learn_rate must be a finite number.*, got nan"),
-        ({"beta1": 1.0}, ValueError, r"b1 must be a number in \[0, 1\), got 1.0"),
+        ({"beta1": 1.0}, ValueError, r"beta1 must be a number in \[0, 1\), got 1.0"),
         ({"eps": -1.0}, ValueError, "eps must be a finite number.*, got -1.0"),
         ({"L2": -1.0}, ValueError, "L2 must be a finite number.*, got -1.0"),
         ({"grad_clip": -1.0}, ValueError, "grad_clip must be a number greater than 0, got -1.0"),

@@ -65,9 +65,14 @@ def test_foreach_and_fused_are_passed_over() -> None:
         instep.torch.Adam([one()], foreach=True, fused=True)
 
 
-@pytest.mark.parametrize("name", ["capturable", "differentiable"])
-def test_refuses_what_it_cannot_do(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} must be False, as the step runs on the CPU"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("capturable", "the step runs on the CPU"), ("differentiable", "autograd doesn't record it")],
+)
+def test_refuses_what_it_cannot_do(name: str, why: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^{name} must be False, as {why}, got True; use torch.optim.Adam$"
+    ):
         instep.torch.Adam([one()], **{name: True})
     optimizer = instep.torch.Adam([one()])
     optimizer.param_groups[0][name] = True
@@ -75,6 +80,42 @@ def test_refuses_what_it_cannot_do(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} of group 0 must be False, got True"):
         optimizer.step()
     assert held(optimizer) == before
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "nonfinite", "state_dtype"])
+def test_refuses_a_group_with_an_argument_of_the_optimizer(name: str) -> None:
+    """It would have no effect there, and nothing would tell."""
+    group = {"params": [one()], name: None}
+    with pytest.raises(
+        TypeError, match=f"^a parameter group must not have '{name}'; give {name} to the"
+    ):
+        instep.torch.Adam([group])
+    optimizer = instep.torch.Adam([one()])
+    with pytest.raises(TypeError, match=f"^a parameter group must not have '{name}'"):
+        optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_names_an_argument_that_may_be_meant() -> None:
+    wrong = "^Adam: got an unexpected keyword argument 'learning_rate'; did you mean 'lr'"
+    with pytest.raises(TypeError, match=wrong):
+        instep.torch.Adam([one()], learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("LBFGS", "; use torch.optim.LBFGS"),
+        ("lr_scheduler", "; use torch.optim.lr_scheduler"),
+        ("Momentum", "; use SGD with momentum=0.9"),
+        ("Adm", "; did you mean 'Adam'?"),
+        ("xyz", ""),
+    ],
+)
+def test_says_where_a_missing_name_is(name: str, mend: str) -> None:
+    with pytest.raises(AttributeError) as error:
+        getattr(instep.torch, name)
+    assert str(error.value) == f"module 'instep.torch' has no attribute {name!r}{mend}"
 
 
 def test_refuses_a_callable() -> None:

@@ -75,7 +75,7 @@ def _meta() -> Any:
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "complex": (lambda: torch.ones(3, dtype=torch.complex64), "a tensor of torch.complex64; make"),
-    "meta": (_meta, "a tensor on the device 'meta'; move it with"),
+    "meta": (_meta, "a tensor on the device 'meta', without memory; make the model with to_empty"),
     "a subclass": (
         lambda: torch.ones(3).as_subclass(Derived),
         "one of the class Derived; step the",

@@ -364,10 +364,12 @@ def test_compiled_train_steps() -> None:
     printed = output(
         """
         import torch, instep.torch
+        # of functions of a step that are compiled one by one, for one parameter after the other
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         def run(make, wrap):
             torch.manual_seed(0)
-            model = torch.nn.Linear(4, 2)
-            optimizer = make(model.parameters(), lr=0.1)
+            model = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(6)])
+            optimizer = make(model.parameters(), lr=0.01)
             x = torch.ones(3, 4)
             def train_step():
                 optimizer.zero_grad()
@@ -377,7 +379,7 @@ def test_compiled_train_steps() -> None:
                 return loss
             step = wrap(train_step)
             losses = [step().item() for _ in range(4)]
-            return losses, model.weight.detach()
+            return losses, model[0].weight.detach()
         compiled = lambda f: torch.compile(f, backend="eager")
         mine = run(instep.torch.Adam, compiled)
         plain = run(instep.torch.Adam, lambda f: f)

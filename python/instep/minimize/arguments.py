@@ -131,7 +131,9 @@ def warn_of_unknown(options: Iterable[str], known: Collection[str]) -> None:
     """Warn of options that no argument has, in SciPy's words, as SciPy's own methods do."""
     if unknown := list(options):
         text = f"Unknown solver options: {', '.join(unknown)}"
-        _warn(text + hint(unknown[0], known), optimize.OptimizeWarning)
+        direct = unknown[0] == "options"  # of a direct call, which takes them as keywords
+        mend = "; pass **options, as keywords" if direct else hint(unknown[0], known)
+        _warn(text + mend, optimize.OptimizeWarning)
 
 
 def called_back(callback: Any) -> Callable[[Any], object] | None:

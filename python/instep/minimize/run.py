@@ -94,7 +94,7 @@ class Run:
 
     def _at_the_end(self) -> Stop:
         if self._tol is None:
-            return Stop(_DONE, f"All {self._maxiter} steps were taken.")
+            return Stop(_DONE, f"All {self._seen.nit if self._seen else 0} steps were taken.")
         return Stop(_MAXITER, "Maximum number of iterations has been exceeded.")
 
     def _evaluated(self) -> Seen:

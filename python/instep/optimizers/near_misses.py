@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["add_near_misses", "add_near_misses_of_each", "hint", "without_near_misses"]
+__all__ = ["add_near_misses", "add_near_misses_of_each", "bind", "hint", "without_near_misses"]
 
 _MEANT = {
     "learning_rate": "lr",
@@ -81,6 +81,20 @@ def hint(name: str, there: Iterable[str]) -> str:
         return "; a step takes its gradients as an argument, so there is nothing to set to zero"
     meant = [_MEANT[name]] if _MEANT.get(name) in there else get_close_matches(name, there, 1)
     return f"; did you mean {meant[0]!r}?" if meant else ""
+
+
+def bind(
+    who: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """Bind arguments to a signature, with its defaults; TypeError names `who`, and what may be meant."""
+    try:
+        found = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        there = [name for name in signature.parameters if name != "self"]
+        meant = next((hint(name, there) for name in kwargs if name not in there), "")
+        raise TypeError(f"{who}: {error}{meant}") from None
+    found.apply_defaults()
+    return found
 
 
 def add_near_misses(cls: type) -> None:

@@ -77,9 +77,10 @@ class _OnSteps:
             If the estimator has no optimizer yet.
         """
         if not isinstance(estimator, Perceptron):
+            mend = "; pass its last step, pipeline[-1]" if hasattr(estimator, "steps") else ""
             raise TypeError(
                 "estimator must be an MLPClassifier or MLPRegressor of scikit-learn, got "
-                f"{kind(estimator)}"
+                f"{kind(estimator)}{mend}"
             )
         if estimator.solver != cls._solver:
             others = {"adam": "use Adam.for_", "sgd": "use SGD.for_"}

@@ -13,6 +13,7 @@ from typing import Any
 
 from instep._support import documentation
 from instep._support.public import publish
+from instep.optimizers.near_misses import bind
 from instep.thinc.host import of_api
 from instep.thinc.optimizer import Optimizer
 
@@ -21,8 +22,7 @@ __all__ = ["SGD", "Adam", "Optimizer", "RAdam"]
 
 def _made(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], **fixed: Any) -> Optimizer:
     """Make an optimizer of the arguments that thinc's function takes."""
-    given = _signature(name).bind(*args, **kwargs)
-    given.apply_defaults()
+    given = bind(name, _signature(name), args, kwargs)
     return Optimizer(*given.args, **given.kwargs, **fixed)
 
 

@@ -20,6 +20,8 @@ NUMBERS = {
     "L2": interval_of(Adam, "weight_decay"),
 }
 
+_ARGUMENTS = {"b1": "beta1", "b2": "beta2"}  # as a config and a program write them
+
 
 def planned(
     learn_rate: Any,
@@ -34,7 +36,9 @@ def planned(
 ) -> tuple[str, list[dict[str, float]], float | None, float]:
     """Return the rule of a step, its numbers, the limit of the norm, and the L2 term before the norm."""
     found = zip(NUMBERS.items(), (learn_rate, b1, b2, eps, l2), strict=True)
-    lr, b1, b2, eps, l2 = [as_float(value, interval, name) for (name, interval), value in found]
+    lr, b1, b2, eps, l2 = [
+        as_float(value, interval, _ARGUMENTS.get(name, name)) for (name, interval), value in found
+    ]
     clip_norm = as_float(grad_clip, CLIP_NORM, "grad_clip") if grad_clip else None
     lr *= lr_scale
     if use_radam or (b1 > 0 and b2 > 0):

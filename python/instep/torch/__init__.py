@@ -20,7 +20,9 @@ hooks, ``GradScaler`` and ``torch.save`` work as they do there. docs/torch.md sa
 
 from typing import TYPE_CHECKING, Any
 
+from instep.optimizers.near_misses import hint as _hint
 from instep.torch.classes import made as _made
+from instep.torch.tensors import torch as _torch
 
 _classes = _made()
 globals().update(_classes)
@@ -28,6 +30,16 @@ globals().update(_classes)
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...
+
+else:
+
+    def __getattr__(name: str) -> object:
+        mend = _hint(name, _classes)
+        if name == "Momentum":
+            mend = "; use SGD with momentum=0.9"
+        elif hasattr(_torch.optim, name):
+            mend = f"; use torch.optim.{name}"
+        raise AttributeError(f"module 'instep.torch' has no attribute {name!r}{mend}")
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from instep._support import documentation
 from instep._support.wording import kind as kind_of
+from instep.optimizers.near_misses import bind
 from instep.torch.group_numbers import Kind, kinds, read
 from instep.torch.stepping import OWN, Stepping
 from instep.torch.tensors import torch
@@ -19,6 +20,11 @@ __all__ = ["made"]
 _PATH = "instep.torch"
 # Arguments of instep's optimizers that torch has elsewhere, or that a parameter group has none of.
 _LEFT_OUT = {"params", "ema_decay", "copy_to", *OWN}
+
+_NEVER = {
+    "capturable": "the step runs on the CPU",
+    "differentiable": "autograd doesn't record it",
+}
 
 
 def made() -> dict[str, type[Stepping]]:
@@ -61,9 +67,7 @@ def _split(
     signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all arguments but instep's own keywords, and instep's own."""
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    arguments = dict(bound.arguments)
+    arguments = dict(bind(type(args[0]).__name__, signature, args, kwargs).arguments)
     del arguments["self"]
     for name, value in arguments.items():
         if name != "params" and callable(value) and not isinstance(value, type):
@@ -77,9 +81,11 @@ def _split(
 def _as_torch(torchs: Any, signature: inspect.Signature) -> Callable[..., None]:
     def __init__(*args: Any, **kwargs: Any) -> None:
         arguments, own = _split(signature, args, kwargs)
-        for name in ("capturable", "differentiable"):
+        for name, why in _NEVER.items():
             if arguments.get(name):
-                raise ValueError(f"{name} must be False, as the step runs on the CPU, got True")
+                raise ValueError(
+                    f"{name} must be False, as {why}, got True; use torch.optim.{torchs.__name__}"
+                )
         self = args[0]
         self._begin(**own)
         torchs.__init__(self, **arguments)

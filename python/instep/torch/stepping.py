@@ -27,6 +27,8 @@ _base = host(FACE, "torch.optim.optimizer", "PyTorch", "torch")
 _pre_hooks = part(FACE, _base, "_global_optimizer_pre_hooks", TESTED)
 _post_hooks = part(FACE, _base, "_global_optimizer_post_hooks", TESTED)
 _is_profiled = part(FACE, torch, "_C._autograd._profiler_enabled", TESTED)
+# torch.compile of a loop leaves out `step` itself, by its mark below, but would compile each function that it calls.
+_set_compiler = part(FACE, torch, "_C._dynamo.eval_frame.set_eval_frame", TESTED)
 # torch.autograd.graph.increment_version takes a list, too, after it has asked whether it is a tensor.
 _count_change = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
 # How _core.read_all reads gradients: of which class they are, and of which it is asked whether they need more.
@@ -112,17 +114,21 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         RuntimeError
             If another step of this optimizer is under way, or in a block of ``averaged()``.
         """
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _pre_hooks
-            or _post_hooks
-            or _is_profiled()
-        ):
-            return _hooked_step(self) if closure is None else _hooked_step(self, closure)
-        loss = self._take(closure)
-        self._optimizer_step_code()
-        return loss
+        compiler = _set_compiler(None)
+        try:
+            if (
+                self._optimizer_step_pre_hooks
+                or self._optimizer_step_post_hooks
+                or _pre_hooks
+                or _post_hooks
+                or _is_profiled()
+            ):
+                return _hooked_step(self) if closure is None else _hooked_step(self, closure)
+            loss = self._take(closure)
+            self._optimizer_step_code()
+            return loss
+        finally:
+            _set_compiler(compiler)
 
     def _take(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -222,6 +228,22 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
             if not states:
                 self.state.pop(parameter, None)
 
+    def add_param_group(self, param_group: Any) -> None:
+        """Add parameters, with numbers of their own, as in torch.
+
+        Raises
+        ------
+        TypeError
+            If the group has one of instep's own keywords, which hold for all groups together.
+        """
+        for name in OWN:
+            if isinstance(param_group, dict) and name in param_group:
+                raise TypeError(
+                    f"a parameter group must not have {name!r}; give {name} to the optimizer, for all "
+                    "groups together"
+                )
+        super().add_param_group(param_group)
+
     # ---- files and copies ----------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -268,7 +290,8 @@ def _taken(name: str, parameter: Any) -> Any:
     if gradient is None:
         return None
     if error := refusal(f"the gradient of '{name}'", gradient):
-        raise error
+        # Mostly the parameter has the same fault, and is what can be mended.
+        raise refusal(f"parameter '{name}'", parameter) or error
     return gradient.resolve_neg() if gradient.is_neg() else gradient
 
 

@@ -31,6 +31,11 @@ _WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
     ),
     (lambda t: t.is_quantized, lambda _: "a quantized tensor", ""),
     (
+        lambda t: t.is_meta,
+        lambda _: "a tensor on the device 'meta', without memory",
+        "; make the model with to_empty(device='cpu'), and load its weights",
+    ),
+    (
         lambda t: t.device.type != "cpu",
         lambda t: f"a tensor on the device {t.device.type!r}",
         "; move it with .to('cpu')",
