@@ -169,6 +169,19 @@ def test_links_lead_somewhere() -> None:
         assert not anchor or anchor in anchors(target), f"{page.relative_to(ROOT)}: {link}"
 
 
+def test_scripts_that_are_named_are_there() -> None:
+    pages = [*ROOT.glob("*.md"), ROOT / "bench" / "README.md", *(ROOT / "docs").glob("*.md")]
+    scripts = [
+        (page.name, script)
+        for page in pages
+        for script in re.findall(
+            r"python ((?:bench|tools|tests|examples)/[\w/]+\.py)", page.read_text("utf-8")
+        )
+    ]
+    assert len(scripts) > 10
+    assert [(page, script) for page, script in scripts if not (ROOT / script).exists()] == []
+
+
 def test_the_index_of_benchmarks_names_every_folder_and_its_build() -> None:
     folder = ROOT / "docs" / "benchmarks"
     index = (folder / "README.md").read_text(encoding="utf-8")

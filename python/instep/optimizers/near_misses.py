@@ -29,6 +29,16 @@ _MEANT = {
 }
 
 
+# Of the faces, whose libraries have other names; an empty text: nothing there is meant.
+_MEANT_ELSEWHERE = {
+    "lr": "learn_rate",
+    "clip_norm": "grad_clip",
+    "weight_decay": "L2",
+    "ema_decay": "",
+    "copy_to": "",
+}
+
+
 class _NearMiss:
     """An attribute that doesn't exist, also for `hasattr`.
 
@@ -79,7 +89,10 @@ def hint(name: str, there: Iterable[str]) -> str:
     there = list(there)
     if name == "zero_grad" and _MEANT[name] in there:
         return "; a step takes its gradients as an argument, so there is nothing to set to zero"
-    meant = [_MEANT[name]] if _MEANT.get(name) in there else get_close_matches(name, there, 1)
+    if _MEANT_ELSEWHERE.get(name) == "":
+        return ""
+    known = [table[name] for table in (_MEANT, _MEANT_ELSEWHERE) if table.get(name) in there]
+    meant = known or get_close_matches(name, there, 1)
     return f"; did you mean {meant[0]!r}?" if meant else ""
 
 
