@@ -70,6 +70,9 @@ BOTH = pytest.mark.parametrize("minimize", [by_scipy, directly])
         ({"fun": lambda x: (None, x)}, TypeError, "fun must return one real number, got None"),
         ({"fun": lambda x: (1.0, x[:1])}, ValueError, r"must return a gradient of shape \(2,\), like x0, .* \(1,\)"),
         ({"fun": lambda x: (1.0, x * 1j)}, TypeError, "must return a gradient of real numbers, .* complex128"),
+        ({"fun": lambda x: (np.ma.masked, x)}, TypeError, "fun must return one real number, got a MaskedConstant"),
+        ({"fun": lambda x: (1.0, np.ma.array(x, mask=[0, 1]))}, TypeError, "must be a plain array, got a MaskedArray"),
+        ({"fun": lambda x: (1.0, [[1], [1, 2]])}, ValueError, "got a list, of which NumPy makes none"),
         ({"jac": lambda x: None}, TypeError, "fun must return one real number, got a tuple"),
         ({"fun": lambda x: 1.0, "jac": lambda x: 2.0}, ValueError, "jac must return a gradient of shape"),
     ],
@@ -93,6 +96,8 @@ def test_refused_where_scipy_does_not_ask() -> None:
         ValueError, match=r"x0 must have one dimension, got shape \(2, 1\); pass x0.ravel"
     ):
         directly(x0=np.ones((2, 1)))
+    with pytest.raises(TypeError, match="x0 must be a plain array, got a MaskedArray"):
+        directly(x0=np.ma.array(START, mask=[False, True]))
     with pytest.raises(ValueError, match=r"jac must be a function, True .*, got '3-point'"):
         directly(jac="3-point")
     with pytest.raises(TypeError, match="fun must be a function, got an int"):
@@ -141,6 +146,22 @@ def test_what_limits_nothing_and_results_of_other_kinds(
 
 def test_no_constraints_as_none() -> None:
     assert directly(constraints=None).x.tobytes() == directly().x.tobytes()
+
+
+def test_an_int_beyond_all_floats_is_an_infinity() -> None:
+    found = directly(lambda x: (10**400, 2 * x))
+    assert found.message.startswith("fun must be finite, got inf after 0 steps")
+    assert directly(lambda x: (-(10**400), 2 * x)).fun == -np.inf
+
+
+def test_a_misaligned_gradient_is_copied() -> None:
+    def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        buffer = np.zeros(x.nbytes + 1, "u1")
+        gradient = buffer[1:].view(x.dtype)
+        gradient[:] = 2 * x
+        return float(x @ x), gradient
+
+    assert directly(fun).x.tobytes() == directly(bowl).x.tobytes()
 
 
 def test_a_gradient_of_whole_numbers_and_one_of_a_single_number() -> None:
@@ -209,6 +230,19 @@ def test_callbacks_of_both_signatures(minimize: Any) -> None:
 
 
 @BOTH
+def test_a_callback_that_calls_fun_changes_nothing(minimize: Any) -> None:
+    """fun may write each gradient into the same memory."""
+    gradient = np.empty(2)
+
+    def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        np.multiply(2, x, out=gradient)
+        return float(x @ x), gradient
+
+    found = minimize(fun, callback=lambda x: fun(np.array([50.0, 50.0])))
+    assert found.x.tobytes() == minimize(bowl).x.tobytes()
+
+
+@BOTH
 def test_a_callback_that_changes_its_x_changes_nothing(minimize: Any) -> None:
     def spoil(intermediate_result: Any) -> None:
         intermediate_result.x[...] = intermediate_result.jac[...] = np.nan
@@ -249,6 +283,21 @@ def test_other_exceptions_are_raised_unchanged(minimize: Any) -> None:
         with pytest.raises(ZeroDivisionError) as caught:
             minimize(**given)
         assert caught.value is error
+
+
+def test_a_callback_whose_signature_is_none() -> None:
+    class Callback:
+        __signature__ = 3
+
+        def __init__(self) -> None:
+            self.seen: list[np.ndarray] = []
+
+        def __call__(self, x: np.ndarray) -> None:
+            self.seen.append(x)
+
+    callback = Callback()
+    directly(callback=callback)
+    assert len(callback.seen) == 3
 
 
 def test_a_callback_without_a_signature() -> None:

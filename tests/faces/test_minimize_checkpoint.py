@@ -236,6 +236,34 @@ def test_a_checkpoint_of_another_program(extra: Any, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nit": "2"},
+        {"nit": 10**18},
+        {"nit": -1},
+        {"nfev": 1.5},
+        {"fun": None},
+        {"jac": None},
+        {"jac": np.ones(4)},
+        {"best": 3},
+        {"best": {}},
+        {"best": {"x": np.ones(4), "fun": 1.0, "jac": np.ones(3)}},
+        {"best": {"x": np.ones(3), "fun": "1", "jac": np.ones(3)}},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_run_has_stored(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run(checkpoint=path, maxiter=2)
+    optimizer = instep.Adam(START.copy())
+    extra = checkpoint.load(path, optimizer)
+    extra["minimize"].update(change)
+    checkpoint.save(path, optimizer, extra)
+    with pytest.raises(CheckpointError, match=r"must be of a run of instep\.minimize, got another"):
+        run(checkpoint=path)
+
+
 def test_a_damaged_file_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "run").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError):

@@ -6,6 +6,7 @@ import importlib
 import io
 import re
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_without_tqdm_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert run().nit == 5
+
+
+def test_a_stderr_of_a_program_that_has_only_write_or_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (SimpleNamespace(write=str), closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert run().nit == 5
 
 
 def test_a_pipe_that_nobody_reads_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dis
 import pickle
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -64,6 +67,66 @@ def test_a_function() -> None:
 
     assert called(2) == [OURS] * 3
     assert names() == THEIRS
+
+
+def interrupted_after_a_call(number: int, action: Callable[[], Any]) -> bool:
+    """Raise KeyboardInterrupt where Python looks for signals: after this call that patch.py makes.
+
+    Return whether it came to this call.
+    """
+    calls, after_call = 0, False
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal calls, after_call
+        if not frame.f_code.co_filename.endswith("sklearn/patch.py"):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            if after_call:
+                calls += 1
+                if calls == number:
+                    raise KeyboardInterrupt
+            after_call = dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("CALL")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return calls >= number
+
+
+def test_ctrl_c_leaves_no_block_open() -> None:
+    def block() -> None:
+        with patched():
+            pass
+
+    interrupts = 0
+    while interrupted_after_a_call(interrupts + 1, block):
+        interrupts += 1
+        assert names() == THEIRS
+        assert patched._blocks == 0
+    assert interrupts > 3
+
+
+def test_ctrl_c_while_another_thread_has_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        """A lock that is waited for until a Ctrl-C comes."""
+
+        def __enter__(self) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        def __exit__(self, *exception: object) -> None:
+            pytest.fail("was never entered")
+
+    with pytest.raises(KeyboardInterrupt), patched():
+        monkeypatch.setattr(patched, "_lock", Interrupted())
+    assert names() == THEIRS
+    assert patched._blocks == 0
 
 
 def test_what_another_library_put_there_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

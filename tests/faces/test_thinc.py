@@ -169,12 +169,16 @@ def test_numbers_may_be_set() -> None:
     assert moved() == pytest.approx(0.5)
     optimizer.learn_rate = 0.25
     assert moved() == pytest.approx(0.25)
+    optimizer.learn_rate = np.array(0.5)
+    assert moved() == pytest.approx(0.5)
+    optimizer.learn_rate[...] = 0.25  # the same object has another number
+    assert moved() == pytest.approx(0.25)
     optimizer.b1 = optimizer.b2 = 0.0  # SGD from here
     assert moved() == pytest.approx(0.25)
     assert moved(2.0) == pytest.approx(0.5)
     optimizer.grad_clip = 1.0
     assert moved(2.0) == pytest.approx(0.25)
-    assert optimizer.nr_update[0, "W"] == 5
+    assert optimizer.nr_update[0, "W"] == 7
     optimizer.b1, optimizer.b2, optimizer.use_radam = 0.9, 0.999, True
     mom1 = optimizer.mom1[0, "W"].copy()
     moved()

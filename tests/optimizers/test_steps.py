@@ -225,6 +225,28 @@ def test_numbers_that_change_between_steps(kind: type[Any]) -> None:
         steps.step([np.ones(1)], [numbers])
 
 
+def test_a_number_in_an_array_that_changes_between_steps() -> None:
+    w, lr = np.zeros(1), np.array(1.0)
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    steps.bind(0, w)
+    numbers = [{**SGD, "lr": lr}]
+    for value in (1.0, 0.5, 0.25):
+        lr[...] = value
+        steps.step([np.ones(1)], numbers)
+    assert w == -1.75
+
+
+def test_a_name_that_is_no_text_is_shown() -> None:
+    steps = instep.Steps()
+    steps.add_group("sgd")
+    steps.append()
+    steps.bind(0, np.zeros(2), name="\ud800")
+    with pytest.raises(ValueError, match=r"gradient of '\\ud800' must have shape \(2,\)"):
+        steps.step([np.ones(3)], [SGD])
+
+
 def test_the_numbers_of_another_rule_are_checked() -> None:
     """Other steps have had the same numbers, for a rule that takes them."""
     steps, others = instep.Steps(), instep.Steps()

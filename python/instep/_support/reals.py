@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-__all__ = ["is_real", "whole"]
+import numpy as np
+
+__all__ = ["is_fixed", "is_real", "whole"]
 
 # Kinds of NumPy's dtypes: bool, complex, text, bytes, times, objects.
 _NO_REALS = frozenset("bcUSmMO")
@@ -19,6 +21,11 @@ def is_real(value: object) -> bool:
         and getattr(value, "ndim", 0) == 0
         and getattr(getattr(value, "dtype", None), "kind", "f") not in _NO_REALS
     )
+
+
+def is_fixed(value: object) -> bool:
+    """Tell whether a value is surely the same number as long as it is the same object; arrays are not."""
+    return value is None or isinstance(value, (float, int, np.generic))
 
 
 def whole(value: Any) -> int | None:

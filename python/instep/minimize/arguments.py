@@ -24,6 +24,7 @@ __all__ = [
     "count",
     "ignore_hessians",
     "refuse_limits",
+    "refuse_masked",
     "refuse_options",
     "start",
     "tuple_of",
@@ -40,6 +41,7 @@ REFUSED = {
 
 def start(x0: Any) -> Array:
     """Return the caller's x0 as a vector that may be changed: a copy, of float32 or else of float64."""
+    refuse_masked("x0", x0)
     given = np.asarray(x0)
     if given.dtype.kind not in "fiu":
         raise TypeError(
@@ -53,6 +55,14 @@ def start(x0: Any) -> Array:
         raise ValueError("x0 must have at least one element, got none")
     dtype = np.float32 if given.dtype.type is np.float32 else np.float64
     return np.array(given, dtype, ndmin=1)
+
+
+def refuse_masked(who: str, value: Any) -> None:
+    """Raise TypeError for a masked array, whose mask every step would ignore."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{who} must be a plain array, got {kind(value)}; pass its filled(), with a value of your choice"
+        )
 
 
 def tuple_of(args: Any) -> tuple[Any, ...]:
@@ -144,7 +154,7 @@ def called_back(callback: Any) -> Callable[[Any], object] | None:
         raise TypeError(f"callback must be a function or None, got {kind(callback)}")
     try:
         names = set(inspect.signature(callback).parameters)
-    except ValueError:  # of a function in C that doesn't tell
+    except (TypeError, ValueError):  # of a function in C that doesn't tell, or of a strange object
         names = set()
     if names == {"intermediate_result"}:
         return lambda result: callback(intermediate_result=result)

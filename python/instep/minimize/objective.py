@@ -10,6 +10,7 @@ import numpy as np
 
 from instep._support.reals import is_real
 from instep._support.wording import described, kind, shown
+from instep.minimize.arguments import refuse_masked
 from instep.minimize.host import optimize
 from instep.optimizers.containers import Array
 
@@ -17,7 +18,11 @@ __all__ = ["Objective", "Value"]
 
 
 class Value(NamedTuple):
-    """The function and its gradient at one point, and the evaluations that this took."""
+    """The function and its gradient at one point, and the evaluations that this took.
+
+    The gradient is a copy: the caller's function may write the next one into the same memory, also if
+    the callback calls it before the step.
+    """
 
     fun: float
     jac: Array
@@ -83,29 +88,37 @@ class Objective:
 
 def _number(value: Any) -> float:
     """Return what fun returned; like SciPy, also from an array of one element."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
-    if not is_real(value):
+    number = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if not is_real(number) or np.ma.is_masked(value):
         raise TypeError(f"fun must return one real number, got {kind(value)}{_shape(value)}")
-    return float(value)
+    try:
+        return float(number)
+    except OverflowError:  # of an int, where a float has an infinity
+        return math.inf if number > 0 else -math.inf
 
 
 def _gradient(who: str, value: Any, x: Array) -> Array:
-    """Return a gradient as an array that an optimizer steps with."""
-    found = np.asarray(value)
+    """Return a copy of a gradient, as an array that an optimizer steps with."""
+    refuse_masked(f"the gradient that {who} returns", value)
+    try:
+        found = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{who} must return a gradient of shape {x.shape}, like x0, got {kind(value)}, of which NumPy "
+            f"makes none: {error}"
+        ) from error
     if found.ndim == 0 and x.size == 1:
         found = found.reshape(1)
     if found.shape != x.shape:
         raise ValueError(
             f"{who} must return a gradient of shape {x.shape}, like x0, got {kind(value)} of shape {found.shape}"
         )
-    if found.dtype in (np.float64, np.float32, np.float16) and found.dtype.isnative:
-        return found
     if found.dtype.kind not in "fiu":
         raise TypeError(
             f"{who} must return a gradient of real numbers, got {kind(value)} of dtype {found.dtype}"
         )
-    return found.astype(np.float64)
+    is_taken = found.dtype in (np.float64, np.float32, np.float16) and found.dtype.isnative
+    return found.astype(found.dtype if is_taken else np.float64, order="C")
 
 
 def _shape(value: Any) -> str:

@@ -28,11 +28,18 @@ def progress(method: str, maxiter: int, *, disp: bool) -> Progress:
     stream = sys.stderr
     if not disp or stream is None:  # as in a program without a console
         return _Nothing()
-    if stream.isatty() or "ipykernel" in sys.modules:
+    if _is_terminal(stream) or "ipykernel" in sys.modules:
         with contextlib.suppress(ImportError):
             tqdm = importlib.import_module("tqdm").tqdm
             return _Bar(method, tqdm(total=maxiter, desc=method, file=stream, dynamic_ncols=True))
     return _Lines(method, maxiter, stream)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # of an object that has only write, or is closed
+        return False
 
 
 def _numbers(fun: float, largest: float) -> str:
@@ -77,5 +84,6 @@ class _Lines:
         self._print(f"{self._last}: {message}" if self._last else message)
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads ends no run
+        # A pipe that nobody reads ends no run, and neither does an object that can't flush.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             print(f"{self._method}: {text}", file=self._stream, flush=True)

@@ -101,13 +101,13 @@ class Run:
         """Evaluate at x, count, and remember the best point."""
         value, before = self._objective.at(self._x), self._seen
         if before is None:
-            best = Point(self._x.copy(), value.fun, value.jac.copy())
+            best = Point(self._x.copy(), value.fun, value.jac)
             nfev, njev = value.nfev, value.njev
         else:
             best = before.best
             nfev, njev = before.nfev + value.nfev, before.njev + value.njev
             if math.isfinite(value.fun) and value.fun < best.fun:
-                best = Point(self._x.copy(), value.fun, value.jac.copy())
+                best = Point(self._x.copy(), value.fun, value.jac)
         seen = Seen(self._optimizer.step_count, nfev, njev, value.fun, value.jac, best)
         self._seen = seen
         return seen
@@ -140,7 +140,7 @@ class Run:
             with self._optimizer.averaged():
                 x = self._x.copy()
             value = self._objective.at(x)
-            point = Point(x, value.fun, value.jac.copy())
+            point = Point(x, value.fun, value.jac)
             nfev, njev = nfev + value.nfev, njev + value.njev
         return optimize.OptimizeResult(
             x=point.x,

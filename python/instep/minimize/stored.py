@@ -7,6 +7,8 @@ import os
 import time
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from instep import checkpoint
 from instep.checkpoint.document import path_text
 from instep.optimizers import Optimizer
@@ -59,8 +61,8 @@ class Store:
         asked = self._optimizer._current.now
         extra = checkpoint.load(self._path, self._optimizer)
         self._optimizer._current.change(lambda _: asked)
-        stored = extra.get(_KEY) if isinstance(extra, dict) else None
-        if not isinstance(stored, dict) or stored.keys() != {"start", *Seen._fields}:
+        stored: Any = extra.get(_KEY) if isinstance(extra, dict) else None
+        if not self._is_of_a_run(stored):
             raise checkpoint.CheckpointError(
                 f"{self._path}: the checkpoint must be of a run of instep.minimize, got another; "
                 "choose another path"
@@ -71,6 +73,25 @@ class Store:
                 "remove the file to begin anew, or choose another path"
             )
         return Seen(**{**stored, "best": Point(**stored["best"])})
+
+    def _is_of_a_run(self, stored: Any) -> bool:
+        """Tell whether a run has stored this. Another program may have a key of the same name."""
+        if not isinstance(stored, dict) or stored.keys() != {"start", *Seen._fields}:
+            return False
+        best, steps = stored["best"], self._optimizer.step_count
+        counts = [stored[name] for name in ("nit", "nfev", "njev")]
+        return (
+            isinstance(best, dict)
+            and best.keys() == set(Point._fields)
+            and all(type(count) is int and count >= 0 for count in counts)
+            and steps - 1 <= stored["nit"] <= steps
+            and all(isinstance(number, float) for number in (stored["fun"], best["fun"]))
+            and all(self._is_vector(array) for array in (stored["jac"], best["x"], best["jac"]))
+        )
+
+    def _is_vector(self, array: Any) -> bool:
+        (x,) = self._optimizer.params.values()
+        return isinstance(array, np.ndarray) and array.shape == x.shape and array.dtype.kind == "f"
 
     def save(self, seen: Seen) -> None:
         """Write the file."""

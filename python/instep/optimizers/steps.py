@@ -212,7 +212,8 @@ class Steps:
         states = {} if states is None else dict(mapping("states", states))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {kind(name)}")
-        who = str(place) if name is None else name
+        # Half a surrogate pair, as in a name that was no text, is shown as its number.
+        who = str(place) if name is None else name.encode("utf-8", "backslashreplace").decode()
         self._steps.bind(place, who, group, parameter, states, average, copy, t)
 
     def unbind(self, place: int) -> None:

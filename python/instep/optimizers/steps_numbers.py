@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from instep import _core
 from instep._support.checks import check_flag, flag, mapping
+from instep._support.reals import is_fixed
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import check_alike, interval_of
 from instep.optimizers.hyperparameters import Count, Interval, NumericOrNone, as_float
@@ -139,7 +140,9 @@ class Numbers:
             for k, (rule, options) in enumerate(groups)
         ]
         self._check_alike(groups)
-        self._types = [_types(one) for one in self._given]
+        # An array without axes is a number, too, and may have another one at the next step.
+        fixed = all(is_fixed(number) for one in self._given for number in one.values())
+        self._types = [_types(one) for one in self._given] if fixed else None
 
     @classmethod
     def checked(cls, groups: Groups, numbers: Any) -> Numbers:

@@ -11,6 +11,8 @@ from instep.sklearn.optimizers import SGD, Adam
 
 __all__ = ["patched"]
 
+_OURS = {"AdamOptimizer": Adam, "SGDOptimizer": SGD}
+
 
 class patched(ContextDecorator):
     """Have perceptrons of scikit-learn make instep's optimizers, inside a `with` block or a function.
@@ -41,17 +43,32 @@ class patched(ContextDecorator):
     _blocks = 0
     _found: ClassVar[dict[str, Any]] = {}
 
+    # Python looks for signals after each call, and so Ctrl-C can come there: not between a change of `_blocks`
+    # and the next assignment.
+
     def __enter__(self) -> None:
-        names = vars(perceptrons)
-        ours = {"AdamOptimizer": Adam, "SGDOptimizer": SGD}
-        with patched._lock:
-            if not patched._blocks:
-                patched._found = {name: names[name] for name in ours}
-            names.update(ours)
-            patched._blocks += 1
+        entered = False
+        try:
+            with patched._lock:
+                if not patched._blocks:
+                    patched._found = {name: vars(perceptrons)[name] for name in _OURS}
+                patched._blocks += 1
+                entered = True
+                vars(perceptrons).update(_OURS)
+        except BaseException:
+            if entered:  # as no block begins, none ends
+                self.__exit__()
+            raise
 
     def __exit__(self, *exception: object) -> None:
-        with patched._lock:
-            patched._blocks -= 1
-            if not patched._blocks:
-                vars(perceptrons).update(patched._found)
+        left = False
+        try:
+            with patched._lock:
+                if patched._blocks == 1:
+                    vars(perceptrons).update(patched._found)
+                patched._blocks -= 1
+                left = True
+        except BaseException:
+            if not left:
+                self.__exit__()
+            raise

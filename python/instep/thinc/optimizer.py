@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep._support import documentation
+from instep._support.reals import is_fixed
 from instep.thinc.bound import ALONE, Bound, layout_of, references, state_like
 from instep.thinc.host import BaseOptimizer
 from instep.thinc.numbers import NUMBERS, planned
@@ -91,7 +92,9 @@ class Optimizer(BaseOptimizer):  # type: ignore[misc]
             return found
         given = (*self._given_now(key), lr_scale, self.use_radam, self.L2_is_weight_decay)
         if given != self._given:
-            self._planned, self._given = planned(*given), given
+            # An array without axes may have another number at the next call.
+            fixed = all(map(is_fixed, given))
+            self._planned, self._given = planned(*given), given if fixed else None
         rule, numbers, clip_norm, l2 = self._planned
         kept = bound
         if (
