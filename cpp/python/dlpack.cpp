@@ -92,8 +92,9 @@ inline const Table* known_table_of(PyObject* object) {
 bool is_tensor(PyObject* object) { return known_table_of(object) != nullptr; }
 
 char* memory_if_like(PyObject* object, const TensorLayout& layout) {
+    const Table* const table = known_table_of(object);  // none if the object has been given another class
     Tensor tensor{};
-    if (known_table_of(object)->look(object, &tensor) != 0) {
+    if (table == nullptr || table->look(object, &tensor) != 0) {
         PyErr_Clear();
         return nullptr;
     }
@@ -109,8 +110,9 @@ char* memory_if_like(PyObject* object, const TensorLayout& layout) {
 }
 
 TensorFields look_at_tensor(PyObject* object) {
+    const Table* const table = known_table_of(object);
     Tensor tensor{};
-    if (known_table_of(object)->look(object, &tensor) != 0) {
+    if (table == nullptr || table->look(object, &tensor) != 0) {
         if (PyErr_Occurred() == nullptr)
             PyErr_SetString(PyExc_ValueError, "a tensor must describe its memory, got an error without a text");
         throw py::error_already_set();

@@ -37,6 +37,12 @@ bool walk(PyObject* item, int depth, const Object& object, const Length& length)
 
 // NOLINTEND(misc-no-recursion)
 
+// Whether an object is the same text: the keys of a dict from a file are other objects than those in a program.
+bool is_text(PyObject* item, PyObject* text) {
+    return item == text || (PyUnicode_CheckExact(item) && PyUnicode_GetLength(item) == PyUnicode_GetLength(text) &&
+                            PyUnicode_Compare(item, text) == 0);
+}
+
 }  // namespace
 
 Snapshot::Snapshot(const py::args& containers) {
@@ -70,7 +76,7 @@ bool Snapshot::follow(const py::str& key, const py::args& containers) {
         if (next == seen_.size()) return false;
         PyObject* const seen = seen_[next++].ptr();
         const bool may_differ = is_named && PyFloat_CheckExact(seen) && PyFloat_CheckExact(item);
-        is_named = item == key.ptr();
+        is_named = is_text(item, key.ptr());
         if (seen == item) return true;
         if (may_differ) others.emplace_back(next - 1, item);
         return may_differ;

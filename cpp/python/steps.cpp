@@ -233,8 +233,14 @@ void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& bind
                                               state_of(bound_[other].name, variant.scalar_states[k].name) +
                                               ", as the rule has one for all parameters",
                                           "another array"));
+        auto* const data = reinterpret_cast<double*>(look.view().data);
+        // The other places would step memory that the tensor has left.
+        if (other < bound_.size() && stepper_.tensor(other).scalar_states[k] != data)
+            throw py::value_error(refusal(who, "have the memory with which '" + bound_[other].name + "' was bound",
+                                          "the same tensor with other memory") +
+                                  "; unbind all places of the rule first");
         bound.see(first_scalar + static_cast<std::size_t>(k), array, look);
-        tensor.scalar_states[k] = reinterpret_cast<double*>(look.view().data);
+        tensor.scalar_states[k] = data;
         bound.states[variant.scalar_states[k].name] = array;
     }
 }

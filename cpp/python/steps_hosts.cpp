@@ -77,18 +77,28 @@ void Steps::write_counters() const {
 }
 
 std::vector<std::size_t> Steps::changed_places() const {
-    std::vector<std::size_t> places;
-    for (const Held& held : held_) {
+    std::vector<bool> has_changed(bound_.size());
+    const auto note = [&](const Held& held) {
         const std::size_t place = held.id / kinds;
-        if (!places.empty() && places.back() == place) continue;
+        if (!is_joint(place, held.id % kinds))
+            has_changed[place] = true;
+        else  // a number that all these places share, of which only the first holds the array
+            for (std::size_t i = 0; i < bound_.size(); ++i)
+                if (bound_[i].is_bound && variant_of(group_of(i)).joint) has_changed[i] = true;
+    };
+    for (const Held& held : held_) {
+        if (has_changed[held.id / kinds] && !is_joint(held.id / kinds, held.id % kinds)) continue;
         try {
             check_unchanged(held);
         } catch (const py::builtin_exception&) {
-            places.push_back(place);
+            note(held);
         } catch (const py::error_already_set&) {  // of a library that can no longer look at its tensor
-            places.push_back(place);
+            note(held);
         }
     }
+    std::vector<std::size_t> places;
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (has_changed[i]) places.push_back(i);
     return places;
 }
 

@@ -295,6 +295,17 @@ def test_weights_that_are_gone_are_let_go() -> None:
     assert all(optimizer._bound[key] is one for key, one in bound.items())
 
 
+def test_the_looks_for_weights_that_are_gone_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many live weights are not counted again at each new one."""
+    looks, count = [], ours.optimizer.references
+    monkeypatch.setattr(ours.optimizer, "references", lambda one: looks.append(one) or count(one))
+    optimizer = ours.SGD(0.1, use_averages=False)
+    kept = [np.ones(2, np.float32) for _ in range(2000)]
+    for k, w in enumerate(kept):
+        optimizer((k, "kept"), w, np.ones(2, np.float32))
+    assert 0 < len(looks) < 2 * len(kept)
+
+
 def test_nothing_is_left_of_an_optimizer() -> None:
     optimizer, w = trained()
     held = weakref.ref(optimizer.mom1[KEY]), weakref.ref(w)

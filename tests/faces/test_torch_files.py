@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
 from torch_twins import (  # noqa: E402
+    FULL,
     IN_TORCH,
     default_dtype,
     furthest,
@@ -26,13 +27,6 @@ from torch_twins import (  # noqa: E402
 )
 
 import instep.torch  # noqa: E402
-
-FULL = {
-    "SGD": {"momentum": 0.9},
-    "Adam": {"amsgrad": True, "weight_decay": 0.1},
-    "AdamW": {"amsgrad": True},
-    "RMSprop": {"momentum": 0.9, "centered": True},
-}
 
 
 def _pair(name: str, dtype: Any = torch.float64, **more: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from torch.nn.utils import prune  # noqa: E402
 from torch_twins import (  # noqa: E402
+    FULL,
     IN_TORCH,
     bits,
     default_dtype,
@@ -26,13 +27,6 @@ from torch_twins import (  # noqa: E402
 )
 
 import instep.torch  # noqa: E402
-
-FULL = {
-    "SGD": {"momentum": 0.9},
-    "Adam": {"amsgrad": True},
-    "AdamW": {"amsgrad": True},
-    "RMSprop": {"momentum": 0.9, "centered": True},
-}
 
 
 def _described(optimizer: Any, params: list[Any]) -> Any:
@@ -140,6 +134,20 @@ def test_states_that_are_replaced_edited_or_removed() -> None:
     theirs.state.clear()
     train((ours, a), (theirs, b))
     assert ours.state[a[0]]["step"] == 3
+    assert furthest(a, b) < 1e-6
+
+
+def test_memory_that_one_state_leaves_another_may_have() -> None:
+    """As it comes about when a state is freed and the next one is made."""
+    a = parameters(((3,), (3,)))
+    b = twins(a)
+    ours, theirs = instep.torch.Adam(a), torch.optim.Adam(b)
+    train((ours, a), (theirs, b))
+    for optimizer, params in ((ours, a), (theirs, b)):
+        free = optimizer.state[params[1]]["exp_avg"].detach()
+        optimizer.state[params[1]]["exp_avg"].data = torch.full((3,), 0.25)
+        optimizer.state[params[0]]["exp_avg_sq"] = free.fill_(0.5)
+    train((ours, a), (theirs, b))
     assert furthest(a, b) < 1e-6
 
 

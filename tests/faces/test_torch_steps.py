@@ -29,6 +29,7 @@ from torch_twins import (  # noqa: E402
 )
 
 import instep.torch  # noqa: E402
+from instep import _core  # noqa: E402
 
 
 def test_a_closure_is_called_once_with_gradients_enabled() -> None:
@@ -317,6 +318,43 @@ def test_nothing_is_kept_alive() -> None:
     try:
         refs = watched()
         assert all(ref() is None for ref in refs)  # there is no cycle
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_new_thread_takes_as_many_threads_as_pytorch(is_first: bool) -> None:
+    """OpenMP has a number for each thread, and PyTorch sets it when it is asked: each kind of step asks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a = parameters(((1 << 20,),))
+        optimizer = instep.torch.SGD(a)
+        give(a)
+        if not is_first:
+            optimizer.step()
+        regions = _core.testing.counters()["parallel_regions"]
+        thread = threading.Thread(target=optimizer.step)
+        thread.start()
+        thread.join()
+        assert _core.testing.counters()["parallel_regions"] == regions
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_refused_gradient_makes_no_cycle() -> None:
+    a = parameters()
+    optimizer = instep.torch.Adam(a)
+    train((optimizer, a))
+    a[0].grad = a[0].grad.to_sparse()
+    refs = [weakref.ref(optimizer), weakref.ref(a[0])]
+    gc.disable()
+    try:
+        with pytest.raises(TypeError, match="sparse"):
+            optimizer.step()
+        del optimizer, a
+        assert all(ref() is None for ref in refs)
     finally:
         gc.enable()
 

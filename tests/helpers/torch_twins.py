@@ -18,6 +18,13 @@ REASON = "PyTorch is not installed: pip install torch==2.13.0"
 SHAPES = ((5, 4), (7,), (2, 3, 2))
 #: The classes that torch.optim has, too.
 IN_TORCH = [name for name in instep.torch.__all__ if hasattr(torch.optim, name)]
+#: Arguments with which a class has all its states.
+FULL = {
+    "SGD": {"momentum": 0.9},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "AdamW": {"amsgrad": True},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+}
 CLASSES = [getattr(instep.torch, name) for name in instep.torch.__all__]
 
 

@@ -25,6 +25,18 @@ def test_a_snapshot_follows_floats_under_one_key() -> None:
     assert snapshot.follow("lr", those, state)
 
 
+def test_a_snapshot_follows_a_key_from_a_file() -> None:
+    """Such a key is equal to the program's, and another object."""
+    key = "".join(["l", "r"])
+    assert key is not "lr"  # noqa: F632
+    those = [{key: 0.1}, {"of": 0.2}]
+    snapshot = _core.make_snapshot(those)
+    those[0][key] = 0.3
+    assert snapshot.follow("lr", those)
+    those[1]["of"] = 0.4
+    assert not snapshot.follow("lr", those)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("lr", 1), ("lr", None), ("lr", "0.1"), ("betas", [0.9, 0.99]), ("eps", 0.5)]
 )

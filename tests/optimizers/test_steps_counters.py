@@ -153,6 +153,65 @@ def test_changed_tensors() -> None:
     assert steps.changed_places() == [0, 1]
 
 
+def _prodigy(torch: Any, count: int) -> tuple[Any, ...]:
+    """Places that share Prodigy's numbers, and a function that binds one of them."""
+    steps = instep.Steps()
+    steps.add_group("prodigy")
+    steps.append(count)
+    shared = {
+        n: torch.zeros((), dtype=torch.float64) for n in _core.rules()["prodigy"]["joint_states"]
+    }
+    own = [n for n in instep.Steps.states("prodigy") if n not in shared]
+    tensors = [{n: torch.ones(2) for n in ("p", *own)} for _ in range(count)]
+
+    def bind(place: int) -> None:
+        its = tensors[place]
+        steps.bind(place, its["p"], states=shared | {n: its[n] for n in own}, t=1)
+
+    for place in range(count):
+        bind(place)
+    return steps, shared, bind
+
+
+def test_a_number_that_places_share_changes_in_all_of_them() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    steps, shared, bind = _prodigy(torch, 3)
+    steps.unbind(1)
+    assert steps.changed_places() == []
+    shared["d"].data = torch.ones((), dtype=torch.float64)
+    assert steps.changed_places() == [0, 2]
+    steps.unbind(0)
+    with pytest.raises(ValueError, match=r"the memory with which '2' was bound, .*; unbind all"):
+        bind(0)  # or a step would write to memory that nobody keeps
+    assert not steps.is_bound(0)
+    steps.unbind(2)
+    bind(0)
+    bind(2)
+    assert steps.changed_places() == []
+
+
+def test_a_tensor_of_another_class_is_refused() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("the core can't look at tensors of this PyTorch")
+
+    class Plain(torch.Tensor):
+        pass
+
+    class Closed(Plain):
+        __dlpack_c_exchange_api__ = None
+
+    steps, parameter = instep.Steps(), torch.ones(2).as_subclass(Plain)
+    steps.add_group("sgd")
+    steps.append()
+    steps.bind(0, parameter)
+    parameter.__class__ = Closed  # as a lazy parameter of PyTorch changes its class
+    assert steps.changed_places() == [0]
+    with pytest.raises(ValueError, match="must describe its memory"):
+        steps.step([torch.ones(2)], [SGD])
+    assert parameter.tolist() == [1, 1]
+
+
 def test_gradients_of_tensors_are_looked_at_in_each_step() -> None:
     """A tensor of the last one's shape and strides may have another dtype, or lie in a parameter's memory."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")

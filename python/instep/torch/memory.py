@@ -12,7 +12,7 @@ from instep.torch.tensors import FACE, torch
 
 __all__ = ["LOOKS", "layout", "memory"]
 
-#: Whether the core looks at tensors itself; PyTorch before 2.10 has no table of functions for that.
+#: Whether the core looks at tensors itself. PyTorch before 2.10 has no table of functions for that.
 LOOKS = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 _DTYPES = {torch.float64: "float64", torch.float32: "float32", torch.float16: "float16"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from instep.optimizers.hyperparameters import Nonfinite
 from instep.optimizers.settings import NONFINITE
 from instep.torch.group_numbers import Group, Kind, read, with_lr
 from instep.torch.memory import LOOKS, layout, memory
-from instep.torch.tensors import refusal, torch
+from instep.torch.tensors import check, torch
 from instep.torch.threads import TEAM
 
 __all__ = ["Places"]
@@ -43,6 +44,7 @@ class Places:
         self._lists = [list(group["params"]) for group in optimizer.param_groups]
         self.params = [p for params in self._lists for p in params]
         self._group_of = [k for k, params in enumerate(self._lists) for _ in params]
+        self._starts = list(itertools.accumulate(map(len, self._lists), initial=0))  # by group
         self._bound: list[tuple[Any, ...] | None] = [None] * len(self.params)  # what a place holds
         self._joint: dict[str, tuple[Any, Any]] = {}  # numbers that all share, and their arrays
         self._layouts: list[list[tuple[Any, ...]]] = [[] for _ in self.params]
@@ -143,12 +145,14 @@ class Places:
         return groups
 
     def refresh(self, optimizer: Any, gradients: Sequence[Any], made: Made) -> None:
-        """Bind what has a gradient and is not bound to the objects in ``optimizer.state``.
+        """Bind what has a gradient and is not bound to the objects in ``optimizer.state``, or to their memory.
 
         States that are missing are made; `made` gets each, as parameter and name.
         """
         self._seen = None
         self.refresh_numbers(optimizer)
+        # Before anything is bound: what these places had may be the memory of a new state by now.
+        self._unbind(self._moved())
         state, wanted = optimizer.state, []
         for i, parameter in enumerate(self.params):
             there = state.get(parameter, {})
@@ -175,26 +179,21 @@ class Places:
             self._seen = _snapshot(optimizer)
             self._seen_states = _core.make_snapshot(optimizer.state)
 
-    def rebind(self, optimizer: Any) -> None:
-        """Bind places anew, of which a tensor has been given other memory."""
-        if LOOKS:
-            places = self.steps.changed_places()
-        else:
-            bound = (i for i, held in enumerate(self._bound) if held is not None)
-            places = [i for i in bound if self._layout(i) != self._layouts[i]]
-        self._unbind(places)
-        for i in places:
-            names = _core.states_of(*self._groups[self._group_of[i]][:2])
-            self._bind(optimizer, i, names, [])
-
     def name(self, optimizer: Any, i: int) -> str:
         """Return a parameter's name, or the numbers of its group and in its group."""
         k = self._group_of[i]
-        place = i - self._group_of.index(k)
+        place = i - self._starts[k]
         names = optimizer.param_groups[k].get("param_names")
         if names is not None and place < len(names):
             return str(names[place])
         return f"{k}.{place}" if len(self._lists) > 1 else str(place)
+
+    def _moved(self) -> list[int]:
+        """Return the places of which a tensor has been given other memory."""
+        if LOOKS:
+            return self.steps.changed_places()
+        bound = (i for i, held in enumerate(self._bound) if held is not None)
+        return [i for i in bound if self._layout(i) != self._layouts[i]]
 
     def _layout(self, i: int) -> list[tuple[Any, ...]]:
         """Return the layouts of a place's tensors, where the core can't look at them."""
@@ -210,8 +209,7 @@ class Places:
     def _bind(self, optimizer: Any, i: int, names: Sequence[str], made: Made) -> None:
         parameter, k = self.params[i], self._group_of[i]
         name = self.name(optimizer, i)
-        if error := refusal(f"parameter '{name}'", parameter, is_parameter=True):
-            raise error
+        check(f"parameter '{name}'", parameter, is_parameter=True)
         # A parameter whose rule has no states has no entry, as in torch.
         states = optimizer.state[parameter] if names or self._kind.counts_steps else {}
         missing = [key for key in names if states.get(key) is None]
@@ -270,8 +268,7 @@ class Places:
         value = states[key]
         rule = _RULES[self._groups[0].rule]
         if key not in rule["scalar_states"]:
-            if error := refusal(f"state '{key}' of '{name}'", value):
-                raise error
+            check(f"state '{key}' of '{name}'", value)
             return
         if not isinstance(value, torch.Tensor):
             value = _number(f"state '{key}' of '{name}'", value, torch.float64)

@@ -14,7 +14,7 @@ from instep.torch.group_numbers import Kind
 from instep.torch.loading import load
 from instep.torch.memory import LOOKS, memory
 from instep.torch.places import Made, Places, limit
-from instep.torch.tensors import FACE, TESTED, refusal, torch
+from instep.torch.tensors import FACE, TESTED, check, is_usual, torch
 from instep.torch.threads import settle
 
 __all__ = ["OWN", "Stepping"]
@@ -183,7 +183,6 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         skipped = places.steps.skipped_steps
         try:
             places.refresh(self, gradients, made)
-            places.rebind(self)
             settle()
             gradients = places.without_dry(gradients)
             arrays = [None if g is None else memory(g) for g in gradients]
@@ -201,7 +200,6 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         """Put the rules' averages in the parameters."""
         places = self._fitting_places()
         places.refresh(self, [None] * len(places.params), [])
-        places.rebind(self)
         places.steps.show(places.numbers, places.extras)
         _count_change(places.params)
         self._leave_places()  # so that a step looks whether this block has ended
@@ -282,16 +280,15 @@ Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-define
 
 def _taken(name: str, parameter: Any) -> Any:
     """Return a parameter's gradient for a step; TypeError or ValueError says why it can't be used."""
-    if not isinstance(parameter, torch.Tensor) and (
-        error := refusal(f"parameter '{name}'", parameter)
-    ):
-        raise error
+    if not isinstance(parameter, torch.Tensor):
+        check(f"parameter '{name}'", parameter)
     gradient = parameter.grad
     if gradient is None:
         return None
-    if error := refusal(f"the gradient of '{name}'", gradient):
+    if not is_usual(gradient):
         # Mostly the parameter has the same fault, and is what can be mended.
-        raise refusal(f"parameter '{name}'", parameter) or error
+        check(f"parameter '{name}'", parameter)
+        check(f"the gradient of '{name}'", gradient)
     return gradient.resolve_neg() if gradient.is_neg() else gradient
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from instep._support.hosts import host
 from instep._support.wording import kind
 
-__all__ = ["FACE", "TESTED", "number", "refusal", "torch"]
+__all__ = ["FACE", "TESTED", "check", "is_usual", "number", "torch"]
 
 FACE, TESTED = "instep.torch", "2.13"
 torch: Any = host(FACE, "torch", "PyTorch", "torch")
@@ -60,8 +60,8 @@ _WRONG_WITH_PARAMETERS = (
 )
 
 
-def _is_usual(tensor: Any) -> bool:
-    """Tell quickly that nothing in `_WRONG` is wrong with a tensor."""
+def is_usual(tensor: Any) -> bool:
+    """Tell quickly that nothing is wrong with a tensor. False says little: it may be empty."""
     return (
         type(tensor) in _PLAIN
         and tensor.dtype in _DTYPES
@@ -71,17 +71,16 @@ def _is_usual(tensor: Any) -> bool:
     )
 
 
-def refusal(who: str, tensor: Any, *, is_parameter: bool = False) -> Exception | None:
-    """Return the error for a tensor that no step can use; None if it can be used."""
-    if _is_usual(tensor) and not (is_parameter and tensor.is_inference()):
-        return None
+def check(who: str, tensor: Any, *, is_parameter: bool = False) -> None:
+    """Raise TypeError for a tensor that no step can use."""
+    if is_usual(tensor) and not (is_parameter and tensor.is_inference()):
+        return
     for is_wrong, called, mend in _WRONG_WITH_PARAMETERS if is_parameter else _WRONG:
         if is_wrong(tensor):
-            return TypeError(
+            raise TypeError(
                 f"{who} must be a dense tensor of real floating-point numbers in the CPU's memory, "
                 f"got {called(tensor)}{mend}"
             )
-    return None
 
 
 def number(who: str, value: Any) -> Any:
