@@ -14,6 +14,7 @@ from checkpoint_files import small
 
 import instep
 from instep import checkpoint
+from instep._support import boots
 from instep.checkpoint import whole_file
 
 safetensors = pytest.importorskip("safetensors")
@@ -252,7 +253,7 @@ def test_a_folder_that_can_not_be_protected_has_a_name_that_nobody_looks_for(
     if why == "no locks":
         monkeypatch.setattr(whole_file, "_lock", lambda folder: None)
     elif why == "no boot":
-        monkeypatch.setattr(whole_file, "_BOOT_ID", str(tmp_path / "nothing"))
+        monkeypatch.setattr(boots, "_BOOT_ID", str(tmp_path / "nothing"))
     else:  # between its making and its lock
 
         def lock(folder, lock=whole_file._lock):

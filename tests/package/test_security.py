@@ -28,12 +28,13 @@ IN_CPP = re.compile(r"PyRun_|Py_Compile|PyEval_Eval|PyMarshal|py::(eval|exec)|dl
 
 # Files that open others, and those that import by a name that is not written out there, with whence it comes.
 OPEN = {
+    "_support/boots.py": "the name of the machine's boot",
     "commands/cli.py": "the null device",
     "commands/demo/picture.py": "the picture, to see whether it can be written",
     "machine/openmp.py": "/proc/self/maps",
     "machine/threads.py": "the cgroup's quota",
     "checkpoint/format.py": "checkpoints",
-    "checkpoint/whole_file.py": "checkpoints, and the name of the machine's boot",
+    "checkpoint/whole_file.py": "checkpoints",
 }
 IMPORT_BY_NAME = {
     "__init__.py": "its own table of what a step does without",

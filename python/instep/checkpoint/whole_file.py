@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -13,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from instep._support.boots import boot_name
+
 __all__ = ["file_kind", "replace_file"]
 
 _IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux has it
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -131,19 +131,10 @@ def _sync_folder(descriptor: int) -> None:
 # or boots are left alone, and so are folders that could not be locked (NFS locks no folders).
 
 
-def _machine() -> str | None:
-    """Return a name for the present boot of this machine, None if the system has none."""
-    try:
-        with open(_BOOT_ID, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()[:16]
-    except OSError:
-        return None
-
-
 @contextmanager
 def _folder_of_its_own(parent: Path) -> Iterator[Path]:
     """Make a folder that no other save takes for a leftover, and remove it in the end."""
-    machine, token, lock = _machine(), secrets.token_hex(8), None
+    machine, token, lock = boot_name(), secrets.token_hex(8), None
     made: list[Path] = []  # each path from before its folder is made, as Ctrl-C may come between
     try:
         if machine is not None:
