@@ -22,7 +22,7 @@ pytest.importorskip(
 )
 
 import joblib
-from perceptrons import SMALL, both, by_fit, by_parts, data, trained, unequal
+from perceptrons import SMALL, both, by_fit, by_parts, data, made_by, trained, unequal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
@@ -284,12 +284,8 @@ def test_a_grid_search(backend: str) -> None:
     assert unequal(expected.best_estimator_, found.best_estimator_) == []
 
 
-def _made_by() -> str:
-    return type(trained(by_fit, MLPClassifier)._optimizer).__module__
-
-
 @INITIALIZERS
 def test_workers_of_joblib_are_patched_by_an_initializer() -> None:
     with joblib.parallel_config("loky", n_jobs=2, initializer=patched().__enter__):
-        made = joblib.Parallel()(joblib.delayed(_made_by)() for _ in range(4))
+        made = joblib.Parallel()(joblib.delayed(made_by)() for _ in range(4))
     assert made == ["instep.sklearn"] * 4
