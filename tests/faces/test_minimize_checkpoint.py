@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from cases import OPTIMIZERS
 from interpreters import UNMEASURED, python
+from interrupted import traced
 
 import instep
 from instep import checkpoint, schedules
@@ -153,13 +153,7 @@ def interrupted_in_the_loop(at: int, action: Callable[[], Any]) -> int:
                 raise KeyboardInterrupt
         return trace
 
-    sys.settrace(trace)
-    try:
-        action()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
+    traced(action, trace)
     return done
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from interpreters import python
+from interrupted import traced
 
 pytest.importorskip(
     "sklearn", reason="scikit-learn is not installed: pip install 'instep[sklearn]'"
@@ -89,13 +90,7 @@ def interrupted_after_a_call(number: int, action: Callable[[], Any]) -> bool:
             after_call = dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("CALL")
         return trace
 
-    sys.settrace(trace)
-    try:
-        action()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
+    traced(action, trace)
     return calls >= number
 
 

@@ -20,6 +20,20 @@ def ctrl_c() -> None:
     raise KeyboardInterrupt
 
 
+def traced(action: Callable[[], Any], trace: Any) -> None:
+    """Call it under a trace function, which may raise KeyboardInterrupt."""
+    before = sys.gettrace()
+    gc.disable()  # or it would be raised in what others want called then
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+        gc.enable()
+
+
 def interrupted_at_each_point(
     action: Callable[[], Any], interrupt: Callable[[], None] = ctrl_c
 ) -> Iterator[Callable[[], None]]:
@@ -48,16 +62,7 @@ def interrupted_at_each_point(
         return trace
 
     def call() -> None:
-        before = sys.gettrace()
-        gc.disable()  # or it would be raised in what others want called then
-        sys.settrace(trace)
-        try:
-            action()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
-            gc.enable()
+        traced(action, trace)
 
     yield call
     times.clear()
