@@ -309,8 +309,10 @@ def setups(draw: Any, variants: Sequence[Variant] = VARIANTS, **fixed: Any) -> S
     options = draw(changes(variant, variant.options))
     grouped, groups = draw(containers())
     if grouped:
+        alike = variant.rule._alike  # what groups can't have of their own
         for group in groups:
-            group.settings = draw(changes(variant, {**variant.options, **options}))
+            own = draw(changes(variant, {**variant.options, **options}))
+            group.settings = {name: own[name] for name in own if name not in alike}
     params, copies, state_dtypes = {}, {}, [None, None, *DTYPES]
     for owner, name in ((group, name) for group in groups for name in group.names):
         params[name] = draw(placed(draw(shapes), draw(dtypes)))
