@@ -21,6 +21,7 @@ void bind_combined(py::module_& m) {
         .def("step_accumulated", &Combined::step_accumulated, "owner"_a, "grad_scale"_a,
              "Takes one step with the accumulated gradients alone.")
         .def("accumulate", &Combined::accumulate, "gradients"_a, "Adds gradients for the next step.")
+        .def("checked", &Combined::checked, "gradients"_a, "Gradients by place of all plans, checked as by a step.")
         .def("discard_accumulated", &Combined::discard_accumulated, "Forgets what was accumulated.")
         .def("refresh_copies", &Combined::refresh_copies, "Rounds the parameters into their copies.")
         .def("check_memory", &Combined::check_memory, "Raises where two plans' arrays share memory.")

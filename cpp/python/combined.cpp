@@ -319,6 +319,19 @@ void Combined::accumulate(py::handle gradients) {
     for_each_steps([](std::size_t, Steps& steps) { steps.stepper().count_accumulation(); });
 }
 
+py::list Combined::checked(py::handle gradients) {
+    const Hold hold(*this);
+    refuse_averages("step");
+    collect(gradients);
+    make_arrays(Steps::Use::step);
+    check(Steps::Use::step);
+    py::list found;
+    for_each_steps([&found](std::size_t, Steps& steps) {
+        for (const py::object& gradient : steps.gradients()) found.append(gradient);
+    });
+    return found;
+}
+
 void Combined::discard_accumulated() {
     const Hold hold(*this);
     for_each_steps([](std::size_t, Steps& steps) { steps.stepper().clear_pending(); });

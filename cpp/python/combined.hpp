@@ -23,6 +23,7 @@ public:
     void step(py::handle gradients, py::handle owner, double grad_scale);
     void step_accumulated(py::handle owner, double grad_scale);
     void accumulate(py::handle gradients);
+    py::list checked(py::handle gradients);
     void discard_accumulated();
     void refresh_copies();
     // Throws ValueError if an array of one Plan shares memory with an array of another one.

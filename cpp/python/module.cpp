@@ -14,6 +14,7 @@
 #include "python/hyperparameters.hpp"
 #include "python/introspection.hpp"
 #include "python/plan.hpp"
+#include "python/ranks.hpp"
 #include "python/snapshot.hpp"
 #include "python/testing.hpp"
 
@@ -33,6 +34,7 @@ PYBIND11_MODULE(_core, m) {
         .def("step_accumulated", &instep::Plan::step_accumulated, "optimizer"_a, "grad_scale"_a = 1.0,
              "Takes one step with the accumulated gradients alone.")
         .def("accumulate", &instep::Plan::accumulate, "gradients"_a, "Adds gradients for the next step.")
+        .def("checked", &instep::Plan::checked, "gradients"_a, "Gradients by place, checked as by a step.")
         .def("__enter__", &instep::Plan::acquire, "Keeps steps on other threads waiting.")
         .def(
             "__exit__", [](instep::Plan& plan, const py::args&) { plan.release(); }, "Lets them go on.")
@@ -71,6 +73,7 @@ PYBIND11_MODULE(_core, m) {
         },
         "state_dtype"_a, "averaged"_a, "current"_a, "A plan without parameters.");
     instep::bind_combined(m);
+    instep::bind_ranks(m);
     py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
                                py::custom_type_setup(instep::forbid_new),
                                "Bytes that arrays of an optimizer's own lie in.")

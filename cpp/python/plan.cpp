@@ -213,6 +213,17 @@ void Plan::accumulate(py::handle gradients) {
     steps_.accumulate();
 }
 
+py::list Plan::checked(py::handle gradients) {
+    const Hold hold(*this);
+    refuse_averages("step");
+    collect(gradients);
+    steps_.make_arrays(Steps::Use::step);
+    steps_.check(Steps::Use::step);
+    py::list found;
+    for (const py::object& gradient : steps_.gradients()) found.append(gradient);
+    return found;
+}
+
 void Plan::discard_accumulated() {
     const Hold hold(*this);
     steps_.stepper().clear_pending();

@@ -37,6 +37,8 @@ public:
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle optimizer, double grad_scale);
     void accumulate(py::handle gradients);
+    // Checks gradients as a step does, and returns them by place: arrays and None.
+    py::list checked(py::handle gradients);
     void discard_accumulated();
     // Parts of these calls, for a step that several take as one. The caller holds the lock.
     Steps& places() { return steps_; }

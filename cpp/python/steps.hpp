@@ -62,6 +62,9 @@ public:
     void make_accumulated();
     // Makes room for what rules of matrices keep, for the places that get a gradient and have no room yet.
     void make_kept();
+    // For a step with the sums of several processes: the gradient of each place whose byte isn't 0 will be its
+    // accumulated gradient, for which there is room now.
+    void sum_gradients_of(const std::string& present);
     // Throws ValueError if arrays share memory. Every step calls it; later it would be too late to name the arrays.
     void arrange();
 

@@ -63,6 +63,25 @@ void Steps::make_kept() {
     });
 }
 
+void Steps::sum_gradients_of(const std::string& present) {
+    gradients_.assign(bound_.size(), py::none());
+    for (std::size_t i = 0; i < bound_.size(); ++i)
+        if (present.at(i) != 0) gradients_[i] = py::bool_(true);  // which stands for an array
+    make_accumulated();
+    make_kept();
+    gradients_.clear();
+    arrange();
+    check_unchanged();
+    for (std::size_t i = 0; i < bound_.size(); ++i) {
+        stepper_.set_present(i, present[i] != 0);
+        if (present[i] == 0) continue;
+        Tensor& tensor = stepper_.tensor(i);
+        tensor.operands.grad = tensor.accumulated;
+        tensor.logical_grad = tensor.logical_order_of_accumulated;
+        tensor.operands.accumulated = tensor.logical_accumulated = Operand{};
+    }
+}
+
 // Replaces what rules of matrices have kept. Runs Python's code, and nothing has changed yet.
 void Steps::make_orthogonal() {
     const StepLock::Readable readable(lock_);
@@ -71,7 +90,7 @@ void Steps::make_orthogonal() {
         newton_schulz_ = py::module_::import("instep.optimizers.newton_schulz").attr("NewtonSchulz")();
     py::list matrices;
     for (std::size_t i = 0; i < bound_.size(); ++i) {
-        if (!is_of_matrices(i) || !stepper_.present(i)) continue;
+        if (!is_of_matrices(i) || !stepper_.present(i) || stepper_.tensor(i).size == 0) continue;
         const Group& group = group_of(i);
         const RuleFamily& family = *current_level().families[group.family];
         py::dict numbers;

@@ -134,7 +134,7 @@ void Stepper::complete(std::size_t i, const double* sums) {
     for (int k = 0; k < max_scalar_states; ++k)
         if (tensor.scalar_states[k] != nullptr) tensor.next_scalar_states[k] = *tensor.scalar_states[k];
     Moment now{group.hyperparameters, prepared.t,  group.options, tensor.next_scalar_states, sums,
-               tensor.size,           tensor.rows, tensor.columns};
+               whole_of(tensor),      tensor.rows, tensor.columns};
     if (sums != nullptr) tensor.sum = sums[0];
     const double rate = variant.rate == nullptr ? group.hyperparameters[0] : variant.rate(now);
     if (sums == nullptr && variant.takes_part != nullptr && !variant.takes_part(now)) prepared.recipe.sum_count = 0;
@@ -169,7 +169,7 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
     extras_ = extras;
     recipes_.clear();
     if (!recipes_by_step_.empty()) recipes_by_step_.clear();
-    wide_ = false;
+    wide_ = is_measured_ = false;
     for (std::size_t i = 0; i < turns_.size(); ++i) {
         Turn& turn = turns_[i];
         if (!turn.present) continue;
@@ -184,7 +184,10 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
             }
         }
     }
-    if (has_rule_sums_) rule_sums_.resize(segments_.size() * max_sums);
+    if (has_rule_sums_) {
+        rule_sums_.resize(segments_.size() * max_sums);
+        sums_of_all_.reserve(rule_sums_.size());
+    }
     set_scale(extras.grad_scale);
     if (extras.needs_norm() || has_rule_sums_) sums_.resize(segments_.size());
 }
@@ -202,32 +205,12 @@ std::ptrdiff_t Stepper::take(int most_threads) {
 }
 
 std::vector<double>& Stepper::measure(int threads) {
+    if (is_measured_) return sums_;
     run(threads, {{&Stepper::add_squares, nullptr}});
     return sums_;
 }
 
 void Stepper::apply(int threads) { run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass}); }
-
-void Stepper::make_room(Together all) {
-    std::size_t segments = 0;
-    for (const Participant& one : all) segments += one.stepper->segments_.size();
-    std::vector<double>& sums = all.first->stepper->sums_;
-    if (all.first->stepper->extras_.needs_norm() && sums.size() < segments) sums.resize(segments);
-}
-
-Found Stepper::measure(Together all) {
-    if (!all.first->stepper->extras_.needs_norm()) return {0, -1};
-    for (const Participant& one : all) one.stepper->measure(one.most_threads);
-    return conclude(all) ? Found{0, -1} : look_closer(all);
-}
-
-Found Stepper::take_up_to_sweep(Together all) {
-    const Found found = measure(all);
-    if (found.tensor >= 0) return found;
-    for (const Participant& one : all)
-        if (one.stepper->has_rule_sums_) one.stepper->run(one.most_threads, {sums_pass});
-    return found;
-}
 
 void Stepper::take_sweep(int most_threads) {
     step_pace_.keep(most_threads, work_, [this](int threads) {
@@ -309,7 +292,8 @@ void Stepper::show(const Level& level, std::size_t i, const Group& group) {
     recipe.single_scale = 1;
     recipe.in_blocks = variant.loops[compute]->shown;
     variant.prepare[compute](
-        {group.hyperparameters, turns_[i].steps, group.options, scalar_states, nullptr, tensor.size}, recipe.scalars);
+        {group.hyperparameters, turns_[i].steps, group.options, scalar_states, nullptr, whole_of(tensor)},
+        recipe.scalars);
     Operands operands = tensor.operands;
     operands.grad = operands.param;  // any array: it is not used
     operands.accumulated = operands.average = Operand{};

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels/interface.hpp"
@@ -37,7 +38,8 @@ struct Tensor {
     std::int64_t rows = 0, columns = 0;                   // if its rule is for matrices
     double sum = 0;                                       // of the squares of what such a rule has kept
     std::int64_t size;
-    std::int64_t work;  // the bytes that a step over it moves, counted in the compute type
+    std::int64_t whole = 0;  // the elements of the parameter of which this is a stretch; 0: of no larger one
+    std::int64_t work;       // the bytes that a step over it moves, counted in the compute type
     Compute compute;
     int group;
     Arrangement arrangement;  // set by the Stepper
@@ -71,9 +73,11 @@ struct Participant {
     Stepper* stepper;
     int most_threads;
 };
+class Exchange;
 struct Together {
     const Participant* first;
     std::size_t count;
+    Exchange* others = nullptr;  // null: no other process takes part
 
     const Participant* begin() const { return first; }
     const Participant* end() const { return first + count; }
@@ -82,6 +86,34 @@ struct Together {
 struct Found {
     std::size_t stepper;
     std::ptrdiff_t tensor;
+};
+
+// What a step asks of the other processes that take it, too. All have the same places, but each has stretches of its
+// own of their parameters. All make the same calls in the same order; an error of a call ends the step, which has
+// changed nothing yet.
+class Exchange {
+public:
+    Exchange(const Exchange&) = delete;
+    Exchange& operator=(const Exchange&) = delete;
+
+    // Puts the values of all processes in the place of those of this one: `width` for each chunk of each included
+    // tensor, in the order of the Steppers, their tensors, and the chunks of the whole parameters.
+    virtual void gather(const std::vector<bool>& included, std::size_t width, std::vector<double>& values) = 0;
+    // The largest of all processes' values.
+    virtual double largest(double value) = 0;
+    // The first tensor of those that the processes have found.
+    virtual Found first(Found found) = 0;
+
+protected:
+    Exchange() = default;
+    ~Exchange() = default;
+};
+
+// Elements of a tensor, and their gradients from several processes, side by side in memory.
+struct Contributions {
+    std::size_t tensor;
+    std::int64_t begin, count;  // whole chunks
+    std::vector<std::pair<const char*, Format>> gradients;
 };
 
 // A step consists of passes over the gradients, or over all arrays. A pass has the work of a thread on a run of
@@ -169,6 +201,14 @@ public:
     // The number of look-ups in preparing all steps so far, for tests: it grows only with the number of tensors.
     std::int64_t looked_up() const { return looked_up_; }
 
+    // Puts the sums of gradients of several processes, added in their order, in the place of accumulated gradients, and
+    // notes the squares if the prepared step needs a norm. Called until all elements of all tensors with a gradient have
+    // their sums; these tensors' gradients are their accumulated gradients.
+    void sum_up(const std::vector<Contributions>& contributions);
+    // The numbers that prepare has computed, and those of another process in their place.
+    void get_prepared(std::vector<unsigned char>& bytes) const;
+    void set_prepared(const unsigned char* bytes);
+
     // Adds the gradients to the accumulated gradients of each tensor.
     void accumulate(const Level& level, int most_threads);
     // Called with the GIL again: notes that each of these tensors has accumulated gradients now.
@@ -227,6 +267,7 @@ private:
     const Variant& variant_of(std::size_t i) const;
     bool takes_part(std::size_t i) const { return recipes_[turns_[i].recipe].recipe.sum_count > 0; }
     void complete(std::size_t i, const double* sums);
+    static std::int64_t whole_of(const Tensor& tensor) { return tensor.whole > 0 ? tensor.whole : tensor.size; }
     void run(int threads, std::initializer_list<Pass> passes);
     void work_on_passes(bool idle);
     // The passes.
@@ -235,14 +276,17 @@ private:
     void find_largest(std::size_t first, std::size_t last);
     void add_rule_terms(std::size_t first, std::size_t last);
     void complete_all();
-    void complete_jointly();
     void sweep(std::size_t first, std::size_t last);
     void add_to_accumulated(std::size_t first, std::size_t last);
     void conclude_here();
+    void gather_rule_sums();
+    void complete_from(const std::vector<double>& of_chunks);
+    void complete_jointly(const std::vector<double>& of_chunks);
 
     // The norm of one or several Steppers.
     static Found measure(Together all);
     static double total(Together all);
+    static double total_of_processes(Together all);
     static void measure_scaled(Together all);
     std::size_t gather_sums(std::vector<double>& into, std::size_t count) const;
     void conclude_from(double sum, bool wide);
@@ -281,7 +325,9 @@ private:
     bool has_rule_sums_ = false;
     bool has_numbers_ = false;       // some tensor has scalar states
     bool has_matrices_ = false;      // some tensor's rule is for matrices
-    std::vector<double> rule_sums_;  // by segment, max_sums each
+    std::vector<double> rule_sums_;    // by segment, max_sums each
+    std::vector<double> sums_of_all_;  // the same without those of tensors that take no part, and of all processes
+    bool is_measured_ = false;         // sum_up has noted the squares
     const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;
     std::int64_t pending_changes_ = 0;
