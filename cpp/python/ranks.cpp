@@ -157,6 +157,12 @@ void bind_ranks(py::module_& m) {
     m.def(
         "make_ranks", [](Plans plans) { return std::make_unique<Ranks>(std::move(plans)); }, "plans"_a,
         "The plans of one process.");
+    m.def(
+        "needs_whole",
+        [](const std::string& rule, const py::sequence& options) {
+            return variant_of(make_group(rule, options)).of_matrices;
+        },
+        "rule"_a, "options"_a, "Whether a rule needs a whole parameter in one array.");
 }
 
 }  // namespace instep

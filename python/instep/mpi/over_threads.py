@@ -102,6 +102,8 @@ class ThreadRanks(Backend):
     [(0, 2), (1, 2)]
     """
 
+    leaves_at_exit = False  # `leave` has told the others by then
+
     def __init__(
         self,
         world: Any,

@@ -22,6 +22,7 @@ from instep.optimizers.containers import (
 )
 from instep.optimizers.groups import ParamGroup, check_alike, group_values, taken
 from instep.optimizers.hyperparameters import of_all_groups
+from instep.optimizers.plans import make_plan
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
@@ -65,7 +66,7 @@ class Bound(Settings):
     ) -> None:
         """Let the core check the arrays and make the states; the settings must be there already."""
         self._state_dtype = state_dtype
-        self._plan = _core.make_plan(state_dtype, self.ema_decay is not None, self._current)
+        self._plan = make_plan(state_dtype, self.ema_decay is not None, self._current)
         self._views: Views | None = None
         self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False

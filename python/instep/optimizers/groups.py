@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from instep.optimizers.current import Current, Values
     from instep.optimizers.rule import Rule
 
-__all__ = ["ParamGroup", "check_alike", "group_values", "interval_of", "taken"]
+__all__ = [
+    "ParamGroup",
+    "check_alike",
+    "group_values",
+    "interval_of",
+    "number_names",
+    "taken",
+]
 
 
 @documentation.without_quotes
@@ -262,6 +269,15 @@ def _named_values(rule: type[Rule], settings: Mapping[str, Any]) -> list[tuple[s
         if name in own:  # no term of the gradient
             values[k] = name, 0.0, values[k][2]
     return values
+
+
+def number_names(rule: type[Rule]) -> list[str]:
+    """Return the names of the numbers of a group, in the core's order."""
+    own = [name for name, *_ in _sources(rule)]  # type: ignore[arg-type]  # as above
+    return [*own, *_FLAGS]
+
+
+_FLAGS = ("maximize", "decoupled_l1", "decay_after")  # the numbers after those of `_sources`
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from instep import _core
 from instep._support import documentation
 from instep.optimizers.containers import Array
 from instep.optimizers.current import Current, Values
 from instep.optimizers.hyperparameters import Nonfinite, Number
+from instep.optimizers.plans import make_combined
 from instep.optimizers.settings import Limits
 from instep.optimizers.views import View
 
@@ -45,7 +45,7 @@ class Several(Limits):
         self._merged: _Merged | None = None
         self._current = Current(Values((), clip_norm, None, nonfinite, {}))
         plans = [optimizer._plan for optimizer in optimizers]
-        self._plan = _core.make_combined(optimizers, plans, self._current)
+        self._plan = make_combined(optimizers, plans, self._current)
         self._plan.check_memory()
 
     @property

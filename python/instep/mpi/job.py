@@ -1,0 +1,398 @@
+"""The step that several ranks take together: checked by all, then moved, summed, taken and moved back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep import _core
+from instep.mpi import leaving, numbers, status
+from instep.mpi.moving import all_at_once, gather, to_owners
+from instep.mpi.numbers import Settled, StepNumbers
+from instep.mpi.protocol import CommunicationError, Communicator
+from instep.mpi.ranked import RankedCombined, RankedPlan
+from instep.mpi.routes import Routes, code_of
+from instep.mpi.status import Kind, digest
+from instep.optimizers.containers import GRADIENTS
+from instep.optimizers.current import Current
+from instep.optimizers.hyperparameters import as_float
+from instep.optimizers.settings import GRAD_SCALE, NONFINITE
+
+__all__ = ["Job"]
+
+_RAISE = NONFINITE.index("raise")
+_ANSWERS = 0.05  # seconds that others have to hear that this rank gives up
+# Of a number in the arithmetic's type, which another C library has computed.
+_PREPARED_TOLERANCE = 1e-6
+
+Array = np.ndarray[Any, Any]
+
+
+class Ready(NamedTuple):
+    """A step that this rank could take."""
+
+    gradients: list[Array | None]  # by parameter
+    codes: bytes  # their dtypes
+    numbers: StepNumbers
+    settings: bytes
+    prepared: bytes
+    any_given: bool
+
+
+class Job:
+    """The optimizers of a Distributed, as one rank has them."""
+
+    def __init__(self, comm: Communicator) -> None:
+        self.comm = comm
+        self.plans: list[RankedPlan] = []
+        self.combined: RankedCombined | None = None
+        self.members: Sequence[Any] = ()
+        self.seat = leaving.Seat(comm)
+        self.any_gradient = False  # on any rank, in the last step
+        self._fault = ""
+        self._holder: int | None = None  # the thread whose call it is
+        self._lock = threading.Lock()
+        self._settled = Settled()
+        self._blocks: list[Any] = []  # of averaged()
+        self._backup: list[Array] = []
+
+    # ---- making --------------------------------------------------------------------------------
+
+    def make_plan(
+        self, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
+    ) -> RankedPlan:
+        """Make what an optimizer has in place of the core's plan."""
+        return RankedPlan(self, state_dtype, averaged, current)
+
+    def make_combined(
+        self, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
+    ) -> RankedCombined:
+        """Make what a Combined has in place of the core's."""
+        return RankedCombined(self, optimizers, plans, current)
+
+    def adopt(self, members: Sequence[Any], combined: RankedCombined | None) -> None:
+        """Take over the optimizers that were made."""
+        self.members, self.combined = members, combined
+        self.plans = [member._plan for member in members]
+        self.front = self.plans[0].front if combined is None else combined.front
+        self.arrays = [array for plan in self.plans for array in plan.arrays]
+        self.flats = [array.reshape(-1) for array in self.arrays]
+        self._places = [(k, i) for k, plan in enumerate(self.plans) for i in range(len(plan.names))]
+
+    def bind(self, routes: Routes, stretches: Sequence[Any], shared: bool) -> None:
+        """Make the states of this rank's stretches."""
+        self.routes, self.shared = routes, shared
+        first = 0
+        for plan in self.plans:
+            count = len(plan.names)
+            plan.bind(stretches[first : first + count])
+            first += count
+        self.ranks = _core.make_ranks([plan.inner for plan in self.plans])
+        for k, plan in enumerate(self.plans):
+            self.ranks.set_whole(k, [array.size for array in plan.arrays])
+
+    # ---- calls ---------------------------------------------------------------------------------
+
+    @property
+    def step_count(self) -> int:
+        """Completed steps."""
+        return (self.combined or self.plans[0]).step_count
+
+    @contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        """Let one thread at a time make a call; raise RuntimeError inside another call of the same thread."""
+        if self._holder == threading.get_ident():
+            raise RuntimeError(
+                f"{what} must come after the call that is under way, got a call inside it"
+            )
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def require_usable(self) -> None:
+        """Raise CommunicationError after a fault in the middle of a step, or after close()."""
+        if self._fault:
+            raise CommunicationError(self._fault)
+
+    @contextmanager
+    def moving(self, what: str) -> Iterator[None]:
+        """Mark the job as broken if an error comes while ranks move data; tell the other ranks."""
+        try:
+            yield
+        except BaseException as error:
+            self._fault = (
+                f"rank {self.comm.rank} can't go on after an error in {what}: parameters and states may "
+                "have changed on some ranks only; make a new Distributed, and load the last checkpoint"
+            )
+            self.seat.broken = f"{type(error).__name__} in {what}: {error}"
+            if not isinstance(error, CommunicationError):
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        try:
+            self.comm.here(_ANSWERS)
+        except CommunicationError:
+            pass  # the others have heard it, or are gone
+
+    def step(self, owner: Any, grads: Any, grad_scale: Any) -> None:
+        """Take one step, or raise on all ranks."""
+        with self.turn("step"), ExitStack() as held:
+            self.require_usable()
+            ready, error = None, None
+            try:
+                for plan in self.plans:
+                    held.enter_context(plan.inner)
+                ready = self._ready(owner, grads, grad_scale)
+                digests = (digest(ready.settings), digest(ready.prepared), digest(ready.codes))
+            except BaseException as caught:
+                error, digests = caught, (b"", b"", b"")
+            state = status.meet(self.comm, Kind.STEP, self.step_count, error, digests)
+            assert ready is not None
+            with self.moving("step"):
+                codes = (ready.codes,) * self.comm.size
+                refusal = None
+                if not all(state):
+                    ready, codes, refusal = self._agree(ready, state)
+                bad = None if refusal else self._take(ready, codes)
+            if refusal:
+                raise ValueError(refusal)
+            self._count(bad, ready)
+
+    def _ready(self, owner: Any, grads: Any, grad_scale: Any) -> Ready:
+        """Check everything that this rank can check, and prepare the step."""
+        scale = 1.0 if grad_scale is None else as_float(grad_scale, GRAD_SCALE, "grad_scale")
+        for plan in self.plans:
+            plan.refuse_averages("step")
+        numbers_now = self._numbers(owner, scale)
+        gradients = self._gradients(grads)
+        codes = bytes(map(code_of, gradients))
+        return self._prepared(numbers_now, gradients, codes, codes, any(codes))
+
+    def _prepared(
+        self,
+        now: StepNumbers,
+        gradients: list[Array | None],
+        codes: bytes,
+        present: bytes,
+        any_given: bool,
+    ) -> Ready:
+        each, first = [], 0
+        for plan in self.plans:
+            each.append(present[first : first + len(plan.names)])
+            first += len(plan.names)
+        prepared = self.ranks.prepare(now.members, now.limits, each, now.scale)
+        return Ready(gradients, codes, now, now.encoded(), prepared, any_given)
+
+    def _numbers(self, owner: Any, scale: float) -> StepNumbers:
+        members = []
+        for k, (member, plan) in enumerate(zip(self.members, self.plans, strict=True)):
+            with _about(k, self.combined is not None):
+                members.append(self._settled.of(k, member, plan.current, plan.step_count))
+        if self.combined is None:
+            return StepNumbers(members, members[0][1], scale)
+        _, limits = self._settled.of(-1, owner, self.combined.current, self.combined.step_count)
+        owner._require_no_limits()
+        return StepNumbers(members, limits, scale)
+
+    def _gradients(self, grads: Any) -> list[Array | None]:
+        """Return what this rank adds to the step, by parameter, in logical order without gaps."""
+        given: list[Any] = [None] * len(self.arrays)
+        if grads is GRADIENTS:
+            if not self._pending():
+                raise ValueError(
+                    "step() must have gradients, given or accumulated, got none; pass them, or call "
+                    "accumulate first (step(None) if this rank has no batch)"
+                )
+        elif grads is not None:
+            given = self.front.checked(grads)
+        found = [None if g is None else np.ascontiguousarray(g).reshape(-1) for g in given]
+        for k, pending in self._pending().items():
+            own, total = found[k], pending.reshape(-1)
+            if own is not None:
+                total = _core.in_default_environment(np.add, total, own.astype(total.dtype))
+            found[k] = total
+        return found
+
+    def _pending(self) -> dict[int, Array]:
+        found, first = {}, 0
+        for plan in self.plans:
+            accumulated = plan.accumulated
+            if accumulated:
+                for k, name in enumerate(plan.names, start=first):
+                    if name in accumulated:
+                        found[k] = accumulated[name]
+            first += len(plan.names)
+        return found
+
+    # ---- what ranks may differ in --------------------------------------------------------------
+
+    def _agree(
+        self, ready: Ready, state: status.Round
+    ) -> tuple[Ready, tuple[bytes, ...], str | None]:
+        """Use rank 0's numbers where they are nearly the same, and all ranks' gradients.
+
+        Returns the step, what gradients each rank has, and why all ranks refuse the step; None if
+        they don't.
+        """
+        now, codes = ready.numbers, (ready.codes,) * self.comm.size
+        if not state.settings:
+            encoded = status.gather_any(self.comm, ready.settings)
+            told = numbers.difference(encoded, numbers.names_of(self.plans, self.members))
+            if told is not None:
+                return ready, codes, f"all ranks must have the same numbers, got others: {told}"
+            now = now.replaced(encoded[0])
+        if not state.presence:
+            codes = tuple(status.gather_any(self.comm, ready.codes))
+        present = bytes(map(max, *codes)) if len(codes) > 1 else codes[0]
+        ready = self._prepared(now, ready.gradients, ready.codes, present, any(present))
+        return ready, codes, self._agree_on_prepared(ready)
+
+    def _agree_on_prepared(self, ready: Ready) -> str | None:
+        digests = self.comm.allgather(digest(ready.prepared))
+        if len(set(digests)) == 1:
+            return None
+        prepared = status.gather_any(self.comm, ready.prepared)
+        if not all(_nearly(each, prepared[0]) for each in prepared):
+            return (
+                "all ranks must compute the same scalars of the step, got others; load the same "
+                "checkpoint on all"
+            )
+        self.ranks.set_prepared(prepared[0])
+        return None
+
+    # ---- the step itself -----------------------------------------------------------------------
+
+    def _take(self, ready: Ready, codes: tuple[bytes, ...]) -> tuple[int, int] | None:
+        ways = self.routes.of(codes)
+        if self.shared:
+            for moved in to_owners(self.comm, ways.to_owners, ready.gradients, ways.tables):
+                self._sum_up(moved)
+        else:
+            self._sum_up(all_at_once(self.comm, ways.all_runs, ready.gradients, ways.tables))
+        bad = self.ranks.take(self._exchange if self.shared else None)
+        if bad is None and self.shared:
+            gather(self.comm, ways.back, self.flats)
+        return bad
+
+    def _sum_up(self, moved: Sequence[tuple[Any, Sequence[Array]]]) -> None:
+        starts = self.routes.starts
+        self.ranks.sum_up(
+            [
+                (
+                    *self._places[run.parameter],
+                    run.begin - (starts[run.parameter] or 0),
+                    run.end - run.begin,
+                    gradients,
+                )
+                for run, gradients in moved
+            ]
+        )
+
+    def _exchange(self, what: str, included: bytes, width: int, values: Array) -> Array:
+        """Ask the other ranks for their part of sums."""
+        if what == "gather":
+            return np.asarray(self.routes.in_order(included, width, values))
+        found = [np.frombuffer(each) for each in self.comm.allgather(values.tobytes())]
+        if what == "largest":
+            return np.array([max(each[0] for each in found)])
+        there = [each for each in found if each[1] >= 0]
+        return min(there, key=tuple) if there else found[0]
+
+    def _count(self, bad: tuple[int, int] | None, ready: Ready) -> None:
+        self.any_gradient = ready.any_given
+        self._norm = self.ranks.grad_norm
+        if bad is not None and ready.numbers.limits[2] == _RAISE:
+            self.ranks.refuse_not_finite(*bad)
+        self.front.discard_accumulated()
+        if bad is None:
+            if self.combined is not None:
+                self.combined.step_count += 1
+            self.seat.step = self.step_count
+            self._refresh()
+        elif self.combined is None:
+            self.ranks.count_skipped()
+        else:
+            self.combined.skipped_steps += 1
+
+    def grad_norm_of(self, plan: RankedPlan | RankedCombined) -> float | None:
+        """Return the norm of the last step, to those who stepped."""
+        top = self.combined or self.plans[0]
+        return getattr(self, "_norm", None) if plan is top else None
+
+    # ---- averages ------------------------------------------------------------------------------
+
+    def show_averages(self) -> None:
+        """Put the averages in the place of the parameters, on all ranks."""
+        with self.turn("averaged"):
+            self.require_usable()
+            error = None
+            try:
+                for plan in self.plans:
+                    plan.refuse_averages("averaged")
+                backup = [flat.copy() for flat in self.flats]
+            except BaseException as caught:
+                error = caught
+            status.meet(self.comm, Kind.AVERAGED, self.step_count, error)
+            with self.moving("averaged"):
+                self._backup = backup
+                for plan in self.plans:
+                    block = plan.inner.averaged()
+                    block.__enter__()
+                    self._blocks.append(block)
+                if self.shared:
+                    gather(self.comm, self.routes.everything(), self.flats)
+            self._refresh()
+
+    def end_averaged(self) -> None:
+        """Put the weights back, on this rank."""
+        if not self._blocks:
+            return
+        for block in self._blocks:
+            block.__exit__(None, None, None)
+        self._blocks.clear()
+        for flat, before in zip(self.flats, self._backup, strict=True):
+            np.copyto(flat, before)
+        self._backup = []
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if any(plan.has_copies for plan in self.plans):
+            self.front.refresh_copies()
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the job together with the other ranks."""
+        with self.turn("close"):
+            if not self.seat.is_empty:
+                self._fault = self._fault or "the Distributed is closed; make a new one"
+                self.seat.leave()
+
+
+@contextmanager
+def _about(k: int, several: bool) -> Iterator[None]:
+    """Say in an error which of several optimizers it is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if several and type(error) in (TypeError, ValueError) and not hasattr(error, "__notes__"):
+            raise type(error)(f"optimizers[{k}]: {error}") from None
+        raise
+
+
+def _nearly(a: bytes, b: bytes) -> bool:
+    """Tell whether two ranks have computed nearly the same scalars, in either arithmetic."""
+    if len(a) != len(b):
+        return False
+    return any(
+        bool(np.all(numbers.alike(np.frombuffer(a, t), np.frombuffer(b, t), tolerance)))
+        for t, tolerance in ((np.float64, 1e-12), (np.float32, _PREPARED_TOLERANCE))
+    )

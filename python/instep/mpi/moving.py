@@ -1,0 +1,184 @@
+"""Moves elements of arrays between ranks, in buckets: gradients to the owners, and parameters back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep.mpi.protocol import Communicator
+from instep.mpi.shards import CHUNK, Stretch
+
+__all__ = ["Run", "all_at_once", "bucket_bytes", "buckets", "gather", "to_owners"]
+
+_LARGEST_BUCKET = 64 << 20  # bytes
+_ALIGNED = 16  # bytes: where each run in a packed piece begins
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Flat = np.ndarray[Any, Any]  # one axis, the elements side by side
+
+
+class Run(NamedTuple):
+    """Elements of a parameter that move together."""
+
+    parameter: int
+    begin: int
+    end: int
+
+
+def bucket_bytes(largest_shard: int) -> int:
+    """Return the size of a bucket: what a rank receives at a time."""
+    return max(1, min(_LARGEST_BUCKET, largest_shard))
+
+
+def buckets(
+    stretches: Sequence[Stretch], items: Sequence[int], ranks: int, size: int
+) -> list[list[list[Run]]]:
+    """Return for each bucket and each owner what moves: at most `size` bytes to or from all ranks.
+
+    `items` has for each parameter the bytes an element of it takes at most. Every run but a
+    stretch's last has whole chunks.
+    """
+    share = max(1, size // ranks)
+    of_owners: list[list[list[Run]]] = [[] for _ in range(ranks)]
+    room = [0] * ranks
+    for stretch in stretches:
+        item, owner, begin = items[stretch.parameter], stretch.rank, stretch.begin
+        while begin < stretch.end:
+            if room[owner] < min(CHUNK, stretch.end - begin) * item:
+                of_owners[owner].append([])
+                room[owner] = max(share, CHUNK * item)
+            chunks = room[owner] // (CHUNK * item)
+            end = min(stretch.end, begin + chunks * CHUNK) if chunks else stretch.end
+            of_owners[owner][-1].append(Run(stretch.parameter, begin, end))
+            room[owner] -= (end - begin) * item
+            begin = end
+    count = max(map(len, of_owners), default=0)
+    return [[own[k] if k < len(own) else [] for own in of_owners] for k in range(count)]
+
+
+def to_owners(
+    comm: Communicator,
+    plan: Sequence[Sequence[Sequence[Run]]],
+    mine: Sequence[Flat | None],
+    tables: Sequence[Sequence[np.dtype[Any] | None]],
+) -> Iterator[list[tuple[Run, list[Flat]]]]:
+    """Send gradients to the owners; yield, bucket by bucket, the runs of this rank with the gradients of all ranks.
+
+    `tables` has for each rank the dtypes of its gradients, None for an absent one. What is yielded
+    lies in memory that the next bucket overwrites.
+    """
+    me = comm.rank
+    sending = [_Staging() for _ in range(comm.size)]
+    receiving = [_Staging() for _ in range(comm.size)]
+    for owners in plan:
+        send: list[Bytes] = []
+        receive: list[Bytes] = []
+        places = []
+        for rank in range(comm.size):
+            other = rank != me
+            send.append(sending[rank].packed(owners[rank] if other else [], mine))
+            place, views = receiving[rank].room(owners[me] if other else [], tables[rank])
+            receive.append(place)
+            places.append(views)
+        comm.alltoallv(send, receive)
+        yield [(run, _of_all(run, k, me, mine, places)) for k, run in enumerate(owners[me])]
+
+
+def all_at_once(
+    comm: Communicator,
+    runs: Sequence[Run],
+    mine: Sequence[Flat | None],
+    tables: Sequence[Sequence[np.dtype[Any] | None]],
+) -> list[tuple[Run, list[Flat]]]:
+    """Give every rank all gradients of all ranks."""
+    places, into = [], []
+    for rank in range(comm.size):
+        place, views = _Staging().room(runs, tables[rank])
+        into.append(place)
+        places.append(views)
+    comm.allgatherv(_Staging().packed(runs, mine), into)
+    return [(run, [v[k] for v in places if v[k] is not None]) for k, run in enumerate(runs)]
+
+
+def gather(
+    comm: Communicator, plan: Sequence[Sequence[Sequence[Run]]], arrays: Sequence[Flat]
+) -> None:
+    """Give every rank the elements of all owners, in the same places of its own arrays."""
+    tables = [array.dtype for array in arrays]
+    staging = [_Staging() for _ in range(comm.size)]
+    for owners in plan:
+        into, after = [], []
+        for rank, runs in enumerate(owners):
+            if len(runs) == 1:
+                into.append(_bytes(_part(arrays, runs[0])))
+                continue
+            if rank == comm.rank:
+                into.append(staging[rank].packed(runs, arrays))
+                continue
+            place, views = staging[rank].room(runs, tables)
+            into.append(place)
+            after += zip(runs, views, strict=True)
+        comm.allgatherv(into[comm.rank], into)
+        for run, view in after:
+            np.copyto(_part(arrays, run), view)
+
+
+class _Staging:
+    """Memory for runs side by side, kept from bucket to bucket."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def packed(self, runs: Sequence[Run], arrays: Sequence[Flat | None]) -> Bytes:
+        """Return the bytes of these elements: where they are, if they lie side by side there."""
+        there = [run for run in runs if arrays[run.parameter] is not None]
+        if len(there) == 1:
+            return _bytes(_part(arrays, there[0]))
+        place, views = self.room(there, [None if a is None else a.dtype for a in arrays])
+        for run, view in zip(there, views, strict=True):
+            np.copyto(view, _part(arrays, run))
+        return place
+
+    def room(
+        self, runs: Sequence[Run], dtypes: Sequence[np.dtype[Any] | None]
+    ) -> tuple[Bytes, list[Any]]:
+        """Return memory for these elements, and for each run the array there, None if it is absent."""
+        spans: list[tuple[int, int] | None] = []
+        end = 0
+        for run in runs:
+            dtype = dtypes[run.parameter]
+            if dtype is None:
+                spans.append(None)
+                continue
+            begin = -(-end // _ALIGNED) * _ALIGNED
+            end = begin + (run.end - run.begin) * dtype.itemsize
+            spans.append((begin, end))
+        if len(self._memory) < end:
+            self._memory = np.empty(end, np.uint8)
+        place = self._memory[:end]
+        views = [
+            None if span is None else place[span[0] : span[1]].view(dtypes[run.parameter])
+            for run, span in zip(runs, spans, strict=True)
+        ]
+        return place, views
+
+
+def _of_all(
+    run: Run, k: int, me: int, mine: Sequence[Flat | None], places: Sequence[Sequence[Any]]
+) -> list[Flat]:
+    """Return the gradients of a run that are there, in the order of the ranks."""
+    own = None if mine[run.parameter] is None else _part(mine, run)
+    each = [own if rank == me else views[k] for rank, views in enumerate(places)]
+    return [gradient for gradient in each if gradient is not None]
+
+
+def _part(arrays: Sequence[Flat | None], run: Run) -> Flat:
+    array = arrays[run.parameter]
+    assert array is not None
+    return array[run.begin : run.end]
+
+
+def _bytes(array: Flat) -> Bytes:
+    return array.view(np.uint8)

@@ -1,0 +1,319 @@
+"""What an optimizer has in place of the core's plan while its step is taken by several ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from instep import _core
+from instep._support.wording import kind
+from instep.mpi.shards import Parameter, Stretch
+from instep.optimizers.current import Current, Values
+
+if TYPE_CHECKING:
+    from instep.mpi.job import Job
+
+__all__ = ["RankedCombined", "RankedPlan"]
+
+Array = np.ndarray[Any, Any]
+
+#: The rule of a front: it has no states.
+_FRONT_RULE = "sgd"
+_NO_VALUES = Values((), None, None, "propagate", {})
+
+
+class _Holder:
+    """Takes what the core would give to an optimizer."""
+
+    __slots__ = ("_held",)
+
+
+class RankedPlan:
+    """One optimizer's parameters: all of them in front, and this rank's stretches of them, with states.
+
+    The front checks parameters and gradients as any optimizer does, adds up this rank's
+    micro-batches, and keeps the copies. The stretches, and so the states, are made when all
+    parameters of the job are known.
+    """
+
+    def __init__(
+        self, job: Job, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
+    ) -> None:
+        self.job = job
+        self.state_dtype, self.averaged_by_decay, self.current = state_dtype, averaged, current
+        self.front = _core.make_plan(None, False, Current(_NO_VALUES))
+        self.inner = _core.make_plan(state_dtype, averaged, current)
+        self.groups: list[tuple[Any, ...]] = []  # as the core takes them
+        self.arrays: list[Array] = []
+        self.names: list[str] = []
+        self.has_copies = False
+        self.is_bound = False
+
+    def add(
+        self,
+        groups: list[tuple[Any, ...]],
+        grouped: bool,
+        take_read_only: bool,
+        before: Values,
+        now: Values,
+        optimizer: Any,
+        held: Any,
+    ) -> bool:
+        """Let the front take the parameters; the stretches are made later. Arguments as for the core."""
+        if self.is_bound or take_read_only:
+            raise TypeError(
+                "a Distributed must get all its groups when it is made, got another one; make a new "
+                "Distributed, and load a state into it"
+            )
+        if self.current.now is not before:
+            return False
+        for _, _, _, names, arrays, _ in groups:
+            for name, array in zip(names, arrays, strict=True):
+                _require_in_order(name, array)
+        front = [
+            (_FRONT_RULE, (), tree, names, arrays, copies)
+            for _, _, tree, names, arrays, copies in groups
+        ]
+        holder = _Holder()
+        self.front.add(front, grouped, False, _NO_VALUES, _NO_VALUES, holder, None)
+        self.groups += groups
+        self.grouped = grouped
+        for _, _, _, names, arrays, copies in groups:
+            self.names += names
+            self.arrays += [np.asarray(array) for array in arrays]
+            self.has_copies = self.has_copies or any(copy is not None for copy in copies)
+        optimizer._held = held
+        self.current.now = now
+        return True
+
+    def parameters(self) -> list[Parameter]:
+        """Return what decides who owns what."""
+        found = []
+        for rule, options, _, _, arrays, _ in self.groups:
+            scalar = set(_core.rules()[rule]["scalar_states"])
+            states = [name for name in _core.states_of(rule, options) if name not in scalar]
+            whole = _core.needs_whole(rule, options)
+            for array in map(np.asarray, arrays):
+                wide = 8 if array.dtype == np.float64 else 4
+                stored = wide if self.state_dtype is None else self.state_dtype.itemsize
+                # The gradients' sum, the parameter and what comes back of it, the states, the average.
+                weight = wide + 2 * array.itemsize + stored * len(states)
+                weight += wide if self.averaged_by_decay else 0
+                found.append(Parameter(array.size, weight, whole))
+        return found
+
+    def bind(self, stretches: Sequence[Stretch | None]) -> None:
+        """Make the states of this rank's stretches, one for each parameter; None for an empty one."""
+        own = iter(zip(self.arrays, stretches, strict=True))
+        groups = []
+        for rule, options, tree, names, arrays, _ in self.groups:
+            whole = _core.needs_whole(rule, options)
+            views = [_view(*next(own), whole) for _ in arrays]
+            groups.append((rule, options, tree, names, tuple(views), (None,) * len(views)))
+        now = self.current.now
+        holder = _Holder()
+        self.inner.add(groups, self.grouped, False, now, now, holder, None)
+        self.is_bound = True
+
+    # ---- what optimizers ask of a plan ---------------------------------------------------------
+
+    @property
+    def step_count(self) -> int:
+        """Completed steps."""
+        return self.inner.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that changed nothing."""
+        return self.inner.skipped_steps
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Norm in the last step."""
+        return self.job.grad_norm_of(self)
+
+    @property
+    def steps(self) -> list[int]:
+        """Completed steps of each parameter."""
+        return self.inner.steps
+
+    @property
+    def states(self) -> dict[str, dict[str, Array]]:
+        """The states of this rank's stretches."""
+        return self.inner.states
+
+    @property
+    def averages(self) -> dict[str, Array]:
+        """The averages of this rank's stretches."""
+        return self.inner.averages
+
+    @property
+    def accumulated(self) -> dict[str, Array]:
+        """This rank's sums of micro-batches, of whole parameters."""
+        return self.front.accumulated
+
+    @property
+    def pending_changes(self) -> int:
+        """Another number whenever accumulated may have other names."""
+        return self.front.pending_changes
+
+    @property
+    def shows_averages(self) -> bool:
+        """Whether the parameters hold averages."""
+        return self.inner.shows_averages
+
+    def refuse_averages(self, what: str) -> None:
+        """Raise RuntimeError where the averages are shown."""
+        self.inner.refuse_averages(what)
+
+    def reading(self) -> NoReturn:
+        """Refuse to give a part of the states as if it were all."""
+        refuse_as_plain()
+
+    def __enter__(self) -> NoReturn:
+        refuse_as_plain()
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def step(self, gradients: Any, optimizer: Any, grad_scale: float = 1.0) -> NoReturn:
+        """Refuse a step of one optimizer of several."""
+        _refuse_alone("step")
+
+    def step_accumulated(self, optimizer: Any, grad_scale: float = 1.0) -> NoReturn:
+        """Refuse a step of one optimizer of several."""
+        _refuse_alone("step")
+
+    def accumulate(self, gradients: Any) -> None:
+        """Add gradients of a micro-batch to this rank's sums."""
+        self.front.accumulate(gradients)
+
+    def discard_accumulated(self) -> None:
+        """Drop this rank's sums."""
+        self.front.discard_accumulated()
+
+    def refresh_copies(self) -> None:
+        """Round the parameters into their copies."""
+        self.front.refresh_copies()
+
+    def averaged(self) -> NoReturn:
+        """Refuse to show the averages of one optimizer of several."""
+        _refuse_alone("averaged")
+
+    def end_averaged(self) -> None:
+        """Put the weights back."""
+        self.job.end_averaged()
+
+
+class RankedCombined:
+    """The same for several optimizers as one."""
+
+    def __init__(self, job: Job, optimizers: Sequence[Any], plans: Sequence[Any], current: Current):
+        for k, plan in enumerate(plans):
+            if not isinstance(plan, RankedPlan) or plan.job is not job:
+                raise ValueError(
+                    f"optimizers[{k}] must be made by the function that Distributed calls, got one "
+                    "that was there before"
+                )
+        self.job, self.current = job, current
+        self.front = _core.make_combined(
+            tuple(optimizers), [plan.front for plan in plans], Current(_NO_VALUES)
+        )
+        self.step_count = self.skipped_steps = 0
+
+    def check_memory(self) -> None:
+        """Raise where two optimizers' arrays share memory."""
+        self.front.check_memory()
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Norm in the last step."""
+        return self.job.grad_norm_of(self)
+
+    def refuse_averages(self, what: str) -> None:
+        """Raise RuntimeError where the averages are shown."""
+        for plan in self.job.plans:
+            plan.refuse_averages(what)
+
+    def reading(self) -> NoReturn:
+        """Refuse to give a part of the states as if it were all."""
+        refuse_as_plain()
+
+    def __enter__(self) -> NoReturn:
+        refuse_as_plain()
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def accumulate(self, gradients: Any) -> None:
+        """Add gradients of a micro-batch to this rank's sums."""
+        self.front.accumulate(gradients)
+
+    def discard_accumulated(self) -> None:
+        """Drop this rank's sums."""
+        self.front.discard_accumulated()
+
+    def refresh_copies(self) -> None:
+        """Round the parameters into their copies."""
+        self.front.refresh_copies()
+
+    def end_averaged(self) -> None:
+        """Put the weights back."""
+        self.job.end_averaged()
+
+
+def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> str:
+    """Return what must be the same on all ranks, as text, without the elements of the parameters."""
+    return json.dumps(
+        [
+            {
+                "rule": name,
+                "state_dtype": None if plan.state_dtype is None else plan.state_dtype.name,
+                "averages": plan.averaged_by_decay,
+                "groups": [
+                    {
+                        "rule": rule,
+                        "options": list(options),
+                        "names": list(names),
+                        "shapes": [list(np.shape(array)) for array in arrays],
+                        "dtypes": [np.asarray(array).dtype.name for array in arrays],
+                    }
+                    for rule, options, _, names, arrays, _ in plan.groups
+                ],
+            }
+            for plan, name in zip(plans, rules, strict=True)
+        ]
+    )
+
+
+def refuse_as_plain() -> NoReturn:
+    """Raise TypeError where an optimizer's arrays are expected to be whole."""
+    raise TypeError(
+        "an optimizer in one process was expected, got a Distributed, of whose states each rank has "
+        "a part; use its state_dict() and load_state_dict(), or its save() and load()"
+    )
+
+
+def _refuse_alone(what: str) -> NoReturn:
+    raise TypeError(
+        f"{what} must be called of the Distributed, got a call of one of its optimizers alone"
+    )
+
+
+def _require_in_order(name: str, array: Any) -> None:
+    if isinstance(array, np.ndarray) and not np.asarray(array).flags.c_contiguous:
+        raise ValueError(
+            f"parameter {name!r} must be C-contiguous to be shared out among ranks, got "
+            f"{kind(array)} with the strides {np.asarray(array).strides}; pass "
+            "np.ascontiguousarray(array), and use this copy in the model, too"
+        )
+
+
+def _view(array: Array, stretch: Stretch | None, whole: bool) -> Array:
+    if whole:  # of a rule for matrices
+        return array if stretch is not None else array[:0]
+    flat = array.reshape(-1)
+    return flat[:0] if stretch is None else flat[stretch.begin : stretch.end]

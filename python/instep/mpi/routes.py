@@ -1,0 +1,126 @@
+"""The ways of elements between ranks for a set of gradients, found once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep._support.bfloat16 import bfloat16
+from instep.mpi.moving import Run, bucket_bytes, buckets
+from instep.mpi.protocol import Communicator
+from instep.mpi.shards import CHUNK, Stretch, shard_bytes
+
+__all__ = ["Routes", "Table", "code_of", "dtypes_of"]
+
+#: The dtypes of gradients by their codes in a table; 0 stands for an absent gradient.
+_CODES = {"float64": 1, "float32": 2, "float16": 3, "bfloat16": 4}
+_MOST_KEPT = 8
+
+Table = Sequence["np.dtype[Any] | None"]
+
+
+def code_of(gradient: np.ndarray[Any, Any] | None) -> int:
+    """Return the code of a gradient's dtype."""
+    return 0 if gradient is None else _CODES[gradient.dtype.name]
+
+
+def dtypes_of(codes: bytes) -> list[np.dtype[Any] | None]:
+    """Return the dtypes in a table of codes."""
+    by_code: dict[int, np.dtype[Any] | None] = {0: None}
+    for name, code in _CODES.items():
+        if code in codes:
+            by_code[code] = bfloat16("a gradient") if name == "bfloat16" else np.dtype(name)
+    return [by_code[code] for code in codes]
+
+
+class Ways(NamedTuple):
+    """What moves in a step with these gradients."""
+
+    tables: list[list[np.dtype[Any] | None]]  # by rank
+    to_owners: list[list[list[Run]]]
+    back: list[list[list[Run]]]
+    all_runs: list[Run]
+
+
+class Routes:
+    """Who sends what to whom."""
+
+    def __init__(
+        self,
+        comm: Communicator,
+        stretches: list[list[Stretch]],
+        items: Sequence[int],
+        shared: bool,
+    ) -> None:
+        self._comm, self._stretches, self._items = comm, stretches, items
+        #: For each parameter, the first element of this rank's stretch; None without one.
+        self.starts = [
+            next((s.begin for s in each if s.rank == comm.rank), None) for each in stretches
+        ]
+        self._wide = [8 if item == 8 else 4 for item in items]  # a gradient's sum
+        largest = shard_bytes(stretches, self._wide, comm.size) if shared else 0
+        self._size = bucket_bytes(largest)
+        self._ways: dict[tuple[bytes, ...], Ways] = {}
+        self._orders: dict[bytes, tuple[list[int], Any]] = {}
+        self._shared = shared
+
+    def of(self, codes: tuple[bytes, ...]) -> Ways:
+        """Return the ways for these gradients: a table of codes for each rank."""
+        found = self._ways.get(codes)
+        if found is None:
+            if len(self._ways) >= _MOST_KEPT:
+                self._ways.clear()
+            found = self._ways[codes] = self._found(codes)
+        return found
+
+    def everything(self) -> list[list[list[Run]]]:
+        """Return the ways of all parameters to all ranks."""
+        return self._buckets([s for each in self._stretches for s in each], self._wide)
+
+    def _found(self, codes: tuple[bytes, ...]) -> Ways:
+        tables = [dtypes_of(each) for each in codes]
+        there = [any(column) for column in zip(*codes, strict=True)]
+        moved = [s for k, each in enumerate(self._stretches) if there[k] for s in each]
+        if not self._shared:
+            runs = [Run(s.parameter, s.begin, s.end) for s in moved if s.end > s.begin]
+            return Ways(tables, [], [], runs)
+        widest = [
+            max((t[k].itemsize for t in tables if t[k] is not None), default=0)  # type: ignore[union-attr]
+            for k in range(len(there))
+        ]
+        return Ways(
+            tables, self._buckets(moved, widest), self._buckets(moved, list(self._items)), []
+        )
+
+    def _buckets(self, stretches: Sequence[Stretch], items: Sequence[int]) -> list[list[list[Run]]]:
+        return buckets(stretches, items, self._comm.size, self._size)
+
+    def in_order(self, included: bytes, width: int, values: Any) -> Any:
+        """Give every rank the values of the chunks of all ranks, in the order of the parameters."""
+        chunks, order = self._orders.get(included) or self._order(included)
+        into = [np.empty(count * width) for count in chunks]
+        self._comm.allgatherv(np.ascontiguousarray(values, np.float64), into)
+        found = np.concatenate(into)
+        return found if order is None else found.reshape(-1, width)[order].reshape(-1)
+
+    def _order(self, included: bytes) -> tuple[list[int], Any]:
+        """Return how many chunks each rank has, and where the chunks in order lie among them; None: there already."""
+        own = [s for k, each in enumerate(self._stretches) if included[k] for s in each]
+        counts = [-(-(s.end - s.begin) // CHUNK) for s in own]
+        chunks = [
+            sum(c for s, c in zip(own, counts, strict=True) if s.rank == rank)
+            for rank in range(self._comm.size)
+        ]
+        starts = [0, *np.cumsum(chunks)[:-1].tolist()]
+        places = []
+        for stretch, count in zip(own, counts, strict=True):
+            places.append(np.arange(starts[stretch.rank], starts[stretch.rank] + count))
+            starts[stretch.rank] += count
+        order = np.concatenate(places) if places else np.arange(0)
+        found = chunks, None if np.array_equal(order, np.arange(len(order))) else order
+        if len(self._orders) >= _MOST_KEPT:
+            self._orders.clear()
+        self._orders[included] = found
+        return found

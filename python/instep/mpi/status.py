@@ -1,0 +1,179 @@
+"""The round with which every collective call begins: whether all ranks make the same call, without an error."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from instep.mpi.protocol import CommunicationError, Communicator
+
+__all__ = ["Kind", "Round", "digest", "gather_any", "meet", "raise_together"]
+
+_PROTOCOL = 1
+#: 64 bytes: who speaks, the protocol, the kind of call, whether an error is known, the step count, three digests.
+_RECORD = struct.Struct("<2sHBB2xq16s16s16s")
+_MARK = b"is"
+_NO_DIGEST = bytes(16)
+
+
+class Kind(IntEnum):
+    """What a rank is about to do."""
+
+    MAKE = 1
+    STEP = 2
+    SAVE = 3
+    LOAD = 4
+    STATE_DICT = 5
+    LOAD_STATE_DICT = 6
+    AVERAGED = 7
+    LEAVE = 8
+
+
+_CALLS = {
+    Kind.MAKE: "make a Distributed",
+    Kind.STEP: "call step",
+    Kind.SAVE: "call save",
+    Kind.LOAD: "call load",
+    Kind.STATE_DICT: "call state_dict",
+    Kind.LOAD_STATE_DICT: "call load_state_dict",
+    Kind.AVERAGED: "enter averaged()",
+    Kind.LEAVE: "leave",
+}
+
+
+class Round(NamedTuple):
+    """Which of the digests are the same on all ranks."""
+
+    settings: bool
+    prepared: bool
+    presence: bool
+
+
+def digest(data: bytes) -> bytes:
+    """Return the digest of bytes in a record."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def meet(
+    comm: Communicator,
+    kind: Kind,
+    step: int,
+    error: BaseException | None = None,
+    digests: tuple[bytes, bytes, bytes] = (_NO_DIGEST,) * 3,
+) -> Round:
+    """Make the round: return if all ranks make this call at this step, otherwise raise on all ranks.
+
+    Raises
+    ------
+    BaseException
+        The caller's own error; where another rank has one, its built-in class with the rank's number.
+    CommunicationError
+        If a rank has left, makes another call, is at another step, or is of another release.
+    """
+    own = _RECORD.pack(_MARK, _PROTOCOL, kind, error is not None, step, *digests)
+    records = comm.allgather(own)
+    if error is None and records.count(own) == len(records):  # nearly always
+        return Round(True, True, True)
+    found = [_RECORD.unpack(record) for record in records]
+    # Whoever leaves takes part in no further round.
+    _require_same(found, 0, _of_another_release)
+    _require_same(found, 1, _of_another_release)
+    _refuse_leaving(found)
+    _require_same(
+        found,
+        2,
+        lambda k, a, b: (
+            f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}"
+        ),
+    )
+    if any(record[3] for record in found):
+        raise_together(comm, error)
+    _require_same(
+        found,
+        4,
+        lambda k, a, b: (
+            f"all ranks must be at the same step, got {a} completed steps on rank 0, "
+            f"{b} on rank {k}; load the same checkpoint on all"
+        ),
+    )
+    return Round(*(len({record[place] for record in found}) == 1 for place in (5, 6, 7)))
+
+
+def raise_together(comm: Communicator, error: BaseException | None) -> None:
+    """Raise on all ranks if any rank has an error: its own there, the same built-in class elsewhere."""
+    own = [] if error is None else [_builtin(error).__name__, _text(error)]
+    said = [json.loads(each) for each in gather_any(comm, json.dumps(own).encode())]
+    if error is not None:
+        raise error
+    for rank, each in enumerate(said):
+        if each:
+            name, text = each
+            raise getattr(builtins, name)(f"rank {rank}: {text}")
+
+
+def gather_any(comm: Communicator, mine: bytes) -> list[bytes]:
+    """Give every rank the bytes of all ranks, of any lengths."""
+    lengths = [
+        int.from_bytes(each, "little") for each in comm.allgather(len(mine).to_bytes(8, "little"))
+    ]
+    into = [np.empty(length, np.uint8) for length in lengths]
+    comm.allgatherv(mine, into)
+    return [each.tobytes() for each in into]
+
+
+def _require_same(
+    found: Sequence[tuple[object, ...]], place: int, text: Callable[[int, object, object], str]
+) -> None:
+    first = found[0][place]
+    for rank, record in enumerate(found):
+        if record[place] != first:
+            raise CommunicationError(text(rank, first, record[place]))
+
+
+def _of_another_release(rank: int, _first: object, _other: object) -> str:
+    return f"all ranks must have the same release of instep, got another one on rank {rank} than on rank 0"
+
+
+def _refuse_leaving(found: Sequence[tuple[object, ...]]) -> None:
+    left = [rank for rank, record in enumerate(found) if record[2] == Kind.LEAVE]
+    if not left or len(left) == len(found):
+        return
+    step = found[left[0]][4]
+    names = f"rank{'s' if len(left) > 1 else ''} {', '.join(map(str, left))}"
+    raise CommunicationError(
+        f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
+        "the loop at the same step on all ranks"
+    )
+
+
+def _call(kind: object) -> str:
+    return _CALLS[Kind(kind)] if kind in list(Kind) else f"a call of number {kind}"
+
+
+def _builtin(error: BaseException) -> type[BaseException]:
+    """Return the built-in class that other ranks raise, one that takes a text alone."""
+    if isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt
+    for cls in type(error).__mro__:
+        if cls.__module__ == "builtins" and issubclass(cls, Exception):
+            try:
+                cls("")
+            except TypeError:  # such as UnicodeDecodeError
+                continue
+            return cls
+    return RuntimeError  # SystemExit would end the other ranks as if all were well
+
+
+def _text(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    notes = getattr(error, "__notes__", None) or []
+    name = type(error).__name__
+    told = text if _builtin(error) is type(error) and text else f"{name}: {text}" if text else name
+    return "; ".join([told, *(str(note) for note in notes)])[:1000]

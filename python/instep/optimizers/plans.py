@@ -1,0 +1,52 @@
+"""Who makes the core's plans of optimizers: the core, or whoever takes over for a scope, such as `instep.mpi`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from instep import _core
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from instep.optimizers.current import Current
+
+__all__ = ["Maker", "made_by", "make_combined", "make_plan"]
+
+
+class Maker(Protocol):
+    """Makes objects that do what the core's plans do."""
+
+    def make_plan(self, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> Any:
+        """Make the plan of one optimizer."""
+
+    def make_combined(
+        self, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
+    ) -> Any:
+        """Make the plan of several optimizers as one."""
+
+
+_MAKER: ContextVar[Maker | None] = ContextVar("instep.maker", default=None)
+
+
+@contextmanager
+def made_by(maker: Maker) -> Iterator[None]:
+    """Let `maker` make the plans of the optimizers that are made in the ``with`` block."""
+    token = _MAKER.set(maker)
+    try:
+        yield
+    finally:
+        _MAKER.reset(token)
+
+
+def make_plan(state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> Any:
+    """Make the plan of one optimizer."""
+    return (_MAKER.get() or _core).make_plan(state_dtype, averaged, current)
+
+
+def make_combined(optimizers: Sequence[Any], plans: Sequence[Any], current: Current) -> Any:
+    """Make the plan of several optimizers as one."""
+    return (_MAKER.get() or _core).make_combined(optimizers, plans, current)
