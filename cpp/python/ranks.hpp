@@ -20,8 +20,8 @@ class Ranks {
 public:
     explicit Ranks(Plans plans) : plans_(std::move(plans)) {}
 
-    // For each place of a Plan the elements of the whole parameter.
-    void set_whole(std::size_t k, const std::vector<std::int64_t>& elements);
+    // For each place of a Plan the shape of the whole parameter.
+    void set_whole(std::size_t k, const std::vector<std::vector<std::int64_t>>& shapes);
     // `numbers` has for each Plan what Hyperparameters::take takes; `limits` are the extras that hold for all together;
     // `present` has for each Plan a byte a place, 0 if no process has a gradient. Returns the numbers computed from
     // them.

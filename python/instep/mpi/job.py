@@ -93,7 +93,7 @@ class Job:
             first += count
         self.ranks = _core.make_ranks([plan.inner for plan in self.plans])
         for k, plan in enumerate(self.plans):
-            self.ranks.set_whole(k, [array.size for array in plan.arrays])
+            self.ranks.set_whole(k, [list(array.shape) for array in plan.arrays])
 
     # ---- calls ---------------------------------------------------------------------------------
 
