@@ -14,7 +14,7 @@ import numpy as np
 
 from instep import __version__
 from instep._support.wording import kind, shown
-from instep.mpi import status
+from instep.mpi import status, storing
 from instep.mpi.choosing import communicator
 from instep.mpi.job import Job
 from instep.mpi.moving import gather
@@ -96,6 +96,14 @@ class Distributed:
             yield
         finally:
             self._job.end_averaged()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """doc."""
+        return storing.gathered(self._job, self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any] | None) -> None:
+        """doc."""
+        storing.load(self._job, self, state_dict)
 
     def close(self) -> None:
         """doc."""

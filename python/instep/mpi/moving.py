@@ -10,7 +10,17 @@ import numpy as np
 from instep.mpi.protocol import Communicator
 from instep.mpi.shards import CHUNK, Stretch
 
-__all__ = ["Run", "all_at_once", "bucket_bytes", "buckets", "gather", "to_owners"]
+__all__ = [
+    "Part",
+    "Run",
+    "all_at_once",
+    "bucket_bytes",
+    "buckets",
+    "from_first",
+    "gather",
+    "to_first",
+    "to_owners",
+]
 
 _LARGEST_BUCKET = 64 << 20  # bytes
 _ALIGNED = 16  # bytes: where each run in a packed piece begins
@@ -182,3 +192,60 @@ def _part(arrays: Sequence[Flat | None], run: Run) -> Flat:
 
 def _bytes(array: Flat) -> Bytes:
     return array.view(np.uint8)
+
+
+class Part(NamedTuple):
+    """One array of which each rank has stretches: where the first rank has, or will have, all of it."""
+
+    stretches: Sequence[Stretch]  # whose `parameter` is the array's number
+    own: Flat  # this rank's stretch
+    start: int  # the element with which it begins
+    whole: Flat | None  # on the first rank
+
+
+def to_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
+    """Put the stretches of all ranks into the first rank's whole arrays."""
+    sending = _Staging()
+    receiving = [_Staging() for _ in range(comm.size)]
+    for owners in _buckets_of(comm, parts, size):
+        own = [_shifted(run, parts) for run in owners[comm.rank]]
+        mine = sending.packed(own, [part.own for part in parts])
+        into, after = [], []
+        for rank, runs in enumerate(owners):
+            place, views = receiving[rank].room(
+                runs if comm.rank == 0 else [], [part.own.dtype for part in parts]
+            )
+            into.append(place)
+            after += zip(runs, views, strict=False)
+        comm.alltoallv([mine if rank == 0 else _NOTHING for rank in range(comm.size)], into)
+        for run, view in after:
+            np.copyto(_part([part.whole for part in parts], run), view)
+
+
+def from_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
+    """Put the first rank's whole arrays into the stretches of all ranks."""
+    sending = [_Staging() for _ in range(comm.size)]
+    receiving = _Staging()
+    wholes = [part.whole for part in parts]
+    for owners in _buckets_of(comm, parts, size):
+        send = [
+            sending[rank].packed(runs, wholes) if comm.rank == 0 else _NOTHING
+            for rank, runs in enumerate(owners)
+        ]
+        place, views = receiving.room(owners[comm.rank], [part.own.dtype for part in parts])
+        comm.alltoallv(send, [place if rank == 0 else _NOTHING for rank in range(comm.size)])
+        for run, view in zip(owners[comm.rank], views, strict=True):
+            np.copyto(_part([part.own for part in parts], _shifted(run, parts)), view)
+
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+def _buckets_of(comm: Communicator, parts: Sequence[Part], size: int) -> list[list[list[Run]]]:
+    stretches = [stretch for part in parts for stretch in part.stretches]
+    return buckets(stretches, [part.own.dtype.itemsize for part in parts], comm.size, size)
+
+
+def _shifted(run: Run, parts: Sequence[Part]) -> Run:
+    start = parts[run.parameter].start
+    return Run(run.parameter, run.begin - start, run.end - start)

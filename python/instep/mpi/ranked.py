@@ -49,6 +49,7 @@ class RankedPlan:
         self.groups: list[tuple[Any, ...]] = []  # as the core takes them
         self.arrays: list[Array] = []
         self.names: list[str] = []
+        self.scalar_states: set[str] = set()  # those that are one number, on all ranks
         self.has_copies = False
         self.is_bound = False
 
@@ -80,6 +81,8 @@ class RankedPlan:
         holder = _Holder()
         self.front.add(front, grouped, False, _NO_VALUES, _NO_VALUES, holder, None)
         self.groups += groups
+        for rule, *_ in groups:
+            self.scalar_states |= set(_core.rules()[rule]["scalar_states"])
         self.grouped = grouped
         for _, _, _, names, arrays, copies in groups:
             self.names += names
@@ -93,8 +96,7 @@ class RankedPlan:
         """Return what decides who owns what."""
         found = []
         for rule, options, _, _, arrays, _ in self.groups:
-            scalar = set(_core.rules()[rule]["scalar_states"])
-            states = [name for name in _core.states_of(rule, options) if name not in scalar]
+            states = set(_core.states_of(rule, options)) - self.scalar_states
             whole = _core.needs_whole(rule, options)
             for array in map(np.asarray, arrays):
                 wide = 8 if array.dtype == np.float64 else 4
@@ -117,6 +119,26 @@ class RankedPlan:
         holder = _Holder()
         self.inner.add(groups, self.grouped, False, now, now, holder, None)
         self.is_bound = True
+
+    def restore(
+        self,
+        step_count: int,
+        skipped_steps: int,
+        parameters: Sequence[tuple[int, Any, Any, Any, Any]],
+        now: Values | None = None,
+        is_new: bool = False,
+    ) -> None:
+        """Take over counts and states; arguments as for the core, but weights and sums are whole."""
+        own = [(steps, states, average, None, None) for steps, states, average, _, _ in parameters]
+        with self.inner:
+            self.inner.restore(step_count, skipped_steps, own, now)
+        for array, (_, _, _, _, weights) in zip(self.arrays, parameters, strict=True):
+            if weights is not None:
+                np.copyto(array, weights)
+        sums = [(0, {}, None, accumulated, None) for _, _, _, accumulated, _ in parameters]
+        with self.front:
+            self.front.restore(0, 0, sums)
+        self.front.refresh_copies()
 
     # ---- what optimizers ask of a plan ---------------------------------------------------------
 
@@ -223,6 +245,15 @@ class RankedCombined:
             tuple(optimizers), [plan.front for plan in plans], Current(_NO_VALUES)
         )
         self.step_count = self.skipped_steps = 0
+
+    def restore(
+        self, step_count: int, skipped_steps: int, members: Sequence[Any], now: Values
+    ) -> None:
+        """Take over the counts and states of all optimizers."""
+        for plan, (count, skipped, parameters, values) in zip(self.job.plans, members, strict=True):
+            plan.restore(count, skipped, parameters, values)
+        self.step_count, self.skipped_steps = step_count, skipped_steps
+        self.current.now = now
 
     def check_memory(self) -> None:
         """Raise where two optimizers' arrays share memory."""

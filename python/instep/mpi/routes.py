@@ -54,14 +54,15 @@ class Routes:
         items: Sequence[int],
         shared: bool,
     ) -> None:
-        self._comm, self._stretches, self._items = comm, stretches, items
+        self.stretches = stretches
+        self._comm, self._items = comm, items
         #: For each parameter, the first element of this rank's stretch; None without one.
         self.starts = [
             next((s.begin for s in each if s.rank == comm.rank), None) for each in stretches
         ]
         self._wide = [8 if item == 8 else 4 for item in items]  # a gradient's sum
-        largest = shard_bytes(stretches, self._wide, comm.size) if shared else 0
-        self._size = bucket_bytes(largest)
+        #: Bytes that a rank receives at a time.
+        self.bucket = bucket_bytes(shard_bytes(stretches, self._wide, comm.size))
         self._ways: dict[tuple[bytes, ...], Ways] = {}
         self._orders: dict[bytes, tuple[list[int], Any]] = {}
         self._shared = shared
@@ -77,12 +78,12 @@ class Routes:
 
     def everything(self) -> list[list[list[Run]]]:
         """Return the ways of all parameters to all ranks."""
-        return self._buckets([s for each in self._stretches for s in each], self._wide)
+        return self._buckets([s for each in self.stretches for s in each], self._wide)
 
     def _found(self, codes: tuple[bytes, ...]) -> Ways:
         tables = [dtypes_of(each) for each in codes]
         there = [any(column) for column in zip(*codes, strict=True)]
-        moved = [s for k, each in enumerate(self._stretches) if there[k] for s in each]
+        moved = [s for k, each in enumerate(self.stretches) if there[k] for s in each]
         if not self._shared:
             runs = [Run(s.parameter, s.begin, s.end) for s in moved if s.end > s.begin]
             return Ways(tables, [], [], runs)
@@ -95,7 +96,7 @@ class Routes:
         )
 
     def _buckets(self, stretches: Sequence[Stretch], items: Sequence[int]) -> list[list[list[Run]]]:
-        return buckets(stretches, items, self._comm.size, self._size)
+        return buckets(stretches, items, self._comm.size, self.bucket)
 
     def in_order(self, included: bytes, width: int, values: Any) -> Any:
         """Give every rank the values of the chunks of all ranks, in the order of the parameters."""
@@ -107,7 +108,7 @@ class Routes:
 
     def _order(self, included: bytes) -> tuple[list[int], Any]:
         """Return how many chunks each rank has, and where the chunks in order lie among them; None: there already."""
-        own = [s for k, each in enumerate(self._stretches) if included[k] for s in each]
+        own = [s for k, each in enumerate(self.stretches) if included[k] for s in each]
         counts = [-(-(s.end - s.begin) // CHUNK) for s in own]
         chunks = [
             sum(c for s, c in zip(own, counts, strict=True) if s.rank == rank)

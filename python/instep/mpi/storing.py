@@ -1,0 +1,249 @@
+"""The state of a Distributed as one process would have it: gathered on the first rank, and shared out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instep._support.checks import mapping, require_keys
+from instep.mpi import status
+from instep.mpi.job import Job
+from instep.mpi.moving import Part, from_first, to_first
+from instep.mpi.shards import Stretch
+from instep.mpi.status import Kind
+from instep.optimizers import Combined, combined_state, stored_state
+
+__all__ = [
+    "Entry",
+    "entries",
+    "gathered",
+    "load",
+    "members_of",
+    "numbers",
+    "refuse_pending",
+    "share",
+]
+
+Array = np.ndarray[Any, Any]
+#: Keys of a state whose values are arrays.
+_ARRAYS = ("state", "averages", "accumulated")
+
+
+class Entry(NamedTuple):
+    """One array of the stored state, and this rank's part of it."""
+
+    plan: int  # the number of the optimizer
+    parameter: int  # its number among all
+    name: str  # of the parameter
+    key: str  # of the state; empty for the average
+    own: Array  # in use
+    shape: tuple[int, ...]  # of the whole
+    is_whole: bool  # every rank has all of it
+
+
+def entries(job: Job) -> list[Entry]:
+    """Return the states and averages of all parameters, in the same order on all ranks."""
+    found, first = [], 0
+    for k, plan in enumerate(job.plans):
+        states, averages, scalar = plan.states, plan.averages, plan.scalar_states
+        for i, (name, array) in enumerate(zip(plan.names, plan.arrays, strict=True)):
+            for key, own in states[name].items():
+                shape = () if key in scalar else array.shape
+                found.append(
+                    Entry(k, first + i, name, key, own, shape, key in scalar or not job.shared)
+                )
+            if name in averages:
+                own = averages[name]
+                found.append(Entry(k, first + i, name, "", own, array.shape, not job.shared))
+        first += len(plan.names)
+    return found
+
+
+def numbers(optimizer: Any) -> dict[str, Any]:
+    """Return the state without its arrays."""
+    if isinstance(optimizer, Combined):
+        return combined_state.numbers(optimizer)
+    return stored_state.numbers(optimizer)
+
+
+def members_of(state: Mapping[str, Any]) -> list[Any]:
+    """Return the states of the optimizers in a state: its own, if it is of one."""
+    found: list[Any] = state["optimizers"] if "optimizers" in state else [state]
+    return found
+
+
+def refuse_pending(job: Job, what: str) -> None:
+    """Raise ValueError if this rank has micro-batches that no step has used."""
+    if any(plan.accumulated for plan in job.plans):
+        raise ValueError(
+            f"{what} must come after a step that has used all accumulated gradients, got sums that "
+            "wait for one; call step() or discard_accumulated() first"
+        )
+
+
+def gathered(job: Job, optimizer: Any) -> dict[str, Any] | None:
+    """Return the state on the first rank, None on the others."""
+    with job.turn("state_dict"):
+        job.require_usable()
+        state: dict[str, Any] = {}
+        there: list[Entry] = []
+        wholes: list[Array | None] = []
+        error = None
+        try:
+            for plan in job.plans:
+                plan.refuse_averages("state_dict")
+            refuse_pending(job, "state_dict")
+            state, there = numbers(optimizer), entries(job)
+            if job.comm.rank == 0:
+                wholes = [np.empty(each.shape, each.own.dtype) for each in there]
+        except BaseException as caught:
+            error = caught
+        status.meet(job.comm, Kind.STATE_DICT, job.step_count, error)
+        with job.moving("state_dict"):
+            to_first(
+                job.comm, _parts(job, there, wholes, [e.own for e in there]), job.routes.bucket
+            )
+        if job.comm.rank > 0:
+            return None
+        members = members_of(state)
+        for member, plan in zip(members, job.plans, strict=True):
+            member.update(state={name: {} for name in plan.names}, averages={}, accumulated={})
+        for each, whole in zip(there, wholes, strict=True):
+            assert whole is not None
+            if each.is_whole:
+                np.copyto(whole, each.own.reshape(each.shape))
+            _put(members[each.plan], each, whole)
+        return state
+
+
+def load(job: Job, optimizer: Any, state: Mapping[str, Any] | None) -> None:
+    """Load the first rank's state on all ranks; what the others give doesn't matter."""
+    with job.turn("load_state_dict"):
+        job.require_usable()
+        told, wholes, sums, error = b"", None, [], None
+        there: list[Entry] = []
+        try:
+            for plan in job.plans:
+                plan.refuse_averages("load_state_dict")
+            there = entries(job)
+            if job.comm.rank == 0:
+                told, wholes, sums = _taken_apart(job, optimizer, state, there)
+        except BaseException as caught:
+            error = caught
+        status.meet(job.comm, Kind.LOAD_STATE_DICT, job.step_count, error)
+
+        with job.moving("load_state_dict"):
+            stored = json.loads(status.gather_any(job.comm, told)[0])
+            arrays = [np.empty(each.own.shape, each.own.dtype) for each in there]
+            from_first(job.comm, _parts(job, there, wholes, arrays), job.routes.bucket)
+        share(job, optimizer, stored, arrays, sums)
+
+
+def share(
+    job: Job,
+    optimizer: Any,
+    stored: dict[str, Any],
+    arrays: Sequence[Array],
+    accumulated: Sequence[Mapping[str, Array]] = (),
+    weights: Sequence[Mapping[str, Array]] | None = None,
+) -> None:
+    """Let every rank check its part of a state, and change all ranks or none.
+
+    `arrays` are this rank's parts of the `entries`. `accumulated` and `weights` have for each
+    optimizer whole arrays by name.
+    """
+    change, error = None, None
+    try:
+        members = members_of(stored)
+        for member, plan in zip(members, job.plans, strict=True):
+            member.update(state={name: {} for name in plan.names}, averages={}, accumulated={})
+        for each, array in zip(entries(job), arrays, strict=True):
+            _put(members[each.plan], each, array)
+        for member, own in zip(members, accumulated, strict=False):
+            member["accumulated"] = dict(own)
+        if isinstance(optimizer, Combined):
+            change = combined_state.checked(optimizer, stored, weights)
+        else:
+            change = stored_state.checked(
+                optimizer, stored, None if weights is None else weights[0]
+            )
+    except BaseException as caught:
+        error = caught
+    status.meet(job.comm, Kind.LOAD_STATE_DICT, job.step_count, error)
+    assert change is not None
+    with job.moving("loading"):
+        change(5)
+    job.seat.step = job.step_count
+
+
+def _put(member: dict[str, Any], each: Entry, array: Array) -> None:
+    if each.key:
+        member["state"][each.name][each.key] = array
+    else:
+        member["averages"][each.name] = array
+
+
+def _parts(
+    job: Job,
+    there: Sequence[Entry],
+    wholes: Sequence[Array | None] | None,
+    own: Sequence[Array],
+) -> list[Part]:
+    """Return what moves between the first rank and the others."""
+    found = []
+    for each, whole, array in zip(there, wholes or [None] * len(there), own, strict=True):
+        size = int(np.prod(each.shape))
+        stretches: Sequence[Stretch]
+        if each.is_whole:
+            stretches = [Stretch(len(found), rank, 0, size) for rank in range(job.comm.size)]
+            start = 0
+        else:
+            stretches = [
+                s._replace(parameter=len(found)) for s in job.routes.stretches[each.parameter]
+            ]
+            start = job.routes.starts[each.parameter] or 0
+        flat = None if whole is None else whole.reshape(-1)
+        found.append(Part(stretches, array.reshape(-1), start, flat))
+    return found
+
+
+def _taken_apart(
+    job: Job, optimizer: Any, state: Any, there: Sequence[Entry]
+) -> tuple[bytes, list[Array | None], list[Mapping[str, Array]]]:
+    """Check that the arrays of a state are there and whole; return its numbers as text, and the arrays."""
+    keys = combined_state.KEYS if isinstance(optimizer, Combined) else stored_state.KEYS
+    require_keys("the state", mapping("the state", state), keys)
+    members = members_of(state)
+    if len(members) != len(job.plans):
+        raise ValueError(
+            f"optimizers of the state must be a list of {len(job.plans)}, got {len(members)}"
+        )
+    for member, plan in zip(members, job.plans, strict=True):
+        require_keys("the state", mapping("the state", member), stored_state.KEYS)
+        require_keys("state", mapping("state", member["state"]), plan.names)
+        require_keys("averages", mapping("averages", member["averages"]), tuple(plan.averages))
+    wholes: list[Array | None] = []
+    for each in there:
+        member = members[each.plan]
+        if each.key:
+            found = mapping(f"state[{each.name!r}]", member["state"][each.name])
+            names = tuple(job.plans[each.plan].states[each.name])
+            require_keys(f"state[{each.name!r}]", found, names)
+            array, who = found[each.key], f"state {each.key!r} of {each.name!r}"
+        else:
+            array, who = member["averages"][each.name], f"the average of {each.name!r}"
+        stored_state.require_like(
+            who, array, np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
+        )
+        wholes.append(np.ascontiguousarray(array))
+    told = {key: value for key, value in state.items() if key not in _ARRAYS}
+    if "optimizers" in state:
+        told["optimizers"] = [_without_arrays(member) for member in members]
+    return json.dumps(told).encode(), wholes, [member["accumulated"] for member in members]
+
+
+def _without_arrays(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key not in _ARRAYS}
