@@ -70,7 +70,7 @@ from instep.rules import (  # noqa: E402
 )
 
 # For the training loops of other libraries. They are not in __all__, as `import *` would import these libraries.
-_FACES = ("minimize", "sklearn", "thinc", "torch")
+_FACES = ("minimize", "mpi", "sklearn", "thinc", "torch")
 
 if TYPE_CHECKING:
     from instep import checkpoint, interop, typing

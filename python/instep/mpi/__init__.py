@@ -1,5 +1,6 @@
 """Ranks: processes, on one machine or several, that take a step together.
 
+`Distributed` makes an optimizer whose step the ranks take together, with the bits of one process.
 `communicator` makes the one form that everything here relies on, `Communicator`, of a communicator of
 mpi4py or of a process group of ``torch.distributed``. `instep.mpi.over_threads` has ranks that are
 threads, for tests.
@@ -12,6 +13,7 @@ threads, for tests.
 
 from instep._support.public import publish
 from instep.mpi.choosing import communicator
+from instep.mpi.distributed import Distributed
 from instep.mpi.protocol import CommunicationError, Communicator, MissingRanksError
 
 
@@ -19,6 +21,12 @@ def __dir__() -> list[str]:
     return __all__
 
 
-__all__ = ["CommunicationError", "Communicator", "MissingRanksError", "communicator"]
+__all__ = [
+    "CommunicationError",
+    "Communicator",
+    "Distributed",
+    "MissingRanksError",
+    "communicator",
+]
 
 publish(__name__, __all__, globals())

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-import numpy as np
-
-from instep import __version__
-from instep._support.wording import kind, shown
-from instep.mpi import status, storing
+from instep.mpi import making, status, storing
 from instep.mpi.choosing import communicator
 from instep.mpi.job import Job
-from instep.mpi.moving import gather
-from instep.mpi.ranked import RankedPlan, described
-from instep.mpi.routes import Routes
-from instep.mpi.shards import cut, whole_on_all
 from instep.optimizers import Combined, Optimizer
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.plans import made_by
@@ -33,12 +21,88 @@ if TYPE_CHECKING:
 
 __all__ = ["Distributed"]
 
-#: Models of fewer bytes, times the number of ranks, are stepped whole by every rank.
-_SMALL = 4 << 20
-
 
 class Distributed:
-    """doc."""
+    """An optimizer whose step several ranks take together, each with a part of the states.
+
+    All ranks have all parameters, the same ones, and gradients of their own. A step adds the
+    gradients of all ranks, in the order of the ranks, and has the bits of one process that calls
+    `Optimizer.accumulate` with the gradients of rank 0, 1, ... and then ``step()``. Each rank owns
+    a run of chunks of 16,384 elements, their states and their part of the step (stage 1 of ZeRO
+    [1]_): gradients go to the owners, and parameters come back, in buckets of at most 64 MiB. With
+    P parameters in float32 and N ranks, Adam takes 8 P bytes for parameters and gradients,
+    12 P / N for states and sums, and two buckets.
+
+    What is made is also an instance of the optimizer's own class: it has its hyperparameters,
+    groups, schedules and counts. `state` and `averages` have this rank's stretches, as arrays with
+    one axis.
+
+    All ranks make it together and make the same calls of `step`, `averaged`, `state_dict`,
+    `load_state_dict`, `save`, `load` and `close` in the same order. Before anything is changed, all
+    ranks compare what they are about to do. If one of them has an error, or another number, all of
+    them raise: that rank its own error, the others the same built-in class with the number of the
+    rank. The same holds if a rank leaves, also by ``sys.exit``, while the others go on.
+
+    Parameters
+    ----------
+    make : class or function
+        A class of optimizers, which is called with `params` and `keywords`; or a function that makes
+        the optimizer, such as a `Combined`, of `params`.
+    params
+        As for the optimizer, all of them C-contiguous. All ranks must have the same elements.
+    comm
+        An intracommunicator of mpi4py, a process group of ``torch.distributed`` (gloo), or a
+        `Communicator`: see `communicator`.
+    shard : {"auto", True, False}
+        Whether states and step are shared out. If not, every rank gets all gradients and steps
+        everything; the bits are the same. "auto" does so if the bytes of all parameters times the
+        number of ranks are less than 4 MiB, since small steps are quicker then.
+    sync : bool
+        Put rank 0's parameters in the place of the other ranks', instead of comparing them.
+    timeout : float or None
+        Seconds that a call waits for the other ranks; None: as long as it takes.
+    **keywords
+        Of the optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On all ranks: if an argument can't be used, or if ranks have other parameters, rules or
+        releases of instep.
+    MissingRanksError
+        If not all ranks make it within `timeout`.
+
+    See Also
+    --------
+    Optimizer : the calls that are the same in one process.
+
+    Notes
+    -----
+    Numbers that differ by no more than 1e-12 of their size, as another C library computes them, are
+    those of rank 0 on all ranks. `grad_norm`, the guard of `nonfinite` and sums that rules need are
+    over all ranks, with the bits of one process. A rule for matrices (`Muon`) has whole matrices on
+    one rank. If an error comes in the middle of a step, parameters may have changed on some ranks
+    only: every later call raises CommunicationError, and the run goes on from its last checkpoint.
+
+    References
+    ----------
+    .. [1] S. Rajbhandari, J. Rasley, O. Ruwase, Y. He, "ZeRO: Memory Optimizations Toward Training
+       Trillion Parameter Models", 2020, https://arxiv.org/abs/1910.02054
+
+    Examples
+    --------
+    Ranks that are threads, to try it without MPI. Under ``mpiexec``, `comm` is ``MPI.COMM_WORLD``.
+
+    >>> import numpy as np, instep, instep.mpi
+    >>> from instep.mpi import over_threads
+    >>> def train(comm):
+    ...     w = np.zeros(3)
+    ...     optimizer = instep.mpi.Distributed(instep.SGD, w, comm=comm, lr=0.5)
+    ...     optimizer.step(np.full(3, 1.0 + comm.rank), grad_scale=1 / comm.size)
+    ...     return w, isinstance(optimizer, instep.SGD)
+    >>> [rank.result() for rank in over_threads.run(2, train)]
+    [(array([-0.75, -0.75, -0.75]), True), (array([-0.75, -0.75, -0.75]), True)]
+    """
 
     __slots__ = ()
 
@@ -53,60 +117,122 @@ class Distributed:
         timeout: float | None = 600.0,
         **keywords: Any,
     ) -> Self:
-        """Make the optimizer, whose class is then a subclass of both `Distributed` and its own."""
+        """Make the optimizer; its class is a subclass of both `Distributed` and its own."""
         job = Job(communicator(comm, timeout=timeout))
         made, error = None, None
         try:
-            _check_arguments(make, shard, sync)
+            making.check_arguments(make, shard, sync)
             with made_by(job):
                 made = make(params, **keywords)
-            _adopt(job, made)
+            making.adopt(job, made)
         except BaseException as caught:
             error = caught
-        with job.moving("the constructor"):
-            status.meet(job.comm, status.Kind.MAKE, 0, error)
-            _agree_on_parameters(job, sync)
-            _share_out(job, shard)
+        try:
+            with job.moving("the constructor"):
+                status.meet(job.comm, status.Kind.MAKE, 0, error)
+                making.agree(job, sync)
+                making.share_out(job, shard)
+        except BaseException as refusal:
+            if status.is_agreed(refusal):
+                job.seat.give_up()
+            raise
         made.__class__ = _class_of(type(made))
-        return made
+        return made  # type: ignore[return-value]
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         pass  # __new__ has made it
 
     @property
     def _job(self) -> Job:
-        return self._plan.job  # type: ignore[attr-defined]
+        job: Job = self._plan.job  # type: ignore[attr-defined]
+        return job
 
     @property
     def comm(self) -> Communicator:
-        """The communicator."""
+        """The communicator of the ranks."""
         return self._job.comm
 
     def step(
         self, grads: Gradients | Accumulated | None = GRADIENTS, *, grad_scale: float | None = None
     ) -> None:
-        """doc."""
+        """Take one step together with the other ranks: change the parameters in place.
+
+        Parameters
+        ----------
+        grads : array, list, tuple or dict, or None
+            This rank's gradients, as for the optimizer's own step; None if this rank has no batch.
+            Without `grads`, the step uses what this rank has accumulated. If only some ranks have a
+            gradient of a parameter, it is the sum of theirs.
+        grad_scale : float, optional
+            The sums are multiplied by it, as by 1 / the number of ranks.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            On all ranks, as for the optimizer's own step; nothing has changed then.
+        CommunicationError
+            If a rank has left, makes another call or is at another step, nothing has changed. After
+            a fault in the middle of a step, on every later call.
+        MissingRanksError
+            If a rank doesn't come within the timeout.
+        """
         self._job.step(self, grads, grad_scale)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """doc."""
-        self._job.show_averages()
+        """Put the averages in place of the parameters on all ranks, for a ``with`` block.
+
+        All ranks enter the block together; each leaves it by itself. Inside, this rank has all
+        parameters twice.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            On all ranks, as the optimizer's own.
+        """
+        self._job.shown.show(self)
         try:
             yield
         finally:
-            self._job.end_averaged()
+            self._job.shown.hide()
 
     def state_dict(self) -> dict[str, Any] | None:
-        """doc."""
+        """Return the state as one process would have it on rank 0, and None on the other ranks.
+
+        All ranks call it. It can be loaded into an optimizer in one process, or on any number of
+        ranks.
+
+        Raises
+        ------
+        ValueError
+            On all ranks, if any of them has accumulated gradients that no step has used.
+        """
         return storing.gathered(self._job, self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any] | None) -> None:
-        """doc."""
+        """Load rank 0's state on all ranks, which all call this.
+
+        Parameters
+        ----------
+        state_dict : dict or None
+            On rank 0 a state of an optimizer in one process or on any number of ranks. What the
+            other ranks pass doesn't matter.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On all ranks, as the optimizer's own; nothing has changed then.
+        """
         storing.load(self._job, self, state_dict)
 
     def close(self) -> None:
-        """doc."""
+        """Leave, together with the other ranks; a second call does nothing.
+
+        Raises
+        ------
+        CommunicationError
+            If other ranks go on.
+        """
         self._job.close()
 
     def __enter__(self) -> Self:
@@ -115,27 +241,24 @@ class Distributed:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def add_param_group(self, *args: Any, **keywords: Any) -> NoReturn:
-        """Refuse another group."""
-        raise TypeError(
-            "a Distributed must get all its groups when it is made, got another one; make a new "
-            "Distributed, and load a state into it"
-        )
+    def add_param_group(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        """Refuse another group: who owns what is decided when all parameters are there."""
+        self._job.refuse_group()
 
     def __reduce__(self) -> NoReturn:
-        """Refuse copies and pickles: the ranks' parts belong together."""
+        """Refuse copies and pickles: the parts of the ranks belong together."""
         raise TypeError(
-            "a Distributed can't be copied or pickled, since each rank has a part of its states; save it "
-            "to a checkpoint, or make another one and load its state_dict()"
+            "a Distributed can't be copied or pickled, since each rank has a part of its states; save "
+            "it to a checkpoint, or make another one and load its state_dict()"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        """Refuse copies and pickles: the ranks' parts belong together."""
+        """Refuse copies and pickles: the parts of the ranks belong together."""
         self.__reduce__()
 
     def __repr__(self) -> str:
-        job = self._job
-        return f"Distributed({super().__repr__()}, rank={job.comm.rank}, size={job.comm.size})"
+        comm = self._job.comm
+        return f"Distributed({super().__repr__()}, rank={comm.rank}, size={comm.size})"
 
 
 _CLASSES: dict[type, type] = {}
@@ -144,106 +267,6 @@ _CLASSES: dict[type, type] = {}
 def _class_of(made: type) -> type:
     """Return the class of a Distributed that has made an optimizer of this class."""
     if made not in _CLASSES:
-        members = {"__slots__": (), "__module__": made.__module__, "__doc__": made.__doc__}
-        _CLASSES[made] = type(made.__name__, (Distributed, made), members)
+        namespace = {"__slots__": (), "__module__": "instep.mpi", "__doc__": made.__doc__}
+        _CLASSES[made] = type(made.__name__, (Distributed, made), namespace)
     return _CLASSES[made]
-
-
-def _check_arguments(make: Any, shard: Any, sync: Any) -> None:
-    if not callable(make):
-        raise TypeError(
-            "make must be a class of optimizers, or a function that makes an optimizer of the "
-            f"parameters, got {kind(make)}"
-        )
-    if not isinstance(shard, bool) and shard != "auto":
-        raise ValueError(f"shard must be True, False or 'auto', got {shown(shard)}")
-    if not isinstance(sync, bool):
-        raise TypeError(f"sync must be True or False, got {shown(sync)}")
-
-
-def _adopt(job: Job, made: Any) -> None:
-    if not isinstance(made, (Optimizer, Combined)):
-        raise TypeError(f"make must return an optimizer of instep, got {kind(made)}")
-    members = made.optimizers if isinstance(made, Combined) else (made,)
-    for member in members:
-        if not isinstance(member._plan, RankedPlan) or member._plan.job is not job:
-            raise ValueError("make must make a new optimizer, got one that was there before")
-    job.adopt(members, made._plan if isinstance(made, Combined) else None)
-
-
-def _agree_on_parameters(job: Job, sync: bool) -> None:
-    """Raise on all ranks unless all have the same optimizer and parameters."""
-    comm = job.comm
-    told = {
-        "release of instep": __version__,
-        "byte order": sys.byteorder,
-        "sync": sync,
-        "optimizers": described(job.plans, [m._rule_name for m in job.members]),
-        "parameters": [] if sync else [_checksum(flat) for flat in job.flats],
-    }
-    each = [json.loads(text) for text in status.gather_any(comm, json.dumps(told).encode())]
-    for rank, other in enumerate(each):
-        for what, value in each[0].items():
-            if other[what] != value:
-                raise ValueError(_difference(job, rank, what, value, other[what]))
-    if sync:
-        _take_from_first(job)
-
-
-def _difference(job: Job, rank: int, what: str, first: Any, other: Any) -> str:
-    if what == "parameters":
-        k = next(i for i, (a, b) in enumerate(zip(first, other, strict=True)) if a != b)
-        name = [name for plan in job.plans for name in plan.names][k]
-        return (
-            f"all ranks must have the same parameters, got other elements of {name!r} on rank {rank} "
-            "than on rank 0; make them from the same seed, or pass sync=True to take rank 0's"
-        )
-    if what == "optimizers":
-        return f"all ranks must have the same optimizer, got {_first_difference(json.loads(first), json.loads(other), rank)}"
-    return f"all ranks must have the same {what}, got {shown(first)} on rank 0, {shown(other)} on rank {rank}"
-
-
-def _first_difference(first: Any, other: Any, rank: int, path: str = "") -> str:
-    """Say where two descriptions differ first."""
-    if isinstance(first, dict) and isinstance(other, dict):
-        for key in first:
-            if first[key] != other[key]:
-                return _first_difference(first[key], other[key], rank, f"{path}{key} ")
-    if isinstance(first, list) and isinstance(other, list) and len(first) == len(other):
-        for k, (a, b) in enumerate(zip(first, other, strict=True)):
-            if a != b:
-                return _first_difference(a, b, rank, f"{path}{k} ")
-    return f"{path}{shown(first)} on rank 0, {shown(other)} on rank {rank}"
-
-
-def _checksum(flat: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
-
-
-def _take_from_first(job: Job) -> None:
-    """Put rank 0's parameters in the place of the others'."""
-    first = whole_on_all([_plain(flat) for flat in job.flats], 0)
-    routes = Routes(job.comm, first, [flat.itemsize for flat in job.flats], True)
-    gather(job.comm, routes.everything(), job.flats)
-
-
-def _plain(flat: np.ndarray[Any, Any]) -> Any:
-    from instep.mpi.shards import Parameter
-
-    return Parameter(flat.size, flat.itemsize, False)
-
-
-def _share_out(job: Job, shard: bool | str) -> None:
-    parameters = [p for plan in job.plans for p in plan.parameters()]
-    size = job.comm.size
-    total = sum(flat.nbytes for flat in job.flats)
-    shared = size > 1 and (total * size >= _SMALL if shard == "auto" else bool(shard))
-    stretches = cut(parameters, size) if shared else whole_on_all(parameters, job.comm.rank)
-    error = None
-    try:
-        routes = Routes(job.comm, stretches, [flat.itemsize for flat in job.flats], shared)
-        own = [next((s for s in each if s.rank == job.comm.rank), None) for each in stretches]
-        job.bind(routes, own, shared)
-    except BaseException as caught:
-        error = caught
-    status.meet(job.comm, status.Kind.MAKE, 0, error)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from instep import _core
 from instep.mpi import leaving, numbers, status
+from instep.mpi.averages import ShownAverages
 from instep.mpi.moving import all_at_once, gather, to_owners
 from instep.mpi.numbers import Settled, StepNumbers
 from instep.mpi.protocol import CommunicationError, Communicator
@@ -57,8 +58,8 @@ class Job:
         self._holder: int | None = None  # the thread whose call it is
         self._lock = threading.Lock()
         self._settled = Settled()
-        self._blocks: list[Any] = []  # of averaged()
-        self._backup: list[Array] = []
+        self._norm: float | None = None
+        self.shown = ShownAverages(self)
 
     # ---- making --------------------------------------------------------------------------------
 
@@ -74,10 +75,11 @@ class Job:
         """Make what a Combined has in place of the core's."""
         return RankedCombined(self, optimizers, plans, current)
 
-    def adopt(self, members: Sequence[Any], combined: RankedCombined | None) -> None:
+    def adopt(
+        self, members: Sequence[Any], plans: list[RankedPlan], combined: RankedCombined | None
+    ) -> None:
         """Take over the optimizers that were made."""
-        self.members, self.combined = members, combined
-        self.plans = [member._plan for member in members]
+        self.members, self.plans, self.combined = members, plans, combined
         self.front = self.plans[0].front if combined is None else combined.front
         self.arrays = [array for plan in self.plans for array in plan.arrays]
         self.flats = [array.reshape(-1) for array in self.arrays]
@@ -127,6 +129,8 @@ class Job:
         try:
             yield
         except BaseException as error:
+            if status.is_agreed(error):
+                raise
             self._fault = (
                 f"rank {self.comm.rank} can't go on after an error in {what}: parameters and states may "
                 "have changed on some ranks only; make a new Distributed, and load the last checkpoint"
@@ -137,10 +141,8 @@ class Job:
             raise
 
     def _give_up(self) -> None:
-        try:
+        with suppress(CommunicationError):  # they have heard it, or are gone
             self.comm.here(_ANSWERS)
-        except CommunicationError:
-            pass  # the others have heard it, or are gone
 
     def step(self, owner: Any, grads: Any, grad_scale: Any) -> None:
         """Take one step, or raise on all ranks."""
@@ -158,12 +160,9 @@ class Job:
             assert ready is not None
             with self.moving("step"):
                 codes = (ready.codes,) * self.comm.size
-                refusal = None
                 if not all(state):
-                    ready, codes, refusal = self._agree(ready, state)
-                bad = None if refusal else self._take(ready, codes)
-            if refusal:
-                raise ValueError(refusal)
+                    ready, codes = self._agree(ready, state)
+                bad = self._take(ready, codes)
             self._count(bad, ready)
 
     def _ready(self, owner: Any, grads: Any, grad_scale: Any) -> Ready:
@@ -234,39 +233,35 @@ class Job:
 
     # ---- what ranks may differ in --------------------------------------------------------------
 
-    def _agree(
-        self, ready: Ready, state: status.Round
-    ) -> tuple[Ready, tuple[bytes, ...], str | None]:
-        """Use rank 0's numbers where they are nearly the same, and all ranks' gradients.
-
-        Returns the step, what gradients each rank has, and why all ranks refuse the step; None if
-        they don't.
-        """
+    def _agree(self, ready: Ready, state: status.Round) -> tuple[Ready, tuple[bytes, ...]]:
+        """Use rank 0's numbers where they are nearly the same, and all ranks' gradients."""
         now, codes = ready.numbers, (ready.codes,) * self.comm.size
         if not state.settings:
             encoded = status.gather_any(self.comm, ready.settings)
             told = numbers.difference(encoded, numbers.names_of(self.plans, self.members))
             if told is not None:
-                return ready, codes, f"all ranks must have the same numbers, got others: {told}"
+                text = f"all ranks must have the same numbers, got others: {told}"
+                raise status.agreed(ValueError(text))
             now = now.replaced(encoded[0])
         if not state.presence:
             codes = tuple(status.gather_any(self.comm, ready.codes))
         present = bytes(map(max, *codes)) if len(codes) > 1 else codes[0]
         ready = self._prepared(now, ready.gradients, ready.codes, present, any(present))
-        return ready, codes, self._agree_on_prepared(ready)
+        self._agree_on_prepared(ready)
+        return ready, codes
 
-    def _agree_on_prepared(self, ready: Ready) -> str | None:
+    def _agree_on_prepared(self, ready: Ready) -> None:
         digests = self.comm.allgather(digest(ready.prepared))
         if len(set(digests)) == 1:
-            return None
+            return
         prepared = status.gather_any(self.comm, ready.prepared)
         if not all(_nearly(each, prepared[0]) for each in prepared):
-            return (
+            text = (
                 "all ranks must compute the same scalars of the step, got others; load the same "
                 "checkpoint on all"
             )
+            raise status.agreed(ValueError(text))
         self.ranks.set_prepared(prepared[0])
-        return None
 
     # ---- the step itself -----------------------------------------------------------------------
 
@@ -316,58 +311,31 @@ class Job:
             if self.combined is not None:
                 self.combined.step_count += 1
             self.seat.step = self.step_count
-            self._refresh()
+            self.refresh_copies()
         elif self.combined is None:
             self.ranks.count_skipped()
         else:
             self.combined.skipped_steps += 1
 
-    def grad_norm_of(self, plan: RankedPlan | RankedCombined) -> float | None:
+    def grad_norm_of(self, plan: object) -> float | None:
         """Return the norm of the last step, to those who stepped."""
         top = self.combined or self.plans[0]
-        return getattr(self, "_norm", None) if plan is top else None
+        return self._norm if plan is top else None
 
-    # ---- averages ------------------------------------------------------------------------------
-
-    def show_averages(self) -> None:
-        """Put the averages in the place of the parameters, on all ranks."""
-        with self.turn("averaged"):
-            self.require_usable()
-            error = None
-            try:
-                for plan in self.plans:
-                    plan.refuse_averages("averaged")
-                backup = [flat.copy() for flat in self.flats]
-            except BaseException as caught:
-                error = caught
-            status.meet(self.comm, Kind.AVERAGED, self.step_count, error)
-            with self.moving("averaged"):
-                self._backup = backup
-                for plan in self.plans:
-                    block = plan.inner.averaged()
-                    block.__enter__()
-                    self._blocks.append(block)
-                if self.shared:
-                    gather(self.comm, self.routes.everything(), self.flats)
-            self._refresh()
-
-    def end_averaged(self) -> None:
-        """Put the weights back, on this rank."""
-        if not self._blocks:
-            return
-        for block in self._blocks:
-            block.__exit__(None, None, None)
-        self._blocks.clear()
-        for flat, before in zip(self.flats, self._backup, strict=True):
-            np.copyto(flat, before)
-        self._backup = []
-        self._refresh()
-
-    def _refresh(self) -> None:
+    def refresh_copies(self) -> None:
+        """Round the parameters into their copies, if there are any."""
         if any(plan.has_copies for plan in self.plans):
             self.front.refresh_copies()
 
     # ---- the end -------------------------------------------------------------------------------
+
+    @staticmethod
+    def refuse_group() -> NoReturn:
+        """Raise TypeError: who owns what is decided when all parameters are there."""
+        raise TypeError(
+            "a Distributed must get all its groups when it is made, got another one; make a new "
+            "Distributed, and load a state into it"
+        )
 
     def close(self) -> None:
         """Leave the job together with the other ranks."""

@@ -12,7 +12,7 @@ __all__ = ["Seat"]
 
 
 class Seat:
-    """A rank's place in a job. It is left by close(), or when the interpreter ends, in the order in which jobs began."""
+    """A rank's place in a job, which it leaves by close() or, in the order of the jobs, when the interpreter ends."""
 
     def __init__(self, comm: Communicator) -> None:
         self.comm = comm
@@ -23,17 +23,25 @@ class Seat:
         if getattr(comm, "leaves_at_exit", True):
             _SEATS.append(self)
 
+    def give_up(self) -> None:
+        """Leave before the job has begun, as all ranks do."""
+        self._get_up()
+        self.comm.close()
+
     def leave(self) -> None:
         """Tell the other ranks that this one is gone; raise CommunicationError on those that go on."""
         if self.is_empty:
             return
-        self.is_empty = True
-        with suppress(ValueError):
-            _SEATS.remove(self)
+        self._get_up()
         if self.broken:
             return
         status.meet(self.comm, status.Kind.LEAVE, self.step)
         self.comm.close()
+
+    def _get_up(self) -> None:
+        self.is_empty = True
+        with suppress(ValueError):
+            _SEATS.remove(self)
 
 
 _SEATS: list[Seat] = []

@@ -119,7 +119,8 @@ def gather(
     tables = [array.dtype for array in arrays]
     staging = [_Staging() for _ in range(comm.size)]
     for owners in plan:
-        into, after = [], []
+        into: list[Bytes] = []
+        after: list[tuple[Run, Flat]] = []
         for rank, runs in enumerate(owners):
             if len(runs) == 1:
                 into.append(_bytes(_part(arrays, runs[0])))
@@ -155,7 +156,7 @@ class _Staging:
         self, runs: Sequence[Run], dtypes: Sequence[np.dtype[Any] | None]
     ) -> tuple[Bytes, list[Any]]:
         """Return memory for these elements, and for each run the array there, None if it is absent."""
-        spans: list[tuple[int, int] | None] = []
+        spans: list[tuple[int, int, np.dtype[Any]] | None] = []
         end = 0
         for run in runs:
             dtype = dtypes[run.parameter]
@@ -164,14 +165,11 @@ class _Staging:
                 continue
             begin = -(-end // _ALIGNED) * _ALIGNED
             end = begin + (run.end - run.begin) * dtype.itemsize
-            spans.append((begin, end))
+            spans.append((begin, end, dtype))
         if len(self._memory) < end:
             self._memory = np.empty(end, np.uint8)
         place = self._memory[:end]
-        views = [
-            None if span is None else place[span[0] : span[1]].view(dtypes[run.parameter])
-            for run, span in zip(runs, spans, strict=True)
-        ]
+        views = [None if span is None else place[span[0] : span[1]].view(span[2]) for span in spans]
         return place, views
 
 
@@ -210,7 +208,8 @@ def to_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
     for owners in _buckets_of(comm, parts, size):
         own = [_shifted(run, parts) for run in owners[comm.rank]]
         mine = sending.packed(own, [part.own for part in parts])
-        into, after = [], []
+        into: list[Bytes] = []
+        after: list[tuple[Run, Flat]] = []
         for rank, runs in enumerate(owners):
             place, views = receiving[rank].room(
                 runs if comm.rank == 0 else [], [part.own.dtype for part in parts]

@@ -13,7 +13,7 @@ from instep._support.wording import shown
 from instep.mpi.ranked import RankedPlan
 from instep.optimizers.groups import number_names
 
-__all__ = ["StepNumbers", "alike", "difference", "settled"]
+__all__ = ["Settled", "StepNumbers", "alike", "difference", "names_of"]
 
 _TOLERANCE = 1e-12  # of another C library's cos or pow
 _OF_ALL = ("clip_norm", "ema_decay", "nonfinite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,7 +30,50 @@ class _Holder:
     __slots__ = ("_held",)
 
 
-class RankedPlan:
+class _Ranked:
+    """What one optimizer and several as one have in common."""
+
+    job: Job
+    front: Any
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Norm in the last step."""
+        return self.job.grad_norm_of(self)
+
+    @property
+    def any_gradient(self) -> bool:
+        """Whether any rank had a gradient in the last step."""
+        return self.job.any_gradient
+
+    def accumulate(self, gradients: Any) -> None:
+        """Add gradients of a micro-batch to the sums of this rank."""
+        self.front.accumulate(gradients)
+
+    def discard_accumulated(self) -> None:
+        """Drop the sums of this rank."""
+        self.front.discard_accumulated()
+
+    def refresh_copies(self) -> None:
+        """Round the parameters into their copies."""
+        self.front.refresh_copies()
+
+    def end_averaged(self) -> None:
+        """Put the weights back."""
+        self.job.shown.hide()
+
+    def reading(self) -> NoReturn:
+        """Refuse to give a part of the states as if it were all."""
+        refuse_as_plain()
+
+    def __enter__(self) -> NoReturn:
+        refuse_as_plain()
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class RankedPlan(_Ranked):
     """One optimizer's parameters: all of them in front, and this rank's stretches of them, with states.
 
     The front checks parameters and gradients as any optimizer does, adds up this rank's
@@ -65,10 +107,7 @@ class RankedPlan:
     ) -> bool:
         """Let the front take the parameters; the stretches are made later. Arguments as for the core."""
         if self.is_bound or take_read_only:
-            raise TypeError(
-                "a Distributed must get all its groups when it is made, got another one; make a new "
-                "Distributed, and load a state into it"
-            )
+            self.job.refuse_group()
         if self.current.now is not before:
             return False
         for _, _, _, names, arrays, _ in groups:
@@ -110,7 +149,7 @@ class RankedPlan:
     def bind(self, stretches: Sequence[Stretch | None]) -> None:
         """Make the states of this rank's stretches, one for each parameter; None for an empty one."""
         own = iter(zip(self.arrays, stretches, strict=True))
-        groups = []
+        groups: list[Any] = []
         for rule, options, tree, names, arrays, _ in self.groups:
             whole = _core.needs_whole(rule, options)
             views = [_view(*next(own), whole) for _ in arrays]
@@ -135,7 +174,9 @@ class RankedPlan:
         for array, (_, _, _, _, weights) in zip(self.arrays, parameters, strict=True):
             if weights is not None:
                 np.copyto(array, weights)
-        sums = [(0, {}, None, accumulated, None) for _, _, _, accumulated, _ in parameters]
+        sums: list[Any] = [
+            (0, {}, None, accumulated, None) for _, _, _, accumulated, _ in parameters
+        ]
         with self.front:
             self.front.restore(0, 0, sums)
         self.front.refresh_copies()
@@ -151,11 +192,6 @@ class RankedPlan:
     def skipped_steps(self) -> int:
         """Steps that changed nothing."""
         return self.inner.skipped_steps
-
-    @property
-    def grad_norm(self) -> float | None:
-        """Norm in the last step."""
-        return self.job.grad_norm_of(self)
 
     @property
     def steps(self) -> list[int]:
@@ -174,13 +210,14 @@ class RankedPlan:
 
     @property
     def accumulated(self) -> dict[str, Array]:
-        """This rank's sums of micro-batches, of whole parameters."""
-        return self.front.accumulated
+        """The sums of micro-batches on this rank, of whole parameters."""
+        found: dict[str, Array] = self.front.accumulated
+        return found
 
     @property
     def pending_changes(self) -> int:
         """Another number whenever accumulated may have other names."""
-        return self.front.pending_changes
+        return int(self.front.pending_changes)
 
     @property
     def shows_averages(self) -> bool:
@@ -191,16 +228,6 @@ class RankedPlan:
         """Raise RuntimeError where the averages are shown."""
         self.inner.refuse_averages(what)
 
-    def reading(self) -> NoReturn:
-        """Refuse to give a part of the states as if it were all."""
-        refuse_as_plain()
-
-    def __enter__(self) -> NoReturn:
-        refuse_as_plain()
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
     def step(self, gradients: Any, optimizer: Any, grad_scale: float = 1.0) -> NoReturn:
         """Refuse a step of one optimizer of several."""
         _refuse_alone("step")
@@ -209,28 +236,12 @@ class RankedPlan:
         """Refuse a step of one optimizer of several."""
         _refuse_alone("step")
 
-    def accumulate(self, gradients: Any) -> None:
-        """Add gradients of a micro-batch to this rank's sums."""
-        self.front.accumulate(gradients)
-
-    def discard_accumulated(self) -> None:
-        """Drop this rank's sums."""
-        self.front.discard_accumulated()
-
-    def refresh_copies(self) -> None:
-        """Round the parameters into their copies."""
-        self.front.refresh_copies()
-
     def averaged(self) -> NoReturn:
         """Refuse to show the averages of one optimizer of several."""
         _refuse_alone("averaged")
 
-    def end_averaged(self) -> None:
-        """Put the weights back."""
-        self.job.end_averaged()
 
-
-class RankedCombined:
+class RankedCombined(_Ranked):
     """The same for several optimizers as one."""
 
     def __init__(self, job: Job, optimizers: Sequence[Any], plans: Sequence[Any], current: Current):
@@ -259,65 +270,34 @@ class RankedCombined:
         """Raise where two optimizers' arrays share memory."""
         self.front.check_memory()
 
-    @property
-    def grad_norm(self) -> float | None:
-        """Norm in the last step."""
-        return self.job.grad_norm_of(self)
-
     def refuse_averages(self, what: str) -> None:
         """Raise RuntimeError where the averages are shown."""
         for plan in self.job.plans:
             plan.refuse_averages(what)
 
-    def reading(self) -> NoReturn:
-        """Refuse to give a part of the states as if it were all."""
-        refuse_as_plain()
 
-    def __enter__(self) -> NoReturn:
-        refuse_as_plain()
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def accumulate(self, gradients: Any) -> None:
-        """Add gradients of a micro-batch to this rank's sums."""
-        self.front.accumulate(gradients)
-
-    def discard_accumulated(self) -> None:
-        """Drop this rank's sums."""
-        self.front.discard_accumulated()
-
-    def refresh_copies(self) -> None:
-        """Round the parameters into their copies."""
-        self.front.refresh_copies()
-
-    def end_averaged(self) -> None:
-        """Put the weights back."""
-        self.job.end_averaged()
-
-
-def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> str:
-    """Return what must be the same on all ranks, as text, without the elements of the parameters."""
-    return json.dumps(
-        [
-            {
-                "rule": name,
-                "state_dtype": None if plan.state_dtype is None else plan.state_dtype.name,
-                "averages": plan.averaged_by_decay,
-                "groups": [
-                    {
-                        "rule": rule,
-                        "options": list(options),
-                        "names": list(names),
-                        "shapes": [list(np.shape(array)) for array in arrays],
-                        "dtypes": [np.asarray(array).dtype.name for array in arrays],
-                    }
-                    for rule, options, _, names, arrays, _ in plan.groups
-                ],
-            }
-            for plan, name in zip(plans, rules, strict=True)
-        ]
-    )
+def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> list[Any]:
+    """Return what must be the same on all ranks, without the elements of the parameters."""
+    return [
+        {
+            "rule": name,
+            "state_dtype": None if plan.state_dtype is None else plan.state_dtype.name,
+            "averages": plan.averaged_by_decay,
+            "groups": [
+                {
+                    "rule": rule,
+                    "options": list(options),
+                    "names": list(names),
+                    "parameters": {
+                        own: f"{np.asarray(array).dtype.name} {np.shape(array)}"
+                        for own, array in zip(names, arrays, strict=True)
+                    },
+                }
+                for rule, options, _, names, arrays, _ in plan.groups
+            ],
+        }
+        for plan, name in zip(plans, rules, strict=True)
+    ]
 
 
 def refuse_as_plain() -> NoReturn:

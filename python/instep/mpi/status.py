@@ -7,6 +7,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from instep.mpi.protocol import CommunicationError, Communicator
 
-__all__ = ["Kind", "Round", "digest", "gather_any", "meet", "raise_together"]
+__all__ = ["Kind", "Round", "agreed", "digest", "gather_any", "is_agreed", "meet", "raise_together"]
 
 _PROTOCOL = 1
 #: 64 bytes: who speaks, the protocol, the kind of call, whether an error is known, the step count, three digests.
@@ -54,6 +55,18 @@ class Round(NamedTuple):
     settings: bool
     prepared: bool
     presence: bool
+
+
+def agreed(error: BaseException) -> BaseException:
+    """Note of an error that all ranks raise at this place, so that they can go on together after it."""
+    with suppress(AttributeError):  # of an exception without a dict
+        error.agreed_by_ranks = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_agreed(error: BaseException) -> bool:
+    """Tell whether all ranks have raised an error here."""
+    return getattr(error, "agreed_by_ranks", False)
 
 
 def digest(data: bytes) -> bytes:
@@ -111,11 +124,11 @@ def raise_together(comm: Communicator, error: BaseException | None) -> None:
     own = [] if error is None else [_builtin(error).__name__, _text(error)]
     said = [json.loads(each) for each in gather_any(comm, json.dumps(own).encode())]
     if error is not None:
-        raise error
+        raise agreed(error)
     for rank, each in enumerate(said):
         if each:
             name, text = each
-            raise getattr(builtins, name)(f"rank {rank}: {text}")
+            raise agreed(getattr(builtins, name)(f"rank {rank}: {text}"))
 
 
 def gather_any(comm: Communicator, mine: bytes) -> list[bytes]:
@@ -134,7 +147,7 @@ def _require_same(
     first = found[0][place]
     for rank, record in enumerate(found):
         if record[place] != first:
-            raise CommunicationError(text(rank, first, record[place]))
+            raise agreed(CommunicationError(text(rank, first, record[place])))
 
 
 def _of_another_release(rank: int, _first: object, _other: object) -> str:
@@ -147,14 +160,16 @@ def _refuse_leaving(found: Sequence[tuple[object, ...]]) -> None:
         return
     step = found[left[0]][4]
     names = f"rank{'s' if len(left) > 1 else ''} {', '.join(map(str, left))}"
-    raise CommunicationError(
-        f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
-        "the loop at the same step on all ranks"
+    raise agreed(
+        CommunicationError(
+            f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
+            "the loop at the same step on all ranks"
+        )
     )
 
 
 def _call(kind: object) -> str:
-    return _CALLS[Kind(kind)] if kind in list(Kind) else f"a call of number {kind}"
+    return next((text for known, text in _CALLS.items() if known == kind), f"make call {kind}")
 
 
 def _builtin(error: BaseException) -> type[BaseException]:

@@ -71,7 +71,7 @@ def numbers(optimizer: Any) -> dict[str, Any]:
 
 def members_of(state: Mapping[str, Any]) -> list[Any]:
     """Return the states of the optimizers in a state: its own, if it is of one."""
-    found: list[Any] = state["optimizers"] if "optimizers" in state else [state]
+    found: list[Any] = state.get("optimizers", [state])
     return found
 
 
@@ -123,7 +123,9 @@ def load(job: Job, optimizer: Any, state: Mapping[str, Any] | None) -> None:
     """Load the first rank's state on all ranks; what the others give doesn't matter."""
     with job.turn("load_state_dict"):
         job.require_usable()
-        told, wholes, sums, error = b"", None, [], None
+        told, error = b"", None
+        wholes: list[Array | None] | None = None
+        sums: list[Mapping[str, Array]] = []
         there: list[Entry] = []
         try:
             for plan in job.plans:
@@ -193,7 +195,7 @@ def _parts(
     own: Sequence[Array],
 ) -> list[Part]:
     """Return what moves between the first rank and the others."""
-    found = []
+    found: list[Part] = []
     for each, whole, array in zip(there, wholes or [None] * len(there), own, strict=True):
         size = int(np.prod(each.shape))
         stretches: Sequence[Stretch]

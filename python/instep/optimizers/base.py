@@ -296,12 +296,16 @@ class Optimizer(Saved):
         >>> w
         array([4.])
         """
+        self._require_averages()
+        self._warn_of_replaced()
+        return self._plan.averaged()
+
+    def _require_averages(self) -> None:
+        """Raise ValueError if there are no averages."""
         if self.ema_decay is None and not self._shows_iterate:
             raise ValueError(
                 f"ema_decay must be {EMA_DECAY} for averages, got None; make the optimizer with it"
             )
-        self._warn_of_replaced()
-        return self._plan.averaged()
 
     def end_averaged(self) -> None:
         """Put the weights back if any block of `averaged` shows the averages.

@@ -198,13 +198,17 @@ class Combined(Several):
         ...     print(w, b)
         [1.] [4.]
         """
+        self._require_averages()
+        self._warn_of_replaced()
+        return self._plan.averaged()
+
+    def _require_averages(self) -> None:
+        """Raise ValueError if no optimizer has averages."""
         if not any(o.ema_decay is not None or o._shows_iterate for o in self._optimizers):
             raise ValueError(
                 "an optimizer of the Combined must have averages, got none that has; make one with "
                 "ema_decay"
             )
-        self._warn_of_replaced()
-        return self._plan.averaged()
 
     def end_averaged(self) -> None:
         """Put the weights back in all optimizers if any block shows their averages."""

@@ -216,7 +216,7 @@ class LossScaler:
         skipped = optimizer.skipped_steps
         optimizer.step(grads, grad_scale=rounded(operator.truediv, 1.0, self._scale))
         taken = optimizer.skipped_steps == skipped
-        if counts:
+        if getattr(optimizer._plan, "any_gradient", counts):  # on any rank, if there are ranks
             self._pending = taken and self._pending is not False
             self._stepped.add(optimizer)
         if update:

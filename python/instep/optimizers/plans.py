@@ -42,11 +42,17 @@ def made_by(maker: Maker) -> Iterator[None]:
         _MAKER.reset(token)
 
 
-def make_plan(state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> Any:
+def make_plan(state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> _core.Plan:
     """Make the plan of one optimizer."""
-    return (_MAKER.get() or _core).make_plan(state_dtype, averaged, current)
+    maker: Any = _MAKER.get() or _core
+    plan: _core.Plan = maker.make_plan(state_dtype, averaged, current)
+    return plan
 
 
-def make_combined(optimizers: Sequence[Any], plans: Sequence[Any], current: Current) -> Any:
+def make_combined(
+    optimizers: Sequence[Any], plans: Sequence[Any], current: Current
+) -> _core.Combined:
     """Make the plan of several optimizers as one."""
-    return (_MAKER.get() or _core).make_combined(optimizers, plans, current)
+    maker: Any = _MAKER.get() or _core
+    combined: _core.Combined = maker.make_combined(optimizers, plans, current)
+    return combined

@@ -1,0 +1,60 @@
+"""The averages of all ranks in the place of the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep.mpi import status
+from instep.mpi.moving import gather
+
+if TYPE_CHECKING:
+    from instep.mpi.job import Job
+
+__all__ = ["ShownAverages"]
+
+
+class ShownAverages:
+    """What a rank has while its parameters hold averages: the weights, to be put back."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._blocks: list[Any] = []  # of the stretches
+        self._weights: list[np.ndarray[Any, Any]] = []
+
+    def show(self, optimizer: Any) -> None:
+        """Put the averages in the place of the parameters, on all ranks."""
+        job, error = self._job, None
+        weights: list[np.ndarray[Any, Any]] = []
+        with job.turn("averaged"):
+            job.require_usable()
+            try:
+                for plan in job.plans:
+                    plan.refuse_averages("averaged")
+                optimizer._require_averages()
+                weights = [flat.copy() for flat in job.flats]
+            except BaseException as caught:
+                error = caught
+            status.meet(job.comm, status.Kind.AVERAGED, job.step_count, error)
+            with job.moving("averaged"):
+                self._weights = weights
+                for plan in job.plans:
+                    block = plan.inner.averaged()
+                    block.__enter__()
+                    self._blocks.append(block)
+                if job.shared:
+                    gather(job.comm, job.routes.everything(), job.flats)
+            job.refresh_copies()
+
+    def hide(self) -> None:
+        """Put the weights back, on this rank."""
+        if not self._blocks:
+            return
+        for block in self._blocks:
+            block.__exit__(None, None, None)
+        self._blocks.clear()
+        for flat, before in zip(self._job.flats, self._weights, strict=True):
+            np.copyto(flat, before)
+        self._weights = []
+        self._job.refresh_copies()

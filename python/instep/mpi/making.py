@@ -1,0 +1,128 @@
+"""What the ranks do together when a Distributed is made: agree on the parameters, and share them out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import Any, Literal
+
+import numpy as np
+
+from instep import __version__
+from instep._support.wording import kind, shown
+from instep.mpi import status
+from instep.mpi.job import Job
+from instep.mpi.moving import gather
+from instep.mpi.ranked import RankedPlan, described
+from instep.mpi.routes import Routes
+from instep.mpi.shards import Parameter, cut, whole_on_all
+from instep.optimizers import Combined, Optimizer
+
+__all__ = ["adopt", "agree", "check_arguments", "share_out"]
+
+#: Models of fewer bytes, times the number of ranks, are stepped whole by every rank.
+_SMALL = 4 << 20
+
+
+def check_arguments(make: Any, shard: Any, sync: Any) -> None:
+    """Raise TypeError or ValueError for arguments of a wrong kind."""
+    if not callable(make):
+        raise TypeError(
+            "make must be a class of optimizers, or a function that makes an optimizer of the "
+            f"parameters, got {kind(make)}"
+        )
+    if not isinstance(shard, bool) and shard != "auto":
+        raise ValueError(f"shard must be True, False or 'auto', got {shown(shard)}")
+    if not isinstance(sync, bool):
+        raise TypeError(f"sync must be True or False, got {shown(sync)}")
+
+
+def adopt(job: Job, made: Any) -> None:
+    """Take over the optimizers that a function has made for the job."""
+    if not isinstance(made, (Optimizer, Combined)):
+        raise TypeError(f"make must return an optimizer of instep, got {kind(made)}")
+    members = made.optimizers if isinstance(made, Combined) else (made,)
+    plans: list[Any] = [member._plan for member in members]
+    if any(not isinstance(plan, RankedPlan) or plan.job is not job for plan in plans):
+        raise ValueError("make must make a new optimizer, got one that was there before")
+    combined: Any = made._plan if isinstance(made, Combined) else None
+    job.adopt(members, plans, combined)
+
+
+def agree(job: Job, sync: bool) -> None:
+    """Raise ValueError on all ranks unless all have the same optimizer and parameters.
+
+    With `sync`, the first rank's parameters are put in the place of the others' instead.
+    """
+    comm = job.comm
+    told = {
+        "release of instep": __version__,
+        "byte order": sys.byteorder,
+        "sync": sync,
+        "optimizer": described(job.plans, [member._rule_name for member in job.members]),
+        "parameters": [] if sync else [_checksum(flat) for flat in job.flats],
+    }
+    each = [json.loads(text) for text in status.gather_any(comm, json.dumps(told).encode())]
+    for rank, other in enumerate(each):
+        for what, value in each[0].items():
+            if other[what] != value:
+                text = _difference(job, rank, what, value, other[what])
+                raise status.agreed(ValueError(text))
+    if sync:
+        first = whole_on_all([Parameter(flat.size, flat.itemsize, False) for flat in job.flats], 0)
+        routes = Routes(comm, first, [flat.itemsize for flat in job.flats], True)
+        gather(comm, routes.everything(), job.flats)
+        job.front.refresh_copies()
+
+
+def share_out(job: Job, shard: bool | Literal["auto"]) -> None:
+    """Decide who owns what, and make the states of this rank's stretches."""
+    parameters = [p for plan in job.plans for p in plan.parameters()]
+    size = job.comm.size
+    total = sum(flat.nbytes for flat in job.flats)
+    shared = size > 1 and (total * size >= _SMALL if shard == "auto" else shard)
+    stretches = cut(parameters, size) if shared else whole_on_all(parameters, job.comm.rank)
+    error = None
+    try:
+        routes = Routes(job.comm, stretches, [flat.itemsize for flat in job.flats], shared)
+        own = [next((s for s in each if s.rank == job.comm.rank), None) for each in stretches]
+        job.bind(routes, own, shared)
+    except BaseException as caught:
+        error = caught
+    status.meet(job.comm, status.Kind.MAKE, 0, error)
+
+
+def _difference(job: Job, rank: int, what: str, first: Any, other: Any) -> str:
+    if what == "parameters":
+        k = next(i for i, (a, b) in enumerate(zip(first, other, strict=True)) if a != b)
+        name = [name for plan in job.plans for name in plan.names][k]
+        return (
+            f"all ranks must have the same parameters, got other elements of {name!r} on rank {rank} "
+            "than on rank 0; make them from the same seed, or pass sync=True to take rank 0's"
+        )
+    where, one, another = _first_difference(first, other, ())
+    at = f" ({'.'.join(where)})" if where else ""
+    return (
+        f"all ranks must have the same {what}{at}, got {shown(one)} on rank 0, {shown(another)} on "
+        f"rank {rank}"
+    )
+
+
+def _first_difference(
+    first: Any, other: Any, path: tuple[str, ...]
+) -> tuple[tuple[str, ...], Any, Any]:
+    """Return where two descriptions differ first, and what they have there."""
+    pairs: Any = ()
+    if isinstance(first, dict) and isinstance(other, dict) and first.keys() == other.keys():
+        pairs = ((key, first[key], other[key]) for key in first)
+    elif isinstance(first, list) and isinstance(other, list) and len(first) == len(other):
+        pairs = zip(map(str, range(len(first))), first, other, strict=True)
+    for key, one, another in pairs:
+        if one != another:
+            return _first_difference(one, another, (*path, key))
+    return path, first, other
+
+
+def _checksum(flat: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
