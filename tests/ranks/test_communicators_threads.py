@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import threading
 import time
 from concurrent.futures import Future
@@ -69,7 +70,8 @@ def test_late_ranks_are_missed_and_told_so() -> None:
     assert missing(ranks)[1] == missing(ranks)[3] == (0, 2)
     assert missing(ranks)[0] in ((), (2,))
     assert missing(ranks)[2] in ((), (0,))
-    assert "waited 0.2" in str(ranks[1].exception())
+    # Rank 3 may have given up a little earlier, and told rank 1 so.
+    assert re.search(r"waited 0\.[12]\d* s", str(ranks[1].exception()))
 
 
 def test_a_lie_is_found_out_by_all() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from instep.mpi import status
+from instep.mpi.job import Job
 from instep.mpi.moving import gather
-
-if TYPE_CHECKING:
-    from instep.mpi.job import Job
 
 __all__ = ["ShownAverages"]
 

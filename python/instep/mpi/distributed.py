@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from instep.mpi import making, status, storing
+from instep.mpi.averages import ShownAverages
 from instep.mpi.choosing import communicator
 from instep.mpi.job import Job
 from instep.optimizers import Combined, Optimizer
@@ -119,6 +120,7 @@ class Distributed:
     ) -> Self:
         """Make the optimizer; its class is a subclass of both `Distributed` and its own."""
         job = Job(communicator(comm, timeout=timeout))
+        job.shown = ShownAverages(job)
         made, error = None, None
         try:
             making.check_arguments(make, shard, sync)

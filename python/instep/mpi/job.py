@@ -11,11 +11,10 @@ import numpy as np
 
 from instep import _core
 from instep.mpi import leaving, numbers, status
-from instep.mpi.averages import ShownAverages
 from instep.mpi.moving import all_at_once, gather, to_owners
 from instep.mpi.numbers import Settled, StepNumbers
 from instep.mpi.protocol import CommunicationError, Communicator
-from instep.mpi.ranked import RankedCombined, RankedPlan
+from instep.mpi.ranked import RankedCombined, RankedPlan, Shown
 from instep.mpi.routes import Routes, code_of
 from instep.mpi.status import Kind, digest
 from instep.optimizers.containers import GRADIENTS
@@ -59,7 +58,7 @@ class Job:
         self._lock = threading.Lock()
         self._settled = Settled()
         self._norm: float | None = None
-        self.shown = ShownAverages(self)
+        self.shown: Shown  # set with the job
 
     # ---- making --------------------------------------------------------------------------------
 
@@ -329,8 +328,7 @@ class Job:
 
     # ---- the end -------------------------------------------------------------------------------
 
-    @staticmethod
-    def refuse_group() -> NoReturn:
+    def refuse_group(self) -> NoReturn:
         """Raise TypeError: who owns what is decided when all parameters are there."""
         raise TypeError(
             "a Distributed must get all its groups when it is made, got another one; make a new "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -12,16 +12,37 @@ from instep._support.wording import kind
 from instep.mpi.shards import Parameter, Stretch
 from instep.optimizers.current import Current, Values
 
-if TYPE_CHECKING:
-    from instep.mpi.job import Job
-
-__all__ = ["RankedCombined", "RankedPlan"]
+__all__ = ["RankedCombined", "RankedPlan", "Shown", "described", "refuse_as_plain"]
 
 Array = np.ndarray[Any, Any]
 
 #: The rule of a front: it has no states.
 _FRONT_RULE = "sgd"
 _NO_VALUES = Values((), None, None, "propagate", {})
+
+
+class Shown(Protocol):
+    """Averages in the place of the parameters."""
+
+    def show(self, optimizer: Any) -> None:
+        """Put them there, on all ranks."""
+
+    def hide(self) -> None:
+        """Put the weights back."""
+
+
+class Together(Protocol):
+    """What the parts of a job ask of it."""
+
+    plans: list[RankedPlan]
+    any_gradient: bool
+    shown: Shown
+
+    def grad_norm_of(self, plan: object) -> float | None:
+        """Return the norm of the last step, to those who stepped."""
+
+    def refuse_group(self) -> NoReturn:
+        """Raise TypeError: who owns what is decided when all parameters are there."""
 
 
 class _Holder:
@@ -33,7 +54,7 @@ class _Holder:
 class _Ranked:
     """What one optimizer and several as one have in common."""
 
-    job: Job
+    job: Together
     front: Any
 
     @property
@@ -82,7 +103,7 @@ class RankedPlan(_Ranked):
     """
 
     def __init__(
-        self, job: Job, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
+        self, job: Together, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
     ) -> None:
         self.job = job
         self.state_dtype, self.averaged_by_decay, self.current = state_dtype, averaged, current
@@ -244,7 +265,9 @@ class RankedPlan(_Ranked):
 class RankedCombined(_Ranked):
     """The same for several optimizers as one."""
 
-    def __init__(self, job: Job, optimizers: Sequence[Any], plans: Sequence[Any], current: Current):
+    def __init__(
+        self, job: Together, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
+    ) -> None:
         for k, plan in enumerate(plans):
             if not isinstance(plan, RankedPlan) or plan.job is not job:
                 raise ValueError(
