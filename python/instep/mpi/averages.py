@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from instep.mpi import status
 from instep.mpi.job import Job
 from instep.mpi.moving import gather
+from instep.mpi.status import Kind
 
 __all__ = ["ShownAverages"]
 
@@ -34,15 +34,15 @@ class ShownAverages:
                 weights = [flat.copy() for flat in job.flats]
             except BaseException as caught:
                 error = caught
-            status.meet(job.comm, status.Kind.AVERAGED, job.step_count, error)
             with job.moving("averaged"):
+                job.meet(Kind.AVERAGED, error)
                 self._weights = weights
                 for plan in job.plans:
                     block = plan.inner.averaged()
                     block.__enter__()
                     self._blocks.append(block)
                 if job.shared:
-                    gather(job.comm, job.routes.everything(), job.flats)
+                    gather(job.comm, job.routes.everything(), job.flats, job.routes.staging)
             job.refresh_copies()
 
     def hide(self) -> None:

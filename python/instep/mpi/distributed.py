@@ -131,7 +131,7 @@ class Distributed:
             error = caught
         try:
             with job.moving("the constructor"):
-                status.meet(job.comm, status.Kind.MAKE, 0, error)
+                job.meet(status.Kind.MAKE, error)
                 making.agree(job, sync)
                 making.share_out(job, shard)
         except BaseException as refusal:

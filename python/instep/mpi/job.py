@@ -101,7 +101,9 @@ class Job:
     @property
     def step_count(self) -> int:
         """Completed steps."""
-        return (self.combined or self.plans[0]).step_count
+        if self.combined is not None:
+            return self.combined.step_count
+        return self.plans[0].step_count if self.plans else 0
 
     @contextmanager
     def turn(self, what: str) -> Iterator[None]:
@@ -143,6 +145,15 @@ class Job:
         with suppress(CommunicationError):  # they have heard it, or are gone
             self.comm.here(_ANSWERS)
 
+    def meet(
+        self,
+        kind: Kind,
+        error: BaseException | None = None,
+        digests: tuple[bytes, bytes, bytes] = status.NO_DIGESTS,
+    ) -> status.Round:
+        """Make the round with which a call begins."""
+        return status.meet(self.comm, kind, self.step_count, error, digests)
+
     def step(self, owner: Any, grads: Any, grad_scale: Any) -> None:
         """Take one step, or raise on all ranks."""
         with self.turn("step"), ExitStack() as held:
@@ -154,7 +165,7 @@ class Job:
                 ready = self._ready(owner, grads, grad_scale)
                 digests = (digest(ready.settings), digest(ready.prepared), digest(ready.codes))
             except BaseException as caught:
-                error, digests = caught, (b"", b"", b"")
+                error, digests = caught, status.NO_DIGESTS
             state = status.meet(self.comm, Kind.STEP, self.step_count, error, digests)
             assert ready is not None
             with self.moving("step"):
@@ -267,13 +278,19 @@ class Job:
     def _take(self, ready: Ready, codes: tuple[bytes, ...]) -> tuple[int, int] | None:
         ways = self.routes.of(codes)
         if self.shared:
-            for moved in to_owners(self.comm, ways.to_owners, ready.gradients, ways.tables):
+            for moved in to_owners(
+                self.comm, ways.to_owners, ready.gradients, ways.tables, self.routes.staging
+            ):
                 self._sum_up(moved)
         else:
-            self._sum_up(all_at_once(self.comm, ways.all_runs, ready.gradients, ways.tables))
+            self._sum_up(
+                all_at_once(
+                    self.comm, ways.all_runs, ready.gradients, ways.tables, self.routes.staging
+                )
+            )
         bad = self.ranks.take(self._exchange if self.shared else None)
         if bad is None and self.shared:
-            gather(self.comm, ways.back, self.flats)
+            gather(self.comm, ways.back, self.flats, self.routes.staging)
         return bad
 
     def _sum_up(self, moved: Sequence[tuple[Any, Sequence[Array]]]) -> None:

@@ -72,7 +72,7 @@ def agree(job: Job, sync: bool) -> None:
     if sync:
         first = whole_on_all([Parameter(flat.size, flat.itemsize, False) for flat in job.flats], 0)
         routes = Routes(comm, first, [flat.itemsize for flat in job.flats], True)
-        gather(comm, routes.everything(), job.flats)
+        gather(comm, routes.everything(), job.flats, routes.staging)
         job.front.refresh_copies()
 
 
@@ -90,7 +90,7 @@ def share_out(job: Job, shard: bool | Literal["auto"]) -> None:
         job.bind(routes, own, shared)
     except BaseException as caught:
         error = caught
-    status.meet(job.comm, status.Kind.MAKE, 0, error)
+    job.meet(status.Kind.MAKE, error)
 
 
 def _difference(job: Job, rank: int, what: str, first: Any, other: Any) -> str:

@@ -12,7 +12,9 @@ from instep.mpi.shards import CHUNK, Stretch
 
 __all__ = [
     "Part",
+    "Room",
     "Run",
+    "Staging",
     "all_at_once",
     "bucket_bytes",
     "buckets",
@@ -35,6 +37,55 @@ class Run(NamedTuple):
     parameter: int
     begin: int
     end: int
+
+
+class Room:
+    """Memory for runs side by side, kept from bucket to bucket and from step to step."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def packed(self, runs: Sequence[Run], arrays: Sequence[Flat | None]) -> Bytes:
+        """Return the bytes of these elements: where they are, if they lie side by side there."""
+        there = [run for run in runs if arrays[run.parameter] is not None]
+        if len(there) == 1:
+            return _bytes(_part(arrays, there[0]))
+        place, views = self.room(there, [None if a is None else a.dtype for a in arrays])
+        for run, view in zip(there, views, strict=True):
+            np.copyto(view, _part(arrays, run))
+        return place
+
+    def room(
+        self, runs: Sequence[Run], dtypes: Sequence[np.dtype[Any] | None]
+    ) -> tuple[Bytes, list[Any]]:
+        """Return memory for these elements, and for each run the array there, None if it is absent."""
+        spans: list[tuple[int, int, np.dtype[Any]] | None] = []
+        end = 0
+        for run in runs:
+            dtype = dtypes[run.parameter]
+            if dtype is None:
+                spans.append(None)
+                continue
+            begin = -(-end // _ALIGNED) * _ALIGNED
+            end = begin + (run.end - run.begin) * dtype.itemsize
+            spans.append((begin, end, dtype))
+        if len(self._memory) < end:
+            self._memory = np.empty(end, np.uint8)
+        place = self._memory[:end]
+        views = [None if span is None else place[span[0] : span[1]].view(span[2]) for span in spans]
+        return place, views
+
+
+class Staging(NamedTuple):
+    """The memory through which elements move: a bucket to send and a bucket to receive."""
+
+    sending: list[Room]  # by rank
+    receiving: list[Room]
+
+    @classmethod
+    def of(cls, ranks: int) -> Staging:
+        """Make it, still empty."""
+        return cls([Room() for _ in range(ranks)], [Room() for _ in range(ranks)])
 
 
 def bucket_bytes(largest_shard: int) -> int:
@@ -73,6 +124,7 @@ def to_owners(
     plan: Sequence[Sequence[Sequence[Run]]],
     mine: Sequence[Flat | None],
     tables: Sequence[Sequence[np.dtype[Any] | None]],
+    staging: Staging,
 ) -> Iterator[list[tuple[Run, list[Flat]]]]:
     """Send gradients to the owners; yield, bucket by bucket, the runs of this rank with the gradients of all ranks.
 
@@ -80,8 +132,7 @@ def to_owners(
     lies in memory that the next bucket overwrites.
     """
     me = comm.rank
-    sending = [_Staging() for _ in range(comm.size)]
-    receiving = [_Staging() for _ in range(comm.size)]
+    sending, receiving = staging
     for owners in plan:
         send: list[Bytes] = []
         receive: list[Bytes] = []
@@ -101,23 +152,26 @@ def all_at_once(
     runs: Sequence[Run],
     mine: Sequence[Flat | None],
     tables: Sequence[Sequence[np.dtype[Any] | None]],
+    staging: Staging,
 ) -> list[tuple[Run, list[Flat]]]:
     """Give every rank all gradients of all ranks."""
     places, into = [], []
     for rank in range(comm.size):
-        place, views = _Staging().room(runs, tables[rank])
+        place, views = staging.receiving[rank].room(runs, tables[rank])
         into.append(place)
         places.append(views)
-    comm.allgatherv(_Staging().packed(runs, mine), into)
+    comm.allgatherv(staging.sending[comm.rank].packed(runs, mine), into)
     return [(run, [v[k] for v in places if v[k] is not None]) for k, run in enumerate(runs)]
 
 
 def gather(
-    comm: Communicator, plan: Sequence[Sequence[Sequence[Run]]], arrays: Sequence[Flat]
+    comm: Communicator,
+    plan: Sequence[Sequence[Sequence[Run]]],
+    arrays: Sequence[Flat],
+    staging: Staging,
 ) -> None:
     """Give every rank the elements of all owners, in the same places of its own arrays."""
     tables = [array.dtype for array in arrays]
-    staging = [_Staging() for _ in range(comm.size)]
     for owners in plan:
         into: list[Bytes] = []
         after: list[tuple[Run, Flat]] = []
@@ -126,51 +180,14 @@ def gather(
                 into.append(_bytes(_part(arrays, runs[0])))
                 continue
             if rank == comm.rank:
-                into.append(staging[rank].packed(runs, arrays))
+                into.append(staging.sending[rank].packed(runs, arrays))
                 continue
-            place, views = staging[rank].room(runs, tables)
+            place, views = staging.receiving[rank].room(runs, tables)
             into.append(place)
             after += zip(runs, views, strict=True)
         comm.allgatherv(into[comm.rank], into)
         for run, view in after:
             np.copyto(_part(arrays, run), view)
-
-
-class _Staging:
-    """Memory for runs side by side, kept from bucket to bucket."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def packed(self, runs: Sequence[Run], arrays: Sequence[Flat | None]) -> Bytes:
-        """Return the bytes of these elements: where they are, if they lie side by side there."""
-        there = [run for run in runs if arrays[run.parameter] is not None]
-        if len(there) == 1:
-            return _bytes(_part(arrays, there[0]))
-        place, views = self.room(there, [None if a is None else a.dtype for a in arrays])
-        for run, view in zip(there, views, strict=True):
-            np.copyto(view, _part(arrays, run))
-        return place
-
-    def room(
-        self, runs: Sequence[Run], dtypes: Sequence[np.dtype[Any] | None]
-    ) -> tuple[Bytes, list[Any]]:
-        """Return memory for these elements, and for each run the array there, None if it is absent."""
-        spans: list[tuple[int, int, np.dtype[Any]] | None] = []
-        end = 0
-        for run in runs:
-            dtype = dtypes[run.parameter]
-            if dtype is None:
-                spans.append(None)
-                continue
-            begin = -(-end // _ALIGNED) * _ALIGNED
-            end = begin + (run.end - run.begin) * dtype.itemsize
-            spans.append((begin, end, dtype))
-        if len(self._memory) < end:
-            self._memory = np.empty(end, np.uint8)
-        place = self._memory[:end]
-        views = [None if span is None else place[span[0] : span[1]].view(span[2]) for span in spans]
-        return place, views
 
 
 def _of_all(
@@ -201,17 +218,15 @@ class Part(NamedTuple):
     whole: Flat | None  # on the first rank
 
 
-def to_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
+def to_first(comm: Communicator, parts: Sequence[Part], size: int, staging: Staging) -> None:
     """Put the stretches of all ranks into the first rank's whole arrays."""
-    sending = _Staging()
-    receiving = [_Staging() for _ in range(comm.size)]
     for owners in _buckets_of(comm, parts, size):
         own = [_shifted(run, parts) for run in owners[comm.rank]]
-        mine = sending.packed(own, [part.own for part in parts])
+        mine = staging.sending[0].packed(own, [part.own for part in parts])
         into: list[Bytes] = []
         after: list[tuple[Run, Flat]] = []
         for rank, runs in enumerate(owners):
-            place, views = receiving[rank].room(
+            place, views = staging.receiving[rank].room(
                 runs if comm.rank == 0 else [], [part.own.dtype for part in parts]
             )
             into.append(place)
@@ -221,17 +236,17 @@ def to_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
             np.copyto(_part([part.whole for part in parts], run), view)
 
 
-def from_first(comm: Communicator, parts: Sequence[Part], size: int) -> None:
+def from_first(comm: Communicator, parts: Sequence[Part], size: int, staging: Staging) -> None:
     """Put the first rank's whole arrays into the stretches of all ranks."""
-    sending = [_Staging() for _ in range(comm.size)]
-    receiving = _Staging()
     wholes = [part.whole for part in parts]
     for owners in _buckets_of(comm, parts, size):
         send = [
-            sending[rank].packed(runs, wholes) if comm.rank == 0 else _NOTHING
+            staging.sending[rank].packed(runs, wholes) if comm.rank == 0 else _NOTHING
             for rank, runs in enumerate(owners)
         ]
-        place, views = receiving.room(owners[comm.rank], [part.own.dtype for part in parts])
+        place, views = staging.receiving[0].room(
+            owners[comm.rank], [part.own.dtype for part in parts]
+        )
         comm.alltoallv(send, [place if rank == 0 else _NOTHING for rank in range(comm.size)])
         for run, view in zip(owners[comm.rank], views, strict=True):
             np.copyto(_part([part.own for part in parts], _shifted(run, parts)), view)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instep._support.bfloat16 import bfloat16
-from instep.mpi.moving import Run, bucket_bytes, buckets
+from instep.mpi.moving import Run, Staging, bucket_bytes, buckets
 from instep.mpi.protocol import Communicator
 from instep.mpi.shards import CHUNK, Stretch, shard_bytes
 
@@ -16,6 +16,7 @@ __all__ = ["Routes", "Table", "code_of", "dtypes_of"]
 
 #: The dtypes of gradients by their codes in a table; 0 stands for an absent gradient.
 _CODES = {"float64": 1, "float32": 2, "float16": 3, "bfloat16": 4}
+_KNOWN: dict[np.dtype[Any], int] = {}
 _MOST_KEPT = 8
 
 Table = Sequence["np.dtype[Any] | None"]
@@ -23,7 +24,12 @@ Table = Sequence["np.dtype[Any] | None"]
 
 def code_of(gradient: np.ndarray[Any, Any] | None) -> int:
     """Return the code of a gradient's dtype."""
-    return 0 if gradient is None else _CODES[gradient.dtype.name]
+    if gradient is None:
+        return 0
+    code = _KNOWN.get(gradient.dtype)
+    if code is None:  # a dtype's name takes long to make
+        code = _KNOWN[gradient.dtype] = _CODES[gradient.dtype.name]
+    return code
 
 
 def dtypes_of(codes: bytes) -> list[np.dtype[Any] | None]:
@@ -63,6 +69,7 @@ class Routes:
         self._wide = [8 if item == 8 else 4 for item in items]  # a gradient's sum
         #: Bytes that a rank receives at a time.
         self.bucket = bucket_bytes(shard_bytes(stretches, self._wide, comm.size))
+        self.staging = Staging.of(comm.size)
         self._ways: dict[tuple[bytes, ...], Ways] = {}
         self._orders: dict[bytes, tuple[list[int], Any]] = {}
         self._shared = shared

@@ -15,13 +15,23 @@ import numpy as np
 
 from instep.mpi.protocol import CommunicationError, Communicator
 
-__all__ = ["Kind", "Round", "agreed", "digest", "gather_any", "is_agreed", "meet", "raise_together"]
+__all__ = [
+    "NO_DIGESTS",
+    "Kind",
+    "Round",
+    "agreed",
+    "digest",
+    "gather_any",
+    "is_agreed",
+    "meet",
+    "raise_together",
+]
 
 _PROTOCOL = 1
 #: 64 bytes: who speaks, the protocol, the kind of call, whether an error is known, the step count, three digests.
 _RECORD = struct.Struct("<2sHBB2xq16s16s16s")
 _MARK = b"is"
-_NO_DIGEST = bytes(16)
+NO_DIGESTS = (bytes(16),) * 3
 
 
 class Kind(IntEnum):
@@ -79,7 +89,7 @@ def meet(
     kind: Kind,
     step: int,
     error: BaseException | None = None,
-    digests: tuple[bytes, bytes, bytes] = (_NO_DIGEST,) * 3,
+    digests: tuple[bytes, bytes, bytes] = NO_DIGESTS,
 ) -> Round:
     """Make the round: return if all ranks make this call at this step, otherwise raise on all ranks.
 

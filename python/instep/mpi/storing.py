@@ -101,11 +101,10 @@ def gathered(job: Job, optimizer: Any) -> dict[str, Any] | None:
                 wholes = [np.empty(each.shape, each.own.dtype) for each in there]
         except BaseException as caught:
             error = caught
-        status.meet(job.comm, Kind.STATE_DICT, job.step_count, error)
         with job.moving("state_dict"):
-            to_first(
-                job.comm, _parts(job, there, wholes, [e.own for e in there]), job.routes.bucket
-            )
+            job.meet(Kind.STATE_DICT, error)
+            parts = _parts(job, there, wholes, [each.own for each in there])
+            to_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         if job.comm.rank > 0:
             return None
         members = members_of(state)
@@ -135,12 +134,12 @@ def load(job: Job, optimizer: Any, state: Mapping[str, Any] | None) -> None:
                 told, wholes, sums = _taken_apart(job, optimizer, state, there)
         except BaseException as caught:
             error = caught
-        status.meet(job.comm, Kind.LOAD_STATE_DICT, job.step_count, error)
-
         with job.moving("load_state_dict"):
+            job.meet(Kind.LOAD_STATE_DICT, error)
             stored = json.loads(status.gather_any(job.comm, told)[0])
             arrays = [np.empty(each.own.shape, each.own.dtype) for each in there]
-            from_first(job.comm, _parts(job, there, wholes, arrays), job.routes.bucket)
+            parts = _parts(job, there, wholes, arrays)
+            from_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         share(job, optimizer, stored, arrays, sums)
 
 
@@ -174,9 +173,9 @@ def share(
             )
     except BaseException as caught:
         error = caught
-    status.meet(job.comm, Kind.LOAD_STATE_DICT, job.step_count, error)
-    assert change is not None
     with job.moving("loading"):
+        job.meet(Kind.LOAD_STATE_DICT, error)
+        assert change is not None
         change(5)
     job.seat.step = job.step_count
 
