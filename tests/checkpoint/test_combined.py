@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
         lambda d: d["combined"]["optimizers"].reverse(),
         r"optimizers\[0\]: the rule of the state must be 'Momentum', got 'Adam'",
     ),
-    "schema": (lambda d: d.update(schema=3), "the schema of the checkpoint must be 1 or 2, got 3"),
+    "schema": (lambda d: d.update(schema=4), "the schema of the checkpoint must be 1 to 3, got 4"),
     "count": (lambda d: d["combined"].update(step_count=-1), "step_count must be a count"),
 }
 

@@ -86,7 +86,7 @@ READER = """
     import numpy as np, instep
     from instep import checkpoint
     import safetensors.numpy
-    checkpoint.format._MOST_VALUES = {most}
+    checkpoint.layout._MOST_VALUES = {most}
     optimizer = instep.SGD(np.ones(1))
     for path in {paths!r}:
         if os.fork():

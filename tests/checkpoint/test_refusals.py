@@ -221,10 +221,14 @@ def test_shapes_that_the_format_has_and_numpy_has_not(shape, saved):
 
 # Changes of the document, with its checksum set right.
 DOCUMENTS = {
-    "schema": (_set("schema", 3), "the schema of the checkpoint must be 1 or 2, got 3"),
-    "schema 0": (_set("schema", 0), "the schema of the checkpoint must be 1 or 2, got 0"),
-    "schema True": (_set("schema", True), "the schema of the checkpoint must be 1 or 2, got True"),
-    "no schema": (_delete("schema"), "the schema of the checkpoint must be 1 or 2, got None"),
+    "schema": (_set("schema", 4), "the schema of the checkpoint must be 1 to 3, got 4"),
+    "schema of pieces": (
+        _set("schema", 3),
+        "must be 3 if, and only if, it has checksums of pieces, got 3",
+    ),
+    "schema 0": (_set("schema", 0), "the schema of the checkpoint must be 1 to 3, got 0"),
+    "schema True": (_set("schema", True), "the schema of the checkpoint must be 1 to 3, got True"),
+    "no schema": (_delete("schema"), "the schema of the checkpoint must be 1 to 3, got None"),
     "no extra": (_delete("extra"), "missing: 'extra'"),
     "no tensors": (_delete("tensors"), "the table of tensors must be a dict, got None"),
     "tensors a list": (_set("tensors", []), "the table of tensors must be a dict, got a list"),

@@ -35,12 +35,12 @@ OPEN = {
     "machine/threads.py": "the cgroup's quota",
     "checkpoint/format.py": "checkpoints",
     "checkpoint/whole_file.py": "checkpoints",
+    "checkpoint/writing.py": "checkpoints",
 }
 IMPORT_BY_NAME = {
     "__init__.py": "its own table of what a step does without",
     "schedules/names.py": "its own table of schedules",
     "commands/cli.py": "its own table of commands",
-    "checkpoint/format.py": "safetensors and what belongs to it",
     "commands/demo/extras.py": "the packages that the demonstration needs",
     "_support/hosts.py": "the library of a face, named by the face",
 }

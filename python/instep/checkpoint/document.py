@@ -8,6 +8,7 @@ from typing import Any
 from instep._support.checks import require_keys
 from instep._support.wording import kind, listed, shown
 from instep.checkpoint.extra import Encoded, decoded, is_of_extra, require_each_once
+from instep.checkpoint.format import Source, piece_count
 from instep.optimizers import Combined, Optimizer, combined_state, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
@@ -26,10 +27,13 @@ __all__ = [
 ]
 
 #: Newest version of the layout of a checkpoint's document. A file has the oldest version that can
-#: hold its content: version 1 if `extra` has neither arrays nor numbers that aren't finite.
-SCHEMA = 2
+#: hold its content: version 3 if a tensor has more than 2^22 elements, so that its pieces have
+#: checksums, too; else version 1 if `extra` has neither arrays nor numbers that aren't finite.
+SCHEMA = 3
 
 _OF_JSON_ALONE = 1  # the version in which extra is its own form
+_OF_OBJECTS = 2  # has objects for other values in extra
+_OF_PIECES = 3  # has the checksums of pieces, too
 
 _OPTIMIZER, _COMBINED = "optimizer", "combined"  # a document has one of these
 _DOCUMENT = ("schema", "scaler", "extra", "tensors")
@@ -78,18 +82,24 @@ def arrays_by_optimizer(
 
 
 def made(
-    optimizer: Optimizer | Combined, scaler: LossScaler | None, extra: Encoded
+    optimizer: Optimizer | Combined,
+    scaler: LossScaler | None,
+    extra: Encoded,
+    sources: Mapping[str, Source],
 ) -> dict[str, Any]:
-    """Return the document of a new file."""
+    """Return the document of a new file of these tensors."""
     if isinstance(optimizer, Combined):
         name, numbers = _COMBINED, combined_state.numbers(optimizer)
     else:
         name, numbers = _OPTIMIZER, stored_state.numbers(optimizer)
+    schema = _OF_JSON_ALONE if extra.is_json else _OF_OBJECTS
+    if any(piece_count(source.shape) for source in sources.values()):
+        schema = _OF_PIECES
     return {
-        "schema": _OF_JSON_ALONE if extra.is_json else SCHEMA,
+        "schema": schema,
         name: _without_infinity(numbers),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "extra": extra.form,
+        "extra": extra.plain if schema == _OF_JSON_ALONE else extra.form,
     }
 
 
@@ -150,7 +160,13 @@ def _require_document(document: Mapping[str, Any]) -> None:
     schema = document.get("schema")
     if type(schema) is not int or not _OF_JSON_ALONE <= schema <= SCHEMA:
         raise ValueError(
-            f"the schema of the checkpoint must be {_OF_JSON_ALONE} or {SCHEMA}, got {shown(schema)}"
+            f"the schema of the checkpoint must be {_OF_JSON_ALONE} to {SCHEMA}, got {shown(schema)}"
+        )
+    has_pieces = any("pieces" in listed for listed in document["tensors"].values())
+    if has_pieces != (schema >= _OF_PIECES):
+        raise ValueError(
+            f"the schema of the checkpoint must be {_OF_PIECES} if, and only if, it has checksums of "
+            f"pieces, got {schema}"
         )
     kind_of_state = _COMBINED if _COMBINED in document else _OPTIMIZER
     require_keys("the checkpoint", document, (*_DOCUMENT, kind_of_state))

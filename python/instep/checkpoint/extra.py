@@ -41,8 +41,9 @@ _Form: TypeAlias = "tuple[Any, tuple[Iterable[tuple[Any, Any]], Any] | None]"
 class Encoded(NamedTuple):
     """Extra, as a checkpoint holds it."""
 
-    form: Any  # its form in the document, which JSON can hold
-    is_json: bool  # whether extra is JSON already, so that the form is extra itself
+    form: Any  # its form in the document, with objects for other values than JSON's
+    plain: Any  # extra itself, if it is JSON already
+    is_json: bool  # whether it is
     arrays: dict[str, Array]  # the caller's arrays in extra, by the names of their tensors
 
 
@@ -53,12 +54,13 @@ def encoded(extra: Any) -> Encoded:
 
 
 def _encoded(extra: Any) -> Encoded:
-    writer = _Writer(is_json=True)
-    form = _rebuilt(extra, writer.form)
-    if not writer.is_json:
-        writer = _Writer(is_json=False)
+    writer = _Writer(escapes=False)
+    form = plain = _rebuilt(extra, writer.form)
+    is_json = writer.is_json
+    if writer.is_ambiguous:
+        writer = _Writer(escapes=True)
         form = _rebuilt(extra, writer.form)
-    return Encoded(form, writer.is_json, writer.arrays)
+    return Encoded(form, plain, is_json and writer.is_json, writer.arrays)
 
 
 def is_of_extra(name: str) -> bool:
@@ -129,9 +131,10 @@ def _rebuilt(whole: Any, form_of: Callable[[Any, Sequence[Any]], _Form]) -> Any:
 class _Writer:
     """Makes the forms of values, and notes whether all values are JSON already."""
 
-    def __init__(self, *, is_json: bool) -> None:
-        self.is_json = is_json
-        self._escapes = not is_json
+    def __init__(self, *, escapes: bool) -> None:
+        self.is_json = True
+        self.is_ambiguous = False  # whether a dict looks like an object for another value
+        self._escapes = escapes
         self.arrays: dict[str, Array] = {}
 
     def form(self, value: Any, path: Sequence[Any]) -> _Form:
@@ -159,6 +162,7 @@ class _Writer:
             raise ValueError(f"the keys of {_place(path)} must be different texts, got one twice")
         forms: dict[str, Any] = {}
         ambiguous = len(items) == 1 and items[0][0] in (_FLOAT, _TENSOR, _DICT)
+        self.is_ambiguous |= ambiguous
         return {_DICT: forms} if ambiguous and self._escapes else forms, (items, forms)
 
     def _number(self, value: Any, path: Sequence[Any]) -> Any:

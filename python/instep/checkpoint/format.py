@@ -1,130 +1,198 @@
 """The file of a checkpoint: safetensors, with a JSON document and checksums in its metadata.
 
 The metadata of the file has two entries: ``instep``, a JSON document, and ``instep_sha256``, the
-checksum of its UTF-8 text. Under ``tensors``, the document has the dtype, shape and checksum of
-each tensor. So every change of a file is noticed. Any reader of safetensors can read the arrays.
+checksum of its UTF-8 text. Under ``tensors``, the document has for each tensor ``dtype``, ``shape``
+and ``sha256``, the checksum of its bytes in the file. A tensor of more than 2^22 elements also has
+``pieces``: the checksums of its elements 0 to 2^22 - 1, of the next 2^22, and so on; so a part of
+it can be verified alone. So every change of a file is noticed. Any reader of safetensors can read
+the arrays.
 
-The package safetensors writes and reads the bytes, and handles the header; this module checks
-everything above the format. safetensors writes arrays directly from their memory. Here it reads
-arrays into memory (``pread``), one by one, and doesn't map them: if another program shortens a
-mapped file, reading it ends the process. safetensors reads only the header through a mapping.
+`write` streams the tensors (see `instep.checkpoint.writing`), in the layout of safetensors' own
+writer. The package safetensors reads the header. This module checks everything above the format.
+The package reads whole arrays into memory (``pread``), one by one; this module reads parts. Neither
+maps arrays: if another program shortens a mapped file, reading it ends the process. safetensors
+reads only the header through a mapping.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
-from typing import Any, BinaryIO
+from contextlib import ExitStack, contextmanager
+from io import FileIO
+from typing import Any
 
 import numpy as np
 
-from instep import _core
 from instep._support.bfloat16 import bfloat16
-from instep._support.wording import difference, kind, missing, shown
-from instep.checkpoint.whole_file import file_kind
+from instep._support.wording import described, difference, kind, shown
+from instep.checkpoint.layout import (
+    CHECKSUM,
+    DOCUMENT,
+    DTYPES,
+    LONGEST_HEADER,
+    NAMES,
+    PIECE,
+    CheckpointError,
+    Digests,
+    bytes_in_file,
+    file_order,
+    piece_count,
+    pieces_of,
+    require_few,
+    safetensors,
+    sha256,
+    values_in,
+)
+from instep.checkpoint.strict_json import decode, one_line
+from instep.checkpoint.whole_file import file_kind, named
+from instep.checkpoint.writing import ArraySource, Source, write
 from instep.optimizers.containers import Array
 
 __all__ = [
     "DTYPES",
+    "PIECE",
+    "ArraySource",
     "CheckpointError",
     "File",
-    "as_text",
-    "decode",
+    "Source",
+    "file_order",
     "one_line",
     "opened",
-    "parse",
+    "piece_count",
     "write",
 ]
 
-_DOCUMENT, _CHECKSUM = "instep", "instep_sha256"
-_LONGEST_HEADER = 100_000_000  # the limit of safetensors, which refuses a longer header
-_MOST_VALUES = 2**21  # of a header or a document, with the keys: an array has 20 to 30
-_PIECE = 2**20  # bytes of a header that are read at a time
-_LONGEST_LINE = 400
+_PART = 2**20  # bytes of a header that are read at a time
+_HASHED = 2**18  # bytes that are hashed at a time: they stay in a core's cache between two digests
+_TRIES = 3  # to open a file that others replace meanwhile
 _ON_WINDOWS = os.name == "nt"
 _OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in the errors of safetensors
-
-#: NumPy's names of the dtypes that safetensors gives to NumPy, by its own names.
-_NAMES = {
-    "BOOL": "bool",
-    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
-    "BF16": "bfloat16",
-    "C64": "complex64",
-}
-
-#: NumPy's names of the dtypes that a file can hold.
-DTYPES = tuple(_NAMES.values())
 
 # The errors that the checks of a document raise; a document may have any content.
 _WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-class CheckpointError(ValueError):
-    """A file is not a checkpoint, is damaged, or is of another optimizer; nothing has changed."""
-
-
-def write(
-    path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, Array]
-) -> None:
-    """Write a file with the arrays and this document, to which ``tensors`` is added.
-
-    Copies only the arrays that are not C-contiguous. The checksums are written before the arrays
-    and must match them; so if an array changes meanwhile, all arrays are copied and written again.
-    Raises OSError, and ValueError if the document is too long or has too many values.
-    """
-    # asarray, since ascontiguousarray gives scalars a dimension
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    checksums = _checksums(arrays)
-    _save(path, document, arrays, checksums)
-    if _checksums(arrays) != checksums:
-        copies = {name: array.copy() for name, array in arrays.items()}
-        _save(path, document, copies, _checksums(copies))
-
-
 class File:
     """An open checkpoint: its document, verified, and its arrays."""
 
-    def __init__(self, file: Any, path: str) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: Any, raw: FileIO, path: str) -> None:
+        self._file, self._raw, self._path = file, raw, path
         self.document = _document(file.metadata())
-        table, names = self.document["tensors"], file.keys()
-        if set(names) != set(table):
+        self._table = self.document["tensors"]
+        names = (
+            file.offset_keys()
+        )  # in the order of their bytes, which safetensors leaves no gaps in
+        if set(names) != set(self._table):
             raise CheckpointError(
-                f"the tensors must be those of the metadata; {difference(names, table)}"
+                f"the tensors must be those of the metadata; {difference(names, self._table)}"
             )
         #: Arrays with the shapes and dtypes of the file's arrays, in the order of the save. They
         #: are checked before any array is read.
-        self.stand_ins = {name: _stand_in(file, name, listed) for name, listed in table.items()}
+        self.stand_ins = {
+            name: _stand_in(file, name, listed) for name, listed in self._table.items()
+        }
+        large = [name for name, array in self.stand_ins.items() if array.size > PIECE]
+        if len({"pieces" in self._table[name] for name in large}) > 1:
+            raise CheckpointError(
+                f"all tensors of more than {PIECE} elements must have checksums of pieces, got some "
+                "without"
+            )
+        raw.seek(0)
+        place = 8 + int.from_bytes(raw.read(8), "little")
+        self._places: dict[str, int] = {}  # of the first byte in the file
+        for name in names:
+            self._places[name] = place
+            place += self.stand_ins[name].nbytes
 
     def array(self, name: str) -> Array:
-        """Read an array, and verify its checksum."""
-        who = f"the tensor {shown(name)}"
+        """Read an array, and verify its checksums."""
         try:
             array: Array = self._file.get_tensor(name)
-        except _safetensors().SafetensorError as error:
+        except safetensors().SafetensorError as error:
             raise _os_error(error, self._path) or CheckpointError(
-                f"{who} must be readable, got an error: {error}"
+                f"the tensor {shown(name)} must be readable, got an error: {error}"
             ) from None
-        if _checksum(array) != self.document["tensors"][name]["sha256"]:
-            raise CheckpointError(
-                f"{who} must agree with its checksum, got another array; the file is damaged"
-            )
-        # NumPy relies on this: with other bytes its results are undefined.
-        if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
-            raise CheckpointError(
-                f"{who} must have the bytes 0 and 1, got others in an array of bool"
-            )
+        digests, flat = Digests(array.shape, array.itemsize), array.reshape(-1)
+        step = _HASHED // array.itemsize
+        for start in range(0, array.size, step):
+            digests.update(bytes_in_file(flat[start : start + step]))
+        if digests.listed() != _digests(self._table[name]):
+            raise _damaged(f"the tensor {shown(name)}")
+        _require_bool(f"the tensor {shown(name)}", array)
         return array
+
+    def part(self, name: str, begin: int, count: int) -> Array:
+        """Read a run of the elements of a flattened tensor, and verify it; return it in one dimension.
+
+        Only the pieces that have some of the elements are read and verified. A tensor of more than
+        `PIECE` elements without checksums of pieces (in a file of an earlier version) is read and
+        verified as a whole. Besides the run, one piece is in memory. Nothing is read if the count
+        is 0.
+
+        Raises ValueError if the tensor doesn't have these elements, CheckpointError if they are
+        damaged, and OSError if they can't be read.
+        """
+        self._require_there(name, begin, count)
+        found = np.empty(count, self.stand_ins[name].dtype)
+        for start, piece in self._pieces(name, begin, count):
+            first, end = max(begin, start), min(begin + count, start + piece.size)
+            found[first - begin : end - begin] = piece[first - start : end - start]
+        return found
+
+    def verify(self, name: str, begin: int = 0, count: int | None = None) -> None:
+        """Verify what `part` would return, or the whole tensor, with one piece in memory at a time."""
+        count = self.stand_ins[name].size - begin if count is None else count
+        self._require_there(name, begin, count)
+        for _ in self._pieces(name, begin, count):
+            pass
+
+    def _require_there(self, name: str, begin: int, count: int) -> None:
+        size = self.stand_ins[name].size
+        if not (begin >= 0 and 0 <= count <= size - begin):
+            raise ValueError(
+                f"the tensor {shown(name)} must have the {count} elements from {begin} on, got one "
+                f"of {size}"
+            )
+
+    def _pieces(self, name: str, begin: int, count: int) -> Iterator[tuple[int, Array]]:
+        """Yield the first element and the elements of each piece that has some of these elements.
+
+        The next piece is read into the same memory. Without checksums of pieces, all pieces are
+        yielded, and are verified when the last one has been.
+        """
+        listed, like, who = self._table[name], self.stand_ins[name], f"the tensor {shown(name)}"
+        alone, digest = "pieces" in listed, hashlib.sha256()
+        buffer = np.empty(min(like.size, PIECE) if count else 0, like.dtype)
+        for k, (start, end) in enumerate(pieces_of(like.size) if count else ()):
+            if alone and not (start < begin + count and begin < end):
+                continue
+            piece = buffer[: end - start]
+            self._read(name, self._places[name] + start * like.itemsize, piece)
+            digest = hashlib.sha256() if alone else digest
+            digest.update(piece.view(np.uint8).data)
+            if alone and digest.hexdigest() != listed["pieces"][k]:
+                raise _damaged(f"elements {start} to {end - 1} of {who}", "their", "others")
+            if not alone and end == like.size and digest.hexdigest() != listed["sha256"]:
+                raise _damaged(who)
+            _require_bool(who, piece)
+            yield start, bytes_in_file(piece).view(like.dtype)
+
+    def _read(self, name: str, place: int, into: Array) -> None:
+        """Read the bytes of the file from a place on into an array."""
+        left = into.view(np.uint8).data
+        with named(self._path):
+            self._raw.seek(place)
+            while left:
+                count = self._raw.readinto(left)
+                if not count:
+                    raise CheckpointError(
+                        f"the tensor {shown(name)} must be readable, got the end of the file"
+                    )
+                left = left[count:]
 
 
 @contextmanager
@@ -134,129 +202,44 @@ def opened(path: str) -> Iterator[File]:
     Raises CheckpointError if the file is not a checkpoint or its header is damaged, OSError if it
     can't be read, and ImportError if it has bfloat16 and ml_dtypes is missing.
     """
-    safetensors = _safetensors()
+    safetensors()
     mode = os.stat(path).st_mode
     try:
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             raise CheckpointError(f"path must be a file, got {file_kind(mode)}")
-        with open(path, "rb") as raw:  # safetensors doesn't say why a file can't be opened
-            _require_few(_values_in_header(raw), "the header")
-        try:
-            file = safetensors.safe_open(path, framework="np", backend="pread")
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(
-                f"the file must be a whole checkpoint, got one cut off, damaged or of another kind: {error}"
-            ) from None
-        with file as entered:
-            yield File(entered, path)
+        with ExitStack() as stack:
+            yield File(*_opened_twice(path, stack), path)
     except CheckpointError as error:
         raise CheckpointError(one_line(f"{path}: {error}")) from None
     except _WRONG as error:
         raise CheckpointError(one_line(f"{path}: {error}")) from error
 
 
-def decode(text: str, who: str) -> dict[str, Any]:
-    """Return the object that a text of strict JSON holds; any other text is a CheckpointError."""
-    try:
-        found = parse(text)
-    except RecursionError:
-        raise CheckpointError(f"{who} must be nested less deeply, got too many levels") from None
-    except ValueError as error:
-        raise CheckpointError(f"{who} must be JSON, got another text: {error}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{who} must be a JSON object, got {kind(found)}")
-    return found
+def _opened_twice(path: str, stack: ExitStack) -> tuple[Any, FileIO]:
+    """Open a file by safetensors, and for reading parts; on the stack, they are closed."""
+    for _ in range(_TRIES):
+        # safetensors doesn't say why a file can't be opened
+        raw = stack.enter_context(open(path, "rb", buffering=0))  # noqa: SIM115
+        require_few(_values_in_header(raw), "the header")
+        try:
+            file = safetensors().safe_open(path, framework="np", backend="pread")
+        except safetensors().SafetensorError as error:
+            raise CheckpointError(
+                f"the file must be a whole checkpoint, got one cut off, damaged or of another kind: {error}"
+            ) from None
+        file = stack.enter_context(file)
+        if os.path.samestat(os.fstat(raw.fileno()), os.stat(path)):
+            break  # otherwise another program has put a new file there, perhaps between the two
+    return file, raw
 
 
-def parse(text: str) -> Any:
-    """Return the value of strict JSON: no key twice, no NaN, no infinity. Raises ValueError.
-
-    Python reads and writes decimals in the rounding mode of the program. Here they are read in the
-    default mode, so the numbers don't depend on the program's mode.
-    """
-    return _core.in_default_environment(
-        partial(
-            json.loads,
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_finite,
-            parse_float=_finite,
-        )
-    )
-
-
-def as_text(value: Any, **options: Any) -> str:
-    """Return strict JSON for a value. Raises ValueError, TypeError or RecursionError."""
-    return _core.in_default_environment(partial(json.dumps, value, allow_nan=False, **options))
-
-
-def one_line(text: str) -> str:
-    """Return text without line breaks and control characters, shortened if it is long."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
-
-
-def _safetensors(submodule: str = "") -> Any:
-    try:
-        return import_module(f"safetensors{submodule}")
-    except ImportError:
-        raise ImportError(missing("a checkpoint", "safetensors", "checkpoint")) from None
-
-
-def _save(
-    path: str | os.PathLike[str],
-    document: Mapping[str, Any],
-    arrays: Mapping[str, Array],
-    checksums: Mapping[str, str],
-) -> None:
-    table = {
-        name: {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": checksums[name]}
-        for name, array in arrays.items()
-    }
-    text = as_text({**document, "tensors": table}, separators=(",", ":"))
-    metadata = {_DOCUMENT: text, _CHECKSUM: _sha256(text)}
-    try:
-        _safetensors(".numpy").save_file(arrays, path, metadata)
-    except _safetensors().SafetensorError as error:
-        raise _os_error(error, path) or ValueError(
-            f"extra and the names of the parameters must fit a header of safetensors: {error}"
-        ) from None
-    with open(path, "r+b") as raw:
-        _require_few(_values_in_header(raw), "extra, with the names of the parameters,")
-        _put_in_order(raw, metadata)
-
-
-def _put_in_order(file: BinaryIO, metadata: Mapping[str, str]) -> None:
-    """Put the metadata of a new file in this order: safetensors writes them in a random one."""
-    entries = [f"{as_text(key)}:{as_text(value)}" for key, value in metadata.items()]
-    wanted, other = (
-        ('{"__metadata__":{' + ",".join(some) + "}").encode() for some in (entries, entries[::-1])
-    )
-    file.seek(8)
-    if file.read(len(other)) == other:
-        file.seek(8)
-        file.write(wanted)
-
-
-def _values_in_header(file: BinaryIO) -> int:
+def _values_in_header(file: FileIO) -> int:
     """Return about how many values a file's header has; 0 for a header that safetensors refuses unread."""
     left, values = int.from_bytes(file.read(8), "little"), 0
-    while 0 < left <= _LONGEST_HEADER and (piece := file.read(min(left, _PIECE))):
-        values += sum(piece.count(sign) for sign in (b",", b":", b"[", b"{"))
-        left -= len(piece)
+    while 0 < left <= LONGEST_HEADER and (part := file.read(min(left, _PART))):
+        values += values_in([part])
+        left -= len(part)
     return values
-
-
-def _require_few(values: int, who: str) -> None:
-    """Raise ValueError for more values than fit into the promised memory.
-
-    In Python, a value takes up to 120 bytes, and twice as much during the search for infinities.
-    """
-    if values > _MOST_VALUES:
-        raise ValueError(
-            f"{who} must have at most {_MOST_VALUES} values, got {values} (pass large lists as "
-            "NumPy arrays)"
-        )
 
 
 def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
@@ -270,33 +253,17 @@ def _os_error(error: Exception, path: str | os.PathLike[str]) -> OSError | None:
     return OSError(number, os.strerror(number), os.fspath(path))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
-    return {name: _checksum(array) for name, array in arrays.items()}
-
-
-def _checksum(array: Array) -> str:
-    """Return the checksum of a C-contiguous array's bytes in the file, which are little-endian."""
-    # A complex number is two numbers.
-    size = array.itemsize // 2 if array.dtype.kind == "c" else array.itemsize
-    words = array.reshape(-1).view(f"u{size}").astype(f"<u{size}", copy=False)
-    return hashlib.sha256(words.view(np.uint8).data).hexdigest()
-
-
 def _document(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    if metadata is None or not {_DOCUMENT, _CHECKSUM} <= set(metadata):
+    if metadata is None or not {DOCUMENT, CHECKSUM} <= set(metadata):
         raise CheckpointError(
             "the file must be one that instep.checkpoint wrote, got a file without its metadata"
         )
-    text, checksum = metadata[_DOCUMENT], metadata[_CHECKSUM]
-    if _sha256(text) != checksum:
+    text, checksum = metadata[DOCUMENT], metadata[CHECKSUM]
+    if sha256(text) != checksum:
         raise CheckpointError(
             "the metadata must agree with their checksum, got others; the file is damaged"
         )
-    _require_few(sum(map(text.count, ",:[{")), "the document")  # in the header they may be escaped
+    require_few(sum(map(text.count, ",:[{")), "the document")  # in the header they may be escaped
     document = decode(text, "the metadata")
     if not isinstance(document.get("tensors"), dict):
         raise CheckpointError(
@@ -311,35 +278,49 @@ def _stand_in(file: Any, name: str, listed: Any) -> Array:
     Raises CheckpointError if it isn't the array that the metadata describe.
     """
     who = f"the tensor {shown(name)}"
-    if not isinstance(listed, dict) or set(listed) != {"dtype", "shape", "sha256"}:
+    if not isinstance(listed, dict) or set(listed) - {"pieces"} != {"dtype", "shape", "sha256"}:
         raise CheckpointError(
             f"the metadata of {who} must be dtype, shape and sha256, got {shown(listed)}"
         )
     entry = file.get_slice(name)
     dtype, shape = entry.get_dtype(), entry.get_shape()
-    if dtype not in _NAMES or _NAMES[dtype] != listed["dtype"]:
+    if dtype not in NAMES or NAMES[dtype] != listed["dtype"]:
         raise CheckpointError(f"{who} must have dtype {shown(listed['dtype'])}, got {dtype}")
     if shape != listed["shape"] or not all(type(n) is int for n in listed["shape"]):
         raise CheckpointError(f"{who} must have shape {shown(listed['shape'])}, got {shown(shape)}")
+    if "pieces" in listed and not _are_checksums(listed["pieces"], piece_count(shape)):
+        raise CheckpointError(
+            f"the pieces of {who} must be a checksum for each {PIECE} elements of a larger tensor, "
+            f"got {described(listed['pieces'])}"
+        )
     if dtype == "BF16":
         bfloat16("a checkpoint with bfloat16")  # otherwise NumPy doesn't know the name
     try:
-        return np.broadcast_to(np.zeros((), _NAMES[dtype]), shape)
+        return np.broadcast_to(np.zeros((), NAMES[dtype]), shape)
     except ValueError as error:  # NumPy's limits
         raise CheckpointError(
             f"{who} must have a shape that NumPy has, got {shape}: {error}"
         ) from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("each key must be there once, got one twice")
-    return found
+def _are_checksums(pieces: Any, count: int) -> bool:
+    """Tell whether this is a list of so many texts, at least one."""
+    if not isinstance(pieces, list) or count == 0 or len(pieces) != count:
+        return False
+    return all(isinstance(piece, str) for piece in pieces)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"a number must be finite, got {text}")
-    return value
+def _digests(listed: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: listed[key] for key in ("sha256", "pieces") if key in listed}
+
+
+def _damaged(who: str, its: str = "its", other: str = "another array") -> CheckpointError:
+    return CheckpointError(
+        f"{who} must agree with {its} checksum, got {other}; the file is damaged"
+    )
+
+
+def _require_bool(who: str, array: Array) -> None:
+    """Raise CheckpointError for other bytes than 0 and 1: NumPy's results are undefined with them."""
+    if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
+        raise CheckpointError(f"{who} must have the bytes 0 and 1, got others in an array of bool")

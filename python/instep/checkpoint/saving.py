@@ -7,7 +7,7 @@ from typing import Any
 
 from instep.checkpoint.document import made, members, path_text, require_scaler
 from instep.checkpoint.extra import encoded
-from instep.checkpoint.format import write
+from instep.checkpoint.format import ArraySource, write
 from instep.checkpoint.whole_file import replace_file
 from instep.optimizers import Combined, Optimizer
 from instep.optimizers.containers import Array
@@ -95,8 +95,9 @@ def save(
     def write_all(place: Path) -> None:
         with optimizer._plan.reading():
             optimizer._plan.refuse_averages("save")
-            document = made(optimizer, scaler, own)
-            write(place, document, {**_arrays(optimizer), **own.arrays})
+            arrays = {**_arrays(optimizer), **own.arrays}
+            sources = {name: ArraySource(array) for name, array in arrays.items()}
+            write(place, made(optimizer, scaler, own, sources), sources)
 
     replace_file(path, write_all)
 

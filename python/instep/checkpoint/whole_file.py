@@ -14,7 +14,7 @@ from pathlib import Path
 
 from instep._support.boots import boot_name
 
-__all__ = ["file_kind", "replace_file"]
+__all__ = ["file_kind", "named", "replace_file"]
 
 _IS_POSIX = os.name == "posix"  # elsewhere folders can't be opened
 _KINDS = {
@@ -34,7 +34,7 @@ def replace_file(path: str, write: Callable[[Path], None]) -> None:
     then, unless the folder itself could not be synced. If no file can be replaced there, nothing is
     written.
     """
-    with _named(path):
+    with named(path):
         mode = _mode_there(path)
         target = Path(os.path.realpath(path))  # the target of a symbolic link, not the link
         folder = os.open(target.parent, os.O_RDONLY) if _IS_POSIX else None
@@ -43,8 +43,8 @@ def replace_file(path: str, write: Callable[[Path], None]) -> None:
                 made = place / "whole"
                 write(made)
                 with open(made, "r+b") as file:
-                    # Before the sync, which writes the mode, too.
-                    os.chmod(made, _usual_mode(place / "usual") if mode is None else mode)
+                    if mode is not None:
+                        os.chmod(made, mode)  # before the sync, which writes the mode, too
                     _sync(file.fileno())
                 os.replace(made, target)
             if folder is not None:
@@ -55,7 +55,7 @@ def replace_file(path: str, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def _named(path: str) -> Iterator[None]:
+def named(path: str) -> Iterator[None]:
     """Let the system's errors name the caller's file: the caller doesn't know the other files."""
     try:
         yield
@@ -94,12 +94,6 @@ def _mode_there(path: str) -> int | None:
     return stat.S_IMODE(mode)
 
 
-def _usual_mode(path: Path) -> int:
-    """Return the mode of new files here; the library's file may have another mode."""
-    path.touch()
-    return stat.S_IMODE(path.stat().st_mode)
-
-
 def _sync(descriptor: int) -> None:
     """Write a file or a folder to the disk."""
     if _IS_POSIX:
@@ -123,8 +117,8 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
-# Each file is written in its own folder, because a library may first write a file of another name.
-# A program that is killed leaves this folder. The next save removes it, if its writer is certainly
+# Each file is written in its own folder, which is locked before there is a file in it. A program that
+# is killed leaves this folder. The next save removes it, if its writer is certainly
 # dead: a writer holds a lock on its folder, and the lock ends with the writer and the children that
 # it forked meanwhile. A lock may be invisible to another machine with the same disk, and it ends
 # with a restart. So the folder's name contains the machine and its boot. Folders of other machines
