@@ -3,8 +3,9 @@
 The metadata of the file has two entries: ``instep``, a JSON document, and ``instep_sha256``, the
 checksum of its UTF-8 text. Under ``tensors``, the document has for each tensor ``dtype``, ``shape``
 and ``sha256``, the checksum of its bytes in the file. A tensor of more than 2^22 elements also has
-``pieces``: the checksums of its elements 0 to 2^22 - 1, of the next 2^22, and so on; so a part of
-it can be verified alone. So every change of a file is noticed. Any reader of safetensors can read
+``pieces``: the checksums of its elements 0 to 2^22 - 1, of the next 2^22, and so on. With these, a
+part of it can be verified alone; if they are there, they are what is verified. So every change of a
+file is noticed. Any reader of safetensors can read
 the arrays.
 
 `write` streams the tensors (see `instep.checkpoint.writing`), in the layout of safetensors' own
@@ -37,7 +38,6 @@ from instep.checkpoint.layout import (
     NAMES,
     PIECE,
     CheckpointError,
-    Digests,
     bytes_in_file,
     file_order,
     piece_count,
@@ -67,7 +67,6 @@ __all__ = [
 ]
 
 _PART = 2**20  # bytes of a header that are read at a time
-_HASHED = 2**18  # bytes that are hashed at a time: they stay in a core's cache between two digests
 _TRIES = 3  # to open a file that others replace meanwhile
 _ON_WINDOWS = os.name == "nt"
 _OS_ERROR = re.compile(r'\(os error (\d+)\)( at path "[^"]*")?$')  # in the errors of safetensors
@@ -83,9 +82,7 @@ class File:
         self._file, self._raw, self._path = file, raw, path
         self.document = _document(file.metadata())
         self._table = self.document["tensors"]
-        names = (
-            file.offset_keys()
-        )  # in the order of their bytes, which safetensors leaves no gaps in
+        names = file.offset_keys()  # in the order of their bytes, between which there are no gaps
         if set(names) != set(self._table):
             raise CheckpointError(
                 f"the tensors must be those of the metadata; {difference(names, self._table)}"
@@ -116,13 +113,12 @@ class File:
             raise _os_error(error, self._path) or CheckpointError(
                 f"the tensor {shown(name)} must be readable, got an error: {error}"
             ) from None
-        digests, flat = Digests(array.shape, array.itemsize), array.reshape(-1)
-        step = _HASHED // array.itemsize
-        for start in range(0, array.size, step):
-            digests.update(bytes_in_file(flat[start : start + step]))
-        if digests.listed() != _digests(self._table[name]):
-            raise _damaged(f"the tensor {shown(name)}")
-        _require_bool(f"the tensor {shown(name)}", array)
+        listed, flat = self._table[name], array.reshape(-1)
+        runs = pieces_of(array.size) if "pieces" in listed else [(0, array.size)]
+        for k, (start, end) in enumerate(runs):
+            data = bytes_in_file(flat[start:end])
+            self._require_right(name, k, (start, end), hashlib.sha256(data.data))
+        _require_bool(name, array)
         return array
 
     def part(self, name: str, begin: int, count: int) -> Array:
@@ -140,7 +136,8 @@ class File:
         found = np.empty(count, self.stand_ins[name].dtype)
         for start, piece in self._pieces(name, begin, count):
             first, end = max(begin, start), min(begin + count, start + piece.size)
-            found[first - begin : end - begin] = piece[first - start : end - start]
+            if first < end:
+                found[first - begin : end - begin] = piece[first - start : end - start]
         return found
 
     def verify(self, name: str, begin: int = 0, count: int | None = None) -> None:
@@ -164,8 +161,7 @@ class File:
         The next piece is read into the same memory. Without checksums of pieces, all pieces are
         yielded, and are verified when the last one has been.
         """
-        listed, like, who = self._table[name], self.stand_ins[name], f"the tensor {shown(name)}"
-        alone, digest = "pieces" in listed, hashlib.sha256()
+        like, alone, digest = self.stand_ins[name], "pieces" in self._table[name], hashlib.sha256()
         buffer = np.empty(min(like.size, PIECE) if count else 0, like.dtype)
         for k, (start, end) in enumerate(pieces_of(like.size) if count else ()):
             if alone and not (start < begin + count and begin < end):
@@ -174,12 +170,23 @@ class File:
             self._read(name, self._places[name] + start * like.itemsize, piece)
             digest = hashlib.sha256() if alone else digest
             digest.update(piece.view(np.uint8).data)
-            if alone and digest.hexdigest() != listed["pieces"][k]:
-                raise _damaged(f"elements {start} to {end - 1} of {who}", "their", "others")
-            if not alone and end == like.size and digest.hexdigest() != listed["sha256"]:
-                raise _damaged(who)
-            _require_bool(who, piece)
+            if alone or end == like.size:
+                self._require_right(name, k, (start, end), digest)
+            _require_bool(name, piece)
             yield start, bytes_in_file(piece).view(like.dtype)
+
+    def _require_right(self, name: str, k: int, run: tuple[int, int], digest: Any) -> None:
+        """Raise CheckpointError unless this is the checksum of a piece, or of a tensor that has none."""
+        listed, who = self._table[name], f"the tensor {shown(name)}"
+        if "pieces" not in listed and digest.hexdigest() != listed["sha256"]:
+            raise CheckpointError(
+                f"{who} must agree with its checksum, got another array; the file is damaged"
+            )
+        if "pieces" in listed and digest.hexdigest() != listed["pieces"][k]:
+            raise CheckpointError(
+                f"{who} must agree with its checksums, got other elements {run[0]} to {run[1] - 1}; "
+                "the file is damaged"
+            )
 
     def _read(self, name: str, place: int, into: Array) -> None:
         """Read the bytes of the file from a place on into an array."""
@@ -310,17 +317,9 @@ def _are_checksums(pieces: Any, count: int) -> bool:
     return all(isinstance(piece, str) for piece in pieces)
 
 
-def _digests(listed: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: listed[key] for key in ("sha256", "pieces") if key in listed}
-
-
-def _damaged(who: str, its: str = "its", other: str = "another array") -> CheckpointError:
-    return CheckpointError(
-        f"{who} must agree with {its} checksum, got {other}; the file is damaged"
-    )
-
-
-def _require_bool(who: str, array: Array) -> None:
+def _require_bool(name: str, array: Array) -> None:
     """Raise CheckpointError for other bytes than 0 and 1: NumPy's results are undefined with them."""
     if array.dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
-        raise CheckpointError(f"{who} must have the bytes 0 and 1, got others in an array of bool")
+        raise CheckpointError(
+            f"the tensor {shown(name)} must have the bytes 0 and 1, got others in an array of bool"
+        )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from instep._support.wording import missing
+from instep._support.wording import missing, shown
 from instep.optimizers.containers import Array
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Digests",
     "blank_digests",
     "bytes_in_file",
+    "dtype_name",
     "file_order",
     "piece_count",
     "pieces_of",
@@ -80,12 +82,19 @@ def file_order(dtypes: Mapping[str, Any]) -> list[str]:
     >>> file_order({"b": np.dtype("f4"), "a": np.dtype("f4"), "c": np.dtype("f8")})
     ['c', 'a', 'b']
     """
-    for name, dtype in dtypes.items():
-        if np.dtype(dtype).name not in _PLACES:
+    found = {name: dtype_name(np.dtype(dtype)) for name, dtype in dtypes.items()}
+    for name, dtype in found.items():
+        if dtype not in _PLACES:
             raise TypeError(
-                f"the tensor {name!r} must have a dtype of {', '.join(DTYPES)}, got {dtype}"
+                f"the tensor {shown(name)} must have a dtype of {', '.join(DTYPES)}, got {dtype}"
             )
-    return sorted(dtypes, key=lambda name: (_PLACES[np.dtype(dtypes[name]).name], name))
+    return sorted(found, key=lambda name: (_PLACES[found[name]], name))
+
+
+@lru_cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return NumPy's name of a dtype, which NumPy takes long to make."""
+    return dtype.name
 
 
 def piece_count(shape: Sequence[int]) -> int:

@@ -28,9 +28,10 @@ def save(
     The file is written beside its place, synced to the disk and then moved to its place. If the
     program or the machine stops at any moment, either the old or the new file is there, complete. A
     program that is killed meanwhile leaves a folder ``.instep-*.tmp`` beside the file. On Linux the
-    next save in the same folder removes it, if its writer is certainly dead. The arrays are written
-    directly from their memory; only an array that is not C-contiguous (strided, transposed) is
-    copied.
+    next save in the same folder removes it, if its writer is certainly dead. The arrays are hashed
+    and written in one pass, through a buffer of 256 KiB, whatever their layout. If a program changes
+    an array in its memory meanwhile, the file has some elements from before the change and some
+    from after it; its checksums are right.
 
     Parameters
     ----------

@@ -118,9 +118,9 @@ def _sync_folder(descriptor: int) -> None:
 
 
 # Each file is written in its own folder, which is locked before there is a file in it. A program that
-# is killed leaves this folder. The next save removes it, if its writer is certainly
-# dead: a writer holds a lock on its folder, and the lock ends with the writer and the children that
-# it forked meanwhile. A lock may be invisible to another machine with the same disk, and it ends
+# is killed leaves this folder. The next save removes it, if its writer is certainly dead: a writer
+# holds a lock on its folder, and the lock ends with the writer and the children that it forked
+# meanwhile. A lock may be invisible to another machine with the same disk, and it ends
 # with a restart. So the folder's name contains the machine and its boot. Folders of other machines
 # or boots are left alone, and so are folders that could not be locked (NFS locks no folders).
 

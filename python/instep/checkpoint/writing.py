@@ -18,6 +18,7 @@ from instep.checkpoint.layout import (
     Digests,
     blank_digests,
     bytes_in_file,
+    dtype_name,
     file_order,
     require_few,
     safetensors,
@@ -66,7 +67,7 @@ class ArraySource:
 
     def pieces(self) -> Iterator[Array]:
         """Yield copies of runs of the elements, each in the same memory."""
-        length = _BUFFER // self.dtype.itemsize
+        length = max(min(_BUFFER // self.dtype.itemsize, self._array.size), 1)
         buffer = np.empty(length, self.dtype)
         runs: Any = np.nditer(
             self._array,
@@ -96,12 +97,14 @@ def write(
     """
     safetensors()  # which loads the file: better missed now than when a run is to be resumed
     order = file_order({name: source.dtype for name, source in sources.items()})
+    # What of the header doesn't depend on the checksums is made once.
     start = as_text({**document, "tensors": {}}, separators=(",", ":")).removesuffix("{}}")
+    entries = _entries({name: sources[name] for name in order})
+    table = {name: _described(source) for name, source in sources.items()}
 
     def header(digests: Mapping[str, Mapping[str, Any]]) -> bytes:
-        table = {name: _described(source, digests[name]) for name, source in sources.items()}
-        text = f"{start}{as_text(table, separators=(',', ':'))}}}"
-        return _header(text, {name: sources[name] for name in order})
+        listed = {name: {**described, **digests[name]} for name, described in table.items()}
+        return _header(f"{start}{as_text(listed, separators=(',', ':'))}}}", entries)
 
     blank = header({name: blank_digests(source.shape) for name, source in sources.items()})
     if len(blank) > LONGEST_HEADER:
@@ -117,23 +120,30 @@ def write(
         file.write(len(written).to_bytes(8, "little") + written)
 
 
-def _described(source: Source, digests: Mapping[str, Any]) -> dict[str, Any]:
-    return {"dtype": source.dtype.name, "shape": list(source.shape), **digests}
+def _described(source: Source) -> dict[str, Any]:
+    return {"dtype": dtype_name(source.dtype), "shape": list(source.shape)}
 
 
-def _header(text: str, sources: Mapping[str, Source]) -> bytes:
-    """Return the header of a file with this document and these tensors, as safetensors writes it."""
-    entries: dict[str, Any] = {"__metadata__": {DOCUMENT: text, CHECKSUM: sha256(text)}}
+def _entries(sources: Mapping[str, Source]) -> str:
+    """Return the part of a header that describes these tensors, as safetensors writes it."""
+    entries: dict[str, Any] = {}
     begin = 0
     for name, source in sources.items():
         end = begin + math.prod(source.shape) * source.dtype.itemsize
         entries[name] = {
-            "dtype": _FORMAT_NAMES[source.dtype.name],
+            "dtype": _FORMAT_NAMES[dtype_name(source.dtype)],
             "shape": list(source.shape),
             "data_offsets": [begin, end],
         }
         begin = end
-    header = as_text(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return as_text(entries, separators=(",", ":"), ensure_ascii=False)
+
+
+def _header(text: str, entries: str) -> bytes:
+    """Return the header of a file with this document and these entries of tensors."""
+    metadata = as_text({DOCUMENT: text, CHECKSUM: sha256(text)}, separators=(",", ":"))
+    between = "" if entries == "{}" else ","
+    header = f'{{"__metadata__":{metadata}{between}{entries[1:]}'.encode()
     return header + b" " * (-len(header) % 8)  # so that the tensors are aligned
 
 
