@@ -94,7 +94,7 @@ def file_order(dtypes: Mapping[str, Any]) -> list[str]:
 @lru_cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """Return NumPy's name of a dtype, which NumPy takes long to make."""
-    return dtype.name
+    return str(dtype.name)
 
 
 def piece_count(shape: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 from instep.optimizers.require import require_optimizers
 
-__all__ = ["load"]
+__all__ = ["check_scaler", "check_weights", "load"]
 
 
 def load(
@@ -120,7 +120,7 @@ def _take_arrays(
             )
     weights = by_kind.pop("weights")
     stored.update(state=states, **by_kind)
-    _check_weights(weights, optimizer)
+    check_weights(weights, optimizer)
     return weights
 
 
@@ -132,7 +132,7 @@ def _checked(
 ) -> Callable[[int], None]:
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     optimizer._plan.refuse_averages("load")
-    _check_scaler(document["scaler"], scaler)
+    check_scaler(document["scaler"], scaler)
     if not isinstance(optimizer, Combined):
         stored = stored_optimizer(document)
         (own,) = arrays_by_optimizer(arrays, optimizer)
@@ -148,7 +148,8 @@ def _checked(
     return combined_state.checked(optimizer, stored, weights)
 
 
-def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
+def check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
+    """Raise TypeError or ValueError unless these fit the optimizer's parameters, which can be written to."""
     params = optimizer.params
     require_keys("weights", weights, tuple(params))
     for name, param in params.items():
@@ -159,7 +160,8 @@ def _check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
             )
 
 
-def _check_scaler(stored: Any, scaler: LossScaler | None) -> None:
+def check_scaler(stored: Any, scaler: LossScaler | None) -> None:
+    """Raise TypeError or ValueError unless a scaler is there if one was saved, and can load its state."""
     if stored is None and scaler is not None:
         raise ValueError(
             "scaler must be None, got a LossScaler: the checkpoint has none; save with scaler=..., or "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -10,6 +12,7 @@ from instep.mpi import making, status, storing
 from instep.mpi.averages import ShownAverages
 from instep.mpi.choosing import communicator
 from instep.mpi.job import Job
+from instep.mpi.storing import NO_DEFAULT
 from instep.optimizers import Combined, Optimizer
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.plans import made_by
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from instep.mpi.protocol import Communicator
     from instep.optimizers.containers import Accumulated, Gradients, Params
+    from instep.optimizers.loss_scaler import LossScaler
 
 __all__ = ["Distributed"]
 
@@ -226,6 +230,67 @@ class Distributed:
             On all ranks, as the optimizer's own; nothing has changed then.
         """
         storing.load(self._job, self, state_dict)
+
+    def save(
+        self, path: str | os.PathLike[str], extra: Any = None, scaler: LossScaler | None = None
+    ) -> None:
+        """Write a checkpoint, as `instep.checkpoint.save` does; all ranks call this.
+
+        Rank 0 writes the file, and the other ranks send it what they own, at most a bucket at a
+        time. The file fits an optimizer in one process and any number of ranks.
+
+        Parameters
+        ----------
+        path, extra, scaler
+            As for `instep.checkpoint.save`. `extra` and `scaler` are rank 0's.
+
+        Raises
+        ------
+        OSError
+            On all ranks, if the file can't be written; the old file is still there.
+        TypeError, ValueError
+            On all ranks: as for `instep.checkpoint.save`; also if any rank has accumulated gradients
+            that no step has used.
+        """
+        saving = importlib.import_module("instep.mpi.saving")
+        saving.save(self._job, self, path, extra, scaler)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        scaler: LossScaler | None = None,
+        *,
+        default: Any = NO_DEFAULT,
+        via: Literal["auto", "root", "each"] = "auto",
+    ) -> Any:
+        """Load a checkpoint of any number of ranks, or of one process; all ranks call this.
+
+        Parameters
+        ----------
+        path, scaler
+            As for `instep.checkpoint.load`.
+        default : optional
+            What is returned if rank 0 finds no file there. Without it, this is an error.
+        via : {"auto", "root", "each"}
+            "each": every rank reads and verifies what it owns, and the weights. "root": rank 0 reads
+            everything, and shares it out; it has all of it in memory. "auto": "root" if not all ranks
+            see the same file, or if it was written by a release that had no checksums of parts.
+
+        Returns
+        -------
+        object
+            The `extra` that was saved, or `default`.
+
+        Raises
+        ------
+        ValueError
+            On all ranks, if the file isn't a checkpoint, is damaged, or doesn't fit; nothing has
+            changed then. On the rank that has found it, it is a `instep.checkpoint.CheckpointError`.
+        OSError
+            On all ranks, if the file can't be read, or isn't there and there is no `default`.
+        """
+        loading = importlib.import_module("instep.mpi.loading")
+        return loading.load(self._job, self, path, scaler, default, via)
 
     def close(self) -> None:
         """Leave, together with the other ranks; a second call does nothing.

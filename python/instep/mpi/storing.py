@@ -17,17 +17,21 @@ from instep.mpi.status import Kind
 from instep.optimizers import Combined, combined_state, stored_state
 
 __all__ = [
+    "NO_DEFAULT",
     "Entry",
     "entries",
     "gathered",
     "load",
     "members_of",
     "numbers",
+    "parts_of",
     "refuse_pending",
     "share",
 ]
 
 Array = np.ndarray[Any, Any]
+#: Stands for a missing argument of `Distributed.load`.
+NO_DEFAULT: Any = object()
 #: Keys of a state whose values are arrays.
 _ARRAYS = ("state", "averages", "accumulated")
 
@@ -103,7 +107,7 @@ def gathered(job: Job, optimizer: Any) -> dict[str, Any] | None:
             error = caught
         with job.moving("state_dict"):
             job.meet(Kind.STATE_DICT, error)
-            parts = _parts(job, there, wholes, [each.own for each in there])
+            parts = parts_of(job, there, wholes, [each.own for each in there])
             to_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         if job.comm.rank > 0:
             return None
@@ -138,7 +142,7 @@ def load(job: Job, optimizer: Any, state: Mapping[str, Any] | None) -> None:
             job.meet(Kind.LOAD_STATE_DICT, error)
             stored = json.loads(status.gather_any(job.comm, told)[0])
             arrays = [np.empty(each.own.shape, each.own.dtype) for each in there]
-            parts = _parts(job, there, wholes, arrays)
+            parts = parts_of(job, there, wholes, arrays)
             from_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         share(job, optimizer, stored, arrays, sums)
 
@@ -187,7 +191,7 @@ def _put(member: dict[str, Any], each: Entry, array: Array) -> None:
         member["averages"][each.name] = array
 
 
-def _parts(
+def parts_of(
     job: Job,
     there: Sequence[Entry],
     wholes: Sequence[Array | None] | None,

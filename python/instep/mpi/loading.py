@@ -1,0 +1,238 @@
+"""A checkpoint that every rank reads its own part of; or the first rank reads it, and shares it out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from instep._support.wording import difference, shown
+from instep.checkpoint.document import (
+    path_text,
+    require_scaler,
+    stored_combined,
+    stored_extra,
+    stored_optimizer,
+)
+from instep.checkpoint.extra import is_of_extra
+from instep.checkpoint.format import PIECE, File, opened
+from instep.checkpoint.loading import check_scaler, check_weights
+from instep.mpi import status, storing
+from instep.mpi.job import Job
+from instep.mpi.moving import Part, from_first
+from instep.mpi.saving import name_in_file, weights_in_file
+from instep.mpi.shards import Stretch
+from instep.mpi.status import Kind, digest
+from instep.mpi.storing import NO_DEFAULT, Entry, entries
+from instep.optimizers import Combined, stored_state
+
+__all__ = ["Via", "load"]
+
+Array = np.ndarray[Any, Any]
+Via = Literal["auto", "root", "each"]
+_ABSENT, _THERE = b"a", b"t"
+
+
+class Content(NamedTuple):
+    """What a rank takes from a file."""
+
+    document: Mapping[str, Any]
+    states: list[Array]  # this rank's part of each of the `entries`
+    weights: dict[str, Array]  # by their names in the file
+    sums: dict[str, Array]  # of accumulated gradients, on the first rank
+    extra: dict[str, Array]
+
+
+def load(
+    job: Job,
+    optimizer: Any,
+    path: str | os.PathLike[str],
+    scaler: Any,
+    default: Any,
+    via: Via,
+) -> Any:
+    """Load a checkpoint and return its extra, or raise on all ranks; return `default` if there is no file."""
+    with job.turn("load"):
+        with job.moving("load"):
+            job.require_usable()
+            text, error, there = "", None, False
+            try:
+                for plan in job.plans:
+                    plan.refuse_averages("load")
+                text = path_text(path)
+                require_scaler(scaler)
+                if via not in ("auto", "root", "each"):
+                    raise ValueError(f"via must be 'auto', 'root' or 'each', got {shown(via)}")
+                there = os.path.exists(text) or default is NO_DEFAULT
+            except BaseException as caught:
+                error = caught
+            job.meet(Kind.LOAD, error)
+            if job.comm.allgather(_THERE if there else _ABSENT)[0] == _ABSENT:
+                if default is NO_DEFAULT:
+                    raise status.agreed(
+                        FileNotFoundError(f"rank 0: there is no file {shown(text)}")
+                    )
+                return default
+            content = _content(job, optimizer, text, scaler, via)
+            document = content.document
+        stored = (stored_combined if isinstance(optimizer, Combined) else stored_optimizer)(
+            document
+        )
+        storing.share(
+            job,
+            optimizer,
+            stored,
+            content.states,
+            _by_member(job, content.sums, "accumulated"),
+            _by_member(job, content.weights, "weights"),
+        )
+        if scaler is not None:
+            scaler.load_state_dict(document["scaler"])
+        return stored_extra(document, content.extra)
+
+
+def _content(job: Job, optimizer: Any, path: str, scaler: Any, via: Via) -> Content:
+    """Read what this rank needs; all ranks raise if one of them can't."""
+    comm, mark, error, content = job.comm, bytes(16), None, None
+    try:
+        if via != "root" or comm.rank == 0:
+            with opened(path) as file:
+                _check(job, optimizer, file, scaler)
+                mark = _mark(file)
+    except BaseException as caught:
+        error = caught
+    # Another file of the same name, or none: a folder that each host has for itself.
+    marks = comm.allgather(mark)
+    each = via != "root" and len(set(marks)) == 1 and any(mark)
+    if not each and via == "auto" and comm.rank > 0:
+        error = None
+    if not each and via == "each" and error is None:
+        error = ValueError(
+            f"via='each' needs the same file with checksums of pieces on all ranks, got another one at "
+            f"{shown(path)} on some; pass via='root'"
+        )
+    status.raise_together(comm, error)
+    try:
+        if each or comm.rank == 0:
+            with opened(path) as file:
+                if _mark(file) != mark:
+                    raise ValueError("the file must stay while it is loaded, got another one")
+                content = _read(job, file, part=each)
+    except BaseException as caught:
+        error = caught
+    status.raise_together(comm, error)
+    return _shared_out(job, content) if not each else content  # type: ignore[return-value]
+
+
+def _mark(file: File) -> bytes:
+    """Return what tells a file from others, if a rank can verify parts of it; otherwise zeros."""
+    alone = all(
+        array.size <= PIECE or "pieces" in file.document["tensors"][name]
+        for name, array in file.stand_ins.items()
+    )
+    return digest(json.dumps(file.document).encode()) if alone else bytes(16)
+
+
+def _check(job: Job, optimizer: Any, file: File, scaler: Any) -> None:
+    """Raise unless the file has the weights, states and averages of these optimizers, whole."""
+    document = file.document
+    check_scaler(document["scaler"], scaler)
+    stored_extra(document, file.stand_ins)
+    if isinstance(optimizer, Combined):
+        found, count = len(stored_combined(document)["optimizers"]), len(job.plans)
+        if found != count:
+            raise ValueError(f"the checkpoint must be of {count} optimizers, got one of {found}")
+    else:
+        stored_optimizer(document)
+    weights = weights_in_file(job)
+    states = {name_in_file(job, entry): entry for entry in entries(job)}
+    own = [name for name in file.stand_ins if not is_of_extra(name) and not _is_sum(name)]
+    if set(own) != {*weights, *states}:
+        raise ValueError(
+            f"the tensors must be those of the optimizer; {difference(own, [*weights, *states])}"
+        )
+    by_member = _by_member(job, {name: file.stand_ins[name] for name in weights}, "weights")
+    for member, of_member in zip(job.members, by_member, strict=True):
+        check_weights(of_member, member)
+    for name, entry in states.items():
+        what = f"state {entry.key!r}" if entry.key else "the average"
+        like = np.broadcast_to(np.zeros((), entry.own.dtype), entry.shape)
+        stored_state.require_like(f"{what} of {entry.name!r}", file.stand_ins[name], like)
+
+
+def _read(job: Job, file: File, *, part: bool) -> Content:
+    """Read the weights, and of the states this rank's part or everything."""
+    names = list(file.stand_ins)
+    first = job.comm.rank == 0
+    return Content(
+        file.document,
+        [_state(job, file, entry, part) for entry in entries(job)],
+        {name: file.array(name) for name in weights_in_file(job)},
+        {name: file.array(name) for name in names if first and _is_sum(name)},
+        {name: file.array(name) for name in names if is_of_extra(name)},
+    )
+
+
+def _state(job: Job, file: File, entry: Entry, part: bool) -> Array:
+    name = name_in_file(job, entry)
+    if entry.is_whole or not part:
+        return file.array(name).reshape(entry.own.shape if part else entry.shape)
+    begin = job.routes.starts[entry.parameter] or 0
+    found: Array = file.part(name, begin, entry.own.size).reshape(entry.own.shape)
+    return found
+
+
+def _shared_out(job: Job, content: Content | None) -> Content:
+    """Give all ranks what the first one has read."""
+    comm = job.comm
+    told = b"" if content is None else json.dumps(content.document).encode()
+    document = json.loads(status.gather_any(comm, told)[0])
+    there = entries(job)
+    states = [np.empty(entry.own.shape, entry.own.dtype) for entry in there]
+    parts = storing.parts_of(job, there, None if content is None else content.states, states)
+    from_first(comm, parts, job.routes.bucket, job.routes.staging)
+    extra = dict(_extra_arrays(comm, content))
+    weights = {name: np.empty_like(array) for name, array in weights_in_file(job).items()}
+    whole = content.weights if content is not None else {}
+    from_first(
+        comm,
+        [
+            Part(
+                [Stretch(k, rank, 0, array.size) for rank in range(comm.size)],
+                array.reshape(-1),
+                0,
+                whole[name].reshape(-1) if whole else None,
+            )
+            for k, (name, array) in enumerate(weights.items())
+        ],
+        job.routes.bucket,
+        job.routes.staging,
+    )
+    return Content(document, states, weights, content.sums if content else {}, extra)
+
+
+def _extra_arrays(comm: Any, content: Content | None) -> Iterator[tuple[str, Array]]:
+    """Give all ranks the arrays of extra that the first one has read."""
+    own = content.extra if content is not None else {}
+    told = json.dumps([[name, str(a.dtype), a.shape] for name, a in own.items()]).encode()
+    for name, dtype, shape in json.loads(status.gather_any(comm, told)[0]):
+        mine = np.ascontiguousarray(own[name]).tobytes() if own else b""
+        data = bytearray(status.gather_any(comm, mine)[0])
+        yield name, np.frombuffer(data, dtype).reshape(shape)
+
+
+def _is_sum(name: str) -> bool:
+    kinds = name.split("/")[:2]
+    return kinds[0] == "accumulated" or (kinds[0].isdecimal() and kinds[-1] == "accumulated")
+
+
+def _by_member(job: Job, arrays: Mapping[str, Array], kind: str) -> list[dict[str, Array]]:
+    """Return arrays of a file by the names of the parameters, for each optimizer."""
+    found = []
+    for k in range(len(job.plans)):
+        start = f"{kind}/" if job.combined is None else f"{k}/{kind}/"
+        found.append({n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)})
+    return found
