@@ -9,6 +9,7 @@
 
 #include "python/garbage.hpp"
 #include "python/gil.hpp"
+#include "runtime/team.hpp"
 
 namespace instep {
 
@@ -81,7 +82,7 @@ py::bytes Ranks::prepare(const py::sequence& numbers, const py::sequence& limits
         steps.prepare(extras);
         steps.stepper().get_prepared(bytes);
         matrices_ = matrices_ || steps.stepper().has_matrices();
-        participants_.push_back({&steps.stepper(), steps.stepper().most_threads()});
+        participants_.push_back({&steps.stepper(), limited(steps.stepper().most_threads())});
     }
     Stepper::make_room({participants_.data(), participants_.size()});
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -110,7 +111,10 @@ void Ranks::sum_up(const py::sequence& contributions) {
         of_plans.at(fields[0].cast<std::size_t>()).push_back(std::move(one));
     }
     without_gil(are_long(), [&] {
-        for (std::size_t k = 0; k < of_plans.size(); ++k) participants_[k].stepper->sum_up(of_plans[k]);
+        for (std::size_t k = 0; k < of_plans.size(); ++k) {
+            const int threads = most_threads_ > 0 ? most_threads_ : team::own().threads();
+            participants_[k].stepper->sum_up(of_plans[k], threads);
+        }
     });
 }
 
@@ -153,6 +157,7 @@ void bind_ranks(py::module_& m) {
     py::class_<Ranks>(m, "Ranks", py::is_final(), py::custom_type_setup(traversed<Ranks>),
                       "Plans over stretches, and steps over them together with other processes; made by make_ranks.")
         .def("set_whole", &Ranks::set_whole, "k"_a, "shapes"_a, "The shapes of a plan's whole parameters.")
+        .def("set_most_threads", &Ranks::set_most_threads, "count"_a, "Of this process; 0: as any step.")
         .def("prepare", &Ranks::prepare, "numbers"_a, "limits"_a, "present"_a, "grad_scale"_a,
              "Prepares a step, and returns the numbers computed for it.")
         .def("set_prepared", &Ranks::set_prepared, "numbers"_a, "Puts another process's numbers in their place.")

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ public:
 
     // For each place of a Plan the shape of the whole parameter.
     void set_whole(std::size_t k, const std::vector<std::vector<std::int64_t>>& shapes);
+    // The most threads of this process's part of a step, since other processes may step on the same cores; 0: as many
+    // as any step.
+    void set_most_threads(int count) { most_threads_ = count; }
     // `numbers` has for each Plan what Hyperparameters::take takes; `limits` are the extras that hold for all together;
     // `present` has for each Plan a byte a place, 0 if no process has a gradient. Returns the numbers computed from
     // them.
@@ -46,11 +50,13 @@ public:
 private:
     Steps& steps(std::size_t k) const { return plans_[k].cast<Plan&>().places(); }
     bool are_long() const;
+    int limited(int threads) const { return most_threads_ > 0 ? std::min(threads, most_threads_) : threads; }
 
     Plans plans_;
     Hyperparameters limits_;
     std::vector<Participant> participants_;
     bool matrices_ = false;
+    int most_threads_ = 0;
     py::object grad_norm_ = py::none();
 };
 

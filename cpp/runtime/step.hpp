@@ -202,9 +202,9 @@ public:
     std::int64_t looked_up() const { return looked_up_; }
 
     // Puts the sums of gradients of several processes, added in their order, in the place of accumulated gradients, and
-    // notes the squares if the prepared step needs a norm. Called until all elements of all tensors with a gradient have
-    // their sums; these tensors' gradients are their accumulated gradients.
-    void sum_up(const std::vector<Contributions>& contributions);
+    // notes the squares if the prepared step needs a norm. Called until all elements of all tensors with a gradient
+    // have their sums; these tensors' gradients are their accumulated gradients.
+    void sum_up(const std::vector<Contributions>& contributions, int most_threads);
     // The numbers that prepare has computed, and those of another process in their place.
     void get_prepared(std::vector<unsigned char>& bytes) const;
     void set_prepared(const unsigned char* bytes);
@@ -323,8 +323,8 @@ private:
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment
     bool has_rule_sums_ = false;
-    bool has_numbers_ = false;       // some tensor has scalar states
-    bool has_matrices_ = false;      // some tensor's rule is for matrices
+    bool has_numbers_ = false;         // some tensor has scalar states
+    bool has_matrices_ = false;        // some tensor's rule is for matrices
     std::vector<double> rule_sums_;    // by segment, max_sums each
     std::vector<double> sums_of_all_;  // the same without those of tensors that take no part, and of all processes
     bool is_measured_ = false;         // sum_up has noted the squares

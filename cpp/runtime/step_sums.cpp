@@ -237,7 +237,7 @@ void Stepper::complete_jointly(const std::vector<double>& of_chunks) {
         if (takes_part_jointly(i)) complete(i, sums);
 }
 
-void Stepper::sum_up(const std::vector<Contributions>& contributions) {
+void Stepper::sum_up(const std::vector<Contributions>& contributions, int most_threads) {
     struct Chunk {
         const Contributions* of;
         std::size_t segment;
@@ -280,7 +280,7 @@ void Stepper::sum_up(const std::vector<Contributions>& contributions) {
     };
     using Work = decltype(work_on);
     team_->run(
-        team_->threads_for(work), work,
+        std::min(most_threads, team_->threads_for(work)), work,
         [](void* context, bool idle) {
             if (!idle) (*static_cast<Work*>(context))();
         },

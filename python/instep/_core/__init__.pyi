@@ -171,6 +171,7 @@ class Combined:
 
 @final
 class Ranks:
+    def set_most_threads(self, count: int) -> None: ...
     def set_whole(self, k: int, shapes: Sequence[Sequence[int]]) -> None: ...
     def prepare(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from instep import __version__
 from instep._support.wording import kind, shown
 from instep.mpi import status
+from instep.mpi.cores import threads_of
 from instep.mpi.job import Job
 from instep.mpi.moving import gather
 from instep.mpi.ranked import RankedPlan, described
@@ -78,6 +79,7 @@ def agree(job: Job, sync: bool) -> None:
 
 def share_out(job: Job, shard: bool | Literal["auto"]) -> None:
     """Decide who owns what, and make the states of this rank's stretches."""
+    threads = threads_of(job.comm)
     parameters = [p for plan in job.plans for p in plan.parameters()]
     size = job.comm.size
     total = sum(flat.nbytes for flat in job.flats)
@@ -88,6 +90,7 @@ def share_out(job: Job, shard: bool | Literal["auto"]) -> None:
         routes = Routes(job.comm, stretches, [flat.itemsize for flat in job.flats], shared)
         own = [next((s for s in each if s.rank == job.comm.rank), None) for each in stretches]
         job.bind(routes, own, shared)
+        job.ranks.set_most_threads(threads)
     except BaseException as caught:
         error = caught
     job.meet(status.Kind.MAKE, error)
