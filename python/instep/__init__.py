@@ -18,8 +18,8 @@ libraries that keep parameters and states themselves. `instep.checkpoint` saves 
 `instep.interop` converts states to and from the form of ``torch.optim``. `instep.torch`,
 `instep.sklearn`, `instep.thinc` and `instep.minimize` take the steps in the loops of PyTorch,
 scikit-learn, thinc (spaCy) and SciPy. `instep.mpi` takes the step of several processes together.
-`instep.typing` has names for annotations. `set_num_threads` and `set_isa` limit what steps use of this machine; `config`
-shows what they use. ``instep --help`` lists the commands.
+`instep.typing` has names for annotations. `set_num_threads` and `set_isa` limit what steps use of
+this machine; `config` shows what they use. ``instep --help`` lists the commands.
 """
 
 import importlib

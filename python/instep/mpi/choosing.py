@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from instep._support import documentation
 from instep._support.wording import kind
 from instep.mpi.protocol import Communicator
 
 __all__ = ["communicator"]
 
 
+@documentation.without_quotes
 def communicator(comm: Any, *, timeout: float | None = 600.0) -> Communicator:
     """Make a `Communicator` of what another library has; all ranks call this together.
 

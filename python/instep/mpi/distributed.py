@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from instep._support import documentation
 from instep.mpi import making, status, storing
 from instep.mpi.averages import ShownAverages
 from instep.mpi.choosing import communicator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Distributed"]
 
 
+@documentation.without_quotes
 class Distributed:
     """An optimizer whose step several ranks take together, each with a part of the states.
 
@@ -334,6 +336,6 @@ _CLASSES: dict[type, type] = {}
 def _class_of(made: type) -> type:
     """Return the class of a Distributed that has made an optimizer of this class."""
     if made not in _CLASSES:
-        namespace = {"__slots__": (), "__module__": "instep.mpi", "__doc__": made.__doc__}
+        namespace = {"__slots__": (), "__module__": made.__module__, "__doc__": made.__doc__}
         _CLASSES[made] = type(made.__name__, (Distributed, made), namespace)
     return _CLASSES[made]

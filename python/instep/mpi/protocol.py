@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from instep._support import documentation
+
 __all__ = ["Buffer", "CommunicationError", "Communicator", "MissingRanksError"]
 
 #: What has contiguous memory: bytes, a bytearray, a memoryview, a NumPy array of any dtype.
@@ -55,6 +57,7 @@ class MissingRanksError(CommunicationError, TimeoutError):
         self.ranks = tuple(sorted(ranks))
 
 
+@documentation.without_quotes
 @runtime_checkable
 class Communicator(Protocol):
     """A fixed number of ranks that make the same calls in the same order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +31,18 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-#: Stands for a missing argument of `Distributed.load`.
-NO_DEFAULT: Any = object()
+
+
+class NoDefault(Enum):
+    """Stands for what `Distributed.load` does without a file if no default is given."""
+
+    ERROR = "an error"
+
+    def __repr__(self) -> str:  # as signatures show it
+        return f"<{self.value}>"
+
+
+NO_DEFAULT: Any = NoDefault.ERROR
 #: Keys of a state whose values are arrays.
 _ARRAYS = ("state", "averages", "accumulated")
 
