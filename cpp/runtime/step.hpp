@@ -95,6 +95,8 @@ class Exchange {
 public:
     Exchange(const Exchange&) = delete;
     Exchange& operator=(const Exchange&) = delete;
+    Exchange(Exchange&&) = delete;
+    Exchange& operator=(Exchange&&) = delete;
 
     // Puts the values of all processes in the place of those of this one: `width` for each chunk of each included
     // tensor, in the order of the Steppers, their tensors, and the chunks of the whole parameters.
@@ -113,7 +115,7 @@ protected:
 struct Contributions {
     std::size_t tensor;
     std::int64_t begin, count;  // whole chunks
-    std::vector<std::pair<const char*, Format>> gradients;
+    std::vector<std::pair<char*, Format>> gradients;
 };
 
 // A step consists of passes over the gradients, or over all arrays. A pass has the work of a thread on a run of
@@ -323,11 +325,11 @@ private:
     int exponent_ = 0;          // the gradients are scaled by 2^exponent while their squares are added up
     std::vector<double> sums_;  // by segment
     bool has_rule_sums_ = false;
+    bool is_measured_ = false;         // sum_up has noted the squares
     bool has_numbers_ = false;         // some tensor has scalar states
     bool has_matrices_ = false;        // some tensor's rule is for matrices
     std::vector<double> rule_sums_;    // by segment, max_sums each
     std::vector<double> sums_of_all_;  // the same without those of tensors that take no part, and of all processes
-    bool is_measured_ = false;         // sum_up has noted the squares
     const std::vector<Group>* groups_ = nullptr;
     std::int64_t looked_up_ = 0;
     std::int64_t pending_changes_ = 0;

@@ -261,11 +261,11 @@ void Stepper::sum_up(const std::vector<Contributions>& contributions, int most_t
         const auto compute = static_cast<int>(tensor.compute);
         // A stretch is one run.
         Operand sum = tensor.accumulated;
-        sum.data = static_cast<char*>(sum.data) + segment.begin * item_size(sum.format);
+        sum.data += segment.begin * item_size(sum.format);
         Operand before{};
         for (const auto& [first, format] : chunk.of->gradients) {
             const std::int64_t offset = (segment.begin - chunk.of->begin) * item_size(format);
-            const Operand gradient{const_cast<char*>(first) + offset, format, nullptr};
+            const Operand gradient{first + offset, format, nullptr};
             level_->accumulate[compute](before, gradient, sum, 0, segment.count);
             before = sum;
         }
