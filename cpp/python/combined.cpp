@@ -322,7 +322,10 @@ void Combined::accumulate(py::handle gradients) {
 py::list Combined::checked(py::handle gradients) {
     const Hold hold(*this);
     refuse_averages("step");
-    collect(gradients);
+    if (gradients.is_none())
+        for_each_steps([](std::size_t, Steps& steps) { steps.gradients().assign(steps.count(), py::none()); });
+    else
+        collect(gradients);
     make_arrays(Steps::Use::step);
     check(Steps::Use::step);
     py::list found;

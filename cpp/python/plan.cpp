@@ -216,7 +216,10 @@ void Plan::accumulate(py::handle gradients) {
 py::list Plan::checked(py::handle gradients) {
     const Hold hold(*this);
     refuse_averages("step");
-    collect(gradients);
+    if (gradients.is_none())
+        steps_.gradients().assign(steps_.count(), py::none());
+    else
+        collect(gradients);
     steps_.make_arrays(Steps::Use::step);
     steps_.check(Steps::Use::step);
     py::list found;

@@ -37,7 +37,8 @@ public:
     // A step with the accumulated gradients alone.
     void step_accumulated(py::handle optimizer, double grad_scale);
     void accumulate(py::handle gradients);
-    // Checks gradients as a step does, and returns them by place: arrays and None.
+    // Checks gradients, and all arrays, as a step does, and returns the gradients by place: arrays and None. None alone
+    // stands for no gradient at all.
     py::list checked(py::handle gradients);
     void discard_accumulated();
     // Parts of these calls, for a step that several take as one. The caller holds the lock.

@@ -53,14 +53,22 @@ def mpiexec() -> str:
     return found
 
 
-def over_mpi(name: str, size: int, folder: Path) -> Ended:
-    start = [mpiexec(), "-n", str(size), sys.executable, "-m", "mpi4py"]
-    return _ended([[*start, rank_programs.__file__, str(folder), name, "mpi"]], folder)
+def over_mpi(
+    name: str,
+    size: int,
+    folder: Path,
+    program: str = rank_programs.__file__,
+    *,
+    aborts: bool = True,
+) -> Ended:
+    """With `aborts`, mpi4py ends the job at an uncaught exception."""
+    start = [mpiexec(), "-n", str(size), sys.executable, *(["-m", "mpi4py"] if aborts else [])]
+    return _ended([[*start, program, str(folder), name, "mpi"]], folder)
 
 
-def over_gloo(name: str, size: int, folder: Path) -> Ended:
+def over_gloo(name: str, size: int, folder: Path, program: str = rank_programs.__file__) -> Ended:
     pytest.importorskip("torch.distributed", reason="PyTorch is not installed")
-    start = [sys.executable, rank_programs.__file__, str(folder), name, "gloo"]
+    start = [sys.executable, program, str(folder), name, "gloo"]
     return _ended([[*start, str(rank), str(size)] for rank in range(size)], folder)
 
 

@@ -62,8 +62,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer)
-    torchs = _in_torch(rule)
     with optimizer._plan.reading():  # no step on another thread meanwhile
+        torchs = _in_torch(rule)
         _require_none_accumulated(optimizer)
         steps, states, params = optimizer._plan.steps, optimizer.state, optimizer.params
         named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none
@@ -140,10 +140,10 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     (0.5, 0.75, array([1., 2.]))
     """
     require_optimizer(optimizer, "from_torch_state_dict(optimizer, state_dict)")
-    torchs = _in_torch(type(optimizer))
-    counts_steps = torchs.counts_steps
     groups, state = parts(state_dict)
     with optimizer._plan:  # no step on another thread meanwhile
+        torchs = _in_torch(type(optimizer))
+        counts_steps = torchs.counts_steps
         _require_none_accumulated(optimizer)
         by_group, numbers = _read_groups(optimizer, groups)
         known = set(numbers.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,18 @@ class ShownAverages:
                 weights = [flat.copy() for flat in job.flats]
             except BaseException as caught:
                 error = caught
-            with job.moving("averaged"):
-                job.meet(Kind.AVERAGED, error)
+            job.meet(Kind.AVERAGED, error)
+            with job.moving("averaged"), ExitStack() as undone:
                 self._weights = weights
+                undone.callback(self.hide)
                 for plan in job.plans:
                     block = plan.inner.averaged()
                     block.__enter__()
                     self._blocks.append(block)
                 if job.shared:
                     gather(job.comm, job.routes.everything(), job.flats, job.routes.staging)
-            job.refresh_copies()
+                job.refresh_copies()
+                undone.pop_all()
 
     def hide(self) -> None:
         """Put the weights back, on this rank."""

@@ -43,6 +43,8 @@ class Backend(ABC):
 
     #: Errors of the transport, after which nothing can be said of what is on its way.
     _errors: tuple[type[Exception], ...] = ()
+    #: Whether ranks that end leave by a last call then; not those who have told the others otherwise.
+    leaves_at_exit = True
     #: Whether the other ranks can be asked if they are there: not before all have made their communicator.
     _can_ask = True
 
@@ -65,6 +67,11 @@ class Backend(ABC):
     def size(self) -> int:
         """The number of ranks."""
         return self._size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the transport has ended, so that no rank can be told anything."""
+        return False
 
     def allgather(self, record: bytes) -> list[bytes]:
         """Give every rank the records of all ranks, in the order of the ranks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from instep._support import documentation
@@ -13,6 +13,7 @@ from instep.mpi import making, status, storing
 from instep.mpi.averages import ShownAverages
 from instep.mpi.choosing import communicator
 from instep.mpi.job import Job
+from instep.mpi.protocol import CommunicationError
 from instep.mpi.storing import NO_DEFAULT
 from instep.optimizers import Combined, Optimizer
 from instep.optimizers.containers import GRADIENTS
@@ -138,7 +139,7 @@ class Distributed:
         try:
             with job.moving("the constructor"):
                 job.meet(status.Kind.MAKE, error)
-                making.agree(job, sync)
+                making.agree(job, sync, shard)
                 making.share_out(job, shard)
         except BaseException as refusal:
             if status.is_agreed(refusal):
@@ -307,8 +308,10 @@ class Distributed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An error of this rank alone mustn't be covered by one that says so.
+        with suppress(CommunicationError) if kind is not None else nullcontext():
+            self.close()
 
     def add_param_group(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """Refuse another group: who owns what is decided when all parameters are there."""

@@ -131,6 +131,11 @@ class Job:
             yield
         except BaseException as error:
             if status.is_agreed(error):
+                if status.tells_of_leaving(error):
+                    self._fault = self._fault or str(error)
+                    self.seat.is_deserted = True
+                raise
+            if self.seat.broken:  # which an inner block has found
                 raise
             self._fault = (
                 f"rank {self.comm.rank} can't go on after an error in {what}: parameters and states may "
@@ -141,18 +146,19 @@ class Job:
                 self._give_up()
             raise
 
-    def _give_up(self) -> None:
-        with suppress(CommunicationError):  # they have heard it, or are gone
-            self.comm.here(_ANSWERS)
-
     def meet(
         self,
         kind: Kind,
         error: BaseException | None = None,
         digests: tuple[bytes, bytes, bytes] = status.NO_DIGESTS,
     ) -> status.Round:
-        """Make the round with which a call begins."""
-        return status.meet(self.comm, kind, self.step_count, error, digests)
+        """Make the round with which a call begins; see `status.meet`."""
+        with self.moving(kind.name.lower()):
+            return status.meet(self.comm, kind, self.step_count, error, digests)
+
+    def _give_up(self) -> None:
+        with suppress(CommunicationError):  # they have heard it, or are gone
+            self.comm.here(_ANSWERS)
 
     def step(self, owner: Any, grads: Any, grad_scale: Any) -> None:
         """Take one step, or raise on all ranks."""
@@ -166,14 +172,18 @@ class Job:
                 digests = (digest(ready.settings), digest(ready.prepared), digest(ready.codes))
             except BaseException as caught:
                 error, digests = caught, status.NO_DIGESTS
-            state = status.meet(self.comm, Kind.STEP, self.step_count, error, digests)
+            state = self.meet(Kind.STEP, error, digests)
             assert ready is not None
             with self.moving("step"):
                 codes = (ready.codes,) * self.comm.size
                 if not all(state):
                     ready, codes = self._agree(ready, state)
                 bad = self._take(ready, codes)
-            self._count(bad, ready)
+                refused = bad is not None and ready.numbers.limits[2] == _RAISE
+                if not refused:
+                    self._count(bad is None, ready)
+            if bad is not None and refused:
+                self.ranks.refuse_not_finite(*bad)
 
     def _ready(self, owner: Any, grads: Any, grad_scale: Any) -> Ready:
         """Check everything that this rank can check, and prepare the step."""
@@ -213,20 +223,19 @@ class Job:
 
     def _gradients(self, grads: Any) -> list[Array | None]:
         """Return what this rank adds to the step, by parameter, in logical order without gaps."""
-        given: list[Any] = [None] * len(self.arrays)
         if grads is GRADIENTS:
             if not self._pending():
                 raise ValueError(
                     "step() must have gradients, given or accumulated, got none; pass them, or call "
                     "accumulate first (step(None) if this rank has no batch)"
                 )
-        elif grads is not None:
-            given = self.front.checked(grads)
+            grads = None
+        given = self.front.checked(grads)
         found = [None if g is None else np.ascontiguousarray(g).reshape(-1) for g in given]
         for k, pending in self._pending().items():
             own, total = found[k], pending.reshape(-1)
             if own is not None:
-                total = _core.in_default_environment(np.add, total, own.astype(total.dtype))
+                total = _core.in_default_environment(_added, total, own)
             found[k] = total
         return found
 
@@ -317,13 +326,11 @@ class Job:
         there = [each for each in found if each[1] >= 0]
         return min(there, key=tuple) if there else found[0]
 
-    def _count(self, bad: tuple[int, int] | None, ready: Ready) -> None:
+    def _count(self, taken: bool, ready: Ready) -> None:
         self.any_gradient = ready.any_given
         self._norm = self.ranks.grad_norm
-        if bad is not None and ready.numbers.limits[2] == _RAISE:
-            self.ranks.refuse_not_finite(*bad)
         self.front.discard_accumulated()
-        if bad is None:
+        if taken:
             if self.combined is not None:
                 self.combined.step_count += 1
             self.seat.step = self.step_count
@@ -358,6 +365,13 @@ class Job:
             if not self.seat.is_empty:
                 self._fault = self._fault or "the Distributed is closed; make a new one"
                 self.seat.leave()
+
+
+@np.errstate(all="ignore")  # as in the core, which has done the same in one process
+def _added(total: Array, gradient: Array) -> Array:
+    """Return the sum in the type of `total`, to which the gradient is rounded first."""
+    found: Array = total + gradient.astype(total.dtype)
+    return found
 
 
 @contextmanager

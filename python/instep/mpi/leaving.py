@@ -18,6 +18,7 @@ class Seat:
         self.comm = comm
         self.step = 0
         self.broken = ""  # why the ranks have parted
+        self.is_deserted = False  # others have left, and take part in no further round
         self.is_empty = False
         # Ranks that are threads end before the interpreter does, and say so themselves.
         if getattr(comm, "leaves_at_exit", True):
@@ -29,14 +30,25 @@ class Seat:
         self.comm.close()
 
     def leave(self) -> None:
-        """Tell the other ranks that this one is gone; raise CommunicationError on those that go on."""
-        if self.is_empty:
+        """Tell the other ranks that this one is gone; raise CommunicationError on those that go on.
+
+        A rank whose job is broken keeps its seat: when the interpreter ends, it ends the job.
+        """
+        if self.is_empty or self.broken:
             return
-        self._get_up()
-        if self.broken:
-            return
-        status.meet(self.comm, status.Kind.LEAVE, self.step)
-        self.comm.close()
+        try:
+            is_over = getattr(self.comm, "is_over", False)
+            if not self.is_deserted and not is_over:
+                status.meet(self.comm, status.Kind.LEAVE, self.step)
+            if not self.is_deserted:
+                self.comm.close()
+        except BaseException as error:
+            if not status.is_agreed(error):
+                self.broken = f"{type(error).__name__} while leaving: {error}"
+            raise
+        finally:
+            if not self.broken:
+                self._get_up()
 
     def _get_up(self) -> None:
         self.is_empty = True
@@ -51,7 +63,8 @@ _SEATS: list[Seat] = []
 def _leave_all() -> None:
     while _SEATS:
         seat = _SEATS[0]
-        if seat.broken:  # MPI itself would wait for what is on its way
-            seat.comm.abort(seat.broken)
-        with suppress(CommunicationError):  # the others know
+        with suppress(CommunicationError, KeyboardInterrupt):  # the others know, or can't be told
             seat.leave()
+        if seat.broken:  # MPI itself would wait for what is on its way
+            _SEATS.remove(seat)
+            seat.comm.abort(seat.broken)

@@ -51,7 +51,7 @@ def adopt(job: Job, made: Any) -> None:
     job.adopt(members, plans, combined)
 
 
-def agree(job: Job, sync: bool) -> None:
+def agree(job: Job, sync: bool, shard: bool | Literal["auto"]) -> None:
     """Raise ValueError on all ranks unless all have the same optimizer and parameters.
 
     With `sync`, the first rank's parameters are put in the place of the others' instead.
@@ -61,6 +61,8 @@ def agree(job: Job, sync: bool) -> None:
         "release of instep": __version__,
         "byte order": sys.byteorder,
         "sync": sync,
+        "shard": shard,
+        "kind of optimizer": "one" if job.combined is None else "Combined",
         "optimizer": described(job.plans, [member._rule_name for member in job.members]),
         "parameters": [] if sync else [_checksum(flat) for flat in job.flats],
     }

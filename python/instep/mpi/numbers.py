@@ -12,6 +12,7 @@ from instep import _core
 from instep._support.wording import shown
 from instep.mpi.ranked import RankedPlan
 from instep.optimizers.groups import number_names
+from instep.optimizers.settings import NONFINITE
 
 __all__ = ["Settled", "StepNumbers", "alike", "difference", "names_of"]
 
@@ -117,7 +118,9 @@ def alike(a: Any, b: Any, tolerance: float) -> Any:
 
 def _told(name: str, values: Sequence[float]) -> str:
     """Name the rank whose value is another one than that of most, or than rank 0's."""
-    told = [None if np.isnan(value) else float(value) for value in values]
+    told: list[Any] = [None if np.isnan(value) else float(value) for value in values]
+    if name.startswith("nonfinite"):
+        told = [NONFINITE[int(value)] for value in values]
     usual = max(told, key=told.count) if len(told) > 2 else told[0]
     rank = next(k for k, value in enumerate(told) if value != usual)
     others = "the others" if len(told) > 2 else f"rank {1 - rank}"

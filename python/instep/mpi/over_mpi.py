@@ -74,6 +74,11 @@ class MPIRanks(Backend):
         self._start = self._prepared()
         self._sent_bytes = self._sent.data
 
+    @property
+    def is_over(self) -> bool:
+        """Whether MPI has ended, so that no rank can be told anything."""
+        return bool(MPI.Is_finalized())
+
     def abort(self, reason: str) -> None:
         """End the job on all ranks, so that none waits for another."""
         print(f"instep.mpi: rank {self.rank} ends the job: {reason}", file=sys.stderr, flush=True)

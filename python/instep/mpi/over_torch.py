@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import os
 import secrets
 import sys
@@ -28,6 +30,10 @@ _TAG = 0x1E57E9  # of messages from rank to rank, which a program may send, too
 # A wait in one piece couldn't be interrupted, nor hear that others give up.
 _PIECE = 0.25
 _FOREVER = timedelta(days=365)
+
+# Gloo ends the process with SIGABRT, now and then, if a process group is there until the interpreter ends. So errors,
+# whose frames refer to communicators, must not keep them.
+atexit.register(gc.collect)
 
 
 class TorchRanks(Backend):
@@ -87,13 +93,23 @@ class TorchRanks(Backend):
         self._group = group
         self._can_ask = False
         name = self.allgather(secrets.token_bytes(8))[0].hex()
-        self._store = dist.PrefixStore(f"instep/{name}", group.get_group_store())
+        self._store: Any = dist.PrefixStore(f"instep/{name}", group.get_group_store())
         self._can_ask = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process groups have ended, so that no rank can be told anything."""
+        return not dist.is_initialized()
 
     def abort(self, reason: str) -> NoReturn:
         """End this process, without any cleaning up; whatever started it ends the others then."""
         print(f"instep.mpi: rank {self.rank} ends the job: {reason}", file=sys.stderr, flush=True)
         os._exit(1)
+
+    def close(self) -> None:
+        """Let go of the process group; a second call does nothing."""
+        super().close()
+        self._group = self._store = None
 
     def _swap(self, frames: bytes) -> bytes:
         receive = np.empty(len(frames), np.uint8)

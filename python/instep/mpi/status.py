@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
     "is_agreed",
     "meet",
     "raise_together",
+    "tells_of_leaving",
 ]
 
 _PROTOCOL = 1
@@ -79,6 +80,11 @@ def is_agreed(error: BaseException) -> bool:
     return getattr(error, "agreed_by_ranks", False)
 
 
+def tells_of_leaving(error: BaseException) -> bool:
+    """Tell whether an error says that ranks have left, so that no call can follow."""
+    return getattr(error, "ranks_left", False)
+
+
 def digest(data: bytes) -> bytes:
     """Return the digest of bytes in a record."""
     return hashlib.blake2b(data, digest_size=16).digest()
@@ -105,17 +111,10 @@ def meet(
     if error is None and records.count(own) == len(records):  # nearly always
         return Round(True, True, True)
     found = [_RECORD.unpack(record) for record in records]
-    # Whoever leaves takes part in no further round.
-    _require_same(found, 0, _of_another_release)
-    _require_same(found, 1, _of_another_release)
-    _refuse_leaving(found)
-    _require_same(
-        found,
-        2,
-        lambda k, a, b: (
-            f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}"
-        ),
-    )
+    try:
+        _require_one_call(found)
+    except CommunicationError as refusal:
+        raise refusal from error
     if any(record[3] for record in found):
         raise_together(comm, error)
     _require_same(
@@ -127,6 +126,19 @@ def meet(
         ),
     )
     return Round(*(len({record[place] for record in found}) == 1 for place in (5, 6, 7)))
+
+
+def _require_one_call(found: Sequence[tuple[Any, ...]]) -> None:
+    _require_same(found, 0, _of_another_release)
+    _require_same(found, 1, _of_another_release)
+    _refuse_leaving(found)  # whoever leaves takes part in no further round
+    _require_same(
+        found,
+        2,
+        lambda k, a, b: (
+            f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}"
+        ),
+    )
 
 
 def raise_together(comm: Communicator, error: BaseException | None) -> None:
@@ -170,12 +182,12 @@ def _refuse_leaving(found: Sequence[tuple[object, ...]]) -> None:
         return
     step = found[left[0]][4]
     names = f"rank{'s' if len(left) > 1 else ''} {', '.join(map(str, left))}"
-    raise agreed(
-        CommunicationError(
-            f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
-            "the loop at the same step on all ranks"
-        )
+    error: Any = CommunicationError(
+        f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
+        "the loop at the same step on all ranks"
     )
+    error.ranks_left = True
+    raise agreed(error)
 
 
 def _call(kind: object) -> str:

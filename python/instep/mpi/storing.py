@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from instep._support.checks import mapping, require_keys
+from instep._support.wording import kind
 from instep.mpi import status
 from instep.mpi.job import Job
 from instep.mpi.moving import Part, from_first, to_first
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind
 from instep.optimizers import Combined, combined_state, stored_state
+from instep.schedules.loading import Loading
 
 __all__ = [
     "NO_DEFAULT",
@@ -116,8 +119,8 @@ def gathered(job: Job, optimizer: Any) -> dict[str, Any] | None:
                 wholes = [np.empty(each.shape, each.own.dtype) for each in there]
         except BaseException as caught:
             error = caught
+        job.meet(Kind.STATE_DICT, error)
         with job.moving("state_dict"):
-            job.meet(Kind.STATE_DICT, error)
             parts = parts_of(job, there, wholes, [each.own for each in there])
             to_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         if job.comm.rank > 0:
@@ -149,8 +152,9 @@ def load(job: Job, optimizer: Any, state: Mapping[str, Any] | None) -> None:
                 told, wholes, sums = _taken_apart(job, optimizer, state, there)
         except BaseException as caught:
             error = caught
+        job.meet(Kind.LOAD_STATE_DICT, error)
+
         with job.moving("load_state_dict"):
-            job.meet(Kind.LOAD_STATE_DICT, error)
             stored = json.loads(status.gather_any(job.comm, told)[0])
             arrays = [np.empty(each.own.shape, each.own.dtype) for each in there]
             parts = parts_of(job, there, wholes, arrays)
@@ -188,9 +192,9 @@ def share(
             )
     except BaseException as caught:
         error = caught
+    job.meet(Kind.LOAD_STATE_DICT, error)
+    assert change is not None
     with job.moving("loading"):
-        job.meet(Kind.LOAD_STATE_DICT, error)
-        assert change is not None
         change(5)
     job.seat.step = job.step_count
 
@@ -230,35 +234,42 @@ def _taken_apart(
     job: Job, optimizer: Any, state: Any, there: Sequence[Entry]
 ) -> tuple[bytes, list[Array | None], list[Mapping[str, Array]]]:
     """Check that the arrays of a state are there and whole; return its numbers as text, and the arrays."""
-    keys = combined_state.KEYS if isinstance(optimizer, Combined) else stored_state.KEYS
-    require_keys("the state", mapping("the state", state), keys)
+    several = isinstance(optimizer, Combined)
+    (combined_state if several else stored_state).require_state(optimizer, state)
     members = members_of(state)
-    if len(members) != len(job.plans):
-        raise ValueError(
-            f"optimizers of the state must be a list of {len(job.plans)}, got {len(members)}"
-        )
-    for member, plan in zip(members, job.plans, strict=True):
-        require_keys("the state", mapping("the state", member), stored_state.KEYS)
-        require_keys("state", mapping("state", member["state"]), plan.names)
-        require_keys("averages", mapping("averages", member["averages"]), tuple(plan.averages))
     wholes: list[Array | None] = []
-    for each in there:
-        member = members[each.plan]
-        if each.key:
-            found = mapping(f"state[{each.name!r}]", member["state"][each.name])
-            names = tuple(job.plans[each.plan].states[each.name])
-            require_keys(f"state[{each.name!r}]", found, names)
-            array, who = found[each.key], f"state {each.key!r} of {each.name!r}"
-        else:
-            array, who = member["averages"][each.name], f"the average of {each.name!r}"
-        stored_state.require_like(
-            who, array, np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
-        )
-        wholes.append(np.ascontiguousarray(array))
+    for k, (own, member, plan) in enumerate(zip(job.members, members, job.plans, strict=True)):
+        with combined_state.about(k) if several else nullcontext():
+            stored_state.require_state(own, member)
+            stored_state.checked_hyperparameters(own, member, Loading().note)
+            require_keys("state", mapping("state", member["state"]), plan.names)
+            require_keys("averages", mapping("averages", member["averages"]), tuple(plan.averages))
+            wholes += [_whole_in(member, each, plan) for each in there if each.plan == k]
     told = {key: value for key, value in state.items() if key not in _ARRAYS}
     if "optimizers" in state:
         told["optimizers"] = [_without_arrays(member) for member in members]
-    return json.dumps(told).encode(), wholes, [member["accumulated"] for member in members]
+    text = json.dumps(told, default=_plain).encode()
+    return text, wholes, [member["accumulated"] for member in members]
+
+
+def _whole_in(member: Mapping[str, Any], each: Entry, plan: Any) -> Array:
+    """Return an array of a state, which must be as the optimizer's."""
+    if each.key:
+        found = mapping(f"state[{each.name!r}]", member["state"][each.name])
+        require_keys(f"state[{each.name!r}]", found, tuple(plan.states[each.name]))
+        array, who = found[each.key], f"state {each.key!r} of {each.name!r}"
+    else:
+        array, who = member["averages"][each.name], f"the average of {each.name!r}"
+    like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
+    stored_state.require_like(who, array, like)
+    return np.ascontiguousarray(array)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can have in the place of a number of NumPy."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"the state must be plain data, got {kind(value)} in it")
 
 
 def _without_arrays(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from instep.optimizers.hyperparameters import Number
     from instep.optimizers.several import Several
 
-__all__ = ["KEYS", "about", "checked", "numbers", "require_no_limits", "state_dict"]
+__all__ = [
+    "KEYS",
+    "about",
+    "checked",
+    "numbers",
+    "require_no_limits",
+    "require_state",
+    "state_dict",
+]
 
 KEYS = ("schema", "step_count", "skipped_steps", "clip_norm", "optimizers")
 
@@ -81,7 +89,7 @@ def checked(
     weights: Sequence[Mapping[str, Any]] | None = None,
 ) -> Callable[[int], None]:
     """Check everything of all, and return a function that changes all; as `stored_state.checked`."""
-    _require_state(combined, state)
+    require_state(combined, state)
     pairs = list(zip(combined.optimizers, state["optimizers"], strict=True))
     loading = Loading()
     _decoded_limit(combined, state, loading.note)
@@ -111,7 +119,8 @@ def checked(
     return change
 
 
-def _require_state(combined: Several, state: Mapping[str, Any]) -> None:
+def require_state(combined: Several, state: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError unless this is a state of as many optimizers."""
     refuse_archive(state, "schema")
     if isinstance(state, dict) and "rule" in state:
         raise ValueError(

@@ -54,5 +54,11 @@ def make_combined(
 ) -> _core.Combined:
     """Make the plan of several optimizers as one."""
     maker: Any = _MAKER.get() or _core
+    for k, plan in enumerate(plans):
+        if maker is _core and not isinstance(plan, _core.Plan):
+            raise TypeError(
+                f"optimizers[{k}] must be an optimizer in one process, got a Distributed; let the function "
+                "that Distributed calls make the Combined of all optimizers"
+            )
     combined: _core.Combined = maker.make_combined(optimizers, plans, current)
     return combined
