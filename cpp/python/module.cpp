@@ -16,6 +16,7 @@
 #include "python/plan.hpp"
 #include "python/ranks.hpp"
 #include "python/snapshot.hpp"
+#include "python/state_storage.hpp"
 #include "python/testing.hpp"
 
 namespace py = pybind11;
@@ -51,6 +52,8 @@ PYBIND11_MODULE(_core, m) {
             "Puts the weights back, whichever block shows averages.")
         .def_property_readonly("shows_averages", &instep::Plan::shows_averages, "Steps are refused.")
         .def("refuse_averages", &instep::Plan::refuse_averages, "what"_a, "Raises where the averages are shown.")
+        .def("require_whole", &instep::Plan::require_whole, "Raises where half a step is in the files of the states.")
+        .def("remove_files", &instep::Plan::remove_files, "Removes the files of the states.")
         .def("refresh_copies", &instep::Plan::refresh_copies, "Rounds the parameters into their copies.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
         .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "now"_a = py::none(),
@@ -68,18 +71,18 @@ PYBIND11_MODULE(_core, m) {
 
     m.def(
         "make_plan",
-        [](py::object state_dtype, bool averaged, py::object current) {
-            return std::make_unique<instep::Plan>(std::move(state_dtype), averaged, std::move(current));
+        [](py::object state_dtype, bool averaged, py::object current, py::object storage) {
+            return std::make_unique<instep::Plan>(std::move(state_dtype), averaged, std::move(current),
+                                                  std::move(storage));
         },
-        "state_dtype"_a, "averaged"_a, "current"_a, "A plan without parameters.");
+        "state_dtype"_a, "averaged"_a, "current"_a, "storage"_a = py::none(), "A plan without parameters.");
+    instep::translate_file_errors();
     instep::bind_combined(m);
     instep::bind_ranks(m);
     py::class_<instep::Memory>(m, "Memory", py::is_final(), py::buffer_protocol(),
                                py::custom_type_setup(instep::forbid_new),
                                "Bytes that arrays of an optimizer's own lie in.")
-        .def_buffer([](instep::Memory& memory) {
-            return py::buffer_info(static_cast<std::uint8_t*>(memory.bytes.mutable_data()), memory.bytes.size());
-        });
+        .def_buffer([](instep::Memory& memory) { return memory.bytes.request(); });
     py::class_<instep::ReadingBlock>(m, "ReadingBlock", py::is_final(),
                                      py::custom_type_setup(instep::traversed<instep::ReadingBlock>),
                                      "No step on another thread, while it lasts.")

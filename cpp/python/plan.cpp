@@ -7,35 +7,13 @@
 #include <stdexcept>
 #include <utility>
 
+#include "python/state_storage.hpp"
 #include "python/unraisable.hpp"
 #include "runtime/levels.hpp"
 
 namespace instep {
 
 namespace {
-
-// The properties of a parameter that decide how its states are made.
-struct Like {
-    Extents shape;
-    Axes order;
-    Format compute;
-    Format states;
-    std::int64_t size;
-};
-
-// New arrays of zeros side by side, for each parameter in the format given for it; no array if the format is null.
-std::vector<py::object> make_arrays(int place, const std::vector<Like>& likes,
-                                    const std::vector<const Format*>& formats) {
-    std::int64_t bytes = 0;
-    for (std::size_t i = 0; i < likes.size(); ++i)
-        if (formats[i] != nullptr) bytes += Room::rounded(likes[i].size * item_size(*formats[i]));
-    Room room(bytes, place);
-    std::vector<py::object> arrays(likes.size());
-    for (std::size_t i = 0; i < likes.size(); ++i)
-        arrays[i] = formats[i] != nullptr ? py::object(room.take(likes[i].shape, likes[i].order, *formats[i]))
-                                          : py::object(py::none());
-    return arrays;
-}
 
 // Refuses a dtype of the states that is wider than the arithmetic, or too narrow for a state of the rule.
 void require_state_dtype(Format format, Format compute, const Variant& variant, const std::string& who) {
@@ -58,8 +36,26 @@ void require_state_dtype(Format format, Format compute, const Variant& variant, 
     }
 }
 
-// What states are to be made for a parameter, which must be one that can be stepped.
-Like like_of(const Binding& binding, const Variant& variant, const py::object& state_dtype) {
+}  // namespace
+
+// The properties of a parameter that decide how its states are made.
+struct Plan::Like {
+    Extents shape;
+    Axes order;
+    Format compute;
+    Format states;
+    std::int64_t size;
+
+    // The parameter must be one that can be stepped.
+    static Like of(const Binding& binding, const Variant& variant, const py::object& state_dtype);
+    // Null for a state that the variant doesn't have.
+    const Format* format_of(const StateName& state) const {
+        if (!state.used) return nullptr;
+        return state.narrow == Narrow::iterate ? &compute : &states;
+    }
+};
+
+Plan::Like Plan::Like::of(const Binding& binding, const Variant& variant, const py::object& state_dtype) {
     const std::string who = "parameter '" + binding.name + "'";
     require_unmasked(binding.parameter.ptr(), who);
     const Look look(binding.parameter.ptr(), who);
@@ -75,25 +71,37 @@ Like like_of(const Binding& binding, const Variant& variant, const py::object& s
     return like;
 }
 
-// Null for a state that the variant doesn't have.
-const Format* format_of_state(const StateName& state, const Like& like) {
-    if (!state.used) return nullptr;
-    return state.narrow == Narrow::iterate ? &like.compute : &like.states;
+Plan::Plan(py::object state_dtype, bool averaged, py::object current, py::object storage)
+    : numbers_(std::move(current)),
+      state_dtype_(std::move(state_dtype)),
+      storage_(std::move(storage)),
+      averaged_(averaged) {
+    if (!storage_.is_none()) steps_.stepper().set_windows(windows_over(storage_));
 }
 
-}  // namespace
+void Plan::require_whole() const {
+    if (steps_.stepper().windows() != nullptr) steps_.stepper().windows()->files().require_whole();
+}
+
+void Plan::remove_files() {
+    if (steps_.stepper().windows() != nullptr) steps_.stepper().windows()->files().remove();
+}
 
 bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before,
                const py::object& now, const py::object& optimizer, const py::object& held) {
     static PyObject* const held_name = PyUnicode_InternFromString("_held");
     const Hold hold(*this);
     refuse_averages("add_param_group");
+    require_whole();
+    Windows* const windows = steps_.stepper().windows();
+    const std::size_t files = windows != nullptr ? windows->files().count() : 0;
     const bool was_grouped = collector_.grouped();
     const std::size_t first_group = steps_.hyperparameters().groups.size();
     const std::size_t first = steps_.count();
     const auto undo = [&] {
         steps_.cut(first_group, first);
         collector_.cut(first_group, was_grouped);
+        if (windows != nullptr) windows->files().cut(files);
     };
     try {
         std::vector<Binding> bindings;
@@ -134,6 +142,22 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
     return true;
 }
 
+// New arrays of zeros side by side, for each parameter in the format given for it; no array if the format is null. With
+// a name, they lie in a file if states do.
+std::vector<py::object> Plan::make_arrays(int place, const std::string& name, const std::vector<Like>& likes,
+                                          const std::vector<const Format*>& formats) {
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < likes.size(); ++i)
+        if (formats[i] != nullptr) bytes += Room::rounded(likes[i].size * item_size(*formats[i]));
+    const bool in_file = !name.empty() && !storage_.is_none() && bytes > 0;
+    Room room = in_file ? room_in_file(storage_, name, bytes, *steps_.stepper().windows()) : Room(bytes, place);
+    std::vector<py::object> arrays(likes.size());
+    for (std::size_t i = 0; i < likes.size(); ++i)
+        arrays[i] = formats[i] != nullptr ? py::object(room.take(likes[i].shape, likes[i].order, *formats[i]))
+                                          : py::object(py::none());
+    return arrays;
+}
+
 // Makes states and averages for the parameters, and binds all arrays.
 void Plan::bind_all(const std::vector<Binding>& bindings) {
     const auto group_of = [this](const Binding& binding) -> const Group& {
@@ -141,21 +165,25 @@ void Plan::bind_all(const std::vector<Binding>& bindings) {
     };
     std::vector<Like> likes;
     for (const Binding& binding : bindings)
-        likes.push_back(like_of(binding, variant_of(group_of(binding)), state_dtype_));
+        likes.push_back(Like::of(binding, variant_of(group_of(binding)), state_dtype_));
     std::vector<Binding> whole = bindings;
     for (Binding& binding : whole) binding.states = py::dict();
     std::vector<const Format*> formats(bindings.size());
     for (int k = 0; k < max_states; ++k) {
         const auto state = [&](std::size_t i) { return variant_of(group_of(bindings[i])).states[k]; };
-        for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = format_of_state(state(i), likes[i]);
-        const std::vector<py::object> made = make_arrays(1 + k, likes, formats);
+        std::string name;  // of the first that has one: the file's
+        for (std::size_t i = 0; i < bindings.size(); ++i) {
+            formats[i] = likes[i].format_of(state(i));
+            if (name.empty() && formats[i] != nullptr) name = state(i).name;
+        }
+        const std::vector<py::object> made = make_arrays(1 + k, name, likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i)
             if (formats[i] != nullptr) whole[i].states[state(i).name] = made[i];
     }
     make_scalar_states(whole);
     if (averaged_) {
         for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;
-        const std::vector<py::object> made = make_arrays(1 + max_states, likes, formats);
+        const std::vector<py::object> made = make_arrays(1 + max_states, "average", likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i) whole[i].average = made[i];
     }
     const std::size_t first = steps_.count();
@@ -181,7 +209,7 @@ void Plan::make_scalar_states(std::vector<Binding>& bindings) {
             continue;
         const std::vector<py::object> made = first < steps_.count()
                                                  ? std::vector<py::object>{steps_.bound(first).states[state(0).name]}
-                                                 : make_arrays(3 + max_states, likes, formats);
+                                                 : make_arrays(3 + max_states, "", likes, formats);
         for (std::size_t i = 0; i < bindings.size(); ++i)
             if (state(i).used) bindings[i].states[state(i).name] = made[joint ? 0 : i];
     }
@@ -333,7 +361,9 @@ void Plan::refuse_averages(const char* what) const {
 
 int Plan::traverse(visitproc visit, void* arg) const {
     const int stopped = numbers_.traverse(visit, arg);
-    return stopped != 0 ? stopped : steps_.traverse(visit, arg);
+    if (stopped != 0) return stopped;
+    Py_VISIT(storage_.ptr());
+    return steps_.traverse(visit, arg);
 }
 
 }  // namespace instep

@@ -20,8 +20,8 @@ namespace instep {
 class Plan {
 public:
     // For `current` see CurrentNumbers.
-    Plan(py::object state_dtype, bool averaged, py::object current)
-        : numbers_(std::move(current)), state_dtype_(std::move(state_dtype)), averaged_(averaged) {}
+    // `storage` is None, or makes the files in which states and averages lie (state_storage.hpp).
+    Plan(py::object state_dtype, bool averaged, py::object current, py::object storage);
 
     // Adds groups: one (rule, options, structure, names, arrays, copies) for each; see _core.pyi. Their states are
     // zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken, by each
@@ -93,6 +93,11 @@ public:
     // Throws RuntimeError, which names what is refused, if the parameters' arrays hold the averages.
     void refuse_averages(const char* what) const;
 
+    // Of states that lie in files: throws RuntimeError if half a step is there; removes them, if the optimizer could
+    // not be made.
+    void require_whole() const;
+    void remove_files();
+
     // For Python's garbage collector: visits every array that is held. An array of a subclass can have attributes that
     // lead back to the optimizer. Every such cycle goes through these attributes, and the collector clears them, so a
     // Plan needs no clearing of its own, and nobody sees a half empty Plan.
@@ -119,7 +124,10 @@ private:
     };
 
     class Load;
+    struct Like;
 
+    std::vector<py::object> make_arrays(int place, const std::string& name, const std::vector<Like>& likes,
+                                        const std::vector<const Format*>& formats);
     void bind_all(const std::vector<Binding>& bindings);
     void make_scalar_states(std::vector<Binding>& bindings);
     void hide_late() noexcept;
@@ -128,7 +136,7 @@ private:
     Averages averages_{steps_};
     GradientCollector collector_;
     CurrentNumbers numbers_;
-    py::object state_dtype_;
+    py::object state_dtype_, storage_;
     bool averaged_;
     bool hide_later_ = false;
     std::unique_ptr<Hold> held_;                   // between acquire and release

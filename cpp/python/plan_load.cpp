@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "python/plan.hpp"
+#include "python/state_storage.hpp"
 #include "runtime/copying.hpp"
 #include "runtime/levels.hpp"
 
@@ -77,7 +78,13 @@ private:
     }
 
     void write() const {
-        for (const Incoming& incoming : incoming_) copy_elements(incoming.from, incoming.into, incoming.size);
+        for (const Incoming& incoming : incoming_) {
+            Windows* const windows = steps_.stepper().windows();
+            if (windows != nullptr && windows->have(incoming.into))
+                load_into_file(*windows, incoming.from, incoming.into, incoming.size);
+            else
+                copy_elements(incoming.from, incoming.into, incoming.size);
+        }
         for (const Number& number : numbers_) *number.into = number.value;
     }
 
@@ -178,12 +185,20 @@ void Plan::Load::check(bool is_new) {
     steps_.arrange();
     if (!is_new) steps_.check_unchanged();
     steps_.require_writeable();
+    if (steps_.stepper().windows() != nullptr) steps_.stepper().windows()->files().require_own_process();
     look();
 }
 
 void Plan::Load::write_all(const Restored& restored, bool is_new) {
-    write();
     Stepper& stepper = steps_.stepper();
+    Windows* const windows = stepper.windows();
+    if (windows != nullptr && !windows->files().is_changing()) windows->files().begin("load");
+    try {
+        write();
+    } catch (FileError& error) {
+        windows->files().explain(error);
+        throw;
+    }
     for (std::size_t i = 0; i < counts_.size(); ++i) {
         stepper.set_pending(i, pending_[i]);
         stepper.set_steps(i, counts_[i]);
@@ -191,6 +206,7 @@ void Plan::Load::write_all(const Restored& restored, bool is_new) {
     if (!is_new) stepper.copy_all(current_level(), &Operands::param, &Operands::copy);  // others may have changed them
     steps_.set_counts(restored.step_count, restored.skipped_steps);
     if (!restored.now.is_none()) restored.plan->numbers_.replace(restored.now);
+    if (windows != nullptr) windows->files().end();
 }
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,

@@ -12,6 +12,7 @@ namespace instep {
 
 namespace {
 
+using namespace pybind11::literals;
 using py::detail::npy_api;
 
 int& flags_of(const py::handle& array) { return py::detail::array_proxy(array.ptr())->flags; }
@@ -74,6 +75,8 @@ Room::Room(std::int64_t bytes, int place) {
     memory_ = py::cast(Memory{zeros});
 }
 
+Room::Room(const py::array& map) : memory_(py::cast(Memory{map})), next_(ArrayFields(map.ptr()).data) {}
+
 py::array Room::take(const Extents& shape, const Axes& order, Format format) {
     const Extents strides = dense_strides(shape, order, item_size(format));
     std::int64_t bytes = item_size(format);
@@ -81,6 +84,7 @@ py::array Room::take(const Extents& shape, const Axes& order, Format format) {
     py::array array(dtype_of(format), py::array::ShapeContainer(shape.begin(), shape.end()),
                     py::array::StridesContainer(strides.begin(), strides.end()), next_, memory_);
     next_ += rounded(bytes);
+    if (!memory_.cast<const Memory&>().bytes.writeable()) array.attr("setflags")("write"_a = false);
     return array;
 }
 

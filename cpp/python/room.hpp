@@ -26,6 +26,8 @@ struct Memory {
 class Room {
 public:
     Room(std::int64_t bytes, int place);
+    // The same in memory that is there: a file's map, which can only be read.
+    explicit Room(const py::array& map);
 
     // The bytes that an array of this size takes.
     static std::int64_t rounded(std::int64_t bytes) { return (bytes + line - 1) / line * line; }

@@ -176,7 +176,7 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
         const Look look(array.ptr(), who, takes_tensors_);
         const TensorView& view = look.view();
         require_shape(view, who, bound.shape.data(), ndim);
-        require_parameter(view, who);
+        require_parameter(view, who, lies_in_file(view.data) ? ReadOnly::taken : ReadOnly::refused);
         if (item_size(view.format) > item_size(compute))
             throw py::value_error(refusal(
                 who,
@@ -365,7 +365,7 @@ void Steps::require_writeable() const {
         if (!bound.is_bound) continue;
         const auto require = [&](const py::handle& array, const std::string& who) {
             const ArrayFields fields(array.ptr());
-            if (!fields.writeable() && fields.view(Format::float64).size() != 0)
+            if (!fields.writeable() && fields.view(Format::float64).size() != 0 && !lies_in_file(fields.data))
                 throw py::value_error(
                     refusal(who, "be writeable to be loaded", "an array that has been made read-only"));
         };

@@ -225,6 +225,10 @@ private:
     bool is_of_matrices(std::size_t place) const {
         return bound_[place].is_bound && variant_of(group_of(place)).of_matrices;
     }
+    // Whether the data of a state are a file's map, which can only be read (Stepper::windows).
+    bool lies_in_file(const char* data) const {
+        return stepper_.windows() != nullptr && stepper_.windows()->files().find(data).file >= 0;
+    }
     // Whether an array of a place belongs to all places whose rule has joint scalar states.
     bool is_joint(std::size_t place, std::size_t kind) const {
         return kind >= first_scalar && variant_of(group_of(place)).joint;

@@ -90,7 +90,13 @@ void Steps::take(Use use, double grad_scale) {
     }
 }
 
-void Steps::prepare(const Extras& extras) { stepper_.prepare(current_level(), hyperparameters_.groups, extras); }
+void Steps::prepare(const Extras& extras) {
+    if (stepper_.windows() != nullptr) {
+        stepper_.windows()->files().require_whole();
+        stepper_.windows()->files().set_next(step_count_ + 1);
+    }
+    stepper_.prepare(current_level(), hyperparameters_.groups, extras);
+}
 
 void Steps::run_step(double grad_scale, bool release_gil) {
     const Extras extras = hyperparameters_.extras(grad_scale);
@@ -126,6 +132,7 @@ void Steps::count_step() {
     ++step_count_;
     stepper_.count_step();
     write_counters();
+    if (stepper_.windows() != nullptr) stepper_.windows()->files().end();
 }
 
 void Steps::count_skipped() {

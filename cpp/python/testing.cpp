@@ -14,6 +14,7 @@
 #include "runtime/overlap.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/team.hpp"
+#include "runtime/windows.hpp"
 
 namespace instep {
 
@@ -51,6 +52,11 @@ void define_testing(py::module_& m) {
     m.def("counters", &counters, "What has happened so far in this process.");
     m.def("least_work", &team::least_work, "Work that makes a thread worth waking.");
     m.def("set_least_work", &team::set_least_work, "work"_a, "Change it.");
+    m.def("window_bytes", &window_bytes, "States in a window, for optimizers with state_storage.");
+    m.def("set_window_bytes", &set_window_bytes, "bytes"_a, "Change it, for windows that are laid out from now on.");
+    m.def("set_input_thread", &set_input_thread, "wanted"_a, "Whether their steps have a thread for input and output.");
+    m.def("fail_file_calls_after", &fail_file_calls_after, "calls"_a,
+          "After so many more, each read and write of a file of states fails; -1 for none.");
     m.def("x86_64_level", &x86_64_level_of, "leaf1_ecx"_a, "leaf7_ebx"_a, "extended1_ecx"_a, "xcr0"_a,
           "Level (1 to 4) of a CPU that gives these CPUID and XCR0 words.");
     m.def(

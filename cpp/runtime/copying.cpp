@@ -20,6 +20,19 @@ public:
           stride_(view_ == nullptr ? item_size(operand.format) : view_->strides[view_->ndim - 1]),
           left_(view_ == nullptr ? count : view_->shape[view_->ndim - 1]) {}
 
+    // Goes on from this element.
+    void start_at(std::int64_t element) {
+        if (view_ == nullptr) return advance(element);
+        std::int64_t outer = element / view_->shape[view_->ndim - 1];
+        for (int axis = view_->ndim - 2; axis >= 0; --axis) {
+            const std::int64_t index = outer % view_->shape[axis];
+            index_[static_cast<std::size_t>(axis)] = index;
+            data_ += index * view_->strides[axis];
+            outer /= view_->shape[axis];
+        }
+        advance(element % view_->shape[view_->ndim - 1]);
+    }
+
     char* data() const { return data_; }
     std::int64_t stride() const { return stride_; }
     std::int64_t left() const { return left_; }
@@ -54,10 +67,9 @@ void copy_run(const char* from, std::int64_t from_stride, char* into, std::int64
 
 }  // namespace
 
-void copy_elements(const Operand& from, const Operand& into, std::int64_t count) {
-    const std::int64_t size = item_size(from.format);
-    Runs source(from, count);
-    Runs target(into, count);
+namespace {
+
+void copy_all(Runs source, Runs target, std::int64_t size, std::int64_t count) {
     while (count > 0) {
         const std::int64_t run = std::min({count, source.left(), target.left()});
         if (source.stride() == size && target.stride() == size)
@@ -70,6 +82,18 @@ void copy_elements(const Operand& from, const Operand& into, std::int64_t count)
         target.advance(run);
         count -= run;
     }
+}
+
+}  // namespace
+
+void copy_elements(const Operand& from, const Operand& into, std::int64_t count) {
+    copy_all({from, count}, {into, count}, item_size(from.format), count);
+}
+
+void copy_part(const Operand& from, std::int64_t begin, std::int64_t count, char* into) {
+    Runs source(from, begin + count);
+    source.start_at(begin);
+    copy_all(source, {{into, from.format, nullptr}, count}, item_size(from.format), count);
 }
 
 }  // namespace instep

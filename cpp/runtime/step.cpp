@@ -15,6 +15,7 @@ namespace {
 // 1 MB of each stream. If memory is the limit, short stretches of many streams cost a tenth.
 constexpr std::int64_t least_units = 128;
 constexpr std::int64_t most_chunks_a_unit = 16;
+constexpr std::int64_t most_chunks_of_files = 2;  // so that a window has turns for many threads
 // Up to this much work, parameters may also be in the caches of other cores, which have read them in the forward pass.
 constexpr std::int64_t most_work_claimed = std::int64_t{1} << 24;
 // From this much work on, a step leaves nothing in the caches for a later reader of the copies.
@@ -63,7 +64,8 @@ void Stepper::arrange() {
     std::int64_t elements = 0;
     for (const auto& tensor : tensors_) elements += tensor != nullptr ? tensor->size : 0;
     const std::int64_t unit_elements =
-        chunk_elements * std::clamp<std::int64_t>(elements / chunk_elements / least_units, 1, most_chunks_a_unit);
+        chunk_elements * std::clamp<std::int64_t>(elements / chunk_elements / least_units, 1,
+                                                  windows_ != nullptr ? most_chunks_of_files : most_chunks_a_unit);
     std::int64_t in_unit = unit_elements;  // so that the first segment opens a unit
     segments_.clear();
     units_.clear();
@@ -80,6 +82,9 @@ void Stepper::arrange() {
         }
     }
     units_.push_back(segments_.size());
+    first_unit_ = 0;
+    end_unit_ = units_.size() - 1;
+    if (windows_ != nullptr) lay_out_windows();
     arranged_ = true;
 }
 
@@ -193,6 +198,12 @@ void Stepper::prepare(const Level& level, const std::vector<Group>& groups, cons
 }
 
 std::ptrdiff_t Stepper::take(int most_threads) {
+    if (windows_ != nullptr) {
+        const Participant alone{this, most_threads};
+        const Found found = take_up_to_sweep({&alone, 1});
+        if (found.tensor < 0) take_sweep(most_threads);
+        return found.tensor;
+    }
     step_pace_.keep(most_threads, work_, [this](int threads) {
         run(threads, {extras_.needs_norm() ? norm_pass : no_pass, has_rule_sums_ ? sums_pass : no_pass, sweep_pass});
         return !stopped_;
@@ -210,11 +221,26 @@ std::vector<double>& Stepper::measure(int threads) {
     return sums_;
 }
 
-void Stepper::apply(int threads) { run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass}); }
+void Stepper::apply(int threads) {
+    if (windows_ == nullptr) return run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass});
+    if (has_rule_sums_) run_sums(threads, sums_pass);
+    run_sweep(threads);
+}
+
+void Stepper::run_sums(int threads, const Pass& pass) {
+    if (windows_ == nullptr) return run(threads, {pass});
+    go_through_windows(threads, pass.work, false);
+    if (pass.finish != nullptr) (this->*pass.finish)();
+}
+
+void Stepper::run_sweep(int threads) {
+    if (windows_ == nullptr) return run(threads, {sweep_pass});
+    run_sweep_in_windows(threads);
+}
 
 void Stepper::take_sweep(int most_threads) {
     step_pace_.keep(most_threads, work_, [this](int threads) {
-        run(threads, {sweep_pass});
+        run_sweep(threads);
         return true;
     });
 }
@@ -275,6 +301,10 @@ void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Ope
         const Tensor& tensor = *tensors_[segment.tensor];
         const Operand& target = tensor.operands.*into;
         if (target.data == nullptr || (tensor.operands.*from).data == nullptr) continue;
+        if (windows_ != nullptr && windows_->have(target)) {
+            copy_into_file(level, static_cast<std::size_t>(&segment - segments_.data()), from, target);
+            continue;
+        }
         level.accumulate[static_cast<int>(tensor.compute)](Operand{}, tensor.operands.*from, target, segment.begin,
                                                            segment.count);
     }
@@ -297,6 +327,7 @@ void Stepper::show(const Level& level, std::size_t i, const Group& group) {
     Operands operands = tensor.operands;
     operands.grad = operands.param;  // any array: it is not used
     operands.accumulated = operands.average = Operand{};
+    for (Operand& state : operands.states) state.constant = true;  // it may lie in a file that is mapped to be read
     level.sweep[compute](operands, recipe, 0, tensor.size);
 }
 

@@ -17,6 +17,7 @@
 #include "runtime/pace.hpp"
 #include "runtime/storage.hpp"
 #include "runtime/team.hpp"
+#include "runtime/windows.hpp"
 
 namespace instep {
 
@@ -164,6 +165,11 @@ public:
         turn.present = present;
     }
 
+    // States that lie in files are swept in windows (step_windows.cpp), and only read where they are mapped.
+    void set_windows(std::unique_ptr<Windows> windows) { windows_ = std::move(windows); }
+    Windows* windows() { return windows_.get(); }
+    const Windows* windows() const { return windows_.get(); }
+
     // The work of a step: the bytes that it would move if every array were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
     std::int64_t present_work() const { return work_; }    // with the gradients that are present
@@ -271,6 +277,8 @@ private:
     void complete(std::size_t i, const double* sums);
     static std::int64_t whole_of(const Tensor& tensor) { return tensor.whole > 0 ? tensor.whole : tensor.size; }
     void run(int threads, std::initializer_list<Pass> passes);
+    void run_sums(int threads, const Pass& pass);
+    void run_sweep(int threads);
     void work_on_passes(bool idle);
     // The passes.
     void add_squares(std::size_t first, std::size_t last);
@@ -284,6 +292,13 @@ private:
     void gather_rule_sums();
     void complete_from(const std::vector<double>& of_chunks);
     void complete_jointly(const std::vector<double>& of_chunks);
+
+    // The passes over states that lie in files.
+    void lay_out_windows();
+    void go_through_windows(int threads, void (Stepper::*work)(std::size_t, std::size_t), bool changes);
+    void run_sweep_in_windows(int threads);
+    void sweep_in_window(std::size_t first, std::size_t last);
+    void copy_into_file(const Level& level, std::size_t segment, Operand Operands::* from, const Operand& target);
 
     // The norm of one or several Steppers.
     static Found measure(Together all);
@@ -306,6 +321,8 @@ private:
     bool arranged_ = true;
     std::vector<Segment> segments_;
     std::vector<std::size_t> units_{0};  // the first segment of each run that a thread takes at a time, and the end
+    std::size_t first_unit_ = 0, end_unit_ = 0;  // of the units that passes go through: all, or those of a window
+    std::unique_ptr<Windows> windows_;           // null if all states lie in memory
 
     // Data of the present step.
     const Level* level_ = nullptr;

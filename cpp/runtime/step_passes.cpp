@@ -18,10 +18,10 @@ void Stepper::run(int threads, std::initializer_list<Pass> passes) {
     for (const Pass& pass : passes)
         if (pass.work != nullptr) passes_[pass_count_++] = pass;
     for (std::size_t k = 0; k < pass_count_; ++k) {
-        progress_[k].next.store(0, std::memory_order_relaxed);
-        progress_[k].left.store(units_.size() - 1, std::memory_order_relaxed);
+        progress_[k].next.store(first_unit_, std::memory_order_relaxed);
+        progress_[k].left.store(end_unit_ - first_unit_, std::memory_order_relaxed);
     }
-    if (units_.size() == 1)  // no thread will be the last to finish
+    if (first_unit_ == end_unit_)  // no thread will be the last to finish
         for (std::size_t k = 0; k < pass_count_; ++k)
             if (passes_[k].finish != nullptr) (this->*passes_[k].finish)();
     team_->run(
@@ -35,12 +35,12 @@ void Stepper::run(int threads, std::initializer_list<Pass> passes) {
 
 // The work of each thread. A thread that becomes free takes the next unit, so a thread that wakes late costs little.
 void Stepper::work_on_passes(bool idle) {
-    const std::size_t unit_count = units_.size() - 1;
+    const std::size_t end = end_unit_;
     for (std::size_t k = 0; k < pass_count_; ++k) {
         const Pass& pass = passes_[k];
         std::atomic<std::size_t>& next = progress_[k].next;
-        const auto take = [&] { return idle ? unit_count : next.fetch_add(1, std::memory_order_relaxed); };
-        for (std::size_t unit = take(); unit < unit_count; unit = take()) {
+        const auto take = [&] { return idle ? end : next.fetch_add(1, std::memory_order_relaxed); };
+        for (std::size_t unit = take(); unit < end; unit = take()) {
             (this->*pass.work)(units_[unit], units_[unit + 1]);
             if (pass.finish != nullptr && progress_[k].left.fetch_sub(1, std::memory_order_acq_rel) == 1)
                 (this->*pass.finish)();
@@ -101,6 +101,7 @@ void Stepper::add_rule_terms(std::size_t first, std::size_t last) {
         Operands operands = *tensor.logical;
         operands.grad = tensor.logical_grad;
         operands.accumulated = tensor.logical_accumulated;
+        if (windows_ != nullptr) windows_->place(i, operands);
         level_->rule_sums[static_cast<int>(tensor.compute)](operands, prepared.recipe, begin, count,
                                                             &rule_sums_[segment * max_sums]);
     });
@@ -111,6 +112,16 @@ void Stepper::sweep(std::size_t first, std::size_t last) {
         const auto& [i, begin, _] = segments_[segment];
         const Prepared& prepared = recipes_[turns_[i].recipe];
         prepared.sweep(tensors_[i]->operands, prepared.recipe, begin, count);
+    });
+}
+
+void Stepper::sweep_in_window(std::size_t first, std::size_t last) {
+    for_each_stretch(first, last, [this](std::size_t segment, std::int64_t count) {
+        const auto& [i, begin, _] = segments_[segment];
+        const Prepared& prepared = recipes_[turns_[i].recipe];
+        Operands operands = tensors_[i]->operands;
+        windows_->place(i, operands);
+        prepared.sweep(operands, prepared.recipe, begin, count);
     });
 }
 

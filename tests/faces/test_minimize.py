@@ -382,7 +382,7 @@ def test_methods_have_names_that_pickle_finds() -> None:
 
 
 def test_signatures_have_the_arguments_of_the_rules() -> None:
-    left_out = {"params", "copy_to", "maximize", "nonfinite"}
+    left_out = {"params", "copy_to", "state_storage", "maximize", "nonfinite"}
     for rule in OPTIMIZERS:
         method = getattr(methods, rule.__name__.lower())
         known = inspect.signature(method).parameters

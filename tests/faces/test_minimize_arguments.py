@@ -53,6 +53,7 @@ BOTH = pytest.mark.parametrize("minimize", [by_scipy, directly])
         ({"maximize": True}, ValueError, "maximize must be left out for instep.minimize.sgd, got True; pass a .* -fun"),
         ({"nonfinite": "skip"}, ValueError, "nonfinite must be left out .*, got 'skip'; a run ends"),
         ({"copy_to": np.zeros(2)}, ValueError, "copy_to must be left out"),
+        ({"state_storage": "folder"}, ValueError, "state_storage must be left out"),
         ({"maxiter": 2.5}, TypeError, "maxiter must be an int of at least 0, got 2.5"),
         ({"maxiter": -1}, ValueError, "maxiter must be at least 0, got -1"),
         ({"tol": "small"}, TypeError, "tol must be a number of at least 0, got 'small'"),

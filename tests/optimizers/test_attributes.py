@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import ALL_OPTIMIZERS, OPTIMIZERS, number_of
+from cases import ALL_OPTIMIZERS, ALL_PARAMETERS, OPTIMIZERS, number_of
 
 import instep
 from instep import schedules
@@ -221,8 +221,7 @@ def test_the_signature_is_whole(rule: Any) -> None:
     arguments = inspect.signature(rule).parameters
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in arguments.values())
     assert list(arguments)[:2] == ["params", "lr"]
-    extras = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype")
-    assert set(arguments) == {"params", *rule._hyperparameters, *extras}
+    assert set(arguments) == {"params", *rule._hyperparameters, *ALL_PARAMETERS}
     defaults = {n: p.default for n, p in arguments.items() if n != "params"}
     plain, spelled_out = rule(np.ones(1)), rule(np.ones(1), **defaults)
     assert repr(spelled_out) == repr(plain)

@@ -33,6 +33,7 @@ OPEN = {
     "commands/demo/picture.py": "the picture, to see whether it can be written",
     "machine/openmp.py": "/proc/self/maps",
     "machine/threads.py": "the cgroup's quota",
+    "optimizers/state_storage.py": "the files of the states, and their lock",
     "checkpoint/format.py": "checkpoints",
     "checkpoint/whole_file.py": "checkpoints",
     "checkpoint/writing.py": "checkpoints",

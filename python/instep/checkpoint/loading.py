@@ -9,17 +9,20 @@ import numpy as np
 from instep._support.checks import mapping, require_keys
 from instep.checkpoint.document import (
     arrays_by_optimizer,
+    members,
     path_text,
     require_scaler,
     stored_combined,
     stored_extra,
     stored_optimizer,
 )
+from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
 from instep.optimizers import Combined, Optimizer, combined_state, stored_state
 from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 from instep.optimizers.require import require_optimizers
+from instep.optimizers.state_storage import on_disk
 
 __all__ = ["check_scaler", "check_weights", "load"]
 
@@ -33,10 +36,11 @@ def load(
 
     The weights are written into the optimizer's parameters, in place. Names, shapes, dtypes and
     hyperparameters are checked before the arrays are read. All arrays are kept in memory, once,
-    until all are verified. Hyperparameters are loaded as by `Optimizer.load_state_dict`. A callable
-    that is not a schedule of instep can't be loaded: the optimizer must have it already; if its
-    name differs, there is a warning. A `ReduceOnPlateau` of the optimizer takes over the stored
-    arguments and state. Nothing in the file is executed.
+    until all are verified; arrays of an optimizer with ``state_storage`` are kept in its folder.
+    Hyperparameters are loaded as by `Optimizer.load_state_dict`. A callable that is not a schedule
+    of instep can't be loaded: the optimizer must have it already; if its name differs, there is a
+    warning. A `ReduceOnPlateau` of the optimizer takes over the stored arguments and state. Nothing
+    in the file is executed.
 
     Parameters
     ----------
@@ -90,7 +94,7 @@ def load(
         stored_extra(file.document, file.stand_ins)
         with optimizer._plan:
             _checked(file.document, file.stand_ins, optimizer, scaler)
-        arrays = {name: file.array(name) for name in file.stand_ins}
+        arrays = {name: _kept(name, file.array(name), optimizer) for name in file.stand_ins}
         extra = stored_extra(file.document, arrays)
         with optimizer._plan:  # other threads may have changed it while the arrays were read
             change = _checked(file.document, arrays, optimizer, scaler)
@@ -98,6 +102,16 @@ def load(
             if scaler is not None:
                 scaler.load_state_dict(file.document["scaler"])
     return extra
+
+
+def _kept(name: str, array: Array, optimizer: Optimizer | Combined) -> Array:
+    """Return an array to be kept until all are verified: on disk if it is of an optimizer with states in files."""
+    if is_of_extra(name):
+        return array
+    for prefix, one in members(optimizer):
+        if name.startswith(prefix) and one._state_storage is not None:
+            return on_disk(array, one._state_storage)
+    return array
 
 
 def _take_arrays(

@@ -63,6 +63,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer)
     with optimizer._plan.reading():  # no step on another thread meanwhile
+        optimizer._plan.require_whole()
         torchs = _in_torch(rule)
         _require_none_accumulated(optimizer)
         steps, states, params = optimizer._plan.steps, optimizer.state, optimizer.params

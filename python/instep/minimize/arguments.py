@@ -36,6 +36,7 @@ REFUSED = {
     "maximize": "pass a function that returns -fun",
     "nonfinite": "a run ends if fun or its gradient is not finite",
     "copy_to": "there is one array of parameters, which the result has",
+    "state_storage": "fun and its gradient need the memory of the states, too",
 }
 
 

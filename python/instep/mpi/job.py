@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.current import Current
 from instep.optimizers.hyperparameters import as_float
 from instep.optimizers.settings import GRAD_SCALE, NONFINITE
+from instep.optimizers.state_storage import StateFolder
 
 __all__ = ["Job"]
 
@@ -63,10 +65,20 @@ class Job:
     # ---- making --------------------------------------------------------------------------------
 
     def make_plan(
-        self, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
+        self,
+        state_dtype: np.dtype[Any] | None,
+        averaged: bool,
+        current: Current,
+        storage: StateFolder | None,
     ) -> RankedPlan:
         """Make what an optimizer has in place of the core's plan."""
-        return RankedPlan(self, state_dtype, averaged, current)
+        return RankedPlan(self, state_dtype, averaged, current, storage)
+
+    def folder(self, path: Any) -> Any:
+        """Return this rank's own folder in one that all ranks have."""
+        if not isinstance(path, (str, os.PathLike)):
+            return path  # which is refused
+        return os.path.join(os.fsdecode(path), f"rank-{self.comm.rank}")
 
     def make_combined(
         self, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
@@ -190,6 +202,7 @@ class Job:
         scale = 1.0 if grad_scale is None else as_float(grad_scale, GRAD_SCALE, "grad_scale")
         for plan in self.plans:
             plan.refuse_averages("step")
+            plan.require_whole()
         numbers_now = self._numbers(owner, scale)
         gradients = self._gradients(grads)
         codes = bytes(map(code_of, gradients))

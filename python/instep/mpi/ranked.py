@@ -11,6 +11,7 @@ from instep import _core
 from instep._support.wording import kind
 from instep.mpi.shards import Parameter, Stretch
 from instep.optimizers.current import Current, Values
+from instep.optimizers.state_storage import StateFolder
 
 __all__ = ["RankedCombined", "RankedPlan", "Shown", "described", "refuse_as_plain"]
 
@@ -103,12 +104,17 @@ class RankedPlan(_Ranked):
     """
 
     def __init__(
-        self, job: Together, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current
+        self,
+        job: Together,
+        state_dtype: np.dtype[Any] | None,
+        averaged: bool,
+        current: Current,
+        storage: StateFolder | None,
     ) -> None:
         self.job = job
         self.state_dtype, self.averaged_by_decay, self.current = state_dtype, averaged, current
-        self.front = _core.make_plan(None, False, Current(_NO_VALUES))
-        self.inner = _core.make_plan(state_dtype, averaged, current)
+        self.front = _core.make_plan(None, False, Current(_NO_VALUES), None)
+        self.inner = _core.make_plan(state_dtype, averaged, current, storage)
         self.groups: list[tuple[Any, ...]] = []  # as the core takes them
         self.arrays: list[Array] = []
         self.names: list[str] = []
@@ -201,6 +207,14 @@ class RankedPlan(_Ranked):
         with self.front:
             self.front.restore(0, 0, sums)
         self.front.refresh_copies()
+
+    def require_whole(self) -> None:
+        """Raise RuntimeError if the states lie in files that have half a step."""
+        self.inner.require_whole()
+
+    def remove_files(self) -> None:
+        """Remove the files of the states, if the optimizer could not be made."""
+        self.inner.remove_files()
 
     # ---- what optimizers ask of a plan ---------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from instep.optimizers.containers import (
 from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
 from instep.optimizers.keywords import Shared
 from instep.optimizers.near_misses import hint
+from instep.optimizers.plans import folder_of
 from instep.optimizers.saved import Saved
 from instep.optimizers.settings import EMA_DECAY, GRAD_SCALE
+from instep.optimizers.state_storage import in_folder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,8 +46,8 @@ class Optimizer(Saved):
         strides, changed in place. Keys are str or int; a parameter's name is the path to it, such
         as "encoder.0.w". None and empty containers are places without a parameter. A group dict has
         such a container under "params", and may have any of the hyperparameters below, except the
-        hyperparameters of the whole optimizer: clip_norm, nonfinite, ema_decay, copy_to and
-        state_dtype.
+        hyperparameters of the whole optimizer: clip_norm, nonfinite, ema_decay, copy_to,
+        state_dtype and state_storage.
     lr : float or callable
         Learning rate, at least 0. Like every number here, it may be a callable from the number of
         completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
@@ -83,6 +86,14 @@ class Optimizer(Saved):
         states take half the memory, and each step rounds them. For float64 parameters, float32 has
         the same effect. With None, states are float64 for float64 parameters, float32 for the
         others.
+    state_storage : str, path or None
+        A folder, made if it is absent, in whose files the states and averages lie, for models whose
+        states are larger than memory. A step reads and writes them in windows and gives the same
+        bits; it needs about 100 MB of memory besides the parameters and gradients. The files are
+        scratch of this one optimizer: they begin at zero and are removed with it, and to resume, a
+        run loads a checkpoint. `state` and `averages` show them as read-only arrays. Such an
+        optimizer can't be copied or pickled. With None, states lie in memory. See
+        docs/state-storage.md for what it costs.
 
     Raises
     ------
@@ -91,6 +102,9 @@ class Optimizer(Saved):
         dtype, overlapping itself or another), or a hyperparameter is out of its range.
     ImportError
         If state_dtype is "bfloat16" and ml_dtypes is missing.
+    OSError
+        If state_storage can't be made or written, has too little space for the states, or is in use
+        by another optimizer; nothing is left behind then. NotImplementedError on Windows.
 
     """
 
@@ -121,6 +135,7 @@ class Optimizer(Saved):
         ema_decay: Number | None = None,
         copy_to: Copies | None = None,
         state_dtype: npt.DTypeLike | None = None,
+        state_storage: str | os.PathLike[str] | None = None,
         **unknown: Any,
     ) -> None:
         """Make the optimizer from a rule's own hyperparameters and the shared arguments: a constructor's last call."""
@@ -144,7 +159,9 @@ class Optimizer(Saved):
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
         super().__init__(settings, clip_norm, nonfinite, ema_decay)
-        self._bind(groups, copies, check_state_dtype(state_dtype), grouped=grouped)
+        dtype = check_state_dtype(state_dtype)
+        with in_folder(folder_of(state_storage)) as storage:
+            self._bind(groups, copies, dtype, storage, grouped=grouped)
 
     # ---- stepping ------------------------------------------------------------------------------
 
@@ -183,7 +200,12 @@ class Optimizer(Saved):
         RuntimeError
             Inside ``averaged()``; from a schedule or a signal handler, in the middle of a step of
             this optimizer; in a process that was forked while another thread stepped this
-            optimizer.
+            optimizer. With ``state_storage``: in any forked process, or if half a step is in the
+            folder.
+        OSError
+            With ``state_storage``, if a file of the states can't be read or written. If parameters
+            have changed already, the error says "half a step is in FOLDER", and further steps and
+            saves are refused until a state is loaded.
 
         Notes
         -----

@@ -24,6 +24,7 @@ from instep.optimizers.groups import ParamGroup, check_alike, group_values, take
 from instep.optimizers.hyperparameters import of_all_groups
 from instep.optimizers.plans import make_plan
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
+from instep.optimizers.state_storage import StateFolder
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
 
@@ -51,6 +52,7 @@ class Bound(Settings):
         "_look_at",
         "_plan",
         "_state_dtype",
+        "_state_storage",
         "_views",
         "_warned",
     )
@@ -60,13 +62,17 @@ class Bound(Settings):
         groups: Sequence[NamedParameters],
         copies: Sequence[tuple[Array | None, ...]],
         state_dtype: np.dtype[Any] | None,
+        storage: StateFolder | None = None,
         *,
         grouped: bool,
         take_read_only: bool = False,
     ) -> None:
         """Let the core check the arrays and make the states; the settings must be there already."""
         self._state_dtype = state_dtype
-        self._plan = make_plan(state_dtype, self.ema_decay is not None, self._current)
+        self._state_storage = None if storage is None else storage.path
+        self._plan = make_plan(state_dtype, self.ema_decay is not None, self._current, storage)
+        if storage is not None:
+            storage.plan = self._plan
         self._views: Views | None = None
         self._accumulated = -1, View[Array]()  # as of that many changes
         self._warned = False
@@ -305,8 +311,12 @@ class Bound(Settings):
         return {**super()._counts(), "elements": sum(sizes), "step_count": self.step_count}
 
     def _extras_in_use(self) -> dict[str, Any]:
-        more = {} if self._state_dtype is None else {"state_dtype": self._state_dtype.name}
-        return super()._extras_in_use() | more
+        more = {
+            "state_dtype": self._state_dtype and self._state_dtype.name,
+            "state_storage": self._state_storage,
+        }
+        used = {name: value for name, value in more.items() if value is not None}
+        return super()._extras_in_use() | used
 
 
 def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:

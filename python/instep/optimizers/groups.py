@@ -251,7 +251,7 @@ def _checked(rule: type[Rule], name: str, value: Any) -> Any:
 def _no_such(rule: type[Rule], name: str) -> str:
     known = ", ".join(rule._hyperparameters)
     text = hint(name, rule._hyperparameters)
-    if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype"):
+    if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype", "state_storage"):
         text = f"; give {name} to the optimizer, for all groups together"
     return (
         f"a hyperparameter of a group of {rule.__name__} must be one of {known}, got {name!r}{text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypedDict
 
 from instep.optimizers.containers import Copies
@@ -25,3 +26,4 @@ class Shared(TypedDict, total=False):
     ema_decay: Number | None
     copy_to: Copies | None
     state_dtype: npt.DTypeLike | None
+    state_storage: str | os.PathLike[str] | None

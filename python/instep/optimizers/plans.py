@@ -13,20 +13,30 @@ if TYPE_CHECKING:
     import numpy as np
 
     from instep.optimizers.current import Current
+    from instep.optimizers.state_storage import StateFolder
 
-__all__ = ["Maker", "made_by", "make_combined", "make_plan"]
+__all__ = ["Maker", "folder_of", "made_by", "make_combined", "make_plan"]
 
 
 class Maker(Protocol):
     """Makes objects that do what the core's plans do."""
 
-    def make_plan(self, state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> Any:
+    def make_plan(
+        self,
+        state_dtype: np.dtype[Any] | None,
+        averaged: bool,
+        current: Current,
+        storage: StateFolder | None,
+    ) -> Any:
         """Make the plan of one optimizer."""
 
     def make_combined(
         self, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
     ) -> Any:
         """Make the plan of several optimizers as one."""
+
+    def folder(self, path: Any) -> Any:
+        """Return the folder for states that the program wants in this one."""
 
 
 _MAKER: ContextVar[Maker | None] = ContextVar("instep.maker", default=None)
@@ -42,10 +52,21 @@ def made_by(maker: Maker) -> Iterator[None]:
         _MAKER.reset(token)
 
 
-def make_plan(state_dtype: np.dtype[Any] | None, averaged: bool, current: Current) -> _core.Plan:
+def folder_of(path: Any) -> Any:
+    """Return the folder for states that the program wants in this one."""
+    maker = _MAKER.get()
+    return path if maker is None or path is None else maker.folder(path)
+
+
+def make_plan(
+    state_dtype: np.dtype[Any] | None,
+    averaged: bool,
+    current: Current,
+    storage: StateFolder | None,
+) -> _core.Plan:
     """Make the plan of one optimizer."""
     maker: Any = _MAKER.get() or _core
-    plan: _core.Plan = maker.make_plan(state_dtype, averaged, current)
+    plan: _core.Plan = maker.make_plan(state_dtype, averaged, current, storage)
     return plan
 
 

@@ -81,14 +81,23 @@ class Saved(Bound):
         with the optimizer are again the optimizer's arrays. No other thread may step the optimizer
         meanwhile.
         """
+        self._refuse_copies()
         with self._plan.reading():
             return copyreg.__newobj__, (type(self),), copying.taken_apart(self)  # type: ignore[attr-defined]
+
+    def _refuse_copies(self) -> None:
+        if self._state_storage is not None:
+            raise TypeError(
+                "an optimizer with state_storage can't be copied or pickled, as its states lie in "
+                f"{self._state_storage}; save a checkpoint, and load it into another optimizer"
+            )
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
         copying.put_together(self, parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy everything between two steps; arrays copied together with the optimizer are the copy's arrays."""
+        self._refuse_copies()
         with self._plan.reading():
             twin = type(self).__new__(type(self))
             memo[id(self)] = twin  # first: a schedule may lead back to the optimizer

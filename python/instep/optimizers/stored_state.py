@@ -64,6 +64,7 @@ def numbers(
     `now` has the hyperparameters, which another thread may set meanwhile. `several` has the numbers
     of schedules at several places, also of other optimizers.
     """
+    optimizer._plan.require_whole()
     if now is None:
         now = optimizer._current.now
     if several is None:

@@ -45,7 +45,7 @@ class Adagrad(Optimizer):
     eps_inside_sqrt
         As for `RMSprop`.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype
+    state_dtype, state_storage
         As for `Optimizer`.
 
     Raises

@@ -91,7 +91,7 @@ class Adam(Optimizer):
         same ratio: StableAdamW. The sum is read before the sweep, so a step reads gradient and v
         twice.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype
+    state_dtype, state_storage
         As for `Optimizer`.
 
     Raises
@@ -173,7 +173,8 @@ class AdamW(Adam):
         As for `Adam`.
     weight_decay : float or callable
         At least 0: in each step, the weight loses the share lr * weight_decay.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Adam`.
 
     Raises

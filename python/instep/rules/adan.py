@@ -46,7 +46,8 @@ class Adan(Optimizer):
         As for `Adam`.
     weight_decay : float or callable
         At least 0: after the rule, the weight is divided by 1 + lr * weight_decay.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -47,7 +47,8 @@ class AdEMAMix(Optimizer):
         As for `Adam`.
     weight_decay
         As for `AdamW`.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -49,7 +49,8 @@ class LAMB(Optimizer):
         Greater than 0; None for no limit of q.
     weight_decay : float or callable
         At least 0; its term is added to the update, not to the gradient.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -53,7 +53,8 @@ class LARS(Optimizer):
         False: q = 1. Groups of biases and of the weights of norms often have False.
     weight_decay : float or callable
         At least 0; its term is added to the gradient after the norm of the gradient is taken.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -41,7 +41,8 @@ class Lion(Optimizer):
         that a step keeps of the mean.
     weight_decay
         As for `AdamW`.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -76,7 +76,8 @@ class Muon(Optimizer):
         At least 0: the least divisor.
     adjust_lr : {"match_rms_adamw", "original"}
         The factor q; fixed when the optimizer is made.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

@@ -86,7 +86,8 @@ class Prodigy(Optimizer):
         Greater than 0; a factor of the estimate: 0.5 or 2 for shorter or longer steps.
     growth_rate : float or callable
         At least 1: the most by which a step multiplies d; 1.02 is a kind of warm-up.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

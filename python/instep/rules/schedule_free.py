@@ -56,7 +56,8 @@ class ScheduleFreeSGD(Optimizer):
         At least 0: the power of the step in the weight of the average; 0 for equal weights.
     weight_lr_power : float or callable
         At least 0: the power of the largest rate so far in the weight of the average.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises
@@ -128,7 +129,8 @@ class ScheduleFreeAdamW(Optimizer):
         At least 0; added to the corrected root.
     weight_decay, r, weight_lr_power
         As for `ScheduleFreeSGD`.
-    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype
+    l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
+    state_storage
         As for `Optimizer`.
 
     Raises

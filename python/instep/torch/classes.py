@@ -19,7 +19,7 @@ __all__ = ["made"]
 
 _PATH = "instep.torch"
 # Arguments of instep's optimizers that torch has elsewhere, or that a parameter group has none of.
-_LEFT_OUT = {"params", "ema_decay", "copy_to", *OWN}
+_LEFT_OUT = {"params", "ema_decay", "copy_to", "state_storage", *OWN}
 
 _NEVER = {
     "capturable": "the step runs on the CPU",
