@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from instep import _core
-from instep.mpi import leaving, numbers, status
+from instep.mpi import leaving, status
+from instep.mpi.agreement import Ready, agree
 from instep.mpi.moving import all_at_once, gather, to_owners
 from instep.mpi.numbers import Settled, StepNumbers
 from instep.mpi.protocol import CommunicationError, Communicator
@@ -28,21 +29,8 @@ __all__ = ["Job"]
 
 _RAISE = NONFINITE.index("raise")
 _ANSWERS = 0.05  # seconds that others have to hear that this rank gives up
-# Of a number in the arithmetic's type, which another C library has computed.
-_PREPARED_TOLERANCE = 1e-6
 
 Array = np.ndarray[Any, Any]
-
-
-class Ready(NamedTuple):
-    """A step that this rank could take."""
-
-    gradients: list[Array | None]  # by parameter
-    codes: bytes  # their dtypes
-    numbers: StepNumbers
-    settings: bytes
-    prepared: bytes
-    any_given: bool
 
 
 class Job:
@@ -189,7 +177,7 @@ class Job:
             with self.moving("step"):
                 codes = (ready.codes,) * self.comm.size
                 if not all(state):
-                    ready, codes = self._agree(ready, state)
+                    ready, codes = agree(self, ready, state)
                 bad = self._take(ready, codes)
                 refused = bad is not None and ready.numbers.limits[2] == _RAISE
                 if not refused:
@@ -206,22 +194,22 @@ class Job:
         numbers_now = self._numbers(owner, scale)
         gradients = self._gradients(grads)
         codes = bytes(map(code_of, gradients))
-        return self._prepared(numbers_now, gradients, codes, codes, any(codes))
+        return self.prepared(numbers_now, gradients, codes, codes)
 
-    def _prepared(
+    def prepared(
         self,
         now: StepNumbers,
         gradients: list[Array | None],
         codes: bytes,
         present: bytes,
-        any_given: bool,
     ) -> Ready:
+        """Prepare the step for these numbers; `present` are the gradients of all ranks."""
         each, first = [], 0
         for plan in self.plans:
             each.append(present[first : first + len(plan.names)])
             first += len(plan.names)
         prepared = self.ranks.prepare(now.members, now.limits, each, now.scale)
-        return Ready(gradients, codes, now, now.encoded(), prepared, any_given)
+        return Ready(gradients, codes, now, now.encoded(), prepared, any(present))
 
     def _numbers(self, owner: Any, scale: float) -> StepNumbers:
         members = []
@@ -262,38 +250,6 @@ class Job:
                         found[k] = accumulated[name]
             first += len(plan.names)
         return found
-
-    # ---- what ranks may differ in --------------------------------------------------------------
-
-    def _agree(self, ready: Ready, state: status.Round) -> tuple[Ready, tuple[bytes, ...]]:
-        """Use rank 0's numbers where they are nearly the same, and all ranks' gradients."""
-        now, codes = ready.numbers, (ready.codes,) * self.comm.size
-        if not state.settings:
-            encoded = status.gather_any(self.comm, ready.settings)
-            told = numbers.difference(encoded, numbers.names_of(self.plans, self.members))
-            if told is not None:
-                text = f"all ranks must have the same numbers, got others: {told}"
-                raise status.agreed(ValueError(text))
-            now = now.replaced(encoded[0])
-        if not state.presence:
-            codes = tuple(status.gather_any(self.comm, ready.codes))
-        present = bytes(map(max, *codes)) if len(codes) > 1 else codes[0]
-        ready = self._prepared(now, ready.gradients, ready.codes, present, any(present))
-        self._agree_on_prepared(ready)
-        return ready, codes
-
-    def _agree_on_prepared(self, ready: Ready) -> None:
-        digests = self.comm.allgather(digest(ready.prepared))
-        if len(set(digests)) == 1:
-            return
-        prepared = status.gather_any(self.comm, ready.prepared)
-        if not all(_nearly(each, prepared[0]) for each in prepared):
-            text = (
-                "all ranks must compute the same scalars of the step, got others; load the same "
-                "checkpoint on all"
-            )
-            raise status.agreed(ValueError(text))
-        self.ranks.set_prepared(prepared[0])
 
     # ---- the step itself -----------------------------------------------------------------------
 
@@ -396,13 +352,3 @@ def _about(k: int, several: bool) -> Iterator[None]:
         if several and type(error) in (TypeError, ValueError) and not hasattr(error, "__notes__"):
             raise type(error)(f"optimizers[{k}]: {error}") from None
         raise
-
-
-def _nearly(a: bytes, b: bytes) -> bool:
-    """Tell whether two ranks have computed nearly the same scalars, in either arithmetic."""
-    if len(a) != len(b):
-        return False
-    return any(
-        bool(np.all(numbers.alike(np.frombuffer(a, t), np.frombuffer(b, t), tolerance)))
-        for t, tolerance in ((np.float64, 1e-12), (np.float32, _PREPARED_TOLERANCE))
-    )
