@@ -223,14 +223,19 @@ std::vector<double>& Stepper::measure(int threads) {
 
 void Stepper::apply(int threads) {
     if (windows_ == nullptr) return run(threads, {has_rule_sums_ ? sums_pass : no_pass, sweep_pass});
-    if (has_rule_sums_) run_sums(threads, sums_pass);
+    if (has_rule_sums_) run_sums(threads);
     run_sweep(threads);
 }
 
-void Stepper::run_sums(int threads, const Pass& pass) {
-    if (windows_ == nullptr) return run(threads, {pass});
-    go_through_windows(threads, pass.work, false);
-    if (pass.finish != nullptr) (this->*pass.finish)();
+void Stepper::run_sums(int threads) {
+    if (windows_ == nullptr) return run(threads, {sums_pass});
+    run_terms(threads);
+    (this->*sums_pass.finish)();
+}
+
+void Stepper::run_terms(int threads) {
+    if (windows_ == nullptr) return run(threads, {{sums_pass.work, nullptr}});
+    go_through_windows(threads, sums_pass.work, false);
 }
 
 void Stepper::run_sweep(int threads) {

@@ -277,7 +277,8 @@ private:
     void complete(std::size_t i, const double* sums);
     static std::int64_t whole_of(const Tensor& tensor) { return tensor.whole > 0 ? tensor.whole : tensor.size; }
     void run(int threads, std::initializer_list<Pass> passes);
-    void run_sums(int threads, const Pass& pass);
+    void run_sums(int threads);
+    void run_terms(int threads);
     void run_sweep(int threads);
     void work_on_passes(bool idle);
     // The passes.

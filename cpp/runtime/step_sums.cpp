@@ -49,10 +49,10 @@ Found Stepper::take_up_to_sweep(Together all) {
         Stepper& stepper = *one.stepper;
         if (!stepper.has_rule_sums_) continue;
         if (all.others == nullptr) {
-            stepper.run_sums(one.most_threads, sums_pass);
+            stepper.run_sums(one.most_threads);
             continue;
         }
-        stepper.run_sums(one.most_threads, {&Stepper::add_rule_terms, nullptr});
+        stepper.run_terms(one.most_threads);
         stepper.gather_rule_sums();
         std::vector<bool> included;
         for (const Participant& other : all)

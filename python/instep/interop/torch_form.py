@@ -65,6 +65,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     with optimizer._plan.reading():  # no step on another thread meanwhile
         optimizer._plan.require_whole()
         torchs = _in_torch(rule)
+        if optimizer._state_storage is not None:
+            optimizer._plan.require_whole()
         _require_none_accumulated(optimizer)
         steps, states, params = optimizer._plan.steps, optimizer.state, optimizer.params
         named = all(_is_named(group) for group in optimizer.param_groups)  # torch: all or none

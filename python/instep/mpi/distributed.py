@@ -144,6 +144,8 @@ class Distributed:
         except BaseException as refusal:
             if status.is_agreed(refusal):
                 job.seat.give_up()
+            for plan in job.plans:
+                plan.remove_files()
             raise
         made.__class__ = _class_of(type(made))
         return made  # type: ignore[return-value]
