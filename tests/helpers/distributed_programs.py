@@ -203,12 +203,13 @@ def as_found(work: Any) -> str:
 
 
 def one_is_late(comm: Any) -> str:
+    """And all end as if all were well."""
     _, optimizer = made(comm, timeout=TIMEOUT)
-    for _ in range(STEPS):
-        if optimizer.step_count == MIDDLE and optimizer.comm.rank == 1:
-            time.sleep(3 * TIMEOUT)
+    for _ in range(MIDDLE):
         step(optimizer)
-    return "went on"
+    if optimizer.comm.rank == 1:
+        time.sleep(3 * TIMEOUT)
+    return as_found(lambda: step(optimizer))
 
 
 def rank_of(comm: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -156,6 +157,32 @@ def test_what_is_said_afterwards(message: int) -> None:
             f"rank {k} can't go on after an error in step: parameters and states may have changed on "
             "some ranks only; make a new Distributed, and load the last checkpoint"
         )
+
+
+@pytest.mark.parametrize("message", [0, 1, -1])
+def test_a_rank_that_goes_on_after_its_error(message: int) -> None:
+    """Tells the others at once, though it doesn't end."""
+    number = moves_in("step")[message]
+    ended = threading.Semaphore(0)
+
+    def each(comm: Any) -> None:
+        try:
+            optimizer = made(comm)
+            CALLS["step"](optimizer, None)
+            optimizer.state_dict()
+            comm.allgather(b"")
+            CALLS["step"](optimizer, None)
+        finally:
+            if comm.rank == ODD:
+                assert all(ended.acquire(timeout=10) for _ in range(SIZE - 1))
+            else:
+                ended.release()
+
+    errors = [
+        rank.exception() for rank in run(SIZE, each, before=at(number, fail("raises")), timeout=30)
+    ]
+    assert isinstance(errors[ODD], Fault)
+    assert all(isinstance(errors[k], MissingRanksError) for k in range(SIZE) if k != ODD)
 
 
 @pytest.mark.parametrize("byte", [0, 4, 8, 20, 40, 60])

@@ -1,4 +1,4 @@
-"""Ranks that are processes, over MPI and over gloo: the bits of one process, and an end of the job, whatever happens."""
+"""Ranks that are processes, over MPI and over gloo: the bits of one process, and an end of the job in any case."""
 
 from __future__ import annotations
 
@@ -121,6 +121,7 @@ def test_memory_of_a_rank(tmp_path: Path) -> None:
 
 
 def test_a_late_rank_ends_the_job(tmp_path: Path) -> None:
+    """With an error, even if the program goes on and ends: some of the ranks' calls are on their way for ever."""
     begun = time.monotonic()
     ended = mpi_without_abort("one_is_late", 3, tmp_path)
     assert ended.status != 0, ended.output

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from adam_on_ranks import ODD, SHAPES, SIZE, expected, gradients, made
 from cases import CHUNK
 from one_process import assert_alike, everything, together
 
 import instep
-from instep import schedules
-from instep.mpi import CommunicationError, Distributed, over_threads
-
-SIZE, ODD = 3, 1  # ranks, and the one that differs
-SHAPES: dict[str, Any] = {"w": (2 * CHUNK + 5,), "b": (3, 2)}
-
-
-def gradients(step: int, rank: int) -> dict[str, Any]:
-    return {name: np.full(shape, 0.25 * step + rank + 1) for name, shape in SHAPES.items()}
-
-
-class Lr:
-    """A schedule with something to do once."""
-
-    def __init__(self) -> None:
-        self.once: Callable[[], object] | None = None
-
-    def __call__(self, step: int) -> float:
-        once, self.once = self.once, None
-        if once is not None:
-            once()
-        return 0.1
-
-
-def made(comm: Any, **more: Any) -> Any:
-    params = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-    settings = {"lr": Lr(), "clip_norm": 1.0, "shard": True, **more}
-    return Distributed(instep.Adam, params, comm=comm, **settings)
-
-
-def expected(**more: Any) -> dict[str, Any]:
-    """The parameters after two steps of which nothing was refused."""
-    params = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-    optimizer = instep.Adam(params, lr=0.1, clip_norm=1.0, **more)
-    for step in range(2):
-        for rank in range(SIZE):
-            optimizer.accumulate(gradients(step, rank))
-        optimizer.step()
-    return params
+from instep.mpi import Distributed
 
 
 def refuse(
@@ -303,145 +263,50 @@ def test_an_error_in_a_schedule(
         assert_alike(params, wanted)
 
 
+def said(work: Callable[[], object]) -> Any:
+    with pytest.raises((ValueError, TypeError, ArithmeticError)) as caught:
+        work()
+    return caught.type, str(caught.value), getattr(caught.value, "__notes__", None)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    "lr", [lambda step: -1.0, lambda step: "x", lambda step: 1 / 0, lambda step: float("x")]
+)
+def test_the_words_of_one_process(lr: Any, several: bool) -> None:
+    def make(params: Any) -> Any:
+        first = instep.SGD([params[0]], lr=lr)
+        return instep.Combined(first, instep.SGD([params[1]])) if several else first
+
+    def params() -> Any:
+        return [np.ones(3), np.ones(2)]
+
+    wanted = said(lambda: make(params()).step([None, None] if several else [None]))
+    for comm_says in together(
+        1, lambda comm: said(lambda: Distributed(make, params(), comm=comm).step(None))
+    ):
+        assert comm_says == wanted
+
+
 def test_errors_on_several_ranks() -> None:
     """Each has its own; the others hear of the first."""
 
     def each(comm: Any) -> str:
         optimizer = made(comm)
         errors = {1: ValueError("one"), 2: KeyError("two")}
+        if comm.rank in errors:
+
+            def once() -> None:
+                raise errors[comm.rank]
+
+            optimizer.lr.once = once
         with pytest.raises((ValueError, KeyError)) as caught:
-            if comm.rank in errors:
-
-                def once() -> None:
-                    raise errors[comm.rank]
-
-                optimizer.lr.once = once
             optimizer.step(gradients(0, comm.rank))
         return f"{caught.type.__name__} {caught.value}"
 
     first, second, third = together(3, each)
     assert first.startswith("ValueError rank 1: one")
     assert (second, third) == ("ValueError one", "KeyError 'two'")
-
-
-@pytest.mark.parametrize("ranks", [(0, 1, 2), (1,)])
-def test_a_step_inside_a_step(ranks: tuple[int, ...]) -> None:
-    def each(comm: Any) -> None:
-        optimizer = made(comm)
-        for call in (
-            lambda: optimizer.step(None),
-            optimizer.state_dict,
-            lambda: optimizer.load_state_dict(None),
-            lambda: optimizer.averaged().__enter__(),
-            optimizer.close,
-        ):
-            if comm.rank in ranks:
-                optimizer.lr.once = call
-            with pytest.raises(RuntimeError, match="must come after the call that is under way"):
-                optimizer.step(gradients(0, comm.rank))
-        optimizer.step(gradients(0, comm.rank))
-        assert optimizer.step_count == 1
-
-    together(3, each)
-
-
-def test_other_calls_on_one_rank() -> None:
-    """All find out, and can go on together."""
-
-    def each(comm: Any) -> None:
-        optimizer = made(comm, ema_decay=0.5)
-        calls: list[Callable[[], object]] = [
-            lambda: optimizer.step(gradients(0, comm.rank)),
-            optimizer.state_dict,
-            lambda: optimizer.load_state_dict(None),
-            lambda: optimizer.averaged().__enter__(),
-        ]
-        for k, one in enumerate(calls):
-            for other in calls[:k]:
-                with pytest.raises(CommunicationError, match="must make the same call, got "):
-                    (other if comm.rank == ODD else one)()
-        optimizer.step(gradients(0, comm.rank))
-        assert optimizer.step_count == 1
-
-    together(SIZE, each)
-
-
-def test_an_error_and_another_call() -> None:
-    """All hear of the call, and the error isn't lost."""
-
-    def each(comm: Any) -> BaseException | None:
-        optimizer = made(comm)
-        with pytest.raises(CommunicationError, match="must make the same call") as caught:
-            if comm.rank == ODD:
-                optimizer.step(3)
-            optimizer.state_dict()
-        return caught.value.__cause__
-
-    causes = together(SIZE, each)
-    assert [type(cause) for cause in causes] == [type(None), TypeError, type(None)]
-
-
-def test_one_leaves() -> None:
-    """The others hear of it, now and later, and can't wait for it."""
-
-    def each(comm: Any) -> list[str]:
-        optimizer = made(comm)
-        optimizer.step(gradients(0, comm.rank))
-        said = []
-        for _ in range(2):
-            with pytest.raises(CommunicationError) as caught:
-                if comm.rank == ODD:
-                    optimizer.close()
-                optimizer.step(gradients(1, comm.rank))
-            said.append(str(caught.value))
-        optimizer.close()
-        return said
-
-    text = "rank 1 has left after step 1, and the others go on; end the loop at the same step on all ranks"
-    for rank, said in enumerate(together(SIZE, each, timeout=5)):
-        assert said[0] == text
-        assert said[1] == ("the Distributed is closed; make a new one" if rank == ODD else text)
-
-
-def test_an_error_in_a_with_block() -> None:
-    """Stays what it was, and the others hear that the rank has left."""
-
-    def each(comm: Any) -> None:
-        with made(comm) as optimizer:
-            optimizer.step(gradients(0, comm.rank))
-            if comm.rank == ODD:
-                raise ZeroDivisionError
-            optimizer.step(gradients(1, comm.rank))
-
-    errors = [rank.exception() for rank in over_threads.run(SIZE, each)]
-    assert [type(error).__name__ for error in errors] == [
-        "CommunicationError",
-        "ZeroDivisionError",
-        "CommunicationError",
-    ]
-    assert "rank 1 has left after step 1" in str(errors[0])
-
-
-def test_an_interrupt_when_the_step_is_taken() -> None:
-    """Before the sums are dropped and the copies are written: the object can't go on."""
-
-    def each(comm: Any) -> None:
-        copies = {"w": np.zeros(SHAPES["w"], np.float16), "b": None}
-        optimizer = made(comm, copy_to=copies)
-
-        def interrupted() -> None:
-            raise KeyboardInterrupt
-
-        if comm.rank == ODD:
-            optimizer._job.refresh_copies = interrupted
-        optimizer.step(gradients(0, comm.rank))
-        optimizer.step(gradients(1, comm.rank))
-
-    begun = time.monotonic()
-    errors = [rank.exception() for rank in over_threads.run(SIZE, each, timeout=20)]
-    assert time.monotonic() - begun < 10
-    assert isinstance(errors[ODD], KeyboardInterrupt)
-    assert isinstance(errors[0], CommunicationError)
 
 
 @pytest.mark.parametrize(
@@ -469,115 +334,6 @@ def test_whose_number_it_is(place: str) -> None:
     together(SIZE, each)
 
 
-def test_closing_together() -> None:
-    def each(comm: Any) -> None:
-        with made(comm) as optimizer:
-            optimizer.step(None)
-        optimizer.close()
-        for call in (lambda: optimizer.step(None), optimizer.state_dict):
-            with pytest.raises(CommunicationError, match="the Distributed is closed"):
-                call()
-        assert optimizer.step_count == 1
-        assert "step_count=1" in repr(optimizer)
-
-    together(SIZE, each)
-
-
-def test_averages_inside_averages() -> None:
-    def each(comm: Any) -> None:
-        optimizer = made(comm, ema_decay=0.5)
-        with optimizer.averaged():
-            for call in (lambda: optimizer.averaged().__enter__(), lambda: optimizer.step(None)):
-                with pytest.raises(RuntimeError, match="averaged"):
-                    call()
-        optimizer.step(None)
-        with pytest.raises(ZeroDivisionError), optimizer.averaged():
-            raise ZeroDivisionError
-        optimizer.step(None)
-        block = optimizer.averaged()
-        block.__enter__()
-        optimizer.end_averaged()
-        optimizer.step(None)
-        block.__exit__(None, None, None)
-        assert optimizer.step_count == 3
-        with pytest.raises(ValueError, match="ema_decay must be"), made(comm).averaged():
-            pass
-
-    together(2, each)
-
-
-def test_two_threads_take_turns() -> None:
-    """With the same gradients, so that it doesn't matter which is first."""
-    started = threading.Barrier(2)
-
-    def each(comm: Any) -> Any:
-        optimizer = made(comm, lr=schedules.InverseSqrtDecay(0.1, 2))
-        errors: list[BaseException] = []
-
-        def steps() -> None:
-            try:
-                for _ in range(20):
-                    optimizer.step(gradients(0, comm.rank))
-            except BaseException as error:
-                errors.append(error)
-
-        started.wait(10)
-        threads = [threading.Thread(target=steps) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert not errors
-        return optimizer.params, optimizer.step_count
-
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        found = together(2, each)
-    finally:
-        sys.setswitchinterval(switch)
-    params = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-    optimizer = instep.Adam(params, lr=schedules.InverseSqrtDecay(0.1, 2), clip_norm=1.0)
-    for _ in range(40):
-        for rank in range(2):
-            optimizer.accumulate(gradients(0, rank))
-        optimizer.step()
-    for one in found:
-        assert_alike(one, (params, 40))
-
-
-def test_a_scaler_and_ranks_without_a_batch() -> None:
-    """A rank without a batch counts as the others do."""
-
-    def batches(rank: int, step: int) -> Any:
-        if rank == step % 3 or step == 4:
-            return None
-        grads = gradients(step, rank)
-        if (rank, step) == (2, 3):
-            grads["w"][-1] = np.inf
-        return grads
-
-    def each(comm: Any) -> Any:
-        optimizer, scaler = made(comm, nonfinite="skip"), instep.LossScaler(4.0, growth_interval=2)
-        found = []
-        for step in range(6):
-            found.append((scaler.step(optimizer, batches(comm.rank, step)), scaler.state_dict()))
-        return found, optimizer.params, optimizer.skipped_steps
-
-    params = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-    optimizer = instep.Adam(params, lr=0.1, clip_norm=1.0, nonfinite="skip")
-    scaler = instep.LossScaler(4.0, growth_interval=2)
-    wanted = []
-    for step in range(6):
-        for rank in range(3):
-            if (grads := batches(rank, step)) is not None:
-                optimizer.accumulate(grads)
-        given = [] if optimizer.accumulated else [dict.fromkeys(SHAPES)]
-        wanted.append((scaler.step(optimizer, *given), scaler.state_dict()))
-    for found in together(3, each):
-        assert_alike(found, (wanted, params, 1))
-
-
 def test_the_last_norm_after_a_refusal() -> None:
     def each(comm: Any) -> list[float | None]:
         optimizer = made(comm, nonfinite="raise")
@@ -599,17 +355,3 @@ def test_the_last_norm_after_a_refusal() -> None:
     for none, norm, after in together(3, each):
         assert none is None
         assert norm == after != 0
-
-
-def test_a_rank_without_a_thread_is_missed() -> None:
-    """Whoever returns without closing is missed by name, and not for ever."""
-
-    def each(comm: Any) -> None:
-        optimizer = made(comm)
-        if comm.rank != ODD:
-            optimizer.step(None)
-
-    begun = time.monotonic()
-    ranks = over_threads.run(3, each, timeout=20)
-    assert time.monotonic() - begun < 10
-    assert [getattr(rank.exception(), "ranks", None) for rank in ranks] == [(1,), None, (1,)]

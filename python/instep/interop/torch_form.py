@@ -63,7 +63,6 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     require_optimizer(optimizer, "to_torch_state_dict(optimizer)")
     rule = type(optimizer)
     with optimizer._plan.reading():  # no step on another thread meanwhile
-        optimizer._plan.require_whole()
         torchs = _in_torch(rule)
         if optimizer._state_storage is not None:
             optimizer._plan.require_whole()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from instep.mpi.job import Job
 from instep.mpi.moving import gather
 from instep.mpi.status import Kind
 
@@ -17,7 +16,7 @@ __all__ = ["ShownAverages"]
 class ShownAverages:
     """What a rank has while its parameters hold averages: the weights, to be put back."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Any) -> None:
         self._job = job
         self._blocks: list[Any] = []  # of the stretches
         self._weights: list[np.ndarray[Any, Any]] = []

@@ -348,7 +348,10 @@ def _about(k: int, several: bool) -> Iterator[None]:
     """Say in an error which of several optimizers it is about."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        if several and type(error) in (TypeError, ValueError) and not hasattr(error, "__notes__"):
+    except Exception as error:
+        notes = getattr(error, "__notes__", None)
+        if several and isinstance(notes, list):  # an error in a schedule, raised unchanged
+            notes.append(f"in optimizers[{k}]")
+        elif several and type(error) in (TypeError, ValueError):
             raise type(error)(f"optimizers[{k}]: {error}") from None
         raise

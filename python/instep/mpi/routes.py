@@ -71,7 +71,7 @@ class Routes:
         self.bucket = bucket_bytes(shard_bytes(stretches, self._wide, comm.size))
         self.staging = Staging.of(comm.size)
         self._ways: dict[tuple[bytes, ...], Ways] = {}
-        self._orders: dict[bytes, tuple[list[int], Any]] = {}
+        self._chunks: dict[bytes, list[int]] = {}
         self._shared = shared
 
     def of(self, codes: tuple[bytes, ...]) -> Ways:
@@ -107,28 +107,18 @@ class Routes:
 
     def in_order(self, included: bytes, width: int, values: Any) -> Any:
         """Give every rank the values of the chunks of all ranks, in the order of the parameters."""
-        chunks, order = self._orders.get(included) or self._order(included)
+        chunks = self._chunks.get(included) or self._counted(included)
         into = [np.empty(count * width) for count in chunks]
         self._comm.allgatherv(np.ascontiguousarray(values, np.float64), into)
-        found = np.concatenate(into)
-        return found if order is None else found.reshape(-1, width)[order].reshape(-1)
+        return np.concatenate(into)  # since each rank's stretches come before the next one's
 
-    def _order(self, included: bytes) -> tuple[list[int], Any]:
-        """Return how many chunks each rank has, and where the chunks in order lie among them; None: there already."""
-        own = [s for k, each in enumerate(self.stretches) if included[k] for s in each]
-        counts = [-(-(s.end - s.begin) // CHUNK) for s in own]
-        chunks = [
-            sum(c for s, c in zip(own, counts, strict=True) if s.rank == rank)
-            for rank in range(self._comm.size)
-        ]
-        starts = [0, *np.cumsum(chunks)[:-1].tolist()]
-        places = []
-        for stretch, count in zip(own, counts, strict=True):
-            places.append(np.arange(starts[stretch.rank], starts[stretch.rank] + count))
-            starts[stretch.rank] += count
-        order = np.concatenate(places) if places else np.arange(0)
-        found = chunks, None if np.array_equal(order, np.arange(len(order))) else order
-        if len(self._orders) >= _MOST_KEPT:
-            self._orders.clear()
-        self._orders[included] = found
-        return found
+    def _counted(self, included: bytes) -> list[int]:
+        """Return how many chunks of these parameters each rank has."""
+        chunks = [0] * self._comm.size
+        for there, each in zip(included, self.stretches, strict=True):
+            for stretch in each if there else ():
+                chunks[stretch.rank] += -(-(stretch.end - stretch.begin) // CHUNK)
+        if len(self._chunks) >= _MOST_KEPT:
+            self._chunks.clear()
+        self._chunks[included] = chunks
+        return chunks
