@@ -12,20 +12,31 @@ from typing import Any
 BLUE, ORANGE, GREEN, RED, GREY = COLOURS = "#1d3557", "#f4a259", "#2a9d8f", "#d1495b", "#b8c0cc"
 
 
-def output_path(description: str) -> Path | None:
-    """Read the command line; return the path for the picture, or None for no picture."""
+def command_line(description: str, **more: tuple[object, str]) -> argparse.Namespace:
+    """Read the command line: `output` is the path for the picture, or None for no picture.
+
+    `more` are options of an example: their default, whose class is theirs, and what they are.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     default = Path(sys.argv[0]).with_suffix(".png").name
     parser.add_argument("--output", type=Path, default=default, help="a PNG (%(default)s)")
     parser.add_argument("--no-picture", action="store_true", help="only train and print")
+    for name, (value, text) in more.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=text)
     arguments = parser.parse_args()
     if arguments.no_picture:
-        return None
+        arguments.output = None
+        return arguments
     try:
         import matplotlib.figure  # noqa: F401, PLC0415 - if it is missing, say so before the training
     except ImportError:
         parser.exit(1, "the picture needs Matplotlib: pip install matplotlib, or --no-picture\n")
-    path: Path = arguments.output
+    return arguments
+
+
+def output_path(description: str) -> Path | None:
+    """Read the command line; return the path for the picture, or None for no picture."""
+    path: Path | None = command_line(description).output
     return path
 
 

@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 from interpreters import python
+from rank_launchers import program_over_mpi
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -113,6 +114,13 @@ def autograd_logistic(output: str) -> None:
     assert descent[1] >= 90
 
 
+def digits_mpi(output: str) -> None:
+    first, *_, last = (line for line in output.splitlines() if line.startswith("epoch "))
+    assert numbers(first, "epoch 4: loss ")[0] > 1.5 * numbers(last, "epoch 12: loss ")[0]
+    assert numbers(last, "epoch 12: loss ")[1] > 95
+    assert "2 parts, 1 process: parameters " in output
+
+
 FINDINGS: dict[str, Callable[[str], None]] = {
     finding.__name__: finding
     for finding in (
@@ -124,6 +132,7 @@ FINDINGS: dict[str, Callable[[str], None]] = {
         annealing,
         l1_l2,
         autograd_logistic,
+        digits_mpi,
     )
 }
 
@@ -163,6 +172,42 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert orange.sum() > 300
     for panel in np.array_split(blue | orange, round(width / 560), axis=1):
         assert panel.sum() > 300
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_digits_by_several_ranks(ranks: int, tmp_path: Path) -> None:
+    """Their bits are those of one process; only one of them speaks and draws."""
+    script, file = EXAMPLES / "digits_mpi.py", tmp_path / "own.png"
+    done = program_over_mpi(script, ranks, tmp_path, "--output", str(file))
+    assert done.status == 0, done.output
+    assert done.output.count("epoch 12: ") == done.output.count("Picture: ") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["own.png"]
+    alone = run(tmp_path, str(script), "--no-picture", "--parts", str(ranks))
+    said = (
+        f"{ranks} parts, {ranks} processes: parameters ",
+        f"{ranks} parts, 1 process: parameters ",
+    )
+    together, single = (
+        text.partition(start)[2].split()[0]
+        for text, start in zip((done.output, alone.stdout), said, strict=True)
+    )
+    assert together == single
+    assert len(single) == 32
+
+
+def test_digits_from_a_checkpoint(tmp_path: Path) -> None:
+    """Ranks go on where one process has stopped, with the bits of a run without a stop."""
+    script = EXAMPLES / "digits_mpi.py"
+    file = str(tmp_path / "run.safetensors")
+    ends = run(tmp_path, str(script), "--no-picture", "--epochs", "2", "--checkpoint", file)
+    assert (ends.returncode, ends.stderr) == (0, "")
+    arguments = "--no-picture", "--epochs", "4"
+    done = program_over_mpi(script, 2, tmp_path, *arguments, "--checkpoint", file)
+    assert done.status == 0, done.output
+    straight = run(tmp_path, str(script), *arguments)
+    digest = straight.stdout.partition("parameters ")[2].split()[0]
+    assert f"2 processes: parameters {digest}" in done.output
+    assert digest not in ends.stdout
 
 
 def test_output_says_where(tmp_path: Path) -> None:

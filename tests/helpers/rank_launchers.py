@@ -66,6 +66,12 @@ def over_mpi(
     return _ended([[*start, program, str(folder), name, "mpi"]], folder)
 
 
+def program_over_mpi(program: Path, size: int, folder: Path, *arguments: str) -> Ended:
+    """A program with a command line of its own."""
+    start = [mpiexec(), "-n", str(size), sys.executable, "-m", "mpi4py"]
+    return _ended([[*start, str(program), *arguments]], folder)
+
+
 def over_gloo(name: str, size: int, folder: Path, program: str = rank_programs.__file__) -> Ended:
     pytest.importorskip("torch.distributed", reason="PyTorch is not installed")
     start = [sys.executable, program, str(folder), name, "gloo"]

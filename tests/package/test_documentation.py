@@ -125,12 +125,14 @@ def python_blocks(path: Path) -> list[str]:
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Whose blocks are programs of their own, to be copied.
 APART = ("README.md", "recipes.md", "recipes-rules.md", "recipes-signatures.md")
+# Whose blocks are programs of several processes, which tests/ranks/test_recipes.py starts by their launchers.
+OF_RANKS = ("ranks.md", "recipes-ranks.md")
 
 
 def programs() -> Iterator[Any]:
     """Each block of some pages, and all blocks of any other page, one after another."""
     for path in PAGES:
-        blocks = python_blocks(path)
+        blocks = [] if path.name in OF_RANKS else python_blocks(path)
         if path.name in APART:
             assert len(blocks) > 3, path
             for k, block in enumerate(blocks):
