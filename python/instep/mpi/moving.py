@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _LARGEST_BUCKET = 64 << 20  # bytes
+_LEAST_BUCKET = 8 << 20  # so that a small shard moves at once; no more memory is taken than moves
 _ALIGNED = 16  # bytes: where each run in a packed piece begins
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -91,7 +92,7 @@ class Staging(NamedTuple):
 
 def bucket_bytes(largest_shard: int) -> int:
     """Return the size of a bucket: what a rank receives at a time."""
-    return max(1, min(_LARGEST_BUCKET, largest_shard))
+    return min(_LARGEST_BUCKET, max(_LEAST_BUCKET, largest_shard))
 
 
 def buckets(
