@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from ranks_parts import GRADIENTS, NORM, OVER_THE_WIRE, PARAMETERS, STATUS, SUMS, SWEEP
 from tables import duration, markdown_table
 
-CHUNK, BUCKET, SMALL = 16_384, 64 << 20, 4 << 20  # as in instep.mpi
+CHUNK, BUCKET, LEAST_BUCKET, SMALL = 16_384, 64 << 20, 8 << 20, 4 << 20  # as in instep.mpi
 SWEEP_BYTES = 28  # an element, of AdamW in float32
 
 
@@ -60,7 +60,7 @@ def buckets(elements: int, ranks: int, width: int = 4) -> int:
     """How many buckets a step of one large array moves, each way."""
     chunks = ceil(elements / CHUNK)
     shard = min(elements, ceil(chunks / ranks) * CHUNK) * width
-    share = max(min(BUCKET, shard) // ranks, CHUNK * width)
+    share = max(min(BUCKET, max(LEAST_BUCKET, shard)) // ranks, CHUNK * width)
     return ceil(shard / (share // (CHUNK * width) * CHUNK * width))
 
 

@@ -27,6 +27,7 @@ def test_the_model_has_the_sizes_of_the_package() -> None:
     assert model.CHUNK == shards.CHUNK
     assert model.SMALL == making._SMALL
     assert model.BUCKET == moving._LARGEST_BUCKET
+    assert model.LEAST_BUCKET == moving._LEAST_BUCKET
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 64])
