@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,22 @@ def test_one_leaves() -> None:
         assert said[0] == text
         assert said[1] == ("the Distributed is closed; make a new one" if rank == ODD else text)
         assert said[1] == said[-1]
+
+
+def test_one_leaves_before_another_calls_save(tmp_path: Path) -> None:
+    """As after ``if comm.rank == 0: optimizer.save(...)`` at the end: what is told is the call, not the loop."""
+
+    def each(comm: Any) -> str:
+        optimizer = made(comm)
+        optimizer.step(gradients(0, comm.rank))
+        with pytest.raises(CommunicationError) as caught:
+            optimizer.save(tmp_path / "run") if comm.rank == 0 else optimizer.close()
+        return str(caught.value)
+
+    text = (
+        "ranks 1, 2 have left after step 1, and rank 0 is to call save; make each call on all ranks"
+    )
+    assert together(SIZE, each, timeout=5) == [text] * SIZE
 
 
 def test_an_error_in_a_with_block() -> None:

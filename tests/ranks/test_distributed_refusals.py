@@ -162,7 +162,10 @@ def test_another_scale_on_one_rank() -> None:
     def call(optimizer: Any, rank: int) -> None:
         optimizer.step(gradients(1, rank), grad_scale=0.5 if rank == ODD else 0.25)
 
-    told = "all ranks must have the same numbers, got others: rank 1: grad_scale is 0.5, on the others 0.25"
+    told = (
+        "all ranks must have the same numbers, got others: rank 1: grad_scale is 0.5, on the others 0.25; "
+        "set them on all"
+    )
     refuse(call, ValueError, told, told)
 
 

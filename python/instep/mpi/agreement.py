@@ -55,7 +55,7 @@ def agree(job: Steps, ready: Ready, state: status.Round) -> tuple[Ready, tuple[b
         encoded = status.gather_any(job.comm, ready.settings)
         told = numbers.difference(encoded, numbers.names_of(job.plans, job.members))
         if told is not None:
-            text = f"all ranks must have the same numbers, got others: {told}"
+            text = f"all ranks must have the same numbers, got others: {told}; set them on all"
             raise status.agreed(ValueError(text))
         now = now.replaced(encoded[0])
     if not state.presence:

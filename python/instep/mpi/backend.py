@@ -203,7 +203,10 @@ class Backend(ABC):
     def _gave_up(self) -> MissingRanksError:
         """Ask who is there, and say who isn't."""
         if not self._can_ask:
-            return MissingRanksError("not all ranks have made their communicator within timeout")
+            return MissingRanksError(
+                f"not all ranks have come within the timeout of {self._timeout:g} s; make the Distributed, "
+                "or the communicator, on all ranks"
+            )
         waited = time.monotonic() - self._begun
         return self._missing(waited, set(range(self._size)) - set(self.here(_ANSWERS)))
 

@@ -57,6 +57,7 @@ def communicator(comm: Any, *, timeout: float | None = 600.0) -> Communicator:
     if not isinstance(comm, Communicator):
         raise TypeError(
             "comm must be an intracommunicator of mpi4py, a process group of torch.distributed or an "
-            f"instep.mpi.Communicator, got {kind(comm)}"
+            f"instep.mpi.Communicator, got {kind(comm)}; pass MPI.COMM_WORLD, or "
+            "torch.distributed.group.WORLD after init_process_group"
         )
     return comm

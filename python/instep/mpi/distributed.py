@@ -63,14 +63,14 @@ class Distributed:
         `Communicator`: see `communicator`.
     shard : {"auto", True, False}
         Whether states and step are shared out. If not, every rank gets all gradients and steps
-        everything; the bits are the same. "auto" does so if the bytes of all parameters times the
-        number of ranks are less than 4 MiB, since small steps are quicker then.
+        everything; the bits are the same. "auto" shares them out, unless the bytes of all parameters
+        times the number of ranks are less than 4 MiB: small steps are quicker without.
     sync : bool
         Put rank 0's parameters in the place of the other ranks', instead of comparing them.
     timeout : float or None
         Seconds that a call waits for the other ranks; None: as long as it takes.
     **keywords
-        Of the optimizer.
+        Of the optimizer: its hyperparameters, also `lr`, by name.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def check_arguments(make: Any, shard: Any, sync: Any) -> None:
     if not callable(make):
         raise TypeError(
             "make must be a class of optimizers, or a function that makes an optimizer of the "
-            f"parameters, got {kind(make)}"
+            f"parameters, got {kind(make)}; pass AdamW, for example, and its hyperparameters by name"
         )
     if not isinstance(shard, bool) and shard != "auto":
         raise ValueError(f"shard must be True, False or 'auto', got {shown(shard)}")

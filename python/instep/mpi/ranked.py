@@ -341,7 +341,7 @@ def refuse_as_plain() -> NoReturn:
     """Raise TypeError where an optimizer's arrays are expected to be whole."""
     raise TypeError(
         "an optimizer in one process was expected, got a Distributed, of whose states each rank has "
-        "a part; use its state_dict() and load_state_dict(), or its save() and load()"
+        "a part; call its save(path) and load(path), or state_dict() and load_state_dict(), on all ranks"
     )
 
 

@@ -136,7 +136,8 @@ def _require_one_call(found: Sequence[tuple[Any, ...]]) -> None:
         found,
         2,
         lambda k, a, b: (
-            f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}"
+            f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}; "
+            "make each call on all ranks, save and load, too"
         ),
     )
 
@@ -181,10 +182,14 @@ def _refuse_leaving(found: Sequence[tuple[object, ...]]) -> None:
     if not left or len(left) == len(found):
         return
     step = found[left[0]][4]
+    stays = next(rank for rank, record in enumerate(found) if record[2] != Kind.LEAVE)
+    if found[stays][2] == Kind.STEP:
+        how = "the others go on; end the loop at the same step on all ranks"
+    else:
+        how = f"rank {stays} is to {_call(found[stays][2])}; make each call on all ranks"
     names = f"rank{'s' if len(left) > 1 else ''} {', '.join(map(str, left))}"
     error: Any = CommunicationError(
-        f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and the others go on; end "
-        "the loop at the same step on all ranks"
+        f"{names} {'have' if len(left) > 1 else 'has'} left after step {step}, and {how}"
     )
     error.ranks_left = True
     raise agreed(error)
