@@ -244,7 +244,8 @@ def test_a_file_of_another_optimizer(tmp_path: Path) -> None:
     for error in refused("adamw", path, instep.SGD):
         assert "the tensors must be those of the optimizer" in str(error)
     for error in refused("adamw", path, lambda p: instep.Adam(p, ema_decay=0.5)):
-        assert "the rule of the state must be 'Adam', got 'AdamW'" in str(error)
+        assert isinstance(error, checkpoint.CheckpointError)
+        assert f"{path}: the rule of the state must be 'Adam', got 'AdamW'" in str(error)
     for error in refused("combined", path):
         assert "the checkpoint must be of a Combined" in str(error)
 

@@ -18,7 +18,7 @@ from instep.checkpoint.document import (
     stored_optimizer,
 )
 from instep.checkpoint.extra import is_of_extra
-from instep.checkpoint.format import PIECE, File, opened
+from instep.checkpoint.format import PIECE, CheckpointError, File, one_line, opened
 from instep.checkpoint.loading import check_scaler, check_weights
 from instep.mpi import status, storing
 from instep.mpi.job import Job
@@ -88,6 +88,7 @@ def load(
             content.states,
             _by_member(job, content.sums, "accumulated"),
             _by_member(job, content.weights, "weights"),
+            lambda error: CheckpointError(one_line(f"{text}: {error}")),
         )
         if scaler is not None:
             scaler.load_state_dict(document["scaler"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
@@ -169,13 +169,15 @@ def share(
     arrays: Sequence[Array],
     accumulated: Sequence[Mapping[str, Array]] = (),
     weights: Sequence[Mapping[str, Array]] | None = None,
+    told: Callable[[Exception], Exception] = lambda error: error,
 ) -> None:
     """Let every rank check its part of a state, and change all ranks or none.
 
     `arrays` are this rank's parts of the `entries`. `accumulated` and `weights` have for each
-    optimizer whole arrays by name.
+    optimizer whole arrays by name. `told` makes the error for a state that doesn't fit.
     """
-    change, error = None, None
+    change = None
+    error: BaseException | None = None
     try:
         members = members_of(stored)
         for member, plan in zip(members, job.plans, strict=True):
@@ -190,6 +192,8 @@ def share(
             change = stored_state.checked(
                 optimizer, stored, None if weights is None else weights[0]
             )
+    except (TypeError, ValueError) as caught:
+        error = told(caught)
     except BaseException as caught:
         error = caught
     job.meet(Kind.LOAD_STATE_DICT, error)
