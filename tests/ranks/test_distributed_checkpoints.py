@@ -277,6 +277,4 @@ def test_checkpoint_save_says_what_to_call() -> None:
         checkpoint.save("run.safetensors", Distributed(instep.SGD, np.zeros(3), comm=comm))
 
     for rank in over_threads.run(2, each):
-        assert "use its state_dict() and load_state_dict(), or its save() and load()" in str(
-            rank.exception()
-        )
+        assert "call its save(path) and load(path)" in str(rank.exception())
