@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,34 @@ def test_a_lost_optimizer_in_a_cycle_does_not_keep_the_folder(tmp_path: Path) ->
         cycle.append(cycle)
         del cycle
     assert (tmp_path / "instep.lock").exists()
+
+
+def test_lost_optimizers_in_cycles_of_two_threads(tmp_path: Path) -> None:
+    """Each thread waits for the collection of the other, in which its own would do nothing."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            time.sleep(0.1)
+
+    def again(folder: Path) -> int:
+        return instep.Adam(np.ones(3), state_storage=folder).step_count
+
+    folders = [tmp_path / name for name in "ab"]
+    gc.collect()
+    gc.disable()
+    try:
+        Slow()
+        for folder in folders:
+            cycle: list[Any] = [instep.Adam(np.ones(3), state_storage=folder)]
+            cycle.append(cycle)
+        del cycle
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(again, folders)) == [0, 0]
+    finally:
+        gc.enable()
 
 
 @needs_fork

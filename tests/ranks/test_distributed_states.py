@@ -204,6 +204,11 @@ BAD: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "accumulated",
     ),
+    "no sums": (
+        lambda state: {**state, "accumulated": 3},
+        TypeError,
+        "accumulated must be a dict",
+    ),
     "bad counts": (
         lambda state: {**state, "step_count": -1},
         (ValueError, TypeError),

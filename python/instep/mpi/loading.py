@@ -56,8 +56,8 @@ def load(
 ) -> Any:
     """Load a checkpoint and return its extra, or raise on all ranks; return `default` if there is no file."""
     with job.turn("load"):
+        job.require_usable()
         with job.moving("load"):
-            job.require_usable()
             text, error, there = "", None, False
             try:
                 for plan in job.plans:
@@ -69,7 +69,15 @@ def load(
                 there = os.path.exists(text) or default is NO_DEFAULT
             except BaseException as caught:
                 error = caught
-            job.meet(Kind.LOAD, error)
+            _meet(
+                job,
+                error,
+                {
+                    "via": repr(via),
+                    "default": "none" if default is NO_DEFAULT else "one",
+                    "scaler": "none" if scaler is None else "one",
+                },
+            )
             if job.comm.allgather(_THERE if there else _ABSENT)[0] == _ABSENT:
                 if default is NO_DEFAULT:
                     raise status.agreed(
@@ -93,6 +101,23 @@ def load(
         if scaler is not None:
             scaler.load_state_dict(document["scaler"])
         return stored_extra(document, content.extra)
+
+
+def _meet(job: Job, error: BaseException | None, arguments: dict[str, str]) -> None:
+    """Begin the call; raise ValueError on all ranks if one of them has arguments of another kind."""
+    text = json.dumps(arguments).encode()
+    state = job.meet(Kind.LOAD, error, (digest(text), *status.NO_DIGESTS[1:]))
+    if state.settings:
+        return
+    first, *others = [json.loads(each) for each in status.gather_any(job.comm, text)]
+    for rank, other in enumerate(others, start=1):
+        for name in arguments:
+            if other[name] != first[name]:
+                told = (
+                    f"all ranks must call load with the same {name}, got {first[name]} on rank 0, "
+                    f"{other[name]} on rank {rank}"
+                )
+                raise status.agreed(ValueError(told))
 
 
 def _content(job: Job, optimizer: Any, path: str, scaler: Any, via: Via) -> Content:

@@ -22,6 +22,9 @@ from instep.optimizers import Combined, Optimizer
 
 __all__ = ["adopt", "agree", "check_arguments", "share_out"]
 
+#: What a Distributed has in the place of the optimizer's own.
+_OF_RANKS = ("step", "averaged", "state_dict", "load_state_dict", "add_param_group")
+_OF_RANKS += ("save", "load", "close", "comm")
 #: Models of fewer bytes, times the number of ranks, are stepped whole by every rank.
 _SMALL = 4 << 20
 
@@ -47,8 +50,20 @@ def adopt(job: Job, made: Any) -> None:
     plans: list[Any] = [member._plan for member in members]
     if any(not isinstance(plan, RankedPlan) or plan.job is not job for plan in plans):
         raise ValueError("make must make a new optimizer, got one that was there before")
+    _require_no_others(type(made))
     combined: Any = made._plan if isinstance(made, Combined) else None
     job.adopt(members, plans, combined)
+
+
+def _require_no_others(cls: type) -> None:
+    """Raise TypeError if a class has methods of its own that would never be called."""
+    plain = Combined if issubclass(cls, Combined) else Optimizer
+    for name in _OF_RANKS:
+        if getattr(cls, name, None) is not getattr(plain, name, None):
+            raise TypeError(
+                f"make must return an optimizer with the {name} of instep, got one of its own in "
+                f"{cls.__name__}, which the ranks wouldn't call; call what it adds beside {name}"
+            )
 
 
 def agree(job: Job, sync: bool, shard: bool | Literal["auto"]) -> None:

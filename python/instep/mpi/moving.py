@@ -227,36 +227,35 @@ class Part(NamedTuple):
 
 def to_first(comm: Communicator, parts: Sequence[Part], size: int, staging: Staging) -> None:
     """Put the stretches of all ranks into the first rank's whole arrays."""
+    owned, wholes = [part.own for part in parts], [part.whole for part in parts]
+    dtypes = [array.dtype for array in owned]
     for owners in _buckets_of(comm, parts, size):
         own = [_shifted(run, parts) for run in owners[comm.rank]]
-        mine = staging.sending[0].packed(own, [part.own for part in parts])
+        mine = staging.sending[0].packed(own, owned)
         into: list[Bytes] = []
         after: list[tuple[Run, Flat]] = []
         for rank, runs in enumerate(owners):
-            place, views = staging.receiving[rank].room(
-                runs if comm.rank == 0 else [], [part.own.dtype for part in parts]
-            )
+            place, views = staging.receiving[rank].room(runs if comm.rank == 0 else [], dtypes)
             into.append(place)
             after += zip(runs, views, strict=False)
         comm.alltoallv([mine if rank == 0 else _NOTHING for rank in range(comm.size)], into)
         for run, view in after:
-            np.copyto(_part([part.whole for part in parts], run), view)
+            np.copyto(_part(wholes, run), view)
 
 
 def from_first(comm: Communicator, parts: Sequence[Part], size: int, staging: Staging) -> None:
     """Put the first rank's whole arrays into the stretches of all ranks."""
-    wholes = [part.whole for part in parts]
+    owned, wholes = [part.own for part in parts], [part.whole for part in parts]
+    dtypes = [array.dtype for array in owned]
     for owners in _buckets_of(comm, parts, size):
         send = [
             staging.sending[rank].packed(runs, wholes) if comm.rank == 0 else _NOTHING
             for rank, runs in enumerate(owners)
         ]
-        place, views = staging.receiving[0].room(
-            owners[comm.rank], [part.own.dtype for part in parts]
-        )
+        place, views = staging.receiving[0].room(owners[comm.rank], dtypes)
         comm.alltoallv(send, [place if rank == 0 else _NOTHING for rank in range(comm.size)])
         for run, view in zip(owners[comm.rank], views, strict=True):
-            np.copyto(_part([part.own for part in parts], _shifted(run, parts)), view)
+            np.copyto(_part(owned, _shifted(run, parts)), view)
 
 
 _NOTHING = np.empty(0, np.uint8)

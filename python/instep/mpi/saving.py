@@ -36,8 +36,15 @@ class Segment(NamedTuple):
 
 def save(job: Job, optimizer: Any, path: str | os.PathLike[str], extra: Any, scaler: Any) -> None:
     """Write a checkpoint, or raise on all ranks."""
-    with job.turn("save"), job.moving("save"):
+    with job.turn("save"):
         job.require_usable()
+        _write_together(job, optimizer, path, extra, scaler)
+
+
+def _write_together(
+    job: Job, optimizer: Any, path: str | os.PathLike[str], extra: Any, scaler: Any
+) -> None:
+    with job.moving("save"):
         text, own, error = "", encoded(None), None
         there: list[Entry] = []
         try:

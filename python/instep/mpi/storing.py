@@ -242,25 +242,28 @@ def _taken_apart(
     (combined_state if several else stored_state).require_state(optimizer, state)
     members = members_of(state)
     wholes: list[Array | None] = []
+    sums: list[Mapping[str, Array]] = []
     for k, (own, member, plan) in enumerate(zip(job.members, members, job.plans, strict=True)):
         with combined_state.about(k) if several else nullcontext():
             stored_state.require_state(own, member)
             stored_state.checked_hyperparameters(own, member, Loading().note)
             require_keys("state", mapping("state", member["state"]), plan.names)
             require_keys("averages", mapping("averages", member["averages"]), tuple(plan.averages))
-            wholes += [_whole_in(member, each, plan) for each in there if each.plan == k]
+            sums.append(mapping("accumulated", member["accumulated"]))
+            states = plan.states  # made anew with every look
+            wholes += [_whole_in(member, each, states) for each in there if each.plan == k]
     told = {key: value for key, value in state.items() if key not in _ARRAYS}
     if "optimizers" in state:
         told["optimizers"] = [_without_arrays(member) for member in members]
     text = json.dumps(told, default=_plain).encode()
-    return text, wholes, [member["accumulated"] for member in members]
+    return text, wholes, sums
 
 
-def _whole_in(member: Mapping[str, Any], each: Entry, plan: Any) -> Array:
+def _whole_in(member: Mapping[str, Any], each: Entry, states: Mapping[str, Any]) -> Array:
     """Return an array of a state, which must be as the optimizer's."""
     if each.key:
         found = mapping(f"state[{each.name!r}]", member["state"][each.name])
-        require_keys(f"state[{each.name!r}]", found, tuple(plan.states[each.name]))
+        require_keys(f"state[{each.name!r}]", found, tuple(states[each.name]))
         array, who = found[each.key], f"state {each.key!r} of {each.name!r}"
     else:
         array, who = member["averages"][each.name], f"the average of {each.name!r}"

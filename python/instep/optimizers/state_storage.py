@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ __all__ = ["StateFolder", "in_folder", "on_disk"]
 LOCK = "instep.lock"
 _STATES = re.compile(r"instep-[0-9]+-\w+\.states")
 _BLOCK = 1 << 20  # bytes
+#: A collection does nothing while another thread is in one, so that waits for it.
+_COLLECTION = threading.RLock()
 
 
 @contextmanager
@@ -68,7 +71,8 @@ class StateFolder:
             try:
                 self._lock = self._locked()
             except BlockingIOError:  # by an optimizer in a cycle of garbage, perhaps
-                gc.collect()
+                with _COLLECTION:
+                    gc.collect()
                 self._lock = self._locked()
             self._clear()
         except BlockingIOError:
