@@ -12,8 +12,9 @@ many, a rank takes
     parameters    K swaps,  K (N-1) messages,  (N-1)/N b P bytes out and as many in
 
 A swap gives every rank a frame of 128 bytes of every other: it takes `latency` and, for each other rank, `message`.
-K, the number of buckets, is the largest shard by a bucket's part for one rank, which is a chunk at least. Small models
-move all gradients to all ranks at once, and every rank sums and steps everything.
+K, the number of buckets, is the largest shard by a bucket's part for one rank, which is a chunk at least. A bucket
+is the largest shard, but at least 8 MiB and at most 64 MiB. Small models move all gradients to all ranks at once, and
+every rank sums and steps everything.
 
     python bench/ranks_model.py
 
@@ -31,7 +32,9 @@ from typing import Any, NamedTuple
 from ranks_parts import GRADIENTS, NORM, OVER_THE_WIRE, PARAMETERS, STATUS, SUMS, SWEEP
 from tables import duration, markdown_table
 
-CHUNK, BUCKET, LEAST_BUCKET, SMALL = 16_384, 64 << 20, 8 << 20, 4 << 20  # as in instep.mpi
+# As in instep.mpi.
+CHUNK, SMALL = 16_384, 4 << 20
+LARGEST_BUCKET, LEAST_BUCKET = 64 << 20, 8 << 20
 SWEEP_BYTES = 28  # an element, of AdamW in float32
 
 
@@ -56,11 +59,16 @@ NETWORK = Wire(latency=30e-6, message=2e-6, bandwidth=25e9 / 8)
 HOST = Machine(sweep=30e9, sums=11e9)
 
 
+def bucket_bytes(largest_shard: float) -> float:
+    """The size of a bucket."""
+    return min(LARGEST_BUCKET, max(LEAST_BUCKET, largest_shard))
+
+
 def buckets(elements: int, ranks: int, width: int = 4) -> int:
     """How many buckets a step of one large array moves, each way."""
     chunks = ceil(elements / CHUNK)
     shard = min(elements, ceil(chunks / ranks) * CHUNK) * width
-    share = max(min(BUCKET, max(LEAST_BUCKET, shard)) // ranks, CHUNK * width)
+    share = max(int(bucket_bytes(shard)) // ranks, CHUNK * width)
     return ceil(shard / (share // (CHUNK * width) * CHUNK * width))
 
 
@@ -106,9 +114,10 @@ def by_allreduce(elements: int, ranks: int, wire: Wire, machine: Machine, width:
 
 
 def memory(elements: int, ranks: int, width: int = 4) -> float:
-    """Bytes that a rank takes: parameters, gradients, Adam's states and sums, two buckets."""
-    shard = elements * width / ranks
-    return 2 * width * elements + 12 * elements / ranks + 2 * min(BUCKET, shard)
+    """Bytes that a rank takes: parameters, gradients, Adam's states and sums, two buckets or what moves."""
+    size = elements * width
+    bucket = min(bucket_bytes(size / ranks), size * (ranks - 1) / ranks)
+    return 2 * size + 12 * elements / ranks + 2 * bucket
 
 
 def fitted(found: Sequence[Mapping[str, Any]]) -> tuple[Wire, Machine]:

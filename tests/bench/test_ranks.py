@@ -26,8 +26,8 @@ BIG = 2_000_000  # elements, shared out
 def test_the_model_has_the_sizes_of_the_package() -> None:
     assert model.CHUNK == shards.CHUNK
     assert model.SMALL == making._SMALL
-    assert model.BUCKET == moving._LARGEST_BUCKET
-    assert model.LEAST_BUCKET == moving._LEAST_BUCKET
+    for shard in (0, 1, 8 << 20, 9 << 20, 64 << 20, 65 << 20):
+        assert model.bucket_bytes(shard) == moving.bucket_bytes(shard)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 64])

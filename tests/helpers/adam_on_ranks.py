@@ -12,7 +12,8 @@ import instep
 from instep.mpi import Distributed
 
 SIZE, ODD = 3, 1  # ranks, and the one that differs
-SHAPES: dict[str, Any] = {"w": (2 * CHUNK + 5,), "b": (3, 2)}
+#: Each rank owns a chunk, the last one also the rest.
+SHAPES: dict[str, Any] = {"w": (3 * CHUNK + 5,), "b": (3, 2)}
 
 
 def gradients(step: int, rank: int) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,34 +40,40 @@ def made(comm: Any) -> Any:
     )
 
 
-CALLS: dict[str, Callable[[Any, Any], object]] = {
-    "step": lambda optimizer, state: optimizer.step(grads(optimizer.comm.rank)),
-    "state_dict": lambda optimizer, state: optimizer.state_dict(),
-    "load_state_dict": lambda optimizer, state: optimizer.load_state_dict(state),
-    "averaged": lambda optimizer, state: optimizer.averaged().__enter__(),
-    "close": lambda optimizer, state: optimizer.close(),
+CALLS: dict[str, Callable[[Any, Any, Path], object]] = {
+    "step": lambda optimizer, state, path: optimizer.step(grads(optimizer.comm.rank)),
+    "state_dict": lambda optimizer, state, path: optimizer.state_dict(),
+    "load_state_dict": lambda optimizer, state, path: optimizer.load_state_dict(state),
+    "averaged": lambda optimizer, state, path: optimizer.averaged().__enter__(),
+    "save": lambda optimizer, state, path: optimizer.save(path),
+    "load from a file": lambda optimizer, state, path: optimizer.load(path),
+    "load from a file by rank 0": lambda optimizer, state, path: optimizer.load(path, via="root"),
+    "close": lambda optimizer, state, path: optimizer.close(),
 }
 
 
-def program(name: str, begun: list[int]) -> Callable[[Any], str]:
+def program(name: str, begun: list[int], path: Path) -> Callable[[Any], str]:
     """Make the optimizer, take a step, and make the call with the fault; then say what later calls raise."""
 
     def each(comm: Any) -> str:
         optimizer = made(comm)
-        CALLS["step"](optimizer, None)
+        step, call = CALLS["step"], CALLS[name]
+        step(optimizer, None, path)
         state = optimizer.state_dict()
+        if name.startswith("load from a file"):
+            optimizer.save(path)
         comm.allgather(b"")  # all have come so far
         if comm.rank == ODD:
             begun.append(comm._made)
         weights = copy.deepcopy(optimizer.params)
         try:
-            CALLS[name](optimizer, state)
+            call(optimizer, state, path)
         except BaseException as error:
             if name == "averaged":
                 assert_alike(optimizer.params, weights, "not the averages")
-            for call in (CALLS["step"], CALLS["state_dict"]):
+            for another in (step, CALLS["state_dict"]):
                 with pytest.raises(CommunicationError) as later:
-                    call(optimizer, state)
+                    another(optimizer, state, path)
             optimizer.close()
             raise error.with_traceback(None) from later.value
         return "fine"
@@ -73,7 +81,7 @@ def program(name: str, begun: list[int]) -> Callable[[Any], str]:
     return each
 
 
-def moves_in(name: str) -> range:
+def moves_in(name: str, path: Path) -> range:
     """The numbers of the messages that the odd rank sends in a call."""
     begun: list[int] = []
     sent: list[int] = []
@@ -82,7 +90,9 @@ def moves_in(name: str) -> range:
         if call.rank == ODD:
             sent.append(call.number)
 
-    assert all(rank.result() == "fine" for rank in run(SIZE, program(name, begun), before=count))
+    assert all(
+        rank.result() == "fine" for rank in run(SIZE, program(name, begun, path), before=count)
+    )
     return range(begun[0], sent[-1] + 1)
 
 
@@ -118,38 +128,45 @@ def assert_all_broken(ranks: list[Future[Any]], what: str) -> None:
         assert isinstance(later, CommunicationError), f"{what}: {error!r}"
 
 
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize(
-    "how", ["raises", "is interrupted", "is killed", "is late", "sends another length"]
-)
-def test_a_fault_in_any_message(name: str, how: str) -> None:
+FAULTS = ("raises", "is interrupted", "is killed", "sends another length")
+#: A late rank takes the time of the timeout, so not in every call.
+LATE = [(name, "is late") for name in ("step", "load_state_dict")]
+
+
+@pytest.mark.parametrize(("name", "how"), [*itertools.product(CALLS, FAULTS), *LATE])
+def test_a_fault_in_any_message(name: str, how: str, tmp_path: Path) -> None:
     """Of a rank that raises there, comes too late, or sends something else."""
-    found = moves_in(name)
+    path = tmp_path / "run.safetensors"
+    found = moves_in(name, path)
     assert len(found) >= {"step": 7, "close": 1}.get(name, 2), "the call has these messages"
     late = how == "is late"
-    if late and name not in ("step", "load_state_dict"):
-        return  # as there
     for number in found if not late else [found[0], found[-1]]:
         begun = time.monotonic()
         ranks = run(
-            SIZE, program(name, []), timeout=TIMEOUT if late else 20.0, before=at(number, fail(how))
+            SIZE,
+            program(name, [], path),
+            timeout=TIMEOUT if late else 20.0,
+            before=at(number, fail(how)),
         )
         what = f"message {number - found[0]} of {name}"
         assert time.monotonic() - begun < 8, f"{what}: waited"
         assert_all_broken(ranks, what)
+        assert all(file == path for file in tmp_path.iterdir()), f"{what}: left a file behind"
         own, other = ranks[ODD].exception(), ranks[0].exception()
         if how in ("raises", "is interrupted", "is killed"):
             assert type(own).__name__ in ("Fault", "KeyboardInterrupt", "SystemExit")
-            assert isinstance(other, MissingRanksError)
+            assert isinstance(other, MissingRanksError), what
         if late:
             assert isinstance(other, MissingRanksError)
             assert other.ranks == (ODD,)
 
 
 @pytest.mark.parametrize("message", [0, -2])
-def test_what_is_said_afterwards(message: int) -> None:
-    number = moves_in("step")[message]
-    ranks = run(SIZE, program("step", []), timeout=20.0, before=at(number, fail("raises")))
+def test_what_is_said_afterwards(message: int, tmp_path: Path) -> None:
+    number = moves_in("step", tmp_path)[message]
+    ranks = run(
+        SIZE, program("step", [], tmp_path), timeout=20.0, before=at(number, fail("raises"))
+    )
     for k, rank in enumerate(ranks):
         error = rank.exception()
         assert error is not None
@@ -160,18 +177,18 @@ def test_what_is_said_afterwards(message: int) -> None:
 
 
 @pytest.mark.parametrize("message", [0, 1, -1])
-def test_a_rank_that_goes_on_after_its_error(message: int) -> None:
+def test_a_rank_that_goes_on_after_its_error(message: int, tmp_path: Path) -> None:
     """Tells the others at once, though it doesn't end."""
-    number = moves_in("step")[message]
+    number = moves_in("step", tmp_path)[message]
     ended = threading.Semaphore(0)
 
     def each(comm: Any) -> None:
         try:
             optimizer = made(comm)
-            CALLS["step"](optimizer, None)
+            CALLS["step"](optimizer, None, tmp_path)
             optimizer.state_dict()
             comm.allgather(b"")
-            CALLS["step"](optimizer, None)
+            CALLS["step"](optimizer, None, tmp_path)
         finally:
             if comm.rank == ODD:
                 assert all(ended.acquire(timeout=10) for _ in range(SIZE - 1))
@@ -186,7 +203,7 @@ def test_a_rank_that_goes_on_after_its_error(message: int) -> None:
 
 
 @pytest.mark.parametrize("byte", [0, 4, 8, 20, 40, 60])
-def test_a_rank_that_lies_in_the_round(byte: int) -> None:
+def test_a_rank_that_lies_in_the_round(byte: int, tmp_path: Path) -> None:
     """Whatever a record says, all ranks raise the same."""
 
     def lie(call: Call) -> None:
@@ -194,14 +211,14 @@ def test_a_rank_that_lies_in_the_round(byte: int) -> None:
         record[byte] ^= 0x55
         call.send[0] = bytes(record)
 
-    found = moves_in("step")
+    found = moves_in("step", tmp_path)
 
     def each(comm: Any) -> str:
         optimizer = made(comm)
-        CALLS["step"](optimizer, None)
-        state = optimizer.state_dict()
+        CALLS["step"](optimizer, None, tmp_path)
+        optimizer.state_dict()
         comm.allgather(b"")
-        CALLS["step"](optimizer, state)
+        CALLS["step"](optimizer, None, tmp_path)
         return "fine"
 
     ranks = run(SIZE, each, timeout=TIMEOUT, before=at(found[0], lie))
@@ -221,10 +238,9 @@ def test_faults_while_it_is_made() -> None:
             assert all(rank.exception() is not None for rank in ranks), (how, number)
 
 
-def test_a_late_rank_within_the_timeout() -> None:
-    found = moves_in("step")
+def test_a_late_rank_within_the_timeout(tmp_path: Path) -> None:
+    found = moves_in("step", tmp_path)
     for number in (found[0], found[-1]):
         wait = at(number, lambda call: time.sleep(0.3))
-        assert [rank.result() for rank in run(SIZE, program("step", []), before=wait)] == [
-            "fine"
-        ] * 3
+        ranks = run(SIZE, program("step", [], tmp_path), before=wait)
+        assert [rank.result() for rank in ranks] == ["fine"] * SIZE

@@ -4,9 +4,8 @@ The metadata of the file has two entries: ``instep``, a JSON document, and ``ins
 checksum of its UTF-8 text. Under ``tensors``, the document has for each tensor ``dtype``, ``shape``
 and ``sha256``, the checksum of its bytes in the file. A tensor of more than 2^22 elements also has
 ``pieces``: the checksums of its elements 0 to 2^22 - 1, of the next 2^22, and so on. With these, a
-part of it can be verified alone; if they are there, they are what is verified. So every change of a
-file is noticed. Any reader of safetensors can read
-the arrays.
+part of it can be verified alone. Where there are checksums of pieces, they are verified instead of
+the tensor's. So every change of a file is noticed. Any reader of safetensors can read the arrays.
 
 `write` streams the tensors (see `instep.checkpoint.writing`), in the layout of safetensors' own
 writer. The package safetensors reads the header. This module checks everything above the format.

@@ -12,9 +12,9 @@ from instep.mpi.numbers import StepNumbers
 from instep.mpi.protocol import Communicator
 from instep.mpi.ranked import RankedPlan
 
-__all__ = ["Ready", "Steps", "agree"]
+__all__ = ["Ready", "agree"]
 
-# Of a number in the arithmetic's type, which another C library has computed.
+# How far a scalar may be off that another C library has computed, by the arithmetic's type.
 _TOLERANCES = ((np.float64, 1e-12), (np.float32, 1e-6))
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +31,7 @@ class Ready(NamedTuple):
     any_given: bool
 
 
-class Steps(Protocol):
+class StepOfRanks(Protocol):
     """What is asked of a job."""
 
     comm: Communicator
@@ -45,7 +45,7 @@ class Steps(Protocol):
         """Prepare the step for these numbers; `present` are the gradients of all ranks."""
 
 
-def agree(job: Steps, ready: Ready, state: status.Round) -> tuple[Ready, tuple[bytes, ...]]:
+def agree(job: StepOfRanks, ready: Ready, state: status.Round) -> tuple[Ready, tuple[bytes, ...]]:
     """Use rank 0's numbers where they are nearly the same, and the gradients of all ranks.
 
     Raises ValueError on all ranks if they have other numbers.
@@ -66,7 +66,7 @@ def agree(job: Steps, ready: Ready, state: status.Round) -> tuple[Ready, tuple[b
     return ready, codes
 
 
-def _agree_on_prepared(job: Steps, ready: Ready) -> None:
+def _agree_on_prepared(job: StepOfRanks, ready: Ready) -> None:
     digests = job.comm.allgather(status.digest(ready.prepared))
     if len(set(digests)) == 1:
         return

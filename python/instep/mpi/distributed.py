@@ -33,17 +33,21 @@ __all__ = ["Distributed"]
 class Distributed:
     """An optimizer whose step several ranks take together, each with a part of the states.
 
-    All ranks have all parameters, the same ones, and gradients of their own. A step adds the
-    gradients of all ranks, in the order of the ranks, and has the bits of one process that calls
-    `Optimizer.accumulate` with the gradients of rank 0, 1, ... and then ``step()``. Each rank owns
-    a run of chunks of 16,384 elements, their states and their part of the step (stage 1 of ZeRO
-    [1]_): gradients go to the owners, and parameters come back, in buckets of at most 64 MiB. With
-    P parameters in float32 and N ranks, Adam takes 8 P bytes for parameters and gradients,
-    12 P / N for states and sums, and two buckets.
+    Every rank has all parameters, with the same elements, and gradients of its own. A step takes
+    the gradient
 
-    What is made is also an instance of the optimizer's own class: it has its hyperparameters,
-    groups, schedules and counts. `state` and `averages` have this rank's stretches, as arrays with
-    one axis.
+        G = grad_scale * (((g_0 + g_1) + g_2) + ...)
+
+    where g_r is the gradient of rank r; they are added in the arithmetic's type. It has the bits of
+    one process that calls `Optimizer.accumulate` with g_0, g_1, ... and then
+    ``step(grad_scale=...)``. Each rank owns a run of chunks of 16,384 elements, their states and
+    their part of the step (stage 1 of ZeRO [1]_). Gradients go to the owners, and parameters come
+    back, in buckets of at most 64 MiB. With P parameters in float32 and N ranks, Adam takes on each
+    rank 8 P bytes for parameters and gradients, 12 P / N for states and sums, and two buckets.
+
+    The object is also an instance of the optimizer's own class: it has the hyperparameters, groups,
+    schedules and counts of that class. `state` and `averages` have this rank's stretches of the
+    parameters, as arrays with one axis.
 
     All ranks make it together and make the same calls of `step`, `averaged`, `state_dict`,
     `load_state_dict`, `save`, `load` and `close` in the same order. Before anything is changed, all
@@ -60,23 +64,30 @@ class Distributed:
         As for the optimizer, all of them C-contiguous. All ranks must have the same elements.
     comm
         An intracommunicator of mpi4py, a process group of ``torch.distributed`` (gloo), or a
-        `Communicator`: see `communicator`.
+        `Communicator`: see `communicator`. A `Communicator` is the optimizer's own from now on, and
+        is closed with it, also if the optimizer can't be made.
     shard : {"auto", True, False}
         Whether states and step are shared out. If not, every rank gets all gradients and steps
-        everything; the bits are the same. "auto" shares them out, unless the bytes of all parameters
-        times the number of ranks are less than 4 MiB: small steps are quicker without.
+        everything; the bits are the same. With "auto", they are shared out unless the bytes of all
+        parameters times the number of ranks are less than 4 MiB: one exchange of everything is
+        quicker then.
     sync : bool
         Put rank 0's parameters in the place of the other ranks', instead of comparing them.
     timeout : float or None
-        Seconds that a call waits for the other ranks; None: as long as it takes.
+        Seconds that a call waits for the other ranks; None: as long as it takes. A `Communicator`
+        has its own timeout, and this one is not used.
     **keywords
-        Of the optimizer: its hyperparameters, also `lr`, by name.
+        Passed on to `make`: the hyperparameters, also `lr`, go by name.
 
     Raises
     ------
     TypeError, ValueError
         On all ranks: if an argument can't be used, or if ranks have other parameters, rules or
         releases of instep.
+    OSError
+        On all ranks, if the folder of `state_storage` can't be used on one of them.
+    CommunicationError
+        On all ranks, if one of them makes another call.
     MissingRanksError
         If not all ranks make it within `timeout`.
 
@@ -180,7 +191,10 @@ class Distributed:
         Raises
         ------
         TypeError, ValueError, FloatingPointError
-            On all ranks, as for the optimizer's own step; nothing has changed then.
+            On all ranks, as for the optimizer's own step, or if their numbers differ; nothing has
+            changed then.
+        RuntimeError
+            Inside `averaged`, or inside another call of this optimizer.
         CommunicationError
             If a rank has left, makes another call or is at another step, nothing has changed. After
             a fault in the middle of a step, on every later call.
@@ -217,6 +231,8 @@ class Distributed:
         ------
         ValueError
             On all ranks, if any of them has accumulated gradients that no step has used.
+        RuntimeError
+            On all ranks, if any of them is inside `averaged`.
         """
         return storing.gathered(self._job, self)
 
@@ -233,6 +249,8 @@ class Distributed:
         ------
         TypeError, ValueError
             On all ranks, as the optimizer's own; nothing has changed then.
+        RuntimeError
+            On all ranks, if any of them is inside `averaged`.
         """
         storing.load(self._job, self, state_dict)
 
@@ -256,6 +274,8 @@ class Distributed:
         TypeError, ValueError
             On all ranks: as for `instep.checkpoint.save`; also if any rank has accumulated gradients
             that no step has used.
+        RuntimeError
+            On all ranks, if any of them is inside `averaged`.
         """
         saving = importlib.import_module("instep.mpi.saving")
         saving.save(self._job, self, path, extra, scaler)
@@ -290,15 +310,17 @@ class Distributed:
         ------
         ValueError
             On all ranks, if the file isn't a checkpoint, is damaged, or doesn't fit; nothing has
-            changed then. On the rank that has found it, it is a `instep.checkpoint.CheckpointError`.
+            changed then. On the rank that has found it, it is an `instep.checkpoint.CheckpointError`.
         OSError
             On all ranks, if the file can't be read, or isn't there and there is no `default`.
+        RuntimeError
+            On all ranks, if any of them is inside `averaged`.
         """
         loading = importlib.import_module("instep.mpi.loading")
         return loading.load(self._job, self, path, scaler, default, via)
 
     def close(self) -> None:
-        """Leave, together with the other ranks; a second call does nothing.
+        """Leave, together with the other ranks, and close the communicator; a second call does nothing.
 
         Raises
         ------
@@ -311,7 +333,7 @@ class Distributed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An error of this rank alone mustn't be covered by one that says so.
+        # The block's own error must not be covered by one that says that this rank leaves alone.
         with suppress(CommunicationError) if kind is not None else nullcontext():
             self.close()
 

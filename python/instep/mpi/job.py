@@ -310,7 +310,7 @@ class Job:
             self.combined.skipped_steps += 1
 
     def grad_norm_of(self, plan: object) -> float | None:
-        """Return the norm of the last step, to those who stepped."""
+        """Return the norm of the last step, or None to one optimizer of several."""
         top = self.combined or self.plans[0]
         return self._norm if plan is top else None
 

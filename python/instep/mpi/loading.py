@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,10 @@ from instep.mpi.status import Kind, digest
 from instep.mpi.storing import NO_DEFAULT, Entry, entries
 from instep.optimizers import Combined, stored_state
 
-__all__ = ["Via", "load"]
+__all__ = ["load"]
 
 Array = np.ndarray[Any, Any]
-Via = Literal["auto", "root", "each"]
+_VIA = ("auto", "root", "each")
 _ABSENT, _THERE = b"a", b"t"
 
 
@@ -52,7 +52,7 @@ def load(
     path: str | os.PathLike[str],
     scaler: Any,
     default: Any,
-    via: Via,
+    via: str,
 ) -> Any:
     """Load a checkpoint and return its extra, or raise on all ranks; return `default` if there is no file."""
     with job.turn("load"):
@@ -64,7 +64,7 @@ def load(
                     plan.refuse_averages("load")
                 text = path_text(path)
                 require_scaler(scaler)
-                if via not in ("auto", "root", "each"):
+                if via not in _VIA:
                     raise ValueError(f"via must be 'auto', 'root' or 'each', got {shown(via)}")
                 there = os.path.exists(text) or default is NO_DEFAULT
             except BaseException as caught:
@@ -120,7 +120,7 @@ def _meet(job: Job, error: BaseException | None, arguments: dict[str, str]) -> N
                 raise status.agreed(ValueError(told))
 
 
-def _content(job: Job, optimizer: Any, path: str, scaler: Any, via: Via) -> Content:
+def _content(job: Job, optimizer: Any, path: str, scaler: Any, via: str) -> Content:
     """Read what this rank needs; all ranks raise if one of them can't."""
     comm, mark, error, content = job.comm, bytes(16), None, None
     try:

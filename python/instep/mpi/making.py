@@ -23,8 +23,10 @@ from instep.optimizers import Combined, Optimizer
 __all__ = ["adopt", "agree", "check_arguments", "share_out"]
 
 #: What a Distributed has in the place of the optimizer's own.
-_OF_RANKS = ("step", "averaged", "state_dict", "load_state_dict", "add_param_group")
-_OF_RANKS += ("save", "load", "close", "comm")
+_OF_RANKS = (
+    *("step", "averaged", "state_dict", "load_state_dict", "add_param_group"),
+    *("save", "load", "close", "comm"),
+)
 #: Models of fewer bytes, times the number of ranks, are stepped whole by every rank.
 _SMALL = 4 << 20
 

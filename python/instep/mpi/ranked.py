@@ -13,7 +13,7 @@ from instep.mpi.shards import Parameter, Stretch
 from instep.optimizers.current import Current, Values
 from instep.optimizers.state_storage import StateFolder
 
-__all__ = ["RankedCombined", "RankedPlan", "Shown", "described", "refuse_as_plain"]
+__all__ = ["RankedCombined", "RankedPlan", "Shown", "described"]
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +40,7 @@ class Together(Protocol):
     shown: Shown
 
     def grad_norm_of(self, plan: object) -> float | None:
-        """Return the norm of the last step, to those who stepped."""
+        """Return the norm of the last step, or None to one optimizer of several."""
 
     def refuse_group(self) -> NoReturn:
         """Raise TypeError: who owns what is decided when all parameters are there."""
@@ -86,10 +86,10 @@ class _Ranked:
 
     def reading(self) -> NoReturn:
         """Refuse to give a part of the states as if it were all."""
-        refuse_as_plain()
+        _refuse_as_plain()
 
     def __enter__(self) -> NoReturn:
-        refuse_as_plain()
+        _refuse_as_plain()
 
     def __exit__(self, *exception: object) -> None:
         pass
@@ -337,7 +337,7 @@ def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> list[Any]:
     ]
 
 
-def refuse_as_plain() -> NoReturn:
+def _refuse_as_plain() -> NoReturn:
     """Raise TypeError where an optimizer's arrays are expected to be whole."""
     raise TypeError(
         "an optimizer in one process was expected, got a Distributed, of whose states each rank has "

@@ -12,14 +12,12 @@ from instep.mpi.moving import Run, Staging, bucket_bytes, buckets
 from instep.mpi.protocol import Communicator
 from instep.mpi.shards import CHUNK, Stretch, shard_bytes
 
-__all__ = ["Routes", "Table", "code_of", "dtypes_of"]
+__all__ = ["Routes", "code_of"]
 
 #: The dtypes of gradients by their codes in a table; 0 stands for an absent gradient.
 _CODES = {"float64": 1, "float32": 2, "float16": 3, "bfloat16": 4}
 _KNOWN: dict[np.dtype[Any], int] = {}
 _MOST_KEPT = 8
-
-Table = Sequence["np.dtype[Any] | None"]
 
 
 def code_of(gradient: np.ndarray[Any, Any] | None) -> int:
@@ -32,7 +30,7 @@ def code_of(gradient: np.ndarray[Any, Any] | None) -> int:
     return code
 
 
-def dtypes_of(codes: bytes) -> list[np.dtype[Any] | None]:
+def _dtypes_of(codes: bytes) -> list[np.dtype[Any] | None]:
     """Return the dtypes in a table of codes."""
     by_code: dict[int, np.dtype[Any] | None] = {0: None}
     for name, code in _CODES.items():
@@ -88,7 +86,7 @@ class Routes:
         return self._buckets([s for each in self.stretches for s in each], self._wide)
 
     def _found(self, codes: tuple[bytes, ...]) -> Ways:
-        tables = [dtypes_of(each) for each in codes]
+        tables = [_dtypes_of(each) for each in codes]
         there = [any(column) for column in zip(*codes, strict=True)]
         moved = [s for k, each in enumerate(self.stretches) if there[k] for s in each]
         if not self._shared:

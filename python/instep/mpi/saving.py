@@ -15,6 +15,7 @@ from instep.checkpoint.format import ArraySource, Source, file_order, write
 from instep.checkpoint.whole_file import replace_file
 from instep.mpi import status
 from instep.mpi.job import Job
+from instep.mpi.protocol import CommunicationError
 from instep.mpi.shards import CHUNK
 from instep.mpi.status import Kind
 from instep.mpi.storing import Entry, entries, refuse_pending
@@ -65,10 +66,13 @@ def _write_together(
                 _write(job, optimizer, text, own, scaler, there, walk)
             except BaseException as caught:
                 error = caught
-            walk.stop()
-        else:
-            walk.follow()
-        status.raise_together(job.comm, error)
+        try:
+            walk.stop() if job.comm.rank == 0 else walk.follow()
+            status.raise_together(job.comm, error)
+        except CommunicationError as failure:
+            if error is None or status.is_agreed(failure):
+                raise
+            raise error from failure  # the first of the two says what happened
 
 
 def weights_in_file(job: Job) -> dict[str, Array]:

@@ -69,14 +69,14 @@ class Round(NamedTuple):
 
 
 def agreed(error: BaseException) -> BaseException:
-    """Note of an error that all ranks raise at this place, so that they can go on together after it."""
+    """Mark an error that all ranks raise at the same place: after it, they can go on together."""
     with suppress(AttributeError):  # of an exception without a dict
         error.agreed_by_ranks = True  # type: ignore[attr-defined]
     return error
 
 
 def is_agreed(error: BaseException) -> bool:
-    """Tell whether all ranks have raised an error here."""
+    """Tell whether an error is one that all ranks raise at the same place."""
     return getattr(error, "agreed_by_ranks", False)
 
 
