@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 
-__all__ = ["boot_name"]
+__all__ = ["boot_name", "host_mark"]
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux has it
 
@@ -16,3 +17,8 @@ def boot_name() -> str | None:
             return hashlib.sha256(file.read()).hexdigest()[:16]
     except OSError:
         return None
+
+
+def host_mark() -> bytes:
+    """Return 32 bytes that only processes of this host have: its name alone may be another host's, too."""
+    return hashlib.sha256(f"{platform.node()}\n{boot_name()}".encode()).digest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from instep._support.boots import boot_name
+from instep._support.boots import host_mark
 from instep._support.wording import described, kind
 from instep.mpi.protocol import Buffer, CommunicationError, MissingRanksError
 from instep.optimizers.hyperparameters import Interval, as_float
@@ -265,7 +264,7 @@ class Backend(ABC):
 
     def _host(self) -> bytes:
         """Return what only ranks on this host have: its name alone may be another host's, too."""
-        return hashlib.sha256(f"{platform.node()}\n{boot_name()}".encode()).digest()
+        return host_mark()
 
 
 def _head(call: bytes, length: int) -> bytes:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 
 from instep import _core
-from instep._support.boots import boot_name
+from instep._support.boots import host_mark
 from instep.mpi.protocol import Communicator
 from instep.mpi.status import gather_any
 
@@ -21,11 +20,10 @@ def threads_of(comm: Communicator) -> int:
     All ranks call this.
     """
     cores = _cores()
-    mine = json.dumps([platform.node(), boot_name(), sorted(cores)])
+    mine = json.dumps([host_mark().hex(), sorted(cores)])
     told = [json.loads(each) for each in gather_any(comm, mine.encode())]
     beside: int = sum(
-        [node, boot] == json.loads(mine)[:2] and not cores.isdisjoint(theirs)
-        for node, boot, theirs in told
+        host == host_mark().hex() and not cores.isdisjoint(theirs) for host, theirs in told
     )
     if _core.wanted_threads() > 0 or "OMP_NUM_THREADS" in os.environ:
         return 0
