@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from adam_on_ranks import ODD, SHAPES, SIZE, gradients, made
+from cases import CHUNK
 from one_process import assert_alike, together
 
 import instep
 from instep import schedules
-from instep.mpi import CommunicationError, over_threads
+from instep.mpi import CommunicationError, Distributed, over_threads
 
 
 @pytest.mark.parametrize("ranks", [(0, 1, 2), (1,)])
@@ -228,6 +229,35 @@ def test_two_threads_take_turns() -> None:
         optimizer.step()
     for one in found:
         assert_alike(one, (params, 40))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_another_thread_accumulates_in_the_middle_of_a_step(several: bool) -> None:
+    """It waits for the step, which would drop what comes too late."""
+    middle: list[Callable[[], object]] = []
+
+    def before(call: over_threads.Call) -> None:
+        if call.rank == ODD and call.name == "alltoallv" and middle:
+            middle.pop()()
+
+    def make(params: Any) -> Any:
+        one = instep.SGD(params, lr=1.0)
+        return instep.Combined(one) if several else one
+
+    def each(comm: Any) -> list[Any]:
+        optimizer = Distributed(make, [w := np.zeros(CHUNK)], comm=comm, shard=True)
+        grads = [[np.ones(CHUNK)]] if several else [np.ones(CHUNK)]
+        late = threading.Thread(target=optimizer.accumulate, args=(grads,))
+        if comm.rank == ODD:
+            middle.append(lambda: (late.start(), late.join(0.2)))
+        optimizer.step(grads)
+        found = [w[0]]
+        if comm.rank == ODD:
+            late.join(10)
+        optimizer.step() if comm.rank == ODD else optimizer.step(None)
+        return [*found, w[0]]
+
+    assert together(2, each, before=before) == [[-2.0, -3.0]] * 2
 
 
 def test_a_scaler_and_ranks_without_a_batch() -> None:

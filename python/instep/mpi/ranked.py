@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -42,6 +43,9 @@ class Together(Protocol):
     def grad_norm_of(self, plan: object) -> float | None:
         """Return the norm of the last step, or None to one optimizer of several."""
 
+    def turn(self, what: str) -> AbstractContextManager[None]:
+        """Let one thread at a time make a call."""
+
     def refuse_group(self) -> NoReturn:
         """Raise TypeError: who owns what is decided when all parameters are there."""
 
@@ -70,11 +74,13 @@ class _Ranked:
 
     def accumulate(self, gradients: Any) -> None:
         """Add gradients of a micro-batch to the sums of this rank."""
-        self.front.accumulate(gradients)
+        with self.job.turn("accumulate"):  # a step would drop what comes in its middle
+            self.front.accumulate(gradients)
 
     def discard_accumulated(self) -> None:
         """Drop the sums of this rank."""
-        self.front.discard_accumulated()
+        with self.job.turn("discard_accumulated"):
+            self.front.discard_accumulated()
 
     def refresh_copies(self) -> None:
         """Round the parameters into their copies."""
