@@ -49,6 +49,21 @@ def test_load_with_another_argument_on_one_rank(
     together(SIZE, each)
 
 
+def test_a_file_that_can_not_be_looked_at_is_not_absent(tmp_path: Path) -> None:
+    """The default would begin the run anew, and its next save replace the file."""
+    (tmp_path / "no folder").touch()
+
+    def each(comm: Any) -> None:
+        optimizer = made(comm)
+        for path in (tmp_path / "no folder" / "run", tmp_path / ("x" * 300)):
+            with pytest.raises(OSError, match=r"\[Errno "):
+                optimizer.load(path, default=3)
+        assert optimizer.load(tmp_path / "run", default=3) == 3
+        optimizer.step(gradients(0, comm.rank))
+
+    together(2, each)
+
+
 @pytest.mark.parametrize("call", ["save", "load"])
 def test_a_file_after_the_end(call: str, tmp_path: Path) -> None:
     """Such a call says what has ended, and doesn't make it a fault in the middle of a step."""

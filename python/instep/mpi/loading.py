@@ -66,7 +66,7 @@ def load(
                 require_scaler(scaler)
                 if via not in _VIA:
                     raise ValueError(f"via must be 'auto', 'root' or 'each', got {shown(via)}")
-                there = os.path.exists(text) or default is NO_DEFAULT
+                there = job.comm.rank == 0 and _is_there(text, default)
             except BaseException as caught:
                 error = caught
             _meet(
@@ -79,10 +79,6 @@ def load(
                 },
             )
             if job.comm.allgather(_THERE if there else _ABSENT)[0] == _ABSENT:
-                if default is NO_DEFAULT:
-                    raise status.agreed(
-                        FileNotFoundError(f"rank 0: there is no file {shown(text)}")
-                    )
                 return default
             content = _content(job, optimizer, text, scaler, via)
             document = content.document
@@ -101,6 +97,17 @@ def load(
         if scaler is not None:
             scaler.load_state_dict(document["scaler"])
         return stored_extra(document, content.extra)
+
+
+def _is_there(path: str, default: Any) -> bool:
+    """Tell whether to read a file; an error that says anything but that it is absent is raised."""
+    if default is NO_DEFAULT:
+        return True
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _meet(job: Job, error: BaseException | None, arguments: dict[str, str]) -> None:
