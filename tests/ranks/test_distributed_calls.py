@@ -62,6 +62,23 @@ def test_other_calls_on_one_rank() -> None:
     together(SIZE, each)
 
 
+def test_two_of_one_communicator_in_another_order() -> None:
+    """The gradients of one would go into the other; all find out, and can go on together."""
+
+    def each(comm: Any) -> None:
+        pair = [made(comm), made(comm)]
+        for optimizer in pair[::-1] if comm.rank == ODD else pair:
+            with pytest.raises(
+                CommunicationError, match="same Distributed, got another one on rank 1"
+            ):
+                optimizer.step(gradients(0, comm.rank))
+        for optimizer in pair:
+            optimizer.step(gradients(0, comm.rank))
+            assert optimizer.step_count == 1
+
+    together(SIZE, each)
+
+
 def test_an_error_and_another_call() -> None:
     """All hear of the call, and the error isn't lost."""
 

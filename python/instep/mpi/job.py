@@ -42,6 +42,7 @@ class Job:
         self.combined: RankedCombined | None = None
         self.members: Sequence[Any] = ()
         self.seat = leaving.Seat(comm)
+        self.number = 0  # the same on all ranks, of several jobs with one communicator
         self.any_gradient = False  # on any rank, in the last step
         self._fault = ""
         self._holder: int | None = None  # the thread whose call it is
@@ -154,7 +155,7 @@ class Job:
     ) -> status.Round:
         """Make the round with which a call begins; see `status.meet`."""
         with self.moving(kind.name.lower()):
-            return status.meet(self.comm, kind, self.step_count, error, digests)
+            return status.meet(self.comm, kind, self.step_count, error, digests, self.number)
 
     def _give_up(self) -> None:
         with suppress(CommunicationError):  # they have heard it, or are gone

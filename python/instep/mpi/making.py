@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from typing import Any, Literal
@@ -27,6 +28,8 @@ _OF_RANKS = (
     *("step", "averaged", "state_dict", "load_state_dict", "add_param_group"),
     *("save", "load", "close", "comm"),
 )
+#: Numbers of jobs; rank 0's are used.
+_NUMBERS = itertools.count(1)
 #: Models of fewer bytes, times the number of ranks, are stepped whole by every rank.
 _SMALL = 4 << 20
 
@@ -74,6 +77,7 @@ def agree(job: Job, sync: bool, shard: bool | Literal["auto"]) -> None:
     With `sync`, the first rank's parameters are put in the place of the others' instead.
     """
     comm = job.comm
+    number = next(_NUMBERS) % (1 << 16)
     told = {
         "release of instep": __version__,
         "byte order": sys.byteorder,
@@ -83,12 +87,14 @@ def agree(job: Job, sync: bool, shard: bool | Literal["auto"]) -> None:
         "optimizer": described(job.plans, [member._rule_name for member in job.members]),
         "parameters": [] if sync else [_checksum(flat) for flat in job.flats],
     }
-    each = [json.loads(text) for text in status.gather_any(comm, json.dumps(told).encode())]
+    text = json.dumps([number, told]).encode()
+    numbers, each = zip(*map(json.loads, status.gather_any(comm, text)), strict=True)
     for rank, other in enumerate(each):
         for what, value in each[0].items():
             if other[what] != value:
-                text = _difference(job, rank, what, value, other[what])
-                raise status.agreed(ValueError(text))
+                said = _difference(job, rank, what, value, other[what])
+                raise status.agreed(ValueError(said))
+    job.number = numbers[0]
     if sync:
         first = whole_on_all([Parameter(flat.size, flat.itemsize, False) for flat in job.flats], 0)
         routes = Routes(comm, first, [flat.itemsize for flat in job.flats], True)

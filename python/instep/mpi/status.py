@@ -29,8 +29,9 @@ __all__ = [
 ]
 
 _PROTOCOL = 1
-#: 64 bytes: who speaks, the protocol, the kind of call, whether an error is known, the step count, three digests.
-_RECORD = struct.Struct("<2sHBB2xq16s16s16s")
+#: 64 bytes: who speaks, the protocol, the kind of call, whether an error is known, the number of the job, the step
+#: count, three digests.
+_RECORD = struct.Struct("<2sHBBHq16s16s16s")
 _MARK = b"is"
 NO_DIGESTS = (bytes(16),) * 3
 
@@ -96,6 +97,7 @@ def meet(
     step: int,
     error: BaseException | None = None,
     digests: tuple[bytes, bytes, bytes] = NO_DIGESTS,
+    job: int = 0,
 ) -> Round:
     """Make the round: return if all ranks make this call at this step, otherwise raise on all ranks.
 
@@ -106,7 +108,7 @@ def meet(
     CommunicationError
         If a rank has left, makes another call, is at another step, or is of another release.
     """
-    own = _RECORD.pack(_MARK, _PROTOCOL, kind, error is not None, step, *digests)
+    own = _RECORD.pack(_MARK, _PROTOCOL, kind, error is not None, job, step, *digests)
     records = comm.allgather(own)
     if error is None and records.count(own) == len(records):  # nearly always
         return Round(True, True, True)
@@ -119,13 +121,13 @@ def meet(
         raise_together(comm, error)
     _require_same(
         found,
-        4,
+        5,
         lambda k, a, b: (
             f"all ranks must be at the same step, got {a} completed steps on rank 0, "
             f"{b} on rank {k}; load the same checkpoint on all"
         ),
     )
-    return Round(*(len({record[place] for record in found}) == 1 for place in (5, 6, 7)))
+    return Round(*(len({record[place] for record in found}) == 1 for place in (6, 7, 8)))
 
 
 def _require_one_call(found: Sequence[tuple[Any, ...]]) -> None:
@@ -138,6 +140,14 @@ def _require_one_call(found: Sequence[tuple[Any, ...]]) -> None:
         lambda k, a, b: (
             f"all ranks must make the same call, got {_call(a)} on rank 0, {_call(b)} on rank {k}; "
             "make each call on all ranks, save and load, too"
+        ),
+    )
+    _require_same(
+        found,
+        4,
+        lambda k, _a, _b: (
+            f"all ranks must call the same Distributed, got another one on rank {k} than on rank 0; "
+            "call those that share a communicator in the same order on all ranks"
         ),
     )
 
@@ -181,7 +191,7 @@ def _refuse_leaving(found: Sequence[tuple[object, ...]]) -> None:
     left = [rank for rank, record in enumerate(found) if record[2] == Kind.LEAVE]
     if not left or len(left) == len(found):
         return
-    step = found[left[0]][4]
+    step = found[left[0]][5]
     stays = next(rank for rank, record in enumerate(found) if record[2] != Kind.LEAVE)
     if found[stays][2] == Kind.STEP:
         how = "the others go on; end the loop at the same step on all ranks"
