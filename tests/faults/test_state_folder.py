@@ -369,6 +369,7 @@ def test_ctrl_c_during_a_step(tmp_path: Path) -> None:
     text = """
         import os, signal, sys, threading, numpy as np, instep
         from instep import _core
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell has set
         _core.testing.set_window_bytes(1 << 18)
         size = 4_000_000
         optimizer = instep.Adam(np.ones(size, np.float32), state_storage=sys.argv[1])
