@@ -87,6 +87,19 @@ def test_every_rule_with_every_option(variant: Variant) -> None:
     check(3, model, steps, shard=True)
 
 
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1])
+def test_parameters_about_as_large_as_a_chunk(size: int) -> None:
+    shapes = {"a": (size,), "b": (3,), "c": (size,)}
+
+    def model() -> Model:
+        params = {n: numbers(rng_for(n), shape, DTYPES[1]) for n, shape in shapes.items()}
+        return Model(lambda given: instep.LAMB(given, lr=0.1, clip_norm=1.0), params)
+
+    for ranks in (2, 3, 5):
+        turns = [Turn((), some_gradients(shapes, 0, rank)) for rank in range(ranks)]
+        check(ranks, model, [Step(turns)] * 2, shard=True)
+
+
 def nested(draw: Any) -> Any:
     return {"deep": {"w": draw((300, 70)), "none": None}, "list": [draw(4), (draw(()), {})]}
 
