@@ -64,10 +64,11 @@ def measure(ranks: int, workload: str, clip: bool, seconds: float) -> dict[str, 
 
 
 def formula(row: Mapping[str, Any]) -> float:
-    """Bytes a rank, beside parameters and gradients: states, sums, two buckets."""
+    """Bytes a rank, beside parameters and gradients: states, sums, two buckets or what moves."""
     if not ranks_model.is_shared(row["elements"], row["ranks"]):  # all gradients of the others
         return float(12 * row["elements"] + 4 * row["elements"] * (row["ranks"] - 1))
-    return float(12 * row["elements"] / row["ranks"] + 2 * row["bucket"])
+    moves = 4 * row["elements"] * (row["ranks"] - 1) / row["ranks"]
+    return float(12 * row["elements"] / row["ranks"] + 2 * min(row["bucket"], moves))
 
 
 def who(row: Mapping[str, Any]) -> tuple[str, ...]:
