@@ -280,12 +280,7 @@ void Combined::take_step(Steps::Use use, double grad_scale) {
     });
     const Together all{participants_.data(), participants_.size()};
     Stepper::make_room(all);
-    const auto sweep = [all] {
-        // First those with states in files: they alone can fail.
-        for (const bool in_files : {true, false})
-            for (const Participant& one : all)
-                if ((one.stepper->windows() != nullptr) == in_files) one.stepper->take_sweep(one.most_threads);
-    };
+    const auto sweep = [all] { Stepper::take_sweeps(all); };
     const Found bad = without_gil(release_gil, [&] {
         const Found found = Stepper::take_up_to_sweep(all);
         if (found.tensor < 0 && !matrices) sweep();

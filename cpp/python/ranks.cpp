@@ -136,9 +136,7 @@ py::object Ranks::take(const py::object& exchange) {
         for (std::size_t k = 0; k < plans_.size(); ++k)
             if (steps(k).stepper().has_matrices()) steps(k).make_orthogonal();
     }
-    without_gil(release_gil, [&] {
-        for (const Participant& one : all) one.stepper->take_sweep(one.most_threads);
-    });
+    without_gil(release_gil, [&] { Stepper::take_sweeps(all); });
     for (std::size_t k = 0; k < plans_.size(); ++k) steps(k).count_step();
     return py::none();
 }

@@ -192,6 +192,8 @@ public:
     static Found take_up_to_sweep(Together all);
     // Then the sweep of each.
     void take_sweep(int most_threads);
+    // Those with states in files come first, since they alone can fail.
+    static void take_sweeps(Together all);
     // The same in parts, for callers that have sums of other processes to add, if extras.needs_norm(): the sums of
     // squares by segment, which the caller may change, ...
     std::vector<double>& measure(int threads);

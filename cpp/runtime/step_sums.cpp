@@ -65,6 +65,12 @@ Found Stepper::take_up_to_sweep(Together all) {
     return found;
 }
 
+void Stepper::take_sweeps(Together all) {
+    for (const bool in_files : {true, false})
+        for (const Participant& one : all)
+            if ((one.stepper->windows_ != nullptr) == in_files) one.stepper->take_sweep(one.most_threads);
+}
+
 // Gradients that are absent leave no gap in the order.
 std::size_t Stepper::gather_sums(std::vector<double>& into, std::size_t count) const {
     for (std::size_t k = 0; k < segments_.size(); ++k)

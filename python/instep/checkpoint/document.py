@@ -23,6 +23,7 @@ __all__ = [
     "require_scaler",
     "stored_combined",
     "stored_extra",
+    "stored_for",
     "stored_optimizer",
 ]
 
@@ -129,6 +130,17 @@ def stored_combined(document: Mapping[str, Any]) -> dict[str, Any]:
             "into an optimizer of this rule"
         )
     return _stored_combined(document)
+
+
+def stored_for(optimizer: Optimizer | Combined, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state without its arrays for one optimizer or as many as a Combined has; otherwise raise."""
+    if not isinstance(optimizer, Combined):
+        return stored_optimizer(document)
+    stored = stored_combined(document)
+    found, count = len(stored["optimizers"]), len(optimizer.optimizers)
+    if found != count:
+        raise ValueError(f"the checkpoint must be of {count} optimizers, got one of {found}")
+    return stored
 
 
 def _stored_combined(document: Mapping[str, Any]) -> dict[str, Any]:

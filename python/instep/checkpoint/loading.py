@@ -12,9 +12,8 @@ from instep.checkpoint.document import (
     members,
     path_text,
     require_scaler,
-    stored_combined,
     stored_extra,
-    stored_optimizer,
+    stored_for,
 )
 from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import opened
@@ -147,14 +146,10 @@ def _checked(
     """Check that everything fits, and return a function that changes the optimizer; the lock is held."""
     optimizer._plan.refuse_averages("load")
     check_scaler(document["scaler"], scaler)
+    stored = stored_for(optimizer, document)
     if not isinstance(optimizer, Combined):
-        stored = stored_optimizer(document)
         (own,) = arrays_by_optimizer(arrays, optimizer)
         return stored_state.checked(optimizer, stored, _take_arrays(stored, own, optimizer))
-    stored = stored_combined(document)
-    found, count = len(stored["optimizers"]), len(optimizer.optimizers)
-    if found != count:
-        raise ValueError(f"the checkpoint must be of {count} optimizers, got one of {found}")
     weights = []
     for k, own in enumerate(arrays_by_optimizer(arrays, optimizer)):
         with combined_state.about(k):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,7 @@ from instep.mpi.protocol import CommunicationError, Communicator
 from instep.mpi.ranked import RankedCombined, RankedPlan, Shown
 from instep.mpi.routes import Routes, code_of
 from instep.mpi.status import Kind, digest
+from instep.optimizers import combined_state
 from instep.optimizers.containers import GRADIENTS
 from instep.optimizers.current import Current
 from instep.optimizers.hyperparameters import as_float
@@ -85,17 +87,22 @@ class Job:
         self.flats = [array.reshape(-1) for array in self.arrays]
         self._places = [(k, i) for k, plan in enumerate(self.plans) for i in range(len(plan.names))]
 
-    def bind(self, routes: Routes, stretches: Sequence[Any], shared: bool) -> None:
+    def bind(self, routes: Routes, shared: bool) -> None:
         """Make the states of this rank's stretches."""
         self.routes, self.shared = routes, shared
-        first = 0
-        for plan in self.plans:
-            count = len(plan.names)
-            plan.bind(stretches[first : first + count])
-            first += count
+        for plan, own in zip(self.plans, self._by_plan(routes.own), strict=True):
+            plan.bind(own)
         self.ranks = _core.make_ranks([plan.inner for plan in self.plans])
         for k, plan in enumerate(self.plans):
             self.ranks.set_whole(k, [list(array.shape) for array in plan.arrays])
+
+    def _by_plan(self, of_parameters: Any) -> list[Any]:
+        """Cut a sequence with an entry for each parameter into one for each optimizer."""
+        ends = itertools.accumulate(len(plan.names) for plan in self.plans)
+        return [
+            of_parameters[end - len(plan.names) : end]
+            for plan, end in zip(self.plans, ends, strict=True)
+        ]
 
     # ---- calls ---------------------------------------------------------------------------------
 
@@ -205,17 +212,14 @@ class Job:
         present: bytes,
     ) -> Ready:
         """Prepare the step for these numbers; `present` are the gradients of all ranks."""
-        each, first = [], 0
-        for plan in self.plans:
-            each.append(present[first : first + len(plan.names)])
-            first += len(plan.names)
+        each = self._by_plan(present)
         prepared = self.ranks.prepare(now.members, now.limits, each, now.scale)
         return Ready(gradients, codes, now, now.encoded(), prepared, any(present))
 
     def _numbers(self, owner: Any, scale: float) -> StepNumbers:
         members = []
         for k, (member, plan) in enumerate(zip(self.members, self.plans, strict=True)):
-            with _about(k, self.combined is not None):
+            with nullcontext() if self.combined is None else combined_state.about(k):
                 members.append(self._settled.of(k, member, plan.current, plan.step_count))
         if self.combined is None:
             return StepNumbers(members, members[0][1], scale)
@@ -225,8 +229,9 @@ class Job:
 
     def _gradients(self, grads: Any) -> list[Array | None]:
         """Return what this rank adds to the step, by parameter, in logical order without gaps."""
+        sums = self._pending()
         if grads is GRADIENTS:
-            if not self._pending():
+            if not sums:
                 raise ValueError(
                     "step() must have gradients, given or accumulated, got none; pass them, or call "
                     "accumulate first (step(None) if this rank has no batch)"
@@ -234,7 +239,7 @@ class Job:
             grads = None
         given = self.front.checked(grads)
         found = [None if g is None else np.ascontiguousarray(g).reshape(-1) for g in given]
-        for k, pending in self._pending().items():
+        for k, pending in sums.items():
             own, total = found[k], pending.reshape(-1)
             if own is not None:
                 total = _core.in_default_environment(_added, total, own)
@@ -278,7 +283,7 @@ class Job:
             [
                 (
                     *self._places[run.parameter],
-                    run.begin - (starts[run.parameter] or 0),
+                    run.begin - starts[run.parameter],
                     run.end - run.begin,
                     gradients,
                 )
@@ -342,17 +347,3 @@ def _added(total: Array, gradient: Array) -> Array:
     """Return the sum in the type of `total`, to which the gradient is rounded first."""
     found: Array = total + gradient.astype(total.dtype)
     return found
-
-
-@contextmanager
-def _about(k: int, several: bool) -> Iterator[None]:
-    """Say in an error which of several optimizers it is about."""
-    try:
-        yield
-    except Exception as error:
-        notes = getattr(error, "__notes__", None)
-        if several and isinstance(notes, list):  # an error in a schedule, raised unchanged
-            notes.append(f"in optimizers[{k}]")
-        elif several and type(error) in (TypeError, ValueError):
-            raise type(error)(f"optimizers[{k}]: {error}") from None
-        raise

@@ -13,9 +13,8 @@ from instep._support.wording import difference, shown
 from instep.checkpoint.document import (
     path_text,
     require_scaler,
-    stored_combined,
     stored_extra,
-    stored_optimizer,
+    stored_for,
 )
 from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import PIECE, CheckpointError, File, one_line, opened
@@ -23,11 +22,10 @@ from instep.checkpoint.loading import check_scaler, check_weights
 from instep.mpi import status, storing
 from instep.mpi.job import Job
 from instep.mpi.moving import Part, from_first
-from instep.mpi.saving import name_in_file, weights_in_file
+from instep.mpi.saving import name_in_file, prefix, weights_in_file
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind, digest
 from instep.mpi.storing import NO_DEFAULT, Entry, entries
-from instep.optimizers import Combined, stored_state
 
 __all__ = ["load"]
 
@@ -82,13 +80,10 @@ def load(
                 return default
             content = _content(job, optimizer, text, scaler, via)
             document = content.document
-        stored = (stored_combined if isinstance(optimizer, Combined) else stored_optimizer)(
-            document
-        )
         storing.share(
             job,
             optimizer,
-            stored,
+            stored_for(optimizer, document),
             content.states,
             _by_member(job, content.sums, "accumulated"),
             _by_member(job, content.weights, "weights"),
@@ -174,12 +169,7 @@ def _check(job: Job, optimizer: Any, file: File, scaler: Any) -> None:
     document = file.document
     check_scaler(document["scaler"], scaler)
     stored_extra(document, file.stand_ins)
-    if isinstance(optimizer, Combined):
-        found, count = len(stored_combined(document)["optimizers"]), len(job.plans)
-        if found != count:
-            raise ValueError(f"the checkpoint must be of {count} optimizers, got one of {found}")
-    else:
-        stored_optimizer(document)
+    stored_for(optimizer, document)
     weights = weights_in_file(job)
     states = {name_in_file(job, entry): entry for entry in entries(job)}
     own = [name for name in file.stand_ins if not is_of_extra(name) and not _is_sum(name)]
@@ -191,9 +181,7 @@ def _check(job: Job, optimizer: Any, file: File, scaler: Any) -> None:
     for member, of_member in zip(job.members, by_member, strict=True):
         check_weights(of_member, member)
     for name, entry in states.items():
-        what = f"state {entry.key!r}" if entry.key else "the average"
-        like = np.broadcast_to(np.zeros((), entry.own.dtype), entry.shape)
-        stored_state.require_like(f"{what} of {entry.name!r}", file.stand_ins[name], like)
+        storing.require_whole(entry, file.stand_ins[name])
 
 
 def _read(job: Job, file: File, *, part: bool) -> Content:
@@ -213,7 +201,7 @@ def _state(job: Job, file: File, entry: Entry, part: bool) -> Array:
     name = name_in_file(job, entry)
     if entry.is_whole or not part:
         return file.array(name).reshape(entry.own.shape if part else entry.shape)
-    begin = job.routes.starts[entry.parameter] or 0
+    begin = job.routes.starts[entry.parameter]
     found: Array = file.part(name, begin, entry.own.size).reshape(entry.own.shape)
     return found
 
@@ -266,6 +254,6 @@ def _by_member(job: Job, arrays: Mapping[str, Array], kind: str) -> list[dict[st
     """Return arrays of a file by the names of the parameters, for each optimizer."""
     found = []
     for k in range(len(job.plans)):
-        start = f"{kind}/" if job.combined is None else f"{k}/{kind}/"
+        start = f"{prefix(job, k)}{kind}/"
         found.append({n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)})
     return found

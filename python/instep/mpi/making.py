@@ -113,8 +113,7 @@ def share_out(job: Job, shard: bool | Literal["auto"]) -> None:
     error = None
     try:
         routes = Routes(job.comm, stretches, [flat.itemsize for flat in job.flats], shared)
-        own = [next((s for s in each if s.rank == job.comm.rank), None) for each in stretches]
-        job.bind(routes, own, shared)
+        job.bind(routes, shared)
         job.ranks.set_most_threads(threads)
     except BaseException as caught:
         error = caught

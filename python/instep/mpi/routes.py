@@ -60,10 +60,10 @@ class Routes:
     ) -> None:
         self.stretches = stretches
         self._comm, self._items = comm, items
-        #: For each parameter, the first element of this rank's stretch; None without one.
-        self.starts = [
-            next((s.begin for s in each if s.rank == comm.rank), None) for each in stretches
-        ]
+        #: For each parameter, this rank's stretch; None without one.
+        self.own = [next((s for s in each if s.rank == comm.rank), None) for each in stretches]
+        #: For each parameter, the first element of this rank's stretch; 0 without one.
+        self.starts = [0 if own is None else own.begin for own in self.own]
         self._wide = [8 if item == 8 else 4 for item in items]  # a gradient's sum
         #: Bytes that a rank receives at a time.
         self.bucket = bucket_bytes(shard_bytes(stretches, self._wide, comm.size))

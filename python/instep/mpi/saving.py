@@ -20,7 +20,7 @@ from instep.mpi.shards import CHUNK
 from instep.mpi.status import Kind
 from instep.mpi.storing import Entry, entries, refuse_pending
 
-__all__ = ["name_in_file", "save", "weights_in_file"]
+__all__ = ["name_in_file", "prefix", "save", "weights_in_file"]
 
 Array = np.ndarray[Any, Any]
 _GO, _STOP = b"g", b"s"
@@ -78,7 +78,7 @@ def _write_together(
 def weights_in_file(job: Job) -> dict[str, Array]:
     """Return the parameters by their names in a file."""
     return {
-        f"{_prefix(job, k)}weights/{name}": array
+        f"{prefix(job, k)}weights/{name}": array
         for k, plan in enumerate(job.plans)
         for name, array in zip(plan.names, plan.arrays, strict=True)
     }
@@ -87,10 +87,11 @@ def weights_in_file(job: Job) -> dict[str, Array]:
 def name_in_file(job: Job, entry: Entry) -> str:
     """Return the name of a state or an average in a file."""
     kind = f"state/{entry.key}" if entry.key else "averages"
-    return f"{_prefix(job, entry.plan)}{kind}/{entry.name}"
+    return f"{prefix(job, entry.plan)}{kind}/{entry.name}"
 
 
-def _prefix(job: Job, k: int) -> str:
+def prefix(job: Job, k: int) -> str:
+    """Return what precedes the names of an optimizer's tensors in a file."""
     return "" if job.combined is None else f"{k}/"
 
 
@@ -107,7 +108,7 @@ def _write(
     sources: dict[str, Source] = {}
     weights = weights_in_file(job)
     for k in range(len(job.plans)):
-        start = f"{_prefix(job, k)}weights/"
+        start = f"{prefix(job, k)}weights/"
         sources |= {n: ArraySource(array) for n, array in weights.items() if n.startswith(start)}
         own = [entry for entry in there if entry.plan == k]
         for entry in sorted(own, key=lambda entry: not entry.key):  # averages last
@@ -195,7 +196,7 @@ class _Walk:
             self._job.comm.alltoallv(send, [_NOTHING for _ in self._ranks()])
 
     def _own(self, segment: Segment) -> Array:
-        start = self._job.routes.starts[segment.entry.parameter] or 0
+        start = self._job.routes.starts[segment.entry.parameter]
         return segment.entry.own.reshape(-1)[segment.begin - start : segment.end - start]
 
     def _ranks(self) -> range:

@@ -227,7 +227,7 @@ def parts_of(
             stretches = [
                 s._replace(parameter=len(found)) for s in job.routes.stretches[each.parameter]
             ]
-            start = job.routes.starts[each.parameter] or 0
+            start = job.routes.starts[each.parameter]
         flat = None if whole is None else whole.reshape(-1)
         found.append(Part(stretches, array.reshape(-1), start, flat))
     return found
@@ -263,12 +263,18 @@ def _whole_in(member: Mapping[str, Any], each: Entry, states: Mapping[str, Any])
     if each.key:
         found = mapping(f"state[{each.name!r}]", member["state"][each.name])
         require_keys(f"state[{each.name!r}]", found, tuple(states[each.name]))
-        array, who = found[each.key], f"state {each.key!r} of {each.name!r}"
+        array = found[each.key]
     else:
-        array, who = member["averages"][each.name], f"the average of {each.name!r}"
-    like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
-    stored_state.require_like(who, array, like)
+        array = member["averages"][each.name]
+    require_whole(each, array)
     return np.ascontiguousarray(array)
+
+
+def require_whole(each: Entry, found: Any) -> None:
+    """Raise TypeError or ValueError unless this could be the whole array of which a rank has a part."""
+    what = f"state {each.key!r}" if each.key else "the average"
+    like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
+    stored_state.require_like(f"{what} of {each.name!r}", found, like)
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,11 @@ def about(k: int) -> Iterator[None]:
     """Say in the errors of a block which of the optimizers they are about."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):  # an error in a schedule, raised unchanged
+            notes.append(f"in optimizers[{k}]")
+            raise
         if type(error) not in (TypeError, ValueError):
             raise
         raise type(error)(f"optimizers[{k}]: {error}") from error.__cause__
