@@ -42,9 +42,45 @@ inline T* in_place(const Operand& operand, std::int64_t begin) {
 }
 
 template <class T>
-inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
-    codec_of<T>(operand).store(operand, begin, count, buffer);
+inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer,
+                        const std::uint32_t* numbers = nullptr) {
+    codec_of<T>(operand).store(operand, begin, count, buffer, numbers);
 }
+
+// The random numbers of a block, made when an operand asks for them: one for each element, or one for each pair of
+// elements that are coded.
+template <class T>
+class RandomNumbers {
+public:
+    RandomNumbers(const Operands& of, const Recipe& recipe) : of_(of), recipe_(recipe) {}
+
+    void move_to(std::int64_t begin, std::int64_t count) {
+        begin_ = of_.first + begin;
+        count_ = count;
+        for (bool& made : made_) made = false;
+    }
+
+    // Null if the operand is rounded to nearest.
+    const std::uint32_t* of(const Operand& operand) {
+        if (!operand.stochastic) return nullptr;
+        const bool in_pairs = codec_of<T>(operand).together > 1;
+        const int place = operand.stream + (in_pairs ? stream_count : 0);
+        if (!made_[place]) {
+            const std::uint64_t counter = in_pairs ? pair_counter(begin_) : static_cast<std::uint64_t>(begin_);
+            const std::int64_t count = in_pairs ? (count_ + code_block - 1) / code_block * code_pairs : count_;
+            fill_random(numbers_[place], counter, count, Keys(of_, recipe_).of(operand.stream, counter));
+            made_[place] = true;
+        }
+        return numbers_[place];
+    }
+
+private:
+    const Operands& of_;
+    const Recipe& recipe_;
+    std::int64_t begin_ = 0, count_ = 0;
+    bool made_[2 * stream_count] = {};
+    alignas(64) std::uint32_t numbers_[2 * stream_count][block_elements<T>];
+};
 
 // Like store_block, but past the caches if the elements lie side by side; finish_streams must follow.
 template <class T>
@@ -96,6 +132,10 @@ public:
 
     void store(std::int64_t begin, std::int64_t count) const {
         if (there() && !ready_ && !operand_.constant) store_block(operand_, begin, count, buffer_);
+    }
+    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T>& numbers) const {
+        if (there() && !ready_ && !operand_.constant)
+            store_block(operand_, begin, count, buffer_, numbers.of(operand_));
     }
 
 private:

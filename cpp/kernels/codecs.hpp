@@ -1,15 +1,15 @@
 // Codecs: how an operand is read into the compute type and written back, one pair of functions for each format.
 //
 // A new format needs an enumerator of Format and a line in the table below. If its elements are stored one after
-// another, it also needs a struct in formats.hpp, from which ElementCodec makes the functions. Two kinds of formats
-// need functions of their own: those whose elements are read or written together, such as codes in blocks of 64 with a
-// unit for each block, and those that are stored in two arrays, such as a parameter with a remainder. `begin` is the
-// place of the first element in the order of the step, and Operand::companion is the second array. Anything else that
-// the functions need, such as a key for random rounding, becomes a field of Operand. `together` keeps blocks from being
-// cut. Neither the rules nor the callers of these functions know any format. If a rule's loop is to read the elements
-// of a format itself, the format also needs a place in Storage.
+// another, it also needs a struct in formats.hpp, from which ElementCodec makes the functions. Formats of two arrays
+// have functions of their own: codes (codes.hpp), whose elements are read and written together, in blocks, and
+// parameters with a remainder. `begin` is the place of the first element in the order of the step, and
+// Operand::companion is the second array. `together` keeps blocks from being cut. Neither the rules nor the callers of
+// these functions know any format. If a rule's loop is to read the elements of a format itself, the format also needs a
+// place in Storage.
 #pragma once
 
+#include "kernels/codes.hpp"
 #include "kernels/format_vectors.hpp"
 #include "kernels/runs.hpp"
 
@@ -21,8 +21,21 @@ struct Codec {
     std::int64_t bytes;     // of an element
     std::int64_t together;  // elements that are read and written together; stretches begin at multiples of it
     void (*load)(const Operand&, std::int64_t begin, std::int64_t count, T* to);
-    void (*store)(const Operand&, std::int64_t begin, std::int64_t count, const T* from);
+    // With random numbers, one for each element or for each pair of a block of codes; null: to nearest.
+    void (*store)(const Operand&, std::int64_t begin, std::int64_t count, const T* from, const std::uint32_t* numbers);
 };
+
+// Calls action(address, stride, elements done so far, elements) for the runs of elements [begin, begin + count) of an
+// array with elements of `size` bytes.
+template <class Action>
+INSTEP_INLINE void for_each_part(char* data, const View* view, std::int64_t size, std::int64_t begin,
+                                 std::int64_t count, Action action) {
+    if (view == nullptr) return action(data + begin * size, size, 0, count);
+    const std::int64_t stride = view->strides[view->ndim - 1];
+    for_each_run(*view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
+        action(data + offset, stride, done, run);
+    });
+}
 
 template <class F, class T>
 void load_dense(const char* data, T* out, std::int64_t count) {
@@ -49,35 +62,140 @@ void store_strided(char* data, std::int64_t stride, const T* in, std::int64_t co
         *reinterpret_cast<typename F::Stored*>(data + i * stride) = F::store(in[i]);
 }
 
+// The 16 random bits of an operand.
+INSTEP_INLINE std::uint32_t half_of(std::uint32_t number, int part) { return (number >> (16 * part)) & 0xffff; }
+
+template <class F, class T>
+void store_at_random(char* data, std::int64_t stride, const T* in, std::int64_t count, const std::uint32_t* numbers,
+                     int part) {
+    auto* const stored = reinterpret_cast<typename F::Stored*>(data);
+    if (stride == static_cast<std::int64_t>(sizeof *stored)) {
+        for (std::int64_t i = 0; i < count; ++i) stored[i] = F::store_at_random(in[i], half_of(numbers[i], part));
+        return;
+    }
+    for (std::int64_t i = 0; i < count; ++i)
+        *reinterpret_cast<typename F::Stored*>(data + i * stride) =
+            F::store_at_random(in[i], half_of(numbers[i], part));
+}
+
 template <class F, class T>
 struct ElementCodec {
     static constexpr std::int64_t size = sizeof(typename F::Stored);
 
     static void load(const Operand& operand, std::int64_t begin, std::int64_t count, T* to) {
-        if (operand.view == nullptr) return load_dense<F>(operand.data + begin * size, to, count);
-        const View& view = *operand.view;
-        const std::int64_t stride = view.strides[view.ndim - 1];
-        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
-            if (stride == size)
-                load_dense<F>(operand.data + offset, to + done, run);
-            else
-                load_strided<F>(operand.data + offset, stride, to + done, run);
-        });
+        for_each_part(operand.data, operand.view, size, begin, count,
+                      [&](char* data, std::int64_t stride, std::int64_t done, std::int64_t run) {
+                          if (stride == size)
+                              load_dense<F>(data, to + done, run);
+                          else
+                              load_strided<F>(data, stride, to + done, run);
+                      });
     }
 
-    static void store(const Operand& operand, std::int64_t begin, std::int64_t count, const T* from) {
-        if (operand.view == nullptr) return store_dense<F>(operand.data + begin * size, from, count);
-        const View& view = *operand.view;
-        const std::int64_t stride = view.strides[view.ndim - 1];
-        for_each_run(view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
-            if (stride == size)
-                store_dense<F>(operand.data + offset, from + done, run);
-            else
-                store_strided<F>(operand.data + offset, stride, from + done, run);
-        });
+    static void store(const Operand& operand, std::int64_t begin, std::int64_t count, const T* from,
+                      const std::uint32_t* numbers) {
+        for_each_part(operand.data, operand.view, size, begin, count,
+                      [&](char* data, std::int64_t stride, std::int64_t done, std::int64_t run) {
+                          if constexpr (size == 2)
+                              if (numbers != nullptr)
+                                  return store_at_random<F>(data, stride, from + done, run, numbers + done,
+                                                            operand.part);
+                          if (stride == size)
+                              store_dense<F>(data, from + done, run);
+                          else
+                              store_strided<F>(data, stride, from + done, run);
+                      });
     }
 
     static constexpr Codec<T> codec = {size, 1, load, store};
+};
+
+// Codes and remainders are for numbers that are computed in float.
+template <class T>
+struct NoCodec {
+    static void load(const Operand& /* operand */, std::int64_t /* begin */, std::int64_t /* count */, T* /* to */) {}
+    static void store(const Operand& /* operand */, std::int64_t /* begin */, std::int64_t /* count */,
+                      const T* /* from */, const std::uint32_t* /* numbers */) {}
+    static constexpr Codec<T> codec = {1, 1, load, store};
+};
+
+template <bool Signed, class T>
+struct BlockCodec : NoCodec<T> {};
+template <bool Signed>
+struct BlockCodec<Signed, float> {
+    static constexpr Codec<float> codec = {1, code_block, CodeBlocks<Signed>::load, CodeBlocks<Signed>::store};
+};
+
+template <class Split, class T>
+struct SplitCodec : NoCodec<T> {};
+template <class Split>
+struct SplitCodec<Split, float> {
+    using High = std::uint16_t;
+    using Rest = typename Split::Rest;
+    static constexpr std::int64_t piece = 64;
+
+    // Both arrays by pieces, so that either may have gaps.
+    static void load(const Operand& operand, std::int64_t begin, std::int64_t count, float* to) {
+        if (operand.view == nullptr && operand.companion_view == nullptr) {
+            const High* high = reinterpret_cast<const High*>(operand.data) + begin;
+            const Rest* rest = reinterpret_cast<const Rest*>(operand.companion) + begin;
+            for (std::int64_t i = 0; i < count; ++i) to[i] = Split::join(high[i], rest[i]);
+            return;
+        }
+        High high[piece];
+        Rest rest[piece];
+        for (; count > 0; begin += piece, to += piece, count -= piece) {
+            const std::int64_t length = count < piece ? count : piece;
+            gather(operand.data, operand.view, begin, length, high);
+            gather(operand.companion, operand.companion_view, begin, length, rest);
+            for (std::int64_t i = 0; i < length; ++i) to[i] = Split::join(high[i], rest[i]);
+        }
+    }
+
+    static void store(const Operand& operand, std::int64_t begin, std::int64_t count, const float* from,
+                      const std::uint32_t* numbers) {
+        High high[piece];
+        Rest rest[piece];
+        float rounded[piece];
+        for (; count > 0; begin += piece, from += piece, count -= piece) {
+            const std::int64_t length = count < piece ? count : piece;
+            if (numbers == nullptr) {
+                for (std::int64_t i = 0; i < length; ++i) rounded[i] = Split::rounded(from[i]);
+            } else {
+                for (std::int64_t i = 0; i < length; ++i) rounded[i] = Split::rounded_at_random(from[i], numbers[i]);
+                numbers += length;
+            }
+            for (std::int64_t i = 0; i < length; ++i) high[i] = Split::high(rounded[i]);
+            for (std::int64_t i = 0; i < length; ++i) rest[i] = Split::rest(rounded[i], high[i]);
+            scatter(operand.data, operand.view, begin, length, high);
+            scatter(operand.companion, operand.companion_view, begin, length, rest);
+        }
+    }
+
+    static constexpr Codec<float> codec = {sizeof(High), 1, load, store};
+
+private:
+    template <class Stored>
+    static void gather(char* data, const View* view, std::int64_t begin, std::int64_t count, Stored* to) {
+        for_each_part(data, view, sizeof(Stored), begin, count,
+                      [&](const char* from, std::int64_t stride, std::int64_t done, std::int64_t run) {
+                          for (std::int64_t i = 0; i < run; ++i)
+                              to[done + i] = *reinterpret_cast<const Stored*>(from + i * stride);
+                      });
+    }
+    template <class Stored>
+    static void scatter(char* data, const View* view, std::int64_t begin, std::int64_t count, const Stored* from) {
+        if (view == nullptr) {
+            memcpy(data + begin * static_cast<std::int64_t>(sizeof(Stored)), from,
+                   static_cast<std::size_t>(count) * sizeof(Stored));
+            return;
+        }
+        for_each_part(data, view, sizeof(Stored), begin, count,
+                      [&](char* to, std::int64_t stride, std::int64_t done, std::int64_t run) {
+                          for (std::int64_t i = 0; i < run; ++i)
+                              *reinterpret_cast<Stored*>(to + i * stride) = from[done + i];
+                      });
+    }
 };
 
 // In the order of the enumerators of Format.
@@ -87,6 +205,12 @@ constexpr Codec<T> codecs[format_count] = {
     ElementCodec<Float32, T>::codec,
     ElementCodec<Float16, T>::codec,
     ElementCodec<BFloat16, T>::codec,
+    ElementCodec<Root16, T>::codec,
+    BlockCodec<true, T>::codec,
+    BlockCodec<false, T>::codec,
+    SplitCodec<Split24, T>::codec,
+    SplitCodec<Split32, T>::codec,
+    NoCodec<T>::codec,  // rest16
 };
 
 template <class T>

@@ -1,6 +1,7 @@
 // Makes the table of a rule: each choice of its options, with its loops.
 #pragma once
 
+#include "kernels/coded_loop.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/rule_sums.hpp"
 
@@ -52,6 +53,7 @@ constexpr Loops make_loops() {
             if constexpr (has_any_state<Rule>(StatePlaces{})) {
                 loops.by[static_cast<int>(Storage::bfloat16_states)][0] = loop_for_bfloat16<Rule, Float32, BFloat16>();
                 loops.by[static_cast<int>(Storage::bfloat16_weights)][0] = loop_for_bfloat16<Rule, BFloat16, Float32>();
+                if constexpr (can_be_coded<Rule>(StatePlaces{})) loops.coded = UpdateCoded<Rule>::run;
             }
         }
     }

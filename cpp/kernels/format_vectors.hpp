@@ -34,6 +34,12 @@ INSTEP_INLINE std::int64_t load_vectors(Float16 /* format */, const std::uint16_
     return i;
 }
 
+INSTEP_INLINE std::int64_t load_vectors(Root16 /* format */, const std::uint16_t* from, float* to, std::int64_t count) {
+    const std::int64_t done = load_vectors(Float16{}, from, to, count);
+    for (std::int64_t i = 0; i < done; ++i) to[i] = to[i] * to[i];
+    return done;
+}
+
 // The instruction rounds as Float16::store does, in any floating-point environment, but keeps some of a NaN's payload.
 INSTEP_INLINE std::int64_t store_vectors(Float16 /* format */, std::uint16_t* to, const float* from,
                                          std::int64_t count) {

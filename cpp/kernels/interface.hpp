@@ -15,8 +15,19 @@ static_assert(sizeof(void*) == sizeof(std::int64_t), "instep needs a 64-bit mach
 
 // How an element is stored. The arithmetic is done in the compute type: double for float64, float for the others.
 // (kernels/codecs.hpp says how a format is added.)
-enum class Format : unsigned char { float64, float32, float16, bfloat16 };
-constexpr int format_count = 4;
+enum class Format : unsigned char {
+    float64,
+    float32,
+    float16,
+    bfloat16,
+    root16,   // the square root, in float16
+    signed8,  // signed and unsigned codes in blocks of 64 elements, with a unit for each block
+    unsigned8,
+    bfloat16_8,  // bfloat16 with the next 8 or 16 bits of the number in a second array
+    bfloat16_16,
+    rest16  // that second array itself, which no step reads alone
+};
+constexpr int format_count = 10;
 
 enum class Compute : unsigned char { float32, float64 };
 constexpr int compute_count = 2;
@@ -33,6 +44,9 @@ constexpr std::int64_t chunk_elements = 16384;
 // The number of running sums in a chunk of the norm; part of the arithmetic, too.
 constexpr int norm_lanes = 16;
 constexpr std::int64_t cache_line = 64;
+// Elements that share a unit: in logical order, so that it is part of the arithmetic, too. A chunk has whole blocks.
+constexpr std::int64_t code_block = 64;
+static_assert(chunk_elements % code_block == 0);
 
 // A strided view of one tensor, outermost axis first, with neighbouring axes merged where memory allows. Strides are in
 // bytes.
@@ -47,9 +61,17 @@ struct Operand {
     char* data;  // of element (0, 0, ...)
     Format format;
     const View* view;           // null: the elements lie side by side in the order of the step
-    char* companion = nullptr;  // a second array that some formats may need; no format has one today
-    bool constant = false;      // a loop only reads it
+    char* companion = nullptr;  // the second array of some formats: units of codes, remainders of parameters
+    const View* companion_view = nullptr;
+    bool constant = false;  // a loop only reads it
+    // Whether it is rounded by random numbers, of which stream, and by which part of them: 0 is the lower.
+    bool stochastic = false;
+    unsigned char stream = 0, part = 0;
 };
+
+// Streams of random numbers: one for each two states, and one for the parameter.
+constexpr int stream_count = 3;
+constexpr unsigned char parameter_stream = 1;
 
 // The operations on the gradient before the rule; each is done only if its flag is set.
 struct GradientTerms {
@@ -64,6 +86,8 @@ struct Operands {
     Operand average;                          // exponential moving average of the parameter
     Operand copy;                             // the parameter, rounded to another format
     Operand kept;                             // what a rule keeps of the pass before its sweep
+    std::int64_t first = 0;                   // the place of the first element in the whole parameter
+    std::uint64_t number = 0;                 // of the parameter, for its random numbers
 };
 
 // ---- the loops of a rule ----------------------------------------------------------------------------------------
@@ -93,6 +117,20 @@ using Loop = LoopOver<StatePlaces>::Type;
 // The terms of a rule's sums over `count` elements in the compute type, of each sum in an array of its own.
 using TermLoop = LoopOver<StatePlaces>::OfTerms;
 
+// States in 8 bits, and the random numbers of their rounding.
+struct Coded {
+    void* codes[max_states];
+    float* units[max_states];
+    bool stochastic;
+    std::uint32_t keys[stream_count][2];
+    std::uint32_t counter;  // of the first pair of elements
+};
+
+// A rule over `count` elements, of which the parameters and gradients lie side by side in float, and all states are
+// coded, from element `begin` of `states` on.
+using CodedLoop = void (*)(const Recipe&, std::int64_t begin, std::int64_t count, float* param, const float* grad,
+                           const Coded& states);
+
 // The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
 constexpr unsigned with_average = 2;  // the parameter's moving average, after the rule
@@ -105,17 +143,19 @@ enum class Storage : unsigned char {
     bfloat16,          // all in bfloat16
     bfloat16_states,   // parameter and gradient in float32
     bfloat16_weights,  // states in float32
+    codes,             // all states in 8 bits: they alone are gone over where they lie
     other
 };
-constexpr int storage_count = 4;  // without `other`
+constexpr int storage_count = 4;  // those whose loops go over all arrays
 
 // A variant's loops in one compute type, by the storage of the arrays and by the work besides the rule. Null means that
 // blocks are used. The first loop is always there, and goes over the blocks, too.
 struct Loops {
     Loop by[storage_count][extra_count];
-    TermLoop terms;  // of the rule's sums; null if it has none
-    bool squares;    // the terms are squared, in double
-    Loop shown;      // puts what averaged() shows into the parameter; null if these are the averages
+    CodedLoop coded;  // null if codes are read into blocks, too
+    TermLoop terms;   // of the rule's sums; null if it has none
+    bool squares;     // the terms are squared, in double
+    Loop shown;       // puts what averaged() shows into the parameter; null if these are the averages
 };
 
 // A loop over arrays where they lie, and its assumptions about these arrays.
@@ -134,9 +174,13 @@ struct Recipe {
     double decay_factor;  // weight decay after the rule, if it decays: the parameters are multiplied by this
     double shrink;        // decoupled L1, if it shrinks: then they are shrunk towards 0 by so much
     bool decays, shrinks;
-    bool claims;       // the parameters' cache lines are fetched for writing ahead of use
-    bool past_caches;  // the copies are written past the caches: the step is too large for them
-    bool of_matrices;  // the rule gets what has been kept, from blocks
+    bool claims;         // the parameters' cache lines are fetched for writing ahead of use
+    bool past_caches;    // the copies are written past the caches: the step is too large for them
+    bool of_matrices;    // the rule gets what has been kept, from blocks
+    std::uint64_t seed;  // mixed
+    std::int64_t t;      // the parameters' own step
+    CodedLoop coded;     // null: codes are read into blocks
+    bool only_codes;     // that loop does all the work of the step
     TermLoop terms_of_sums;
     bool squares;
     int sum_count;
@@ -156,10 +200,32 @@ enum class Narrow : unsigned char {
     iterate    // none: it is as exact as the parameter, and stays in the compute type if the others are narrowed
 };
 
+// How a state in 16 bits is rounded: as the caller chooses, or always in one way, since it would be useless in the
+// other: a maximum would keep every rounding up, and a sum rounded to nearest ceases to grow.
+enum class Rounding : unsigned char { chosen, nearest, stochastic };
+
+// How a state may be stored, besides in the compute type.
+struct StateKind {
+    Narrow narrow = Narrow::any;
+    bool is_signed = true;   // else it is never negative
+    bool eight_bits = true;  // else it stays in the compute type where the others are coded
+    bool root = false;       // float16 holds its square root
+    Rounding in_16_bits = Rounding::chosen;
+
+    constexpr StateKind with(Narrow other) const { return {other, is_signed, eight_bits, root, in_16_bits}; }
+    constexpr StateKind with(Rounding other) const { return {narrow, is_signed, eight_bits, root, other}; }
+    constexpr StateKind never_negative() const { return {narrow, false, eight_bits, root, in_16_bits}; }
+    constexpr StateKind wide() const { return {narrow, is_signed, false, root, in_16_bits}; }
+};
+constexpr StateKind of_both_signs{};
+constexpr StateKind of_magnitudes{Narrow::any, false};
+constexpr StateKind of_squares{Narrow::any, false, true, true};
+constexpr StateKind of_iterates{Narrow::iterate, true, false};
+
 struct StateName {
     const char* name;
     bool used;  // by this variant
-    Narrow narrow = Narrow::any;
+    StateKind kind = {};
 };
 
 // A state that is one double.

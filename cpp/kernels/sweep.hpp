@@ -64,9 +64,9 @@ public:
         e = average_.load(begin, count);
     }
 
-    void store(std::int64_t begin, std::int64_t count) const {
-        param_.store(begin, count);
-        (states_[K].store(begin, count), ...);
+    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T>& numbers) const {
+        param_.store(begin, count, numbers);
+        (states_[K].store(begin, count, numbers), ...);
         average_.store(begin, count);
     }
 
@@ -90,31 +90,91 @@ private:
     Block<T> average_;
 };
 
-// For arrays of any format and layout. Each block is read into the compute type, if it isn't in it already. While it is
-// in the L1 cache, it goes through the gradient's terms, the rule and the work after the rule.
+// The states of a tensor for the loop over codes, from the element on that begins a chunk.
+inline Coded coded_states(const Operands& of, const Recipe& recipe, std::int64_t begin) {
+    Coded coded{};
+    for (int k = 0; k < max_states; ++k) {
+        const Operand& state = of.states[k];
+        if (state.data == nullptr) continue;
+        coded.codes[k] = state.data + begin;
+        coded.units[k] = reinterpret_cast<float*>(state.companion) + begin / code_block;
+        coded.stochastic = coded.stochastic || state.stochastic;
+    }
+    if (!coded.stochastic) return coded;
+    const std::uint64_t counter = pair_counter(of.first + begin);
+    coded.counter = static_cast<std::uint32_t>(counter);
+    const Keys keys(of, recipe);
+    for (int stream = 0; stream < stream_count; ++stream) {
+        const Key key = keys.of(stream, counter);
+        coded.keys[stream][0] = key.low;
+        coded.keys[stream][1] = key.high;
+    }
+    return coded;
+}
+
+// What is done with the blocks of a stretch, besides reading and writing them. Each block is read into the compute
+// type, if it isn't in it already. While it is in the L1 cache, it goes through the gradient's terms, the rule and the
+// work after the rule. `arrays` are those that are read into blocks.
+template <class T, class Update>
+void sweep_blocks(const Operands& arrays, const Recipe& recipe, std::int64_t chunk_begin, std::int64_t chunk_count,
+                  const GradientTerms& terms, bool has_terms, bool may_shift, Update update) {
+    const bool follows = arrays.average.data != nullptr && (recipe.extras & with_average) == 0;
+    const auto average_rate = static_cast<T>(recipe.average_rate);
+    Blocks<T> blocks(arrays);
+    RandomNumbers<T> numbers(arrays, recipe);
+    const bool shifted = recipe.past_caches && may_shift && !blocks.together();
+    const std::int64_t first = shifted ? to_next_line<T>(arrays.copy, chunk_begin) : block_elements<T>;
+    for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
+        numbers.move_to(begin, count);
+        blocks.load(begin, count, has_terms);
+        if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
+        update(blocks, begin, count);
+        if (recipe.decays) decay_all(blocks.p, static_cast<T>(recipe.decay_factor), count);
+        if (recipe.shrinks) shrink_all(blocks.p, static_cast<T>(recipe.shrink), count);
+        if (follows) follow_all(blocks.e, average_rate, blocks.p, count);
+        blocks.store(begin, count, numbers);
+        if (arrays.copy.data != nullptr)
+            recipe.past_caches ? stream_block(arrays.copy, begin, count, blocks.p)
+                               : store_block(arrays.copy, begin, count, blocks.p);
+    });
+    if (recipe.past_caches) finish_streams();
+}
+
+// For arrays of any format and layout.
 template <class T>
-void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t chunk_begin, std::int64_t chunk_count) {
+void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t begin, std::int64_t count) {
     GradientTerms terms = recipe.terms;
     terms.l2 = terms.l2 && (recipe.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
     if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: this comes before the other terms
-    const bool follows = of.average.data != nullptr && (recipe.extras & with_average) == 0;
-    const auto average_rate = static_cast<T>(recipe.average_rate);
-    Blocks<T> blocks(of);
-    const bool shifted = recipe.past_caches && !blocks.together();
-    const std::int64_t first = shifted ? to_next_line<T>(of.copy, chunk_begin) : block_elements<T>;
-    for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
-        blocks.load(begin, count, has_terms);
-        if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
-        blocks.run(recipe.in_blocks, recipe, count);
-        if (recipe.decays) decay_all(blocks.p, static_cast<T>(recipe.decay_factor), count);
-        if (recipe.shrinks) shrink_all(blocks.p, static_cast<T>(recipe.shrink), count);
-        if (follows) follow_all(blocks.e, average_rate, blocks.p, count);
-        blocks.store(begin, count);
-        if (of.copy.data != nullptr)
-            (recipe.past_caches ? stream_block<T> : store_block<T>)(of.copy, begin, count, blocks.p);
-    });
-    if (recipe.past_caches) finish_streams();
+    if (recipe.coded == nullptr)
+        return sweep_blocks<T>(of, recipe, begin, count, terms, has_terms, true,
+                               [&](const Blocks<T>& blocks, std::int64_t /* first */, std::int64_t length) {
+                                   blocks.run(recipe.in_blocks, recipe, length);
+                               });
+    if constexpr (sizeof(T) == sizeof(float)) {
+        Operands arrays = of;
+        for (Operand& state : arrays.states) state.data = nullptr;
+        const std::int64_t end = begin + count;
+        for (std::int64_t chunk = begin; chunk < end; chunk += chunk_elements) {
+            const std::int64_t length = end - chunk < chunk_elements ? end - chunk : chunk_elements;
+            const Coded states = coded_states(of, recipe, chunk);
+            sweep_blocks<T>(arrays, recipe, chunk, length, terms, has_terms, false,
+                            [&](const Blocks<T>& blocks, std::int64_t first, std::int64_t part) {
+                                recipe.coded(recipe, first - chunk, part, blocks.p, blocks.g, states);
+                            });
+        }
+    }
+}
+
+// The same if there is nothing to do but the rule, over parameters and gradients where they lie.
+inline void sweep_codes(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count) {
+    const std::int64_t end = begin + count;
+    for (; begin < end; begin += chunk_elements) {
+        const std::int64_t length = end - begin < chunk_elements ? end - begin : chunk_elements;
+        recipe.coded(recipe, 0, length, in_place<float>(of.param, begin), in_place<float>(of.grad, begin),
+                     coded_states(of, recipe, begin));
+    }
 }
 
 // The rule's sums over each chunk of a stretch that begins with a chunk: max_sums numbers for each, added up in the
@@ -146,12 +206,13 @@ void rule_sums(const Operands& of, const Recipe& recipe, std::int64_t begin, std
 
 template <class T>
 void sweep(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count) {
-    const bool lies =
-        of.grad.view == nullptr && of.grad.format == recipe.in_place.weights && of.accumulated.data == nullptr;
-    if (lies && recipe.in_place.loop != nullptr)
-        sweep_in_place(of, recipe, begin, count, StatePlaces{});
-    else
-        sweep_in_blocks<T>(of, recipe, begin, count);
+    const bool given = of.accumulated.data == nullptr;
+    const bool lies = given && of.grad.view == nullptr && of.grad.format == recipe.in_place.weights;
+    if (lies && recipe.in_place.loop != nullptr) return sweep_in_place(of, recipe, begin, count, StatePlaces{});
+    if (recipe.only_codes && given && of.copy.data == nullptr && lies_ready<float>(of.grad) &&
+        lies_ready<float>(of.param))
+        return sweep_codes(of, recipe, begin, count);
+    sweep_in_blocks<T>(of, recipe, begin, count);
 }
 
 }  // namespace

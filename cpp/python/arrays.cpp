@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 
 #include "runtime/overlap.hpp"
 
@@ -52,6 +53,22 @@ bool is_bfloat16(const py::dtype& dtype) {
     return std::strcmp(last == nullptr ? name : last + 1, "bfloat16") == 0;
 }
 
+// The formats of arrays of integers, by the kind of their dtype and the bytes of an element.
+struct OfIntegers {
+    char kind;
+    std::int64_t bytes;
+    Format format;
+};
+constexpr std::array<OfIntegers, 3> integers = {
+    {{'i', 1, Format::signed8}, {'u', 1, Format::unsigned8}, {'i', 2, Format::rest16}}};
+
+std::optional<Format> format_of_integers(const py::dtype& dtype) {
+    const bool swapped = dtype.byteorder() != '=' && dtype.byteorder() != '|';
+    for (const OfIntegers& known : integers)
+        if (dtype.kind() == known.kind && dtype.itemsize() == known.bytes && !swapped) return known.format;
+    return std::nullopt;
+}
+
 // verb: "have dtype ", or "be " if `who` is a dtype itself.
 Format find_format(PyObject* descr, const std::string& who, const std::string& verb = "have dtype ") {
     if (const KnownDtype* known = find_known(descr)) return known->format;
@@ -81,7 +98,17 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& v
     return format;
 }
 
-Format tensor_format(const TensorFields& tensor, const std::string& who) {
+Format format_of_array(PyObject* descr, const std::string& who, Elements elements) {
+    if (elements == Elements::also_codes && find_known(descr) == nullptr) {
+        const std::optional<Format> found = format_of_integers(py::reinterpret_borrow<py::dtype>(descr));
+        if (found) return *found;
+    }
+    return find_format(descr, who);
+}
+
+Format format_of_tensor(const TensorFields& tensor, const std::string& who, Elements elements) {
+    for (const OfIntegers& known : integers)
+        if (elements == Elements::also_codes && tensor.is_of(known.format)) return known.format;
     for (const Format format : {Format::float64, Format::float32, Format::float16, Format::bfloat16})
         if (tensor.is_of(format)) return format;
     throw py::type_error(refusal(who, std::string("have dtype ") + dtypes, "a tensor of another dtype"));
@@ -90,13 +117,16 @@ Format tensor_format(const TensorFields& tensor, const std::string& who) {
 }  // namespace
 
 const char* format_name(Format format) {
-    constexpr std::array<const char*, format_count> names = {"float64", "float32", "float16", "bfloat16"};
+    constexpr std::array<const char*, format_count> names = {"float64", "float32", "float16",  "bfloat16", "float16",
+                                                             "int8",    "uint8",   "bfloat16", "bfloat16", "int16"};
     return names[static_cast<std::size_t>(format)];
 }
 
 py::dtype dtype_of(Format format) {
     for (const KnownDtype& known : known_dtypes())
-        if (known.format == format) return py::reinterpret_borrow<py::dtype>(known.descr);
+        if (known.format == array_format(format)) return py::reinterpret_borrow<py::dtype>(known.descr);
+    for (const OfIntegers& known : integers)
+        if (known.format == format) return py::dtype(format_name(format));
     return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
 }
 
@@ -147,17 +177,18 @@ void require_unmasked(PyObject* array, const std::string& who) {
         throw py::type_error(refusal(who, "be a plain NumPy array", kind_of(array)));
 }
 
-Look::Look(PyObject* object, const std::string& who, bool takes_tensors) {
+Look::Look(PyObject* object, const std::string& who, bool takes_tensors, Elements elements) {
     if (is_array(object)) {
         const ArrayFields fields(object);
         descr_ = fields.descr;
-        view_ = fields.view(find_format(fields.descr, who));
+        view_ = fields.view(format_of_array(fields.descr, who, elements));
         if (!fields.aligned()) throw py::value_error(refusal(who, aligned, "an array that is misaligned"));
     } else if (takes_tensors && is_tensor(object)) {
         tensor_ = look_at_tensor(object);
         if (!tensor_.on_cpu)
             throw py::value_error(refusal(who, "be in the CPU's memory", "a tensor on another device"));
-        view_ = {tensor_.data, tensor_.ndim, tensor_.shape, tensor_.strides.data(), tensor_format(tensor_, who), true};
+        const Format format = format_of_tensor(tensor_, who, elements);
+        view_ = {tensor_.data, tensor_.ndim, tensor_.shape, tensor_.strides.data(), format, true};
         if (view_.data == nullptr && view_.size() != 0)
             throw py::value_error(refusal(who, "have memory for its elements", "a tensor without memory"));
         if (!tensor_.is_aligned()) throw py::value_error(refusal(who, aligned, "a tensor that is misaligned"));

@@ -40,11 +40,14 @@ struct ArrayFields {
     TensorView view(Format format) const { return {data, ndim, shape, strides, format, writeable()}; }
 };
 
+// Arrays of floating-point numbers alone, or also of integers that are codes, or remainders of parameters.
+enum class Elements : bool { numbers, also_codes };
+
 // An array or a tensor, looked at once: the fields that a step needs, whichever library made it.
 class Look {
 public:
     // Throws TypeError or ValueError if it is neither, or doesn't hold numbers with which the core can compute.
-    Look(PyObject* object, const std::string& who, bool takes_tensors = false);
+    Look(PyObject* object, const std::string& who, bool takes_tensors = false, Elements elements = Elements::numbers);
     Look(const Look&) = delete;  // the view points into it
     Look& operator=(const Look&) = delete;
     Look(Look&&) = delete;

@@ -205,7 +205,14 @@ void bind_steps(py::module_& m) {
             return py::tuple(names);
         },
         "rule"_a, "options"_a, "The states of a rule with these options; those that are one number come last.");
-    m.def("make_steps", [] { return std::make_unique<Steps>(true); }, "Steps without a place.");
+    m.def(
+        "make_steps",
+        [](std::pair<bool, bool> rounding, std::uint64_t seed) {
+            auto steps = std::make_unique<Steps>(RandomRounding{rounding.first, rounding.second}, true);
+            steps->stepper().set_seed(seed);
+            return steps;
+        },
+        "rounding"_a = std::pair(true, false), "seed"_a = 0, "Steps without a place.");
 }
 
 }  // namespace instep

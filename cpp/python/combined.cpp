@@ -355,9 +355,9 @@ void Combined::restore(std::int64_t step_count, std::int64_t skipped_steps, cons
                        const py::object& now) {
     std::vector<Plan::Restored> restored;
     for (std::size_t k = 0; k < plans_.size(); ++k) {
-        const auto [count, skipped, parameters, values] =
-            members[k].cast<std::tuple<std::int64_t, std::int64_t, py::sequence, py::object>>();
-        restored.push_back({&plan(k), count, skipped, parameters, values});
+        const auto [count, skipped, parameters, values, seed] =
+            members[k].cast<std::tuple<std::int64_t, std::int64_t, py::sequence, py::object, py::object>>();
+        restored.push_back({&plan(k), count, skipped, parameters, values, seed});
     }
     Plan::restore_all(restored, false);
     set_counts(step_count, skipped_steps);

@@ -15,11 +15,20 @@
 namespace instep {
 
 // DLPack's numbers of the types.
-constexpr std::uint8_t dlpack_floating = 2, dlpack_brain_floating = 4;
+constexpr std::uint8_t dlpack_integer = 0, dlpack_unsigned = 1, dlpack_floating = 2, dlpack_brain_floating = 4;
+
+constexpr std::uint8_t dlpack_code(Format format) {
+    switch (format) {
+        case Format::bfloat16: return dlpack_brain_floating;
+        case Format::signed8:
+        case Format::rest16: return dlpack_integer;
+        case Format::unsigned8: return dlpack_unsigned;
+        default: return dlpack_floating;
+    }
+}
 
 inline bool is_type_of(Format format, std::uint8_t code, std::uint8_t bits) {
-    return code == (format == Format::bfloat16 ? dlpack_brain_floating : dlpack_floating) &&
-           bits == 8 * item_size(format);
+    return code == dlpack_code(format) && bits == 8 * item_size(format);
 }
 
 // What a tensor is to be like: in the CPU's memory, with strides in bytes.

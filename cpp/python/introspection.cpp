@@ -36,6 +36,29 @@ py::tuple states_of(const RuleFamily& family, State (Variant::*states)[Count]) {
     return names;
 }
 
+// How the states may be stored, by name: of the first choice of options that has them.
+py::dict kinds_of(const RuleFamily& family) {
+    static constexpr const char* narrow[] = {"any", "bfloat16", "none", "iterate"};
+    static constexpr const char* in_16_bits[] = {"chosen", "nearest", "stochastic"};
+    py::dict kinds;
+    for (unsigned options = 0; options < 1U << static_cast<unsigned>(family.option_count); ++options) {
+        const Variant& variant = family.variants[options];
+        for (int k = 0; k < max_states; ++k) {
+            const StateName& state = variant.states[k];
+            if (!variant.valid || !state.used || kinds.contains(state.name)) continue;
+            py::dict kind;
+            kind["number"] = k;
+            kind["signed"] = state.kind.is_signed;
+            kind["eight_bits"] = state.kind.eight_bits;
+            kind["root"] = state.kind.root;
+            kind["narrow"] = narrow[static_cast<int>(state.kind.narrow)];
+            kind["in_16_bits"] = in_16_bits[static_cast<int>(state.kind.in_16_bits)];
+            kinds[state.name] = kind;
+        }
+    }
+    return kinds;
+}
+
 }  // namespace
 
 py::object decoded_path(const char* bytes) {
@@ -58,6 +81,7 @@ py::dict rules() {
         description["options"] = py::tuple(options);
         description["states"] = states_of(family, &Variant::states);
         description["scalar_states"] = states_of(family, &Variant::scalar_states);
+        description["kinds"] = kinds_of(family);
         description["joint_states"] = family.variants[0].joint ? description["scalar_states"] : py::tuple();
         rules[family.name] = description;
     }

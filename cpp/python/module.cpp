@@ -55,10 +55,12 @@ PYBIND11_MODULE(_core, m) {
         .def("require_whole", &instep::Plan::require_whole, "Raises where half a step is in the files of the states.")
         .def("remove_files", &instep::Plan::remove_files, "Removes the files of the states.")
         .def("refresh_copies", &instep::Plan::refresh_copies, "Rounds the parameters into their copies.")
+        .def("reset_remainders", &instep::Plan::reset_remainders, "Makes all remainders of parameters 0.")
         .def("discard_accumulated", &instep::Plan::discard_accumulated, "Forgets what was accumulated.")
         .def("restore", &instep::Plan::restore, "step_count"_a, "skipped_steps"_a, "parameters"_a, "now"_a = py::none(),
-             "is_new"_a = false,
+             "is_new"_a = false, "seed"_a = py::none(),
              "Goes on from these counts, for each parameter its own and its arrays, and these hyperparameters.")
+        .def_property_readonly("seed", &instep::Plan::seed, "Of its random numbers.")
         .def_property_readonly("step_count", &instep::Plan::step_count, "Completed steps.")
         .def_property_readonly("skipped_steps", &instep::Plan::skipped_steps, "Steps that changed nothing.")
         .def_property_readonly("averages", &instep::Plan::averages, "Parameter name -> moving average.")
@@ -71,11 +73,14 @@ PYBIND11_MODULE(_core, m) {
 
     m.def(
         "make_plan",
-        [](py::object state_dtype, bool averaged, py::object current, py::object storage) {
-            return std::make_unique<instep::Plan>(std::move(state_dtype), averaged, std::move(current),
-                                                  std::move(storage));
+        [](bool averaged, py::object current, py::object storage, std::pair<bool, bool> rounding, std::uint64_t seed,
+           int master_bits, std::int64_t min_8bit_size) {
+            return std::make_unique<instep::Plan>(
+                averaged, std::move(current), std::move(storage),
+                instep::Plan::Stored{{rounding.first, rounding.second}, seed, master_bits, min_8bit_size});
         },
-        "state_dtype"_a, "averaged"_a, "current"_a, "storage"_a = py::none(), "A plan without parameters.");
+        "averaged"_a, "current"_a, "storage"_a = py::none(), py::kw_only(), "rounding"_a = std::pair(true, false),
+        "seed"_a = 0, "master_bits"_a = 0, "min_8bit_size"_a = 4096, "A plan without parameters.");
     instep::translate_file_errors();
     instep::bind_combined(m);
     instep::bind_ranks(m);

@@ -13,69 +13,13 @@
 
 namespace instep {
 
-namespace {
-
-// Refuses a dtype of the states that is wider than the arithmetic, or too narrow for a state of the rule.
-void require_state_dtype(Format format, Format compute, const Variant& variant, const std::string& who) {
-    if (item_size(format) > item_size(compute))
-        throw py::value_error(
-            refusal("state_dtype",
-                    std::string("be ") + format_name(compute) + ", in which " + who + " is computed, or narrower",
-                    format_name(format)));
-    if (format == compute) return;
-    for (const StateName& state : variant.states) {
-        if (!state.used) continue;
-        const std::string why = std::string(" for the state '") + state.name + "' of " + who;
-        if (state.narrow == Narrow::none)
-            throw py::value_error(
-                refusal("state_dtype", std::string("be None or ") + format_name(compute) + why, format_name(format)));
-        if (state.narrow == Narrow::bfloat16 && format == Format::float16)
-            throw py::value_error(refusal("state_dtype",
-                                          std::string("be None, ") + format_name(compute) + " or bfloat16" + why,
-                                          format_name(format)));
-    }
-}
-
-}  // namespace
-
-// The properties of a parameter that decide how its states are made.
-struct Plan::Like {
-    Extents shape;
-    Axes order;
-    Format compute;
-    Format states;
-    std::int64_t size;
-
-    // The parameter must be one that can be stepped.
-    static Like of(const Binding& binding, const Variant& variant, const py::object& state_dtype);
-    // Null for a state that the variant doesn't have.
-    const Format* format_of(const StateName& state) const {
-        if (!state.used) return nullptr;
-        return state.narrow == Narrow::iterate ? &compute : &states;
-    }
-};
-
-Plan::Like Plan::Like::of(const Binding& binding, const Variant& variant, const py::object& state_dtype) {
-    const std::string who = "parameter '" + binding.name + "'";
-    require_unmasked(binding.parameter.ptr(), who);
-    const Look look(binding.parameter.ptr(), who);
-    const TensorView& view = look.view();
-    require_parameter(view, who, binding.read_only, use_a_copy);
-    Like like{{view.shape, view.shape + view.ndim},
-              memory_order({view.shape, view.shape + view.ndim}, {view.strides, view.strides + view.ndim}),
-              view.format == Format::float64 ? Format::float64 : Format::float32,
-              Format::float64,
-              view.size()};
-    like.states = state_dtype.is_none() ? like.compute : format_of_dtype(state_dtype, "state_dtype");
-    require_state_dtype(like.states, like.compute, variant, who);
-    return like;
-}
-
-Plan::Plan(py::object state_dtype, bool averaged, py::object current, py::object storage)
-    : numbers_(std::move(current)),
-      state_dtype_(std::move(state_dtype)),
+Plan::Plan(bool averaged, py::object current, py::object storage, const Stored& stored)
+    : steps_(stored.rounding),
+      numbers_(std::move(current)),
       storage_(std::move(storage)),
+      stored_(stored),
       averaged_(averaged) {
+    steps_.stepper().set_seed(stored.seed);
     if (!storage_.is_none()) steps_.stepper().set_windows(windows_over(storage_));
 }
 
@@ -105,6 +49,7 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
     };
     try {
         std::vector<Binding> bindings;
+        std::vector<py::object> state_dtypes;  // by group
         for (const py::handle item : groups) {
             const auto fields = item.cast<py::tuple>();
             const int group = steps_.add_group(fields[0].cast<std::string>(), fields[1].cast<py::sequence>());
@@ -112,6 +57,7 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
             const auto names = fields[3].cast<std::vector<std::string>>();
             const auto arrays = fields[4].cast<py::sequence>();
             const auto copies = fields[5].cast<py::sequence>();
+            state_dtypes.push_back(fields[6]);
             for (std::size_t i = 0; i < names.size(); ++i) {
                 Binding binding;
                 binding.name = names[i];
@@ -122,7 +68,7 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
                 bindings.push_back(std::move(binding));
             }
         }
-        bind_all(bindings);
+        bind_all(bindings, first_group, state_dtypes);
         if (first > 0 || !take_read_only) steps_.check_unchanged();  // code of subclasses may have run
         if (!take_read_only) {
             steps_.stepper().copy_all(current_level(), &Operands::param, &Operands::average, first);
@@ -140,79 +86,6 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
     if (PyObject_GenericSetAttr(optimizer.ptr(), held_name, held.ptr()) != 0) throw py::error_already_set();
     numbers_.replace(now);
     return true;
-}
-
-// New arrays of zeros side by side, for each parameter in the format given for it; no array if the format is null. With
-// a name, they lie in a file if states do.
-std::vector<py::object> Plan::make_arrays(int place, const std::string& name, const std::vector<Like>& likes,
-                                          const std::vector<const Format*>& formats) {
-    std::int64_t bytes = 0;
-    for (std::size_t i = 0; i < likes.size(); ++i)
-        if (formats[i] != nullptr) bytes += Room::rounded(likes[i].size * item_size(*formats[i]));
-    const bool in_file = !name.empty() && !storage_.is_none() && bytes > 0;
-    Room room = in_file ? room_in_file(storage_, name, bytes, *steps_.stepper().windows()) : Room(bytes, place);
-    std::vector<py::object> arrays(likes.size());
-    for (std::size_t i = 0; i < likes.size(); ++i)
-        arrays[i] = formats[i] != nullptr ? py::object(room.take(likes[i].shape, likes[i].order, *formats[i]))
-                                          : py::object(py::none());
-    return arrays;
-}
-
-// Makes states and averages for the parameters, and binds all arrays.
-void Plan::bind_all(const std::vector<Binding>& bindings) {
-    const auto group_of = [this](const Binding& binding) -> const Group& {
-        return steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)];
-    };
-    std::vector<Like> likes;
-    for (const Binding& binding : bindings)
-        likes.push_back(Like::of(binding, variant_of(group_of(binding)), state_dtype_));
-    std::vector<Binding> whole = bindings;
-    for (Binding& binding : whole) binding.states = py::dict();
-    std::vector<const Format*> formats(bindings.size());
-    for (int k = 0; k < max_states; ++k) {
-        const auto state = [&](std::size_t i) { return variant_of(group_of(bindings[i])).states[k]; };
-        std::string name;  // of the first that has one: the file's
-        for (std::size_t i = 0; i < bindings.size(); ++i) {
-            formats[i] = likes[i].format_of(state(i));
-            if (name.empty() && formats[i] != nullptr) name = state(i).name;
-        }
-        const std::vector<py::object> made = make_arrays(1 + k, name, likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (formats[i] != nullptr) whole[i].states[state(i).name] = made[i];
-    }
-    make_scalar_states(whole);
-    if (averaged_) {
-        for (std::size_t i = 0; i < bindings.size(); ++i) formats[i] = &likes[i].compute;
-        const std::vector<py::object> made = make_arrays(1 + max_states, "average", likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i) whole[i].average = made[i];
-    }
-    const std::size_t first = steps_.count();
-    steps_.append(whole.size());
-    for (std::size_t i = 0; i < whole.size(); ++i) steps_.bind(first + i, whole[i]);
-    steps_.arrange();
-}
-
-// Makes the states that are one number. All parameters of a joint rule have one array, which may be there already.
-void Plan::make_scalar_states(std::vector<Binding>& bindings) {
-    static constexpr Format number = Format::float64;
-    const auto variant = [this](const Binding& binding) -> const Variant& {
-        return variant_of(steps_.hyperparameters().groups[static_cast<std::size_t>(binding.group)]);
-    };
-    const bool joint = !bindings.empty() && variant(bindings.front()).joint;
-    const std::size_t first = joint ? steps_.first_joint() : steps_.count();
-    const std::vector<Like> likes(joint ? 1 : bindings.size(), Like{{}, {}, number, number, 1});
-    std::vector<const Format*> formats(likes.size());
-    for (int k = 0; k < max_scalar_states; ++k) {
-        const auto state = [&](std::size_t i) { return variant(bindings[i]).scalar_states[k]; };
-        for (std::size_t i = 0; i < formats.size(); ++i) formats[i] = state(i).used ? &number : nullptr;
-        if (std::all_of(formats.begin(), formats.end(), [](const Format* format) { return format == nullptr; }))
-            continue;
-        const std::vector<py::object> made = first < steps_.count()
-                                                 ? std::vector<py::object>{steps_.bound(first).states[state(0).name]}
-                                                 : make_arrays(3 + max_states, "", likes, formats);
-        for (std::size_t i = 0; i < bindings.size(); ++i)
-            if (state(i).used) bindings[i].states[state(i).name] = made[joint ? 0 : i];
-    }
 }
 
 void Plan::settle(py::handle optimizer) {
@@ -253,6 +126,12 @@ py::list Plan::checked(py::handle gradients) {
     py::list found;
     for (const py::object& gradient : steps_.gradients()) found.append(gradient);
     return found;
+}
+
+void Plan::reset_remainders() {
+    const Hold hold(*this);
+    refuse_averages("reset_remainders");
+    steps_.reset_remainders();
 }
 
 void Plan::discard_accumulated() {

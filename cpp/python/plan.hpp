@@ -21,14 +21,20 @@ class Plan {
 public:
     // For `current` see CurrentNumbers.
     // `storage` is None, or makes the files in which states and averages lie (state_storage.hpp).
-    Plan(py::object state_dtype, bool averaged, py::object current, py::object storage);
+    struct Stored {
+        RandomRounding rounding;
+        std::uint64_t seed;
+        int master_bits;             // of parameters in bfloat16: 24 or 32; 0 for those of the format alone
+        std::int64_t min_8bit_size;  // parameters with fewer elements have no state in 8 bits
+    };
+    Plan(bool averaged, py::object current, py::object storage, const Stored& stored);
 
-    // Adds groups: one (rule, options, structure, names, arrays, copies) for each; see _core.pyi. Their states are
-    // zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken, by each
-    // step until they are writeable; averages and copies are then left as they are. `grouped` says whether gradients
-    // come by groups from now on. If everything is accepted, `now` replaces the present hyperparameters, and the
-    // optimizer's attribute `_held` becomes `held`, all in this one call; otherwise nothing changes. Returns false if
-    // the hyperparameters are others than `before`: another thread has changed them meanwhile.
+    // Adds groups: one (rule, options, structure, names, arrays, copies, state_dtypes) for each; see _core.pyi. Their
+    // states are zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken,
+    // by each step until they are writeable; averages and copies are then left as they are. `grouped` says whether
+    // gradients come by groups from now on. If everything is accepted, `now` replaces the present hyperparameters, and
+    // the optimizer's attribute `_held` becomes `held`, all in this one call; otherwise nothing changes. Returns false
+    // if the hyperparameters are others than `before`: another thread has changed them meanwhile.
     bool add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before, const py::object& now,
              const py::object& optimizer, const py::object& held);
 
@@ -41,6 +47,9 @@ public:
     // stands for no gradient at all.
     py::list checked(py::handle gradients);
     void discard_accumulated();
+    // The remainders of all parameters become 0.
+    void reset_remainders();
+    std::uint64_t seed() const { return steps_.stepper().seed(); }
     // Parts of these calls, for a step that several take as one. The caller holds the lock.
     Steps& places() { return steps_; }
     void settle(py::handle optimizer);
@@ -71,13 +80,13 @@ public:
     // None, replaces the present one. In a new optimizer, the arrays of copy_to have come with the parameters, and stay
     // as they are.
     void restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
-                 const py::object& now, bool is_new);
+                 const py::object& now, bool is_new, const py::object& seed);
     // The same for several Plans as one.
     struct Restored {
         Plan* plan;
         std::int64_t step_count, skipped_steps;
         py::sequence parameters;
-        py::object now;
+        py::object now, seed;  // None: as they are
     };
     static void restore_all(const std::vector<Restored>& restored, bool is_new);
     // Rounds the parameters into their copies.
@@ -125,10 +134,25 @@ private:
 
     class Load;
     struct Like;
+    struct ArrayLike {
+        Extents shape;
+        Axes order;
+        Format format;
 
-    std::vector<py::object> make_arrays(int place, const std::string& name, const std::vector<Like>& likes,
-                                        const std::vector<const Format*>& formats);
-    void bind_all(const std::vector<Binding>& bindings);
+        std::int64_t bytes() const {
+            std::int64_t bytes = item_size(format);
+            for (const std::int64_t length : shape) bytes *= length;
+            return bytes;
+        }
+    };
+
+    // plan_arrays.cpp
+    Like like(const Binding& binding, const Variant& variant, const py::object& state_dtypes) const;
+    std::vector<py::object> make_arrays(int place, const std::string& name,
+                                        const std::vector<std::optional<ArrayLike>>& likes);
+    void bind_all(const std::vector<Binding>& bindings, std::size_t first_group,
+                  const std::vector<py::object>& state_dtypes);
+    void make_states(int k, const std::vector<Like>& parameters, std::vector<Binding>& bindings);
     void make_scalar_states(std::vector<Binding>& bindings);
     void hide_late() noexcept;
 
@@ -136,7 +160,8 @@ private:
     Averages averages_{steps_};
     GradientCollector collector_;
     CurrentNumbers numbers_;
-    py::object state_dtype_, storage_;
+    py::object storage_;
+    Stored stored_;
     bool averaged_;
     bool hide_later_ = false;
     std::unique_ptr<Hold> held_;                   // between acquire and release

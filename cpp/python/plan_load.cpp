@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -24,18 +25,18 @@ public:
     Load(Steps& steps, const std::vector<const Steps*>& all) : steps_(steps), all_(all) {}
 
     // Takes what is there for each parameter; see Plan::restore.
-    void ask_all(const py::sequence& parameters);
+    void ask_all(const Restored& restored);
     // Checks everything. No Python code runs from here on, and everything that can fail comes before the first change.
     void check(bool is_new);
     void write_all(const Restored& restored, bool is_new);
 
 private:
-    using Wanted = std::function<Operand&(Tensor&)>;
+    using Wanted = std::function<Operand(const Tensor&)>;
 
     // Takes the array itself, not a view of it: its fields say where it lies when it is looked at.
-    void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into) {
+    void ask(const std::string& who, const py::object& array, std::size_t place, Wanted into, bool is_units = false) {
         require_unmasked(array.ptr(), who);
-        asked_.push_back({who, array, place, std::move(into)});
+        asked_.push_back({who, array, place, std::move(into), is_units});
     }
 
     // Several may be for the same number, if parameters share it.
@@ -56,19 +57,23 @@ private:
         }
         for (const Asked& asked : asked_) {
             const Steps::Place& bound = steps_.bound(asked.place);
-            const Operand& into = asked.into(steps_.stepper().tensor(asked.place));
-            const auto ndim = static_cast<int>(bound.shape.size());
-            const Look seen(asked.array.ptr(), asked.who);
+            const Tensor& tensor = steps_.stepper().tensor(asked.place);
+            const Operand into = asked.into(tensor);
+            const Extents shape = asked.is_units ? Extents{code_blocks(tensor.size)} : bound.shape;
+            const Axes order = asked.is_units ? logical_order(1) : bound.order;
+            const Extents dense = asked.is_units ? Extents{1} : bound.dense;
+            const auto ndim = static_cast<int>(shape.size());
+            const Look seen(asked.array.ptr(), asked.who, false, Elements::also_codes);
             const TensorView& view = seen.view();
             const Format format = view.format;
-            require_shape(view, asked.who, bound.shape.data(), ndim);
-            if (format != into.format)
+            require_shape(view, asked.who, shape.data(), ndim);
+            if (format != array_format(into.format))
                 throw py::value_error(
                     refusal(asked.who, std::string("have dtype ") + format_name(into.format), format_name(format)));
             Incoming incoming{{view.data, format, nullptr}, into, view.size()};
-            if (!same_strides(view.shape, view.strides, bound.dense.data(), ndim, item_size(format))) {
+            if (!same_strides(view.shape, view.strides, dense.data(), ndim, item_size(format))) {
                 layouts_.push_back(std::make_unique<StridedLayout>());
-                layouts_.back()->assign(view.shape, view.strides, bound.order);
+                layouts_.back()->assign(view.shape, view.strides, order);
                 incoming.from.view = &layouts_.back()->view();
             }
             if (std::any_of(all_.begin(), all_.end(), [&](const Steps* steps) { return steps->meets_memory(view); }))
@@ -99,6 +104,7 @@ private:
         py::object array;
         std::size_t place;
         Wanted into;
+        bool is_units;
     };
 
     struct Number {
@@ -133,6 +139,7 @@ private:
 
     Steps& steps_;
     const std::vector<const Steps*>& all_;
+    std::optional<std::uint64_t> seed_;
     std::vector<std::int64_t> counts_;  // of steps, by parameter
     std::vector<bool> pending_;
     std::vector<Asked> asked_;
@@ -143,7 +150,9 @@ private:
     std::vector<std::vector<char>> copies_;
 };
 
-void Plan::Load::ask_all(const py::sequence& parameters) {
+void Plan::Load::ask_all(const Restored& restored) {
+    const py::sequence& parameters = restored.parameters;
+    if (!restored.seed.is_none()) seed_ = restored.seed.cast<std::uint64_t>();
     const std::size_t count = steps_.count();
     if (parameters.size() != count)
         throw py::value_error(
@@ -158,22 +167,29 @@ void Plan::Load::ask_all(const py::sequence& parameters) {
         for (int k = 0; k < variant.state_count; ++k)
             if (variant.states[k].used) {
                 const char* const name = variant.states[k].name;
-                ask(state_of(bound.name, name), entry[1][name], i,
-                    [k](Tensor& tensor) -> Operand& { return tensor.operands.states[k]; });
+                const auto state = [k](const Tensor& tensor) { return tensor.operands.states[k]; };
+                ask(state_of(bound.name, name), entry[1][name], i, state);
+                const std::string units = unit_name(name);
+                if (bound.states.contains(units))
+                    ask(
+                        state_of(bound.name, units), entry[1][py::str(units)], i,
+                        [state](const Tensor& tensor) { return companion_of(state(tensor)); }, true);
             }
+        if (bound.states.contains(remainder_name))
+            ask(state_of(bound.name, remainder_name), entry[1][remainder_name], i,
+                [](const Tensor& tensor) { return companion_of(tensor.operands.param); });
         for (int k = 0; k < max_scalar_states; ++k)
             if (variant.scalar_states[k].used) {
                 const char* const name = variant.scalar_states[k].name;
                 ask_number(state_of(bound.name, name), entry[1][name], *steps_.stepper().tensor(i).scalar_states[k]);
             }
         if (!bound.average.is_none())
-            ask("the average" + of, entry[2], i, [](Tensor& tensor) -> Operand& { return tensor.operands.average; });
+            ask("the average" + of, entry[2], i, [](const Tensor& tensor) { return tensor.operands.average; });
         if (pending_[i])
-            ask("the accumulated gradient" + of, entry[3], i,
-                [](Tensor& tensor) -> Operand& { return tensor.accumulated; });
+            ask("the accumulated gradient" + of, entry[3], i, [](const Tensor& tensor) { return tensor.accumulated; });
         if (!entry[4].is_none())
             ask("the stored parameter '" + bound.name + "'", entry[4], i,
-                [](Tensor& tensor) -> Operand& { return tensor.operands.param; });
+                [](const Tensor& tensor) { return tensor.operands.param; });
     }
 }
 
@@ -206,12 +222,13 @@ void Plan::Load::write_all(const Restored& restored, bool is_new) {
     if (!is_new) stepper.copy_all(current_level(), &Operands::param, &Operands::copy);  // others may have changed them
     steps_.set_counts(restored.step_count, restored.skipped_steps);
     if (!restored.now.is_none()) restored.plan->numbers_.replace(restored.now);
+    if (seed_) stepper.set_seed(*seed_);
     if (windows != nullptr) windows->files().end();
 }
 
 void Plan::restore(std::int64_t step_count, std::int64_t skipped_steps, const py::sequence& parameters,
-                   const py::object& now, bool is_new) {
-    restore_all({{this, step_count, skipped_steps, parameters, now}}, is_new);
+                   const py::object& now, bool is_new, const py::object& seed) {
+    restore_all({{this, step_count, skipped_steps, parameters, now, seed}}, is_new);
 }
 
 void Plan::restore_all(const std::vector<Restored>& restored, bool is_new) {
@@ -221,7 +238,7 @@ void Plan::restore_all(const std::vector<Restored>& restored, bool is_new) {
         all.push_back(&one.plan->steps_);
     }
     std::vector<Load> loads;
-    for (const Restored& one : restored) loads.emplace_back(one.plan->steps_, all).ask_all(one.parameters);
+    for (const Restored& one : restored) loads.emplace_back(one.plan->steps_, all).ask_all(one);
     for (Load& load : loads) load.check(is_new);
     for (std::size_t k = 0; k < loads.size(); ++k) loads[k].write_all(restored[k], is_new);
 }

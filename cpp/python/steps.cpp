@@ -16,19 +16,6 @@ py::object rule_and_options(const Group& group) {
     return py::make_tuple(family.name, py::tuple(options));
 }
 
-std::string names_of(const py::dict& states) {
-    std::string names;
-    for (const auto& item : states)
-        names += (names.empty() ? "'" : ", '") + py::cast<std::string>(py::str(item.first)) + "'";
-    return names.empty() ? "none" : names;
-}
-
-py::object state_in(const Binding& binding, const char* name, const std::string& who) {
-    if (!binding.states.contains(name))
-        throw py::value_error(refusal(who, "be among the states", names_of(binding.states)));
-    return binding.states[name];
-}
-
 }  // namespace
 
 Format compute_format(Compute compute) { return compute == Compute::float64 ? Format::float64 : Format::float32; }
@@ -90,6 +77,7 @@ void Steps::Place::see(std::size_t kind, const py::object& array, const Look& lo
     arrays.push_back({array.ptr(),
                       py::reinterpret_borrow<py::object>(look.descr()),
                       view.data,
+                      {view.shape, view.shape + view.ndim},
                       {view.strides, view.strides + view.ndim},
                       view.format,
                       kind,
@@ -110,6 +98,8 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     bound.parameter = binding.parameter;
     bound.shape = {view.shape, view.shape + view.ndim};
     bound.order = memory_order(bound.shape, {view.strides, view.strides + view.ndim});
+    if (bound.order != logical_order(view.ndim) && goes_by_element(binding, view))
+        bound.order = logical_order(view.ndim);
     bound.dense = dense_strides(bound.shape, bound.order, 1);
     bound.logical_dense = dense_strides(bound.shape, logical_order(view.ndim), 1);
     bound.see(parameter, binding.parameter, look);
@@ -118,7 +108,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     tensor->size = view.size();
     tensor->compute = view.format == Format::float64 ? Compute::float64 : Compute::float32;
     tensor->group = binding.group;
-    tensor->operands.param = operand_of(view, bound.order, bound.dense, *tensor);
+    tensor->operands.number = place;
     const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
     tensor->of_its_own = variant.of_each_tensor;
     if (variant.of_matrices) {
@@ -129,19 +119,12 @@ void Steps::bind(std::size_t place, const Binding& binding) {
         tensor->rows = view.shape[0];
         tensor->columns = view.shape[1];
     }
-    if (variant.sum_count > 0) {
-        tensor->logical = std::make_unique<Operands>();
-        tensor->logical->param = operand_of(view, logical_order(view.ndim), bound.logical_dense, *tensor);
-    }
     bind_states(*tensor, bound, binding);
+    bind_parameter(*tensor, bound, binding, view);
     bind_scalar_states(*tensor, bound, binding, place);
     bind_counter(bound, binding);
-    for (const auto& item : py::dict(binding.states))
-        if (!bound.states.contains(item.first))
-            throw py::value_error(
-                refusal("a state of '" + bound.name + "'",
-                        "be one that the rule has with the group's options (" + names_of(bound.states) + ")",
-                        "'" + py::cast<std::string>(py::str(item.first)) + "'"));
+    require_known_states(bound, binding);
+    if (variant.sum_count > 0) make_logical(*tensor, bound);
     std::int64_t streams = 3;  // the gradient is read, the parameter read and written
     for (const Operand& state : tensor->operands.states) streams += state.data != nullptr ? 2 : 0;
     streams += binding.average.is_none() ? 0 : 2;
@@ -164,85 +147,6 @@ void Steps::bind(std::size_t place, const Binding& binding) {
     target = std::move(bound);
     stepper_.bind(place, std::move(tensor), binding.steps);
     arranged_ = false;
-}
-
-// Binds states and average: they must be there, with the parameter's shape and in formats that can hold them.
-void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) const {
-    const auto ndim = static_cast<int>(bound.shape.size());
-    const Format compute = compute_format(tensor.compute);
-    const auto bind_one = [&](std::size_t kind, const py::object& array, const std::string& who,
-                              Operand* logical = nullptr) {
-        require_unmasked(array.ptr(), who);
-        const Look look(array.ptr(), who, takes_tensors_);
-        const TensorView& view = look.view();
-        require_shape(view, who, bound.shape.data(), ndim);
-        require_parameter(view, who, lies_in_file(view.data) ? ReadOnly::taken : ReadOnly::refused);
-        if (item_size(view.format) > item_size(compute))
-            throw py::value_error(refusal(
-                who,
-                std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed, or narrower",
-                format_name(view.format)));
-        bound.see(kind, array, look);
-        if (logical != nullptr) *logical = operand_of(view, logical_order(ndim), bound.logical_dense, tensor);
-        return operand_of(view, bound.order, bound.dense, tensor);
-    };
-    const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
-    for (int k = 0; k < variant.state_count; ++k) {
-        tensor.operands.states[k].format = compute;
-        if (!variant.states[k].used) continue;
-        const std::string who = state_of(bound.name, variant.states[k].name);
-        const py::object array = state_in(binding, variant.states[k].name, who);
-        tensor.operands.states[k] = bind_one(first_state + static_cast<std::size_t>(k), array, who,
-                                             tensor.logical ? &tensor.logical->states[k] : nullptr);
-        bound.states[variant.states[k].name] = array;
-    }
-    tensor.operands.average.format = compute;
-    if (binding.average.is_none()) return;
-    tensor.operands.average = bind_one(average, binding.average, "the average of '" + bound.name + "'");
-    if (tensor.operands.average.format != compute)
-        throw py::value_error(
-            refusal("the average of '" + bound.name + "'",
-                    std::string("have dtype ") + format_name(compute) + ", in which its parameter is computed",
-                    format_name(tensor.operands.average.format)));
-    bound.average = binding.average;
-}
-
-std::size_t Steps::first_joint(std::size_t except) const {
-    std::size_t place = 0;
-    while (place < bound_.size() && (place == except || !bound_[place].is_bound || !variant_of(group_of(place)).joint))
-        ++place;
-    return place;
-}
-
-void Steps::bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const {
-    const Variant& variant = variant_of(hyperparameters_.groups.at(static_cast<std::size_t>(bound.group)));
-    const std::size_t other = variant.joint ? first_joint(place) : bound_.size();
-    for (int k = 0; k < max_scalar_states; ++k) {
-        if (!variant.scalar_states[k].used) continue;
-        const std::string who = state_of(bound.name, variant.scalar_states[k].name);
-        const py::object array = state_in(binding, variant.scalar_states[k].name, who);
-        require_unmasked(array.ptr(), who);
-        const Look look(array.ptr(), who, takes_tensors_);
-        require_shape(look.view(), who, nullptr, 0);
-        require_parameter(look.view(), who);
-        if (look.view().format != Format::float64)
-            throw py::value_error(refusal(who, "have dtype float64", format_name(look.view().format)));
-        if (other < bound_.size() && !array.is(bound_[other].states[variant.scalar_states[k].name]))
-            throw py::value_error(refusal(who,
-                                          "be the same array as " +
-                                              state_of(bound_[other].name, variant.scalar_states[k].name) +
-                                              ", as the rule has one for all parameters",
-                                          "another array"));
-        auto* const data = reinterpret_cast<double*>(look.view().data);
-        // The other places would step memory that the tensor has left.
-        if (other < bound_.size() && stepper_.tensor(other).scalar_states[k] != data)
-            throw py::value_error(refusal(who, "have the memory with which '" + bound_[other].name + "' was bound",
-                                          "the same tensor with other memory") +
-                                  "; unbind all places of the rule first");
-        bound.see(first_scalar + static_cast<std::size_t>(k), array, look);
-        tensor.scalar_states[k] = data;
-        bound.states[variant.scalar_states[k].name] = array;
-    }
 }
 
 void Steps::unbind(std::size_t place) {
@@ -280,8 +184,10 @@ std::string Steps::name_of(std::size_t id) const {
         case average: return "the average" + of;
         case accumulated_sum: return "the accumulated gradient" + of;
         case counter: return "the step count" + of;
+        case remainder: return state_of(bound.name, remainder_name);
         default: {
             const Variant& variant = variant_of(group_of(id / kinds));
+            if (kind >= first_unit) return state_of(bound.name, unit_name(variant.states[kind - first_unit].name));
             return state_of(bound.name, kind < first_scalar ? variant.states[kind - first_state].name
                                                             : variant.scalar_states[kind - first_scalar].name);
         }
@@ -297,7 +203,7 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
     const std::size_t ndim = seen.strides.size();
     held_.push_back({seen.array, seen.descr.ptr(), seen.data, static_cast<int>(ndim), extents_.size(), id, seen.format,
                      seen.came_read_only});
-    extents_.insert(extents_.end(), bound.shape.begin(), bound.shape.begin() + static_cast<std::ptrdiff_t>(ndim));
+    extents_.insert(extents_.end(), seen.shape.begin(), seen.shape.end());
     extents_.insert(extents_.end(), seen.strides.begin(), seen.strides.end());
     if (seen.descr) weak_.push_back(py::weakref(py::handle(seen.array)));
 }

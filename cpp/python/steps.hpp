@@ -31,6 +31,15 @@ struct Binding {
     ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
 };
 
+// What is rounded at random: states in 8 or 16 bits, and parameters in 16.
+struct RandomRounding {
+    bool states, parameters;
+};
+
+// The names of the arrays that go with a coded state, and with a parameter of which a step sees more bits.
+std::string unit_name(const std::string& state);
+constexpr const char* remainder_name = "remainder";
+
 Format compute_format(Compute compute);
 
 // An array in the form in which the step uses it: in the order of the place's elements.
@@ -41,7 +50,8 @@ Operand operand_of(const TensorView& view, const Axes& order, const Extents& den
 // memory: it compares the arrays of the changed places with all others.
 class Steps {
 public:
-    explicit Steps(bool takes_tensors = false) : takes_tensors_(takes_tensors) {}
+    explicit Steps(RandomRounding rounding, bool takes_tensors = false)
+        : takes_tensors_(takes_tensors), rounding_(rounding) {}
 
     // The caller holds the lock for whatever changes groups or places: a subclass of ndarray may run its own code
     // meanwhile.
@@ -105,6 +115,10 @@ public:
     // Whether some rule is for matrices, for which Python's code runs in the middle of a step.
     bool has_matrices() const { return matrices_ > 0; }
 
+    // Whether a state in this format goes by the places of elements.
+    static bool goes_by_element(const StateKind& kind, Format format, RandomRounding rounding);
+    void reset_remainders();
+
     StepLock& lock() { return lock_; }
     Stepper& stepper() { return stepper_; }
     const Stepper& stepper() const { return stepper_; }
@@ -121,7 +135,7 @@ public:
             PyObject* array;   // kept alive by the fields below
             py::object descr;  // null for a tensor
             char* data;
-            Extents strides;  // none of a scalar state, which has no axes
+            Extents shape, strides;  // none of a scalar state, which has no axes
             Format format;
             std::size_t kind;
             bool came_read_only;
@@ -144,9 +158,9 @@ public:
         std::vector<py::object> memory;  // the owners of the arrays' memory
 
         void see(std::size_t kind, const py::object& array, const Look& look);
-        TensorView view_of(const Seen& seen) const {
+        static TensorView view_of(const Seen& seen) {
             const auto ndim = static_cast<int>(seen.strides.size());
-            return {seen.data, ndim, shape.data(), seen.strides.data(), seen.format, !seen.came_read_only};
+            return {seen.data, ndim, seen.shape.data(), seen.strides.data(), seen.format, !seen.came_read_only};
         }
     };
     const Place& bound(std::size_t place) const { return bound_[place]; }
@@ -211,10 +225,22 @@ private:
     // The numbers of the arrays of a place.
     static constexpr std::size_t parameter = 0, copy = 1, average = 2, accumulated_sum = 3, counter = 4,
                                  first_state = 5;
-    static constexpr std::size_t first_scalar = first_state + max_states, kinds = first_scalar + max_scalar_states;
+    static constexpr std::size_t first_scalar = first_state + max_states, first_unit = first_scalar + max_scalar_states,
+                                 remainder = first_unit + max_states, kinds = remainder + 1;
 
-    // steps.cpp: groups and places
+    // steps_states.cpp: states and how they are stored
+    // Whether elements are stepped in logical order, whatever the parameter's layout: codes and random numbers go by
+    // their places.
+    bool goes_by_element(const Binding& binding, const TensorView& view) const;
+    static Format format_of_state(const StateKind& kind, const TensorView& view, Format compute,
+                                  const std::string& who);
+    Operand bind_array(Tensor& tensor, Place& bound, std::size_t kind, const py::object& array,
+                       const std::string& who) const;
     void bind_states(Tensor& tensor, Place& bound, const Binding& binding) const;
+    void bind_units(Operand& operand, Place& bound, const Binding& binding, std::size_t k, std::int64_t size) const;
+    void bind_parameter(Tensor& tensor, Place& bound, const Binding& binding, const TensorView& view) const;
+    static void require_known_states(const Place& bound, const Binding& binding);
+    static void make_logical(Tensor& tensor, const Place& bound);
     void bind_scalar_states(Tensor& tensor, Place& bound, const Binding& binding, std::size_t place) const;
     void bind_counter(Place& bound, const Binding& binding) const;
     // Whether every step checks that the arrays of a kind are as they were: this holds for arrays that the caller can
@@ -231,7 +257,7 @@ private:
     }
     // Whether an array of a place belongs to all places whose rule has joint scalar states.
     bool is_joint(std::size_t place, std::size_t kind) const {
-        return kind >= first_scalar && variant_of(group_of(place)).joint;
+        return kind >= first_scalar && kind < first_unit && variant_of(group_of(place)).joint;
     }
     std::size_t id_of(std::size_t place, std::size_t kind) const {
         return (is_joint(place, kind) ? first_joint() : place) * kinds + kind;
@@ -268,6 +294,7 @@ private:
     void take(Use use, double grad_scale);
     void run_step(double grad_scale, bool release_gil);
     bool takes_tensors_;
+    RandomRounding rounding_;
     std::vector<Place> bound_;  // by place
     Stepper stepper_;
     Hyperparameters hyperparameters_;

@@ -16,7 +16,7 @@ struct AdaBelief {
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
     static constexpr const char* options[] = {"decoupled_decay"};
     static constexpr unsigned decoupled_decay = 1, scalar_options = decoupled_decay;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_var", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_var", true, of_squares}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, step_size_, root_correction_, eps_, decay_;
 

@@ -13,7 +13,7 @@ struct Adadelta {
     static constexpr const char* name = "adadelta";
     enum Hyperparameter { lr, rho, eps };
     static constexpr const char* hyperparameters[] = {"lr", "rho", "eps"};
-    static constexpr StateName states[] = {{"square_avg", true}, {"acc_delta", true}};
+    static constexpr StateName states[] = {{"square_avg", true, of_squares}, {"acc_delta", true, of_squares}};
 
     T lr_, rho_, one_minus_rho_, eps_;
 

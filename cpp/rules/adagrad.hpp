@@ -16,7 +16,7 @@ struct Adagrad {
     static constexpr const char* hyperparameters[] = {"lr", "lr_decay", "initial_accumulator_value", "eps"};
     static constexpr const char* options[] = {"eps_inside_sqrt"};
     static constexpr unsigned eps_inside_sqrt = 1, scalar_options = eps_inside_sqrt;
-    static constexpr StateName states[] = {{"sum", true}};
+    static constexpr StateName states[] = {{"sum", true, of_squares.wide().with(Rounding::stochastic)}};
 
     T lr_, initial_, eps_inside_, eps_outside_;
     Choice<T> at_first_;

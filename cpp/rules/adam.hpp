@@ -23,7 +23,9 @@ struct Adam {
     static constexpr bool squares = false;
     static constexpr int most_sums = 1, sum_count = (Options & clips_update) != 0 ? most_sums : 0;
     static constexpr bool hot = !amsgrad;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}, {"max_exp_avg_sq", amsgrad}};
+    static constexpr StateName states[] = {{"exp_avg", true},
+                                           {"exp_avg_sq", true, of_squares},
+                                           {"max_exp_avg_sq", amsgrad, of_squares.wide().with(Rounding::nearest)}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, step_size_, root_correction_, eps_, decay_;
     T square_correction_;  // only for the sum

@@ -13,7 +13,7 @@ struct Adamax {
     static constexpr const char* name = "adamax";
     enum Hyperparameter { lr, beta1, beta2, eps };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps"};
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_inf", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_inf", true, of_magnitudes}};
 
     T beta1_, one_minus_beta1_, beta2_, step_size_, eps_;
 

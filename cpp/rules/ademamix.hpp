@@ -13,7 +13,8 @@ struct AdEMAMix {
     static constexpr const char* name = "ademamix";
     enum Hyperparameter { lr, beta1, beta2, beta3, alpha, eps, weight_decay };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "beta3", "alpha", "eps", "weight_decay"};
-    static constexpr StateName states[] = {{"exp_avg_fast", true}, {"exp_avg_slow", true}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {
+        {"exp_avg_fast", true}, {"exp_avg_slow", true, of_both_signs.wide()}, {"exp_avg_sq", true, of_squares}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, beta3_, one_minus_beta3_;
     T fast_, slow_, root_correction_, eps_, decay_;

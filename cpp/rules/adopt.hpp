@@ -16,7 +16,7 @@ struct ADOPT {
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "clip_exponent", "weight_decay"};
     static constexpr const char* options[] = {"decoupled_decay"};
     static constexpr unsigned decoupled_decay = 1, scalar_options = decoupled_decay;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true, of_squares}};
 
     T lr_, beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, eps_, limit_, decay_;
     Choice<T> at_first_;

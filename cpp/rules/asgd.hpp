@@ -14,7 +14,7 @@ struct ASGD {
     static constexpr const char* name = "asgd";
     enum Hyperparameter { lr, lambd, alpha, t0 };
     static constexpr const char* hyperparameters[] = {"lr", "lambd", "alpha", "t0"};
-    static constexpr StateName states[] = {{"ax", true, Narrow::iterate}};
+    static constexpr StateName states[] = {{"ax", true, of_iterates}};
     static constexpr ScalarStateName scalar_states[] = {{"eta", true}, {"mu", true}};
 
     T eta_, decay_, mu_;

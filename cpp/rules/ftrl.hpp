@@ -13,7 +13,8 @@ struct FTRL {
     static constexpr const char* name = "ftrl";
     enum Hyperparameter { lr, beta, l1, weight_decay, initial_accumulator_value };
     static constexpr const char* hyperparameters[] = {"lr", "beta", "l1", "weight_decay", "initial_accumulator_value"};
-    static constexpr StateName states[] = {{"accumulator", true, Narrow::iterate}, {"linear", true, Narrow::iterate}};
+    static constexpr StateName states[] = {{"accumulator", true, of_iterates.never_negative()},
+                                           {"linear", true, of_iterates}};
 
     T rate_, l1_, beside_, initial_;  // rate_: of the root in the denominator
     Choice<T> at_first_;

@@ -17,7 +17,7 @@ struct LAMB {
     static constexpr unsigned trust_ratio = 1, scalar_options = trust_ratio;
     static constexpr bool squares = true;
     static constexpr int most_sums = 2, sum_count = (Options & trust_ratio) != 0 ? most_sums : 0;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true, of_squares}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, mean_correction_, root_correction_, eps_, weight_decay_,
         rate_;

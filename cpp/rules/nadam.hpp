@@ -18,7 +18,7 @@ struct NAdam {
     static constexpr bool decays_momentum = Options & 1;
     static constexpr unsigned momentum_decays = 1, decoupled_decay = 2;
     static constexpr unsigned scalar_options = momentum_decays | decoupled_decay;
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true, of_squares}};
     static constexpr ScalarStateName scalar_states[] = {{"mu_product", decays_momentum}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, of_gradient_, of_mean_, root_correction_, eps_, decay_;

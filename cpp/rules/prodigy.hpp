@@ -20,10 +20,10 @@ struct Prodigy {
     static constexpr unsigned scalar_options = use_bias_correction | safeguard_warmup;
     static constexpr bool squares = false, joint = true;
     static constexpr int most_sums = 2, sum_count = most_sums;
-    static constexpr StateName states[] = {{"exp_avg", true, Narrow::bfloat16},
-                                           {"exp_avg_sq", true, Narrow::bfloat16},
-                                           {"s", true, Narrow::bfloat16},
-                                           {"p0", true, Narrow::iterate}};
+    static constexpr StateName states[] = {{"exp_avg", true, of_both_signs.with(Narrow::bfloat16)},
+                                           {"exp_avg_sq", true, of_magnitudes.with(Narrow::bfloat16)},
+                                           {"s", true, of_both_signs.wide().with(Narrow::bfloat16)},
+                                           {"p0", true, of_iterates}};
     enum ScalarState { d_now, d_max, d_numerator, steps };
     static constexpr ScalarStateName scalar_states[] = {
         {"d", true}, {"d_max", true}, {"d_numerator", true}, {"k", true}};

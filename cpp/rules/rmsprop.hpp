@@ -24,8 +24,9 @@ struct RMSprop {
     static constexpr bool hot = (Options & ~scalar_options) == 0;
     // With centered, v - a * a vanishes if the two are rounded.
     static constexpr Narrow narrow = centered ? Narrow::none : Narrow::any;
-    static constexpr StateName states[] = {
-        {"square_avg", true, narrow}, {"grad_avg", centered, narrow}, {"momentum_buffer", has_momentum, narrow}};
+    static constexpr StateName states[] = {{"square_avg", true, of_squares.with(narrow)},
+                                           {"grad_avg", centered, of_both_signs.wide().with(narrow)},
+                                           {"momentum_buffer", has_momentum, of_both_signs.with(narrow)}};
 
     // within_: factor of the quotient in the buffer. outer_: factor of what the parameter loses.
     T within_, outer_, alpha_, one_minus_alpha_, eps_inside_, eps_outside_, momentum_, initial_, decay_;

@@ -14,7 +14,8 @@ struct Rprop {
     static constexpr const char* name = "rprop";
     enum Hyperparameter { lr, eta1, eta2, step_size1, step_size2 };
     static constexpr const char* hyperparameters[] = {"lr", "eta1", "eta2", "step_size1", "step_size2"};
-    static constexpr StateName states[] = {{"prev", true, Narrow::bfloat16}, {"step_size", true, Narrow::bfloat16}};
+    static constexpr StateName states[] = {{"prev", true, of_both_signs.wide().with(Narrow::bfloat16)},
+                                           {"step_size", true, of_magnitudes.wide().with(Narrow::bfloat16)}};
 
     T lr_, shorter_, longer_, least_, most_;
     Choice<T> at_first_;

@@ -14,7 +14,7 @@ struct ScheduleFreeAdamW {
     enum Hyperparameter { lr, beta1, beta2, eps, weight_decay, r, weight_lr_power };
     static constexpr const char* hyperparameters[] = {"lr",           "beta1", "beta2",          "eps",
                                                       "weight_decay", "r",     "weight_lr_power"};
-    static constexpr StateName states[] = {{"z", true, Narrow::iterate}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {{"z", true, of_iterates}, {"exp_avg_sq", true, of_squares}};
     static constexpr ScalarStateName scalar_states[] = {{"lr_max", true}, {"weight_sum", true}};
 
     ScheduleFree<T> free_;

@@ -13,7 +13,7 @@ struct ScheduleFreeSGD {
     static constexpr const char* name = "schedule_free_sgd";
     enum Hyperparameter { lr, momentum, weight_decay, r, weight_lr_power };
     static constexpr const char* hyperparameters[] = {"lr", "momentum", "weight_decay", "r", "weight_lr_power"};
-    static constexpr StateName states[] = {{"z", true, Narrow::iterate}};
+    static constexpr StateName states[] = {{"z", true, of_iterates}};
     static constexpr ScalarStateName scalar_states[] = {{"lr_max", true}, {"weight_sum", true}};
 
     ScheduleFree<T> free_;

@@ -14,7 +14,7 @@ struct Yogi {
     static constexpr const char* name = "yogi";
     enum Hyperparameter { lr, beta1, beta2, eps, initial_accumulator_value };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "eps", "initial_accumulator_value"};
-    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true}};
+    static constexpr StateName states[] = {{"exp_avg", true}, {"exp_avg_sq", true, of_squares}};
 
     T beta1_, one_minus_beta1_, one_minus_beta2_, step_size_, root_correction_, eps_, initial_;
     Choice<T> at_first_;

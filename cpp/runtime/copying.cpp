@@ -77,7 +77,8 @@ void copy_all(Runs source, Runs target, std::int64_t size, std::int64_t count) {
         else
             (size == 8   ? copy_run<8>
              : size == 4 ? copy_run<4>
-                         : copy_run<2>)(source.data(), source.stride(), target.data(), target.stride(), run);
+             : size == 2 ? copy_run<2>
+                         : copy_run<1>)(source.data(), source.stride(), target.data(), target.stride(), run);
         source.advance(run);
         target.advance(run);
         count -= run;

@@ -6,6 +6,7 @@
 
 #include "runtime/float_environment.hpp"
 #include "runtime/team.hpp"
+#include "runtime/tensor_view.hpp"
 
 namespace instep {
 
@@ -24,6 +25,9 @@ constexpr std::int64_t work_past_caches = std::int64_t{1} << 28;
 // The number of recipes that are searched one by one, the latest first; older recipes are in a table.
 constexpr std::uint32_t few = 8;
 constexpr std::uint32_t none_yet = UINT32_MAX;
+
+// A parameter as its array alone, to be rounded to nearest.
+Operand without_remainder(const Operand& operand) { return {operand.data, array_format(operand.format), operand.view}; }
 
 }  // namespace
 
@@ -114,6 +118,8 @@ std::uint32_t Stepper::make_recipe(std::size_t i, std::int64_t t) {
     const double average_rate = extras_.average_rate;
     fresh.recipe.average_rate =
         tensors_[i]->compute == Compute::float32 ? static_cast<float>(average_rate) : average_rate;
+    fresh.recipe.seed = seed_;
+    fresh.recipe.t = t;
     fresh.recipe.terms_of_sums = variant.loops[compute]->terms;
     fresh.recipe.squares = variant.loops[compute]->squares;
     fresh.recipe.sum_count = variant.sum_count;
@@ -304,7 +310,8 @@ void Stepper::copy_all(const Level& level, Operand Operands::* from, Operand Ope
     for (const Segment& segment : segments_) {
         if (segment.tensor < first) continue;
         const Tensor& tensor = *tensors_[segment.tensor];
-        const Operand& target = tensor.operands.*into;
+        // Whoever shows averages in the place of a parameter leaves its remainder alone.
+        const Operand target = without_remainder(tensor.operands.*into);
         if (target.data == nullptr || (tensor.operands.*from).data == nullptr) continue;
         if (windows_ != nullptr && windows_->have(target)) {
             copy_into_file(level, static_cast<std::size_t>(&segment - segments_.data()), from, target);
@@ -333,6 +340,12 @@ void Stepper::show(const Level& level, std::size_t i, const Group& group) {
     operands.grad = operands.param;  // any array: it is not used
     operands.accumulated = operands.average = Operand{};
     for (Operand& state : operands.states) state.constant = true;  // it may lie in a file that is mapped to be read
+    if (has_remainder(operands.param.format)) {                    // which stays, as the weights come back
+        operands.param.constant = true;
+        if (operands.copy.data != nullptr) level.sweep[compute](operands, recipe, 0, tensor.size);
+        operands.copy = without_remainder(operands.param);
+    }
+    operands.param.stochastic = false;
     level.sweep[compute](operands, recipe, 0, tensor.size);
 }
 

@@ -173,6 +173,10 @@ public:
     // The work of a step: the bytes that it would move if every array were stored in its compute type.
     std::int64_t most_work() const { return most_work_; }  // with all gradients present
     std::int64_t present_work() const { return work_; }    // with the gradients that are present
+    // The seed of random numbers.
+    void set_seed(std::uint64_t seed) { seed_ = seed; }
+    std::uint64_t seed() const { return seed_; }
+
     // The team of all steps from now on; and the most threads of it that are worth waking for the present gradients.
     void set_team(const team::Team& team);
     int most_threads() const { return team_->threads_for(work_); }
@@ -351,6 +355,7 @@ private:
     std::vector<double> rule_sums_;    // by segment, max_sums each
     std::vector<double> sums_of_all_;  // the same without those of tensors that take no part, and of all processes
     const std::vector<Group>* groups_ = nullptr;
+    std::uint64_t seed_ = 0;
     std::int64_t looked_up_ = 0;
     std::int64_t pending_changes_ = 0;
 };

@@ -9,7 +9,17 @@ namespace instep {
 
 namespace {
 
-bool lies_in(const Operand& operand, Format format) { return operand.view == nullptr && operand.format == format; }
+bool lies_in(const Operand& operand, Format format) {
+    return operand.view == nullptr && operand.format == format && !operand.stochastic;
+}
+
+// Whether the tensor has states, and all are coded.
+bool has_codes(const Operands& operands) {
+    const auto* const states = operands.states;
+    return std::any_of(states, states + max_states, [](const Operand& state) { return state.data != nullptr; }) &&
+           std::all_of(states, states + max_states,
+                       [](const Operand& state) { return state.data == nullptr || is_coded(state.format); });
+}
 
 // The bytes of an element of states over which a loop goes where they lie.
 std::int64_t state_bytes(const Arrangement& arrangement) {
@@ -26,8 +36,10 @@ bool states_lie_in(const Operands& operands, Format format) {
 }
 
 Storage storage_of(const Operands& operands, Format native) {
+    if (has_codes(operands)) return Storage::codes;
     // Copies are rounded from blocks.
     if (operands.copy.data != nullptr || operands.param.view != nullptr) return Storage::other;
+    if (operands.param.stochastic) return Storage::other;
     if (operands.param.format == native) {
         if (states_lie_in(operands, native)) return Storage::native;
         return native == Format::float32 && states_lie_in(operands, Format::bfloat16) ? Storage::bfloat16_states
@@ -55,8 +67,8 @@ void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrange
     const bool other_terms = terms.clipped || terms.negated || terms.l1;
     // Blocks change the parameter once more before the average takes its step.
     const bool follows_up = recipe.decays || recipe.shrinks;
-    const bool in_place =
-        arrangement.storage != Storage::other && !other_terms && !replaced && !follows_up && !recipe.of_matrices;
+    const bool only_loop = !other_terms && !replaced && !follows_up && !recipe.of_matrices;
+    const bool in_place = static_cast<int>(arrangement.storage) < storage_count && only_loop;
     const std::int64_t weight_bytes = item_size(arrangement.weights);
     recipe.in_place = {in_place ? loops.by[static_cast<int>(arrangement.storage)][l2 | average] : nullptr,
                        arrangement.weights, weight_bytes, state_bytes(arrangement), 16 * cache_line / weight_bytes};
@@ -64,6 +76,9 @@ void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrange
     recipe.extras = (terms.l1 ? 0 : l2) | (follows_up ? 0 : average);
     if (native[recipe.extras] == nullptr) recipe.extras = 0;
     recipe.in_blocks = native[recipe.extras];
+    recipe.coded = arrangement.storage == Storage::codes ? loops.coded : nullptr;
+    recipe.only_codes = recipe.coded != nullptr && only_loop && !terms.l2 && !arrangement.averaged;
+    if (recipe.coded != nullptr) recipe.extras = 0;  // blocks do this work
 }
 
 }  // namespace instep

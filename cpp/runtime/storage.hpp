@@ -18,7 +18,7 @@ struct Arrangement {
     static Arrangement of(const Operands& operands, Compute compute);
     std::uint32_t number() const { return static_cast<std::uint32_t>(storage) * 2 + (averaged ? 1 : 0); }
 };
-constexpr std::uint32_t arrangement_count = (storage_count + 1) * 2;
+constexpr std::uint32_t arrangement_count = (static_cast<std::uint32_t>(Storage::other) + 1) * 2;
 
 // Sets the loops that the sweep is to call, by the recipe's terms and by what follows the rule.
 void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrangement);

@@ -149,7 +149,7 @@ private:
         for (int k = 0; k < variant.state_count; ++k) {
             if (!variant.states[k].used) continue;
             made.states.push_back(
-                make_own(made, variant.states[k].narrow == Narrow::iterate ? compute_format : settings_.state));
+                make_own(made, variant.states[k].kind.narrow == Narrow::iterate ? compute_format : settings_.state));
             tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
             if (tensor->logical) tensor->logical->states[k] = made.states.back()->operand(logical, layout_of(*tensor));
         }

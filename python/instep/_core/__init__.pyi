@@ -14,8 +14,19 @@ __version__: str
 
 _Result = TypeVar("_Result")
 
-# rule, options, structure of the container as optimizers/tree.py encodes it, names, arrays, their copies
-_Group = tuple[str, Sequence[str], Any, Sequence[str], Sequence[Array], Sequence[Array | None]]
+# of all states, or by name: None, a dtype or "8bit"
+_StateDtype = np.dtype[Any] | str | None
+_StateDtypes = _StateDtype | Mapping[str, _StateDtype]
+# rule, options, structure of the container as optimizers/tree.py encodes it, names, arrays, their copies, states
+_Group = tuple[
+    str,
+    Sequence[str],
+    Any,
+    Sequence[str],
+    Sequence[Array],
+    Sequence[Array | None],
+    _StateDtypes,
+]
 # for each group its rule's hyperparameters, then clip_value, L2 factor, L1 factor and maximize;
 # clip_norm (NaN for none), decay of the averages, and 0, 1 or 2 to propagate, skip or raise;
 # the number of completed steps from which to ask again
@@ -35,12 +46,16 @@ class _Storage(Protocol):
 _RestoredParameter = tuple[int, Mapping[str, Array], Array | None, Array | None, Array | None]
 
 def make_plan(
-    state_dtype: np.dtype[Any] | None,
     averaged: bool,
     current: Current,
     storage: _Storage | None = None,
+    *,
+    rounding: tuple[bool, bool] = ...,
+    seed: int = 0,
+    master_bits: int = 0,
+    min_8bit_size: int = 4096,
 ) -> Plan: ...
-def make_steps() -> Steps: ...
+def make_steps(rounding: tuple[bool, bool] = ..., seed: int = 0) -> Steps: ...
 def states_of(rule: str, options: Sequence[str]) -> tuple[str, ...]: ...
 def read_all(
     descriptor: object, objects: list[Any], type: type, is_special: object
@@ -142,8 +157,8 @@ def build() -> dict[str, Any]: ...
 class _HasLimits(_HasHyperparameters, Protocol):
     def _require_no_limits(self) -> None: ...
 
-# of Plan.restore: step_count, skipped_steps, parameters, now
-_RestoredPlan = tuple[int, int, Sequence[_RestoredParameter], Values]
+# of Plan.restore: step_count, skipped_steps, parameters, now, seed
+_RestoredPlan = tuple[int, int, Sequence[_RestoredParameter], Values, int | None]
 
 def make_combined(
     optimizers: tuple[_HasHyperparameters, ...], plans: Sequence[Plan], current: Current
@@ -235,6 +250,7 @@ class Plan:
         parameters: Sequence[_RestoredParameter],
         now: Values | None = None,
         is_new: bool = False,
+        seed: int | None = None,
     ) -> None: ...
     def reading(self) -> ReadingBlock: ...
     def averaged(self) -> AveragedBlock: ...
@@ -242,6 +258,9 @@ class Plan:
     def require_whole(self) -> None: ...
     def remove_files(self) -> None: ...
     def refresh_copies(self) -> None: ...
+    def reset_remainders(self) -> None: ...
+    @property
+    def seed(self) -> int: ...
     @property
     def step_count(self) -> int: ...
     @property

@@ -1,0 +1,133 @@
+// A block of codes by instructions of the CPU that compilers don't find themselves: they widen bytes to floats, and
+// narrow them again, in more steps than necessary. The arithmetic is that of codes.hpp, which says why.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/random_numbers.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+#if defined(__AVX2__)
+// Of eight integers.
+INSTEP_INLINE std::int32_t largest_of_half(__m256i x) {
+    __m128i quarter = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    quarter = _mm_max_epi32(quarter, _mm_shuffle_epi32(quarter, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(quarter, _mm_shuffle_epi32(quarter, 0xb1)));
+}
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+#define INSTEP_HAS_CODE_VECTORS
+
+struct CodeVector {
+    static constexpr std::int64_t lanes = 16;
+    using Floats = __m512;
+    using Ints = __m512i;
+
+    INSTEP_INLINE static Floats load(const float* from) { return _mm512_loadu_ps(from); }
+    INSTEP_INLINE static Ints load(const std::uint32_t* from) { return _mm512_loadu_si512(from); }
+    INSTEP_INLINE static void store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
+    INSTEP_INLINE static Floats all(float x) { return _mm512_set1_ps(x); }
+    INSTEP_INLINE static Ints all(std::int32_t x) { return bits(all(INSTEP_LEVEL::from_bits(x))); }
+    INSTEP_INLINE static Ints bits(Floats x) { return _mm512_castps_si512(x); }
+    INSTEP_INLINE static Floats from_bits(Ints x) { return _mm512_castsi512_ps(x); }
+    INSTEP_INLINE static Ints both(Ints x, Ints y) { return _mm512_and_si512(x, y); }
+    INSTEP_INLINE static Ints either(Ints x, Ints y) { return _mm512_or_si512(x, y); }
+    template <int Shift>
+    INSTEP_INLINE static Ints moved(Ints x) {
+        return Shift < 0 ? _mm512_srli_epi32(x, -Shift) : _mm512_slli_epi32(x, Shift);
+    }
+    INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
+    INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm512_add_ps(x, y); }
+    INSTEP_INLINE static Floats difference(Floats x, Floats y) { return _mm512_sub_ps(x, y); }
+    INSTEP_INLINE static Floats smaller(Floats x, Floats y) { return _mm512_min_ps(x, y); }
+    INSTEP_INLINE static Ints larger(Ints x, Ints y) { return _mm512_max_epi32(x, y); }
+    INSTEP_INLINE static Ints smaller(Ints x, Ints y) { return _mm512_min_epi32(x, y); }
+    INSTEP_INLINE static Ints cut(Floats x) { return _mm512_cvttps_epi32(x); }
+    INSTEP_INLINE static std::int32_t largest(Ints x) {
+        return largest_of_half(_mm256_max_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1)));
+    }
+
+    INSTEP_INLINE static Floats widened(const std::int8_t* codes) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+    }
+    INSTEP_INLINE static Floats widened(const std::uint8_t* codes) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+    }
+
+    // Packing works within each quarter of a vector.
+    INSTEP_INLINE static void narrow(std::int8_t* codes, const Ints* x) {
+        write(codes, _mm512_packs_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3])));
+    }
+    INSTEP_INLINE static void narrow(std::uint8_t* codes, const Ints* x) {
+        write(codes, _mm512_packus_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3])));
+    }
+
+private:
+    INSTEP_INLINE static void write(void* codes, Ints packed) {
+        const Ints order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_storeu_si512(codes, _mm512_permutexvar_epi32(order, packed));
+    }
+};
+
+#elif defined(__AVX2__)
+#define INSTEP_HAS_CODE_VECTORS
+
+struct CodeVector {
+    static constexpr std::int64_t lanes = 8;
+    using Floats = __m256;
+    using Ints = __m256i;
+
+    INSTEP_INLINE static Floats load(const float* from) { return _mm256_loadu_ps(from); }
+    INSTEP_INLINE static Ints load(const std::uint32_t* from) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    }
+    INSTEP_INLINE static void store(float* to, Floats x) { _mm256_storeu_ps(to, x); }
+    INSTEP_INLINE static Floats all(float x) { return _mm256_set1_ps(x); }
+    INSTEP_INLINE static Ints all(std::int32_t x) { return bits(all(INSTEP_LEVEL::from_bits(x))); }
+    INSTEP_INLINE static Ints bits(Floats x) { return _mm256_castps_si256(x); }
+    INSTEP_INLINE static Floats from_bits(Ints x) { return _mm256_castsi256_ps(x); }
+    INSTEP_INLINE static Ints both(Ints x, Ints y) { return _mm256_and_si256(x, y); }
+    INSTEP_INLINE static Ints either(Ints x, Ints y) { return _mm256_or_si256(x, y); }
+    template <int Shift>
+    INSTEP_INLINE static Ints moved(Ints x) {
+        return Shift < 0 ? _mm256_srli_epi32(x, -Shift) : _mm256_slli_epi32(x, Shift);
+    }
+    INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm256_mul_ps(x, y); }
+    INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm256_add_ps(x, y); }
+    INSTEP_INLINE static Floats difference(Floats x, Floats y) { return _mm256_sub_ps(x, y); }
+    INSTEP_INLINE static Floats smaller(Floats x, Floats y) { return _mm256_min_ps(x, y); }
+    INSTEP_INLINE static Ints larger(Ints x, Ints y) { return _mm256_max_epi32(x, y); }
+    INSTEP_INLINE static Ints smaller(Ints x, Ints y) { return _mm256_min_epi32(x, y); }
+    INSTEP_INLINE static Ints cut(Floats x) { return _mm256_cvttps_epi32(x); }
+    INSTEP_INLINE static std::int32_t largest(Ints x) { return largest_of_half(x); }
+
+    INSTEP_INLINE static Floats widened(const std::int8_t* codes) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
+    }
+    INSTEP_INLINE static Floats widened(const std::uint8_t* codes) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
+    }
+
+    // Packing works within each half of a vector.
+    INSTEP_INLINE static void narrow(std::int8_t* codes, const Ints* x) {
+        write(codes, _mm256_packs_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3])));
+    }
+    INSTEP_INLINE static void narrow(std::uint8_t* codes, const Ints* x) {
+        write(codes, _mm256_packus_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3])));
+    }
+
+private:
+    INSTEP_INLINE static void write(void* codes, Ints packed) {
+        const Ints order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(static_cast<__m256i*>(codes), _mm256_permutevar8x32_epi32(packed, order));
+    }
+};
+#endif
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,174 @@
+// A rule over states in 8 bits, a block of codes after the other: what is decoded and what is to be coded stays in the
+// L1 cache, and the square root that a rule takes of a state serves its code, too.
+//
+// The rule waits for the CPU's divider, and coding a block waits for its largest number. So a block is coded while the
+// rule goes over the next.
+#pragma once
+
+#include "kernels/codes.hpp"
+#include "kernels/element.hpp"
+#include "kernels/formats.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+// Whether all states of a rule can be coded.
+template <class Rule, std::size_t... K>
+constexpr bool can_be_coded(std::index_sequence<K...> /* places */) {
+    return ((!has_state<Rule, K> || States<Rule>::at(K).kind.eight_bits) && ...);
+}
+
+template <class Rule, class Places = StatePlaces>
+struct UpdateCoded;
+
+template <class Rule, std::size_t... K>
+struct UpdateCoded<Rule, std::index_sequence<K...>> {
+    template <std::size_t Place>
+    static constexpr bool is_signed = States<Rule>::at(static_cast<int>(Place)).kind.is_signed;
+    template <std::size_t Place>
+    using Stored = typename CodeOf<is_signed<Place>>::Stored;
+    // Elements that the rule and the coding take in turns.
+#if defined(INSTEP_HAS_CODE_VECTORS)
+    static constexpr std::int64_t turn = CodeVector::lanes;
+#else
+    static constexpr std::int64_t turn = code_block;
+#endif
+
+    // A block between the rule and its codes.
+    struct Block {
+        alignas(64) float values[max_states][code_block];  // before the step
+        alignas(64) float roots[max_states][code_block];   // after it
+        alignas(64) std::uint32_t numbers[max_states / 2][code_pairs];
+#if defined(INSTEP_HAS_CODE_VECTORS)
+        CodeVector::Ints found[max_states][code_block / turn];
+#endif
+        std::int32_t largest[max_states];
+        Scale scales[max_states];
+        std::int64_t begin, count;
+    };
+
+    template <std::size_t Place>
+    INSTEP_INLINE static void load([[maybe_unused]] Block& block, [[maybe_unused]] const Coded& states) {
+        if constexpr (has_state<Rule, Place>) {
+            const auto* const codes = static_cast<const Stored<Place>*>(states.codes[Place]) + block.begin;
+            float* const values = block.values[Place];
+            load_last<is_signed<Place>>(codes, block.count, states.units[Place][block.begin / code_block], values);
+            for (std::int64_t j = block.count; j < code_block; ++j) values[j] = 0;
+        }
+    }
+
+    template <std::size_t Place>
+    INSTEP_INLINE static void take_root([[maybe_unused]] float* roots, [[maybe_unused]] float value) {
+        if constexpr (has_state<Rule, Place>) *roots = signed_root<is_signed<Place>>(value);
+    }
+
+    INSTEP_INLINE static void step(const Rule& rule, float scale, float* __restrict p, const float* __restrict g,
+                                   Block& __restrict block, std::int64_t first) {
+        for (std::int64_t j = first; j < first + turn; ++j) {
+            float param = p[j];
+            float values[max_states] = {(has_state<Rule, K> ? block.values[K][j] : 0.0F)...};
+            apply(rule, param, g[j] * scale, values, Slots<Rule>{});
+            p[j] = param;
+            (take_root<K>(block.roots[K] + j, values[K]), ...);
+        }
+    }
+
+    template <std::size_t Place>
+    INSTEP_INLINE static std::int32_t largest([[maybe_unused]] Block& block) {
+        if constexpr (!has_state<Rule, Place>) return 0;
+        for (std::int64_t j = block.count; j < code_block; ++j) block.roots[Place][j] = 0;  // beyond the end
+        return largest_root<is_signed<Place>>(block.roots[Place]);
+    }
+
+    // A part of a block's codes, of each state.
+    template <bool Random, std::size_t Place>
+    INSTEP_INLINE static void encode([[maybe_unused]] Block& block, [[maybe_unused]] std::int64_t first) {
+#if defined(INSTEP_HAS_CODE_VECTORS)
+        if constexpr (has_state<Rule, Place>)
+            block.found[Place][first / turn] = codes_of<is_signed<Place>, Random, Place % 2>(
+                block.roots[Place], first, CodeVector::all(block.scales[Place].factor), block.numbers[Place / 2]);
+#endif
+    }
+
+    template <bool Random, std::size_t Place>
+    INSTEP_INLINE static void store([[maybe_unused]] const Block& block, [[maybe_unused]] const Coded& states) {
+        if constexpr (has_state<Rule, Place>) {
+            auto* const codes = static_cast<Stored<Place>*>(states.codes[Place]) + block.begin;
+            float* const unit = states.units[Place] + block.begin / code_block;
+            alignas(64) Stored<Place> whole[code_block];
+            auto* const into = block.count == code_block ? codes : whole;
+            if (!is_finite(block.largest[Place])) {
+                spoil(into, unit);
+            } else {
+                *unit = block.scales[Place].unit;
+#if defined(INSTEP_HAS_CODE_VECTORS)
+                narrow_block(into, block.found[Place]);
+#else
+                const std::uint32_t* const numbers = Random ? block.numbers[Place / 2] : nullptr;
+                encode_block<is_signed<Place>>(block.roots[Place], block.scales[Place].factor, numbers, Place % 2,
+                                               into);
+#endif
+            }
+            if (into == whole) memcpy(codes, whole, static_cast<std::size_t>(block.count));
+        }
+    }
+
+    template <std::size_t Pair>
+    INSTEP_INLINE static void draw([[maybe_unused]] Block& block, [[maybe_unused]] const Coded& states) {
+        if constexpr (has_state<Rule, 2 * Pair> || has_state<Rule, 2 * Pair + 1>) {
+            const Key key{states.keys[2 * Pair][0], states.keys[2 * Pair][1]};
+            const auto first = states.counter + static_cast<std::uint32_t>(block.begin / 2);
+            for (std::uint32_t j = 0; j < code_pairs; ++j) block.numbers[Pair][j] = random_number(first + j, key);
+        }
+    }
+
+    template <bool Random, std::size_t... Pair>
+    static void run_as(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
+                       const float* __restrict grad, const Coded& states,
+                       std::index_sequence<Pair...> /* of states */) {
+        const Rule rule = rule_of<Rule>(recipe);
+        const float scale = scale_of<float>(recipe);
+        Block blocks[2];
+        blocks[1] = {};
+        alignas(64) float last_param[code_block];
+        alignas(64) float last_grad[code_block];
+        bool odd = false;
+        for (std::int64_t done = 0; done < count; done += code_block, odd = !odd) {
+            Block& block = blocks[odd];
+            Block& before = blocks[!odd];
+            block.begin = first + done;
+            block.count = count - done < code_block ? count - done : code_block;
+            float* p = param + done;
+            const float* g = grad + done;
+            if (block.count < code_block) {
+                for (std::int64_t j = 0; j < code_block; ++j) last_param[j] = j < block.count ? p[j] : 0;
+                for (std::int64_t j = 0; j < code_block; ++j) last_grad[j] = j < block.count ? g[j] : 0;
+                p = last_param;
+                g = last_grad;
+            }
+            (load<K>(block, states), ...);
+            if (Random) (draw<Pair>(block, states), ...);
+            for (std::int64_t j = 0; j < code_block; j += turn) {
+                step(rule, scale, p, g, block, j);
+                (encode<Random, K>(before, j), ...);
+            }
+            if (done > 0) (store<Random, K>(before, states), ...);
+            ((block.largest[K] = largest<K>(block)), ...);
+            find_scales<max_states>(block.largest, {CodeOf<is_signed<K>>::most...}, block.scales);
+            if (p == last_param) memcpy(param + done, p, static_cast<std::size_t>(block.count) * sizeof(float));
+        }
+        Block& last = blocks[!odd];
+        for (std::int64_t j = 0; j < code_block; j += turn) (encode<Random, K>(last, j), ...);
+        (store<Random, K>(last, states), ...);
+    }
+
+    static void run(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
+                    const float* __restrict grad, const Coded& states) {
+        constexpr auto pairs = std::make_index_sequence<max_states / 2>{};
+        (states.stochastic ? run_as<true, 0, 1> : run_as<false, 0, 1>)(recipe, first, count, param, grad, states,
+                                                                       pairs);
+    }
+};
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,243 @@
+// States in 8 bits: blocks of 64 codes with a unit. A code is the rounded square root of a number, with its sign, in
+// units of the block. docs/semantics-storage.md has the arithmetic.
+#pragma once
+
+#include "kernels/code_vectors.hpp"
+#include "kernels/random_numbers.hpp"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+template <bool Signed>
+struct CodeOf {
+    using Stored = std::int8_t;
+    static constexpr Format format = Format::signed8;
+    static constexpr float most = 127;
+};
+template <>
+struct CodeOf<false> {
+    using Stored = std::uint8_t;
+    static constexpr Format format = Format::unsigned8;
+    static constexpr float most = 255;
+};
+
+template <bool Signed>
+INSTEP_INLINE float decoded(typename CodeOf<Signed>::Stored code, float unit) {
+    const float t = static_cast<float>(code) * unit;
+    return t * (Signed ? magnitude(t) : t);
+}
+
+// The square root of a number, which the rule may have taken already; with the number's sign if it may have one.
+template <bool Signed>
+INSTEP_INLINE float signed_root(float x) {
+    if constexpr (!Signed) return square_root(x);
+    return from_bits(as_bits(square_root(magnitude(x))) | (as_bits(x) & INT32_MIN));
+}
+
+// What the codes of a block follow from: the largest root, which is the root of the largest number, since roots are
+// rounded monotonically.
+struct Scale {
+    float unit, factor;  // factor: of roots
+};
+
+INSTEP_INLINE bool is_finite(std::int32_t largest) { return largest < 0x7f800000; }
+
+// Of `Count` states at once: a CPU divides vectors as fast as numbers.
+template <int Count>
+INSTEP_INLINE void find_scales(const std::int32_t (&largest)[Count], const float (&most)[Count],
+                               Scale (&scales)[Count]) {
+    float above[2 * Count];
+    float below[2 * Count];
+    float found[2 * Count];
+    for (int k = 0; k < Count; ++k) {
+        const float root = from_bits(largest[k]);
+        above[2 * k] = below[2 * k + 1] = root;
+        above[2 * k + 1] = below[2 * k] = most[k];
+    }
+    for (int k = 0; k < 2 * Count; ++k) found[k] = above[k] / below[k];
+    for (int k = 0; k < Count; ++k) scales[k] = {found[2 * k], largest[k] == 0 ? 0.0F : found[2 * k + 1]};
+}
+
+// The code of a number with this root. The sum of at most `most` and of less than 1 stays below most + 1.
+template <bool Signed>
+INSTEP_INLINE typename CodeOf<Signed>::Stored code_of(float root, float factor, float random) {
+    using Code = CodeOf<Signed>;
+    const float y = magnitude(root) * factor;
+    const float sum = (y < Code::most ? y : Code::most) + random;
+    if constexpr (Signed) {
+        const float with_sign = from_bits(as_bits(sum) | (as_bits(root) & INT32_MIN));
+        return static_cast<std::int8_t>(static_cast<std::int32_t>(with_sign));
+    } else {
+        const auto code = static_cast<std::int32_t>(sum);
+        // A number that vanished under one that did not would make a huge step.
+        const std::int32_t least = as_bits(root) > 0 ? 1 : 0;
+        return static_cast<std::uint8_t>(code > least ? code : least);
+    }
+}
+
+// The numbers of a whole block, in float; and the block that they become, from their roots. With random numbers, each
+// for element j of the first half and of the second, of which `part` says the bytes; null: to nearest.
+#if defined(INSTEP_HAS_CODE_VECTORS)
+template <bool Signed>
+INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, float unit, float* to) {
+    using V = CodeVector;
+    const auto units = V::all(unit);
+    for (std::int64_t j = 0; j < code_block; j += V::lanes) {
+        const auto t = V::product(V::widened(codes + j), units);
+        const auto factor = Signed ? V::from_bits(V::both(V::bits(t), V::all(INT32_MAX))) : t;
+        V::store(to + j, V::product(t, factor));
+    }
+}
+
+template <bool Signed>
+INSTEP_INLINE CodeVector::Floats length_of(CodeVector::Floats root) {
+    using V = CodeVector;
+    return Signed ? V::from_bits(V::both(V::bits(root), V::all(INT32_MAX))) : root;
+}
+
+template <bool Signed>
+INSTEP_INLINE std::int32_t largest_root(const float* roots) {
+    using V = CodeVector;
+    auto found = V::bits(length_of<Signed>(V::load(roots)));
+    for (std::int64_t j = V::lanes; j < code_block; j += V::lanes)
+        found = V::larger(found, V::bits(length_of<Signed>(V::load(roots + j))));
+    return V::largest(found);
+}
+
+template <int Part>
+INSTEP_INLINE CodeVector::Floats fractions(CodeVector::Ints numbers, std::int64_t j) {
+    using V = CodeVector;
+    const auto shifted = j < code_pairs ? V::moved<15 - 8 * Part>(numbers) : V::moved<-1 - 8 * Part>(numbers);
+    const auto with_one = V::either(V::both(shifted, V::all(0xff << 15)), V::all(0x3f800000 | (1 << 14)));
+    return V::difference(V::from_bits(with_one), V::all(1.0F));
+}
+
+// The codes of a vector of roots, the first of which is element j of its block.
+template <bool Signed, bool Random, int Part>
+INSTEP_INLINE CodeVector::Ints codes_of(const float* roots, std::int64_t j, CodeVector::Floats factor,
+                                        const std::uint32_t* numbers) {
+    using V = CodeVector;
+    const auto root = V::load(roots + j);
+    const auto length = length_of<Signed>(root);
+    const auto y = V::smaller(V::product(length, factor), V::all(CodeOf<Signed>::most));
+    const auto sum = V::sum(y, Random ? fractions<Part>(V::load(numbers + j % code_pairs), j) : V::all(0.5F));
+    if constexpr (Signed)
+        return V::cut(V::from_bits(V::either(V::bits(sum), V::both(V::bits(root), V::all(INT32_MIN)))));
+    else
+        return V::larger(V::cut(sum), V::smaller(V::bits(length), V::all(std::int32_t{1})));
+}
+
+template <class Stored>
+INSTEP_INLINE void narrow_block(Stored* codes, const CodeVector::Ints (&found)[code_block / CodeVector::lanes]) {
+    for (std::int64_t k = 0; k < code_block / CodeVector::lanes; k += 4)
+        CodeVector::narrow(codes + k * CodeVector::lanes, found + k);
+}
+
+template <bool Signed, bool Random, int Part>
+INSTEP_INLINE void encode_block_as(const float* roots, float factor, const std::uint32_t* numbers,
+                                   typename CodeOf<Signed>::Stored* codes) {
+    CodeVector::Ints found[code_block / CodeVector::lanes];
+    for (std::int64_t j = 0; j < code_block; j += CodeVector::lanes)
+        found[j / CodeVector::lanes] = codes_of<Signed, Random, Part>(roots, j, CodeVector::all(factor), numbers);
+    narrow_block(codes, found);
+}
+
+template <bool Signed>
+INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uint32_t* numbers, int part,
+                                typename CodeOf<Signed>::Stored* codes) {
+    if (numbers == nullptr) return encode_block_as<Signed, false, 0>(roots, factor, numbers, codes);
+    if (part == 0) return encode_block_as<Signed, true, 0>(roots, factor, numbers, codes);
+    encode_block_as<Signed, true, 1>(roots, factor, numbers, codes);
+}
+#else
+template <bool Signed>
+INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, float unit, float* to) {
+    for (std::int64_t j = 0; j < code_block; ++j) to[j] = decoded<Signed>(codes[j], unit);
+}
+
+template <bool Signed>
+INSTEP_INLINE std::int32_t largest_root(const float* roots) {
+    std::int32_t largest = 0;
+    for (std::int64_t j = 0; j < code_block; ++j) {
+        const std::int32_t bits = as_bits(roots[j]) & INT32_MAX;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+template <bool Signed>
+INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uint32_t* numbers, int part,
+                                typename CodeOf<Signed>::Stored* codes) {
+    for (std::int64_t j = 0; j < code_block; ++j) {
+        const int shift = 8 * part + (j < code_pairs ? 0 : 16);
+        const float random = numbers == nullptr ? 0.5F : fraction(numbers[j % code_pairs], shift);
+        codes[j] = code_of<Signed>(roots[j], factor, random);
+    }
+}
+#endif
+
+// If a number is not finite, the whole block becomes NaN.
+template <class Stored>
+INSTEP_INLINE void spoil(Stored* codes, float* unit) {
+    *unit = from_bits(std::int32_t{0x7fc00000});
+    memset(codes, 0, code_block);
+}
+
+// The block's unit and codes.
+template <bool Signed>
+INSTEP_INLINE void store_codes(const float* roots, std::int32_t largest, Scale scale, const std::uint32_t* numbers,
+                               int part, typename CodeOf<Signed>::Stored* codes, float* unit) {
+    if (!is_finite(largest)) return spoil(codes, unit);
+    *unit = scale.unit;
+    encode_block<Signed>(roots, scale.factor, numbers, part, codes);
+}
+
+// The same for a block that may be shorter, as the last of a parameter is.
+template <bool Signed>
+INSTEP_INLINE void store_last(const float* roots, std::int64_t count, std::int32_t largest, Scale scale,
+                              const std::uint32_t* numbers, int part, typename CodeOf<Signed>::Stored* codes,
+                              float* unit) {
+    if (count == code_block) return store_codes<Signed>(roots, largest, scale, numbers, part, codes, unit);
+    alignas(64) typename CodeOf<Signed>::Stored last[code_block];
+    store_codes<Signed>(roots, largest, scale, numbers, part, last, unit);
+    memcpy(codes, last, static_cast<std::size_t>(count));
+}
+
+template <bool Signed>
+INSTEP_INLINE void load_last(const typename CodeOf<Signed>::Stored* codes, std::int64_t count, float unit, float* to) {
+    if (count == code_block) return decode_block<Signed>(codes, unit, to);
+    for (std::int64_t j = 0; j < count; ++j) to[j] = decoded<Signed>(codes[j], unit);
+}
+
+// Reads and writes blocks of codes one after another.
+template <bool Signed>
+struct CodeBlocks {
+    using Stored = typename CodeOf<Signed>::Stored;
+
+    static void load(const Operand& operand, std::int64_t begin, std::int64_t count, float* to) {
+        const Stored* codes = reinterpret_cast<const Stored*>(operand.data) + begin;
+        const float* unit = reinterpret_cast<const float*>(operand.companion) + begin / code_block;
+        for (; count > 0; codes += code_block, to += code_block, count -= code_block, ++unit)
+            load_last<Signed>(codes, count < code_block ? count : code_block, *unit, to);
+    }
+
+    static void store(const Operand& operand, std::int64_t begin, std::int64_t count, const float* from,
+                      const std::uint32_t* numbers) {
+        auto* codes = reinterpret_cast<Stored*>(operand.data) + begin;
+        float* unit = reinterpret_cast<float*>(operand.companion) + begin / code_block;
+        alignas(64) float roots[code_block];
+        for (; count > 0; codes += code_block, from += code_block, count -= code_block, ++unit) {
+            const std::int64_t length = count < code_block ? count : code_block;
+            for (std::int64_t j = 0; j < length; ++j) roots[j] = signed_root<Signed>(from[j]);
+            for (std::int64_t j = length; j < code_block; ++j) roots[j] = 0.0F;
+            const std::int32_t largest[1] = {largest_root<Signed>(roots)};
+            Scale scale[1];
+            find_scales<1>(largest, {CodeOf<Signed>::most}, scale);
+            store_last<Signed>(roots, length, largest[0], scale[0], numbers, operand.part, codes, unit);
+            if (numbers != nullptr) numbers += code_pairs;
+        }
+    }
+};
+
+}  // namespace
+}  // namespace instep::INSTEP_LEVEL
