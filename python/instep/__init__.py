@@ -15,7 +15,8 @@ These classes change arrays in place: `SGD`, `Momentum`, `Adam`, `AdamW`, `Adama
 with the step.
 `Combined` steps several optimizers as one. `LossScaler` is for float16 gradients, `Steps` for
 libraries that keep parameters and states themselves. `instep.checkpoint` saves and loads a run.
-`instep.interop` converts states to and from the form of ``torch.optim``. `instep.torch`,
+`instep.interop` converts states to and from the form of ``torch.optim``; `instep.storage` has
+the formats of 8-bit states, and conversions between formats. `instep.torch`,
 `instep.sklearn`, `instep.thinc` and `instep.minimize` take the steps in the loops of PyTorch,
 scikit-learn, thinc (spaCy) and SciPy. `instep.mpi` takes the step of several processes together.
 `instep.typing` has names for annotations. `set_num_threads` and `set_isa` limit what steps use of
@@ -73,12 +74,12 @@ from instep.rules import (  # noqa: E402
 _FACES = ("minimize", "mpi", "sklearn", "thinc", "torch")
 
 if TYPE_CHECKING:
-    from instep import checkpoint, interop, typing
+    from instep import checkpoint, interop, storage, typing
 else:  # hidden from type checkers, for which every name would be there
 
     def __getattr__(name: str) -> object:
         # On first use: a step needs none of them, and a face needs its library.
-        if name in ("checkpoint", "interop", "typing", *_FACES):
+        if name in ("checkpoint", "interop", "storage", "typing", *_FACES):
             return importlib.import_module(f"instep.{name}")
         hint = "; use ml_dtypes.bfloat16, or state_dtype='bfloat16'" if name == "bfloat16" else ""
         raise AttributeError(f"module 'instep' has no attribute {name!r}{hint}")
@@ -129,6 +130,7 @@ __all__ = [
     "schedules",
     "set_isa",
     "set_num_threads",
+    "storage",
     "typing",
 ]
 

@@ -24,6 +24,9 @@ array([0.75, 0.75])
                       `instep.schedules`
 `Number`              a hyperparameter that is a number: a float or a `Schedule`
 `Nonfinite`           the values of ``nonfinite``: "propagate", "skip" or "raise"
+`Rounding`            the values of ``rounding`` and ``param_rounding``: "stochastic" or "nearest"
+`StateDtype`          the values of ``state_dtype``: a dtype, "bfloat16", "8bit", a dict of these by the name
+                      of the state, or None
 `Shared`              the keywords of every rule, for ``**keywords: Unpack[Shared]``
 `ParamGroup`          an entry of `Optimizer.param_groups`
 `StateDict`           the result of `Optimizer.state_dict`
@@ -33,15 +36,18 @@ array([0.75, 0.75])
 ``weight_decay`` and the keywords of `Shared`.
 """
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 
 from instep.optimizers import ParamGroup, containers
 from instep.optimizers.containers import Array, Container, Copies, Gradients, Params
 from instep.optimizers.hyperparameters import Nonfinite, Number, Schedule
 from instep.optimizers.keywords import Shared
+from instep.optimizers.stored_formats import Rounding, StateDtype
 
 __all__ = [
     "Array",
@@ -52,9 +58,11 @@ __all__ = [
     "Number",
     "ParamGroup",
     "Params",
+    "Rounding",
     "Schedule",
     "Shared",
     "StateDict",
+    "StateDtype",
 ]
 
 
@@ -74,6 +82,7 @@ if not TYPE_CHECKING:
     _found = get_type_hints(SimpleNamespace(__annotations__=_texts), _known)
     Array, Container = _array, _found["Container"]
     Params, Gradients, Copies = _found["Params"], _found["Gradients"], _found["Copies"]
+    StateDtype = npt.DTypeLike | Mapping[str, npt.DTypeLike | None] | None
 
 #: Plain data, as `Optimizer.state_dict` describes; a dict of any kind can be loaded.
 StateDict: TypeAlias = dict[str, Any]
@@ -84,10 +93,10 @@ class _Params(TypedDict):
 
 
 class Group(_Params, total=False):
-    """A parameter group: ``params``, and hyperparameters that differ from the optimizer's own arguments.
+    """A parameter group: ``params``, and what differs from the optimizer's own arguments.
 
-    It allows the hyperparameters of all rules; an optimizer refuses hyperparameters that its rule
-    doesn't have.
+    It allows a ``state_dtype`` and the hyperparameters of all rules; an optimizer refuses
+    hyperparameters that its rule doesn't have.
 
     Examples
     --------
@@ -144,3 +153,4 @@ class Group(_Params, total=False):
     d0: Number
     d_coef: Number
     growth_rate: Number
+    state_dtype: StateDtype

@@ -172,6 +172,7 @@ def test_inspect(saved):
         "rule": "Adam",
         "step_count": 1,
         "skipped_steps": 0,
+        "seed": 0,
         "scaler": scaler.state_dict(),
         "extra": extra,
     }

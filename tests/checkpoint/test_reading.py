@@ -45,7 +45,7 @@ OTHERS = {
     "states": (lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, amsgrad=True), "amsgrad"),
     "dtype of states": (
         lambda w, b: instep.Adam({"w": w, "b": b}, ema_decay=0.5, state_dtype=np.float16),
-        "dtype float16, got (4,) and float32",
+        "must be stored as float16, got float32; make the optimizer with state_dtype=None for it",
     ),
     "order": (
         lambda w, b: instep.Adam({"b": b, "w": w}, ema_decay=0.5),

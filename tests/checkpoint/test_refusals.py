@@ -251,7 +251,10 @@ DOCUMENTS = {
         _set("optimizer", "rule", [[]]),
         "the rule of the state must be 'Adam', got [[]]",
     ),
-    "its schema": (_set("optimizer", "schema", 99), "the schema of the state must be 1, got 99"),
+    "its schema": (
+        _set("optimizer", "schema", 99),
+        "the schema of the state must be 1 to 2, got 99",
+    ),
     "negative count": (
         _set("optimizer", "step_count", -1),
         "must be a count of steps, an int from 0 to 2**53, got -1",

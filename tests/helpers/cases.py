@@ -79,7 +79,10 @@ OFF: dict[str, dict[str, float | None]] = {
     "Signum": {"momentum": 0.0},
 }
 # Arguments that concern all parameters together; they are tested in files of their own.
-ALL_PARAMETERS = ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype", "state_storage")
+ALL_PARAMETERS = (
+    *("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype", "state_storage"),
+    *("rounding", "seed", "param_rounding", "master_bits", "min_8bit_size"),
+)
 TERMS = ("weight_decay", "l1", "clip_value", "maximize")
 # Arguments that matter only beside a term.
 BESIDE_TERMS = ("decoupled_l1", "decoupled_weight_decay")

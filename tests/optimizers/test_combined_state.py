@@ -155,7 +155,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         r"must be of a Combined, got a state of one optimizer \('Momentum'\); load it into an",
     ),
     "keys": (lambda s: {**s, "more": 1}, "unknown: 'more'"),
-    "schema": (lambda s: {**s, "schema": 2}, "the schema of the state must be 1, got 2"),
+    "schema": (lambda s: {**s, "schema": 3}, "the schema of the state must be 1 to 2, got 3"),
     "one missing": (
         lambda s: {**s, "optimizers": s["optimizers"][:1]},
         "optimizers of the state must be a list of 2, got a list of 1",

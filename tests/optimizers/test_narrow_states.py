@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import (
+    ALL_OPTIMIZERS,
     BFLOAT16,
     DTYPES,
     FEW,
@@ -94,3 +97,33 @@ def test_the_bits(variant: Variant, dtype: Any) -> None:
             optimizer.step(grads)
             reference.step(grads)
         assert_follows(optimizer, params, reference, str(state_dtype))
+
+
+def rows_of_the_documents() -> Iterator[tuple[str, str, list[str]]]:
+    """Rule, state and the other columns of the table in docs/semantics-storage.md."""
+    page = Path(__file__).parents[2] / "docs" / "semantics-storage.md"
+    _, _, rest = page.read_text(encoding="utf-8").partition("\n|---|")
+    rules: list[str] = []
+    for line in rest.partition("\n\n")[0].splitlines()[1:]:
+        of_rules, state, *columns = (cell.strip() for cell in line.strip("|").split("|"))
+        rules = of_rules.split(", ") if of_rules else rules
+        for rule in rules:
+            yield rule, state, columns
+
+
+def test_the_table_of_the_documents() -> None:
+    known = instep.Steps.rules()
+    there = {rule.__name__: rule._rule for rule in ALL_OPTIMIZERS}
+    found = {
+        (rule, f"{kind['number']}: {name}"): [
+            "signed" if kind["signed"] else "at least 0",
+            "iterate" if kind["narrow"] == "iterate" else "yes" if kind["eight_bits"] else "no",
+            "nearest"
+            if kind["nearest"]
+            else {"any": "yes", "none": "no"}.get(kind["narrow"], kind["narrow"]),
+            "yes" if kind["root"] else "no",
+        ]
+        for rule, core in there.items()
+        for name, kind in known[core]["kinds"].items()
+    }
+    assert {(rule, state): columns for rule, state, columns in rows_of_the_documents()} == found

@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "another shape that lies": (lambda a: a[:-1].view(Lying), r"got \(3,\) and "),
     "a scalar": (lambda a: a[0], "must be a NumPy array, got "),
     "None": (lambda a: None, "must be a NumPy array, got None"),
-    "bfloat16": (lambda a: a.astype(BFLOAT16), "got .* and bfloat16"),
+    "bfloat16": (lambda a: a.astype(BFLOAT16), "must .*float32, got .*bfloat16"),
 }
 
 

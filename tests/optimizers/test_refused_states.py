@@ -30,7 +30,10 @@ def changed(
 
 
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
-    (("schema",), {"to": 2}, ValueError, "the schema of the state must be 1, got 2"),
+    (("schema",), {"to": 3}, ValueError, "the schema of the state must be 1 to 2, got 3"),
+    (("schema",), {"to": 1}, ValueError, "the state must have the expected keys; unknown: 'seed'"),
+    (("seed",), {"drop": True}, ValueError, "missing: 'seed'"),
+    (("seed",), {"to": 2**64}, ValueError, r"seed must be an int from 0 to 2\*\*64 - 1, got 184"),
     (
         ("rule",),
         {"to": "Adam"},

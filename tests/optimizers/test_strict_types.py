@@ -17,14 +17,16 @@ NO_INTS: list[Any] = [True, 1.0, np.True_, "1", None]
 
 
 def stepped() -> instep.Adam:
-    optimizer = instep.Adam({"w": np.ones(2)}, lr=Linear(0.5, 0.25, steps=1), nonfinite="skip")
-    optimizer.step({"w": np.ones(2)})
-    optimizer.step({"w": np.full(2, np.nan)})
+    lr = Linear(0.5, 0.25, steps=1)
+    optimizer = instep.Adam({"w": np.ones(1)}, lr=lr, nonfinite="skip", seed=1)
+    optimizer.step({"w": np.ones(1)})
+    optimizer.step({"w": np.full(1, np.nan)})
     return optimizer
 
 
 PLACES = {
     "schema": ("schema",),
+    "seed": ("seed",),
     "step_count": ("step_count",),
     "skipped_steps": ("skipped_steps",),
     "steps": ("steps", "w"),
@@ -37,6 +39,9 @@ def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
     inner = tree
     for key in place[:-1]:
         inner = inner[key]
+    if place[-1] == "schema" and "rule" in inner:  # of version 1, which had no seed
+        inner["schema"] = 1
+        del inner["seed"]
     assert inner[place[-1]] == 1, "so that it is the type that is refused"
     inner[place[-1]] = value
     return tree
@@ -60,9 +65,7 @@ def test_documents_of_checkpoints(place: str, wrong: Any, tmp_path: Any) -> None
     from checkpoint_files import document_of, with_document  # noqa: PLC0415 (it wants ml_dtypes)
 
     path = tmp_path / "run"
-    one = instep.Adam({"w": np.ones(1)}, lr=Linear(0.5, 0.25, steps=1), nonfinite="skip")
-    one.step({"w": np.ones(1)})
-    one.step({"w": np.full(1, np.nan)})
+    one = stepped()
     checkpoint.save(path, one)
     content = path.read_bytes()
     where: dict[str, tuple[Any, ...]] = {
@@ -76,7 +79,7 @@ def test_documents_of_checkpoints(place: str, wrong: Any, tmp_path: Any) -> None
         checkpoint.load(path, one)
     assert bits(one) == before
     if "count of a schedule" not in place and PLACES.get(place, ("",))[0] not in (
-        *("step_count", "skipped_steps", "steps", "schema"),
+        *("step_count", "skipped_steps", "steps", "schema", "seed"),
     ):
         with pytest.raises(checkpoint.CheckpointError):
             checkpoint.inspect(path)

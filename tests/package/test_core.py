@@ -14,9 +14,9 @@ W = np.zeros(2)
 
 
 def plan(rule: str = "sgd", options: tuple[str, ...] = ()) -> Any:
-    group = (rule, options, ("list", (), ("array",)), ("w",), (W,), (None,))
+    group = (rule, options, ("list", (), ("array",)), ("w",), (W,), (None,), None)
     current, optimizer = SimpleNamespace(now=None), SimpleNamespace()
-    made = _core.make_plan(None, False, current)
+    made = _core.make_plan(False, current)
     assert made.add([group], False, False, None, None, optimizer, None)
     return made
 

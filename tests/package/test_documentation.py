@@ -30,7 +30,7 @@ MODULES = sorted(
     if not any(part in LEFT_OUT for part in module.name.split("."))
 )
 PUBLIC = [
-    *(instep, instep.schedules, instep.checkpoint, instep.interop, instep.mpi),
+    *(instep, instep.schedules, instep.checkpoint, instep.interop, instep.storage, instep.mpi),
     *(importlib.import_module(f"instep.{face}") for face in LIBRARIES if face not in MISSING),
 ]
 

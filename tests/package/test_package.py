@@ -33,7 +33,7 @@ def test_what_a_step_does_without_is_imported_on_first_use() -> None:
         import sys, numpy
         given = set(sys.modules)
         import instep
-        late = ["checkpoint", "interop", "typing"]
+        late = ["checkpoint", "interop", "storage", "typing"]
         late += ["schedules.composition", "schedules.constants", "schedules.cycles"]
         late += ["schedules.decays", "schedules.plateau", "schedules.ramps"]
         late = {f"instep.{name}" for name in late}
@@ -47,7 +47,7 @@ def test_what_a_step_does_without_is_imported_on_first_use() -> None:
         modules = set(sys.modules)
         optimizer.state_dict(), scheduled.state_dict()
         meanwhile = set(sys.modules) - modules
-        instep.interop, instep.checkpoint, instep.typing
+        instep.interop, instep.checkpoint, instep.storage, instep.typing
         for name in instep.schedules.__all__:
             getattr(instep.schedules, name)
         print(sorted(before), sorted(meanwhile), sorted(late - set(sys.modules)))

@@ -13,9 +13,10 @@ from cases import ALL_OPTIMIZERS
 
 import instep
 from instep import typing as names
+from instep.optimizers.containers import FORMATS
 from instep.optimizers.settings import NONFINITE
 
-ALIASES = ["Array", "Copies", "Gradients", "Number", "Params", "Schedule"]
+ALIASES = ["Array", "Copies", "Gradients", "Number", "Params", "Schedule", "StateDtype"]
 
 
 def test_every_name_is_explained() -> None:
@@ -47,11 +48,12 @@ def test_aliases_have_the_containers_that_optimizers_take() -> None:
     assert kinds(names.Gradients) == {*containers, float, np.floating, type(None)}
     assert kinds(names.Number) == {float, Callable}
     assert typing.get_args(names.Nonfinite) == NONFINITE
+    assert Mapping in kinds(names.StateDtype)
 
 
 def test_a_group_has_the_hyperparameters_of_all_rules() -> None:
     of_rules = {name for rule in ALL_OPTIMIZERS for name in rule._hyperparameters}
-    assert set(names.Group.__annotations__) == {"params", *of_rules}
+    assert set(names.Group.__annotations__) == {"params", *FORMATS, *of_rules}
     assert names.Group.__required_keys__ == {"params"}
 
 

@@ -154,7 +154,8 @@ def _stored_combined(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored(who: str, stored: Any) -> dict[str, Any]:
-    require_keys(who, stored, tuple(key for key in stored_state.KEYS if key not in _ARRAYS))
+    keys = stored_state.keys_of(stored)
+    require_keys(who, stored, tuple(key for key in keys if key not in _ARRAYS))
     return dict(stored)
 
 

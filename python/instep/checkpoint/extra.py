@@ -23,7 +23,7 @@ from instep import _core
 from instep._support.wording import difference, kind, shown
 from instep.checkpoint.format import DTYPES
 from instep.optimizers.containers import Array
-from instep.optimizers.stored_state import require_unmasked
+from instep.optimizers.stored_arrays import require_unmasked
 
 __all__ = ["Encoded", "decoded", "encoded", "is_of_extra", "require_each_once"]
 

@@ -31,7 +31,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``schema``, ``rule``, ``step_count``, ``skipped_steps``; ``hyperparameters``, a dict of
+        ``schema``, ``rule``, ``step_count``, ``skipped_steps``, ``seed`` (not in files of earlier
+        versions); ``hyperparameters``, a dict of
         ``clip_norm``, ``ema_decay`` and ``param_groups``; ``scaler`` (None without one);
         ``tensors``, name -> dict of ``dtype``, ``shape`` and ``bytes``; ``extra``, as `load`
         returns it. The names are ``weights/NAME``, ``state/KEY/NAME``, ``averages/NAME``,
@@ -96,6 +97,7 @@ def _several(stored: Mapping[str, Any]) -> dict[str, Any]:
 def _one(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: stored[key] for key in ("rule", "step_count", "skipped_steps")},
+        **({"seed": stored["seed"]} if "seed" in stored else {}),
         "hyperparameters": {k: stored[k] for k in ("clip_norm", "ema_decay", "param_groups")},
     }
 

@@ -22,6 +22,7 @@ from instep.optimizers.containers import Array
 from instep.optimizers.loss_scaler import LossScaler
 from instep.optimizers.require import require_optimizers
 from instep.optimizers.state_storage import on_disk
+from instep.optimizers.stored_arrays import require_like
 
 __all__ = ["check_scaler", "check_weights", "load"]
 
@@ -162,7 +163,7 @@ def check_weights(weights: Mapping[str, Array], optimizer: Optimizer) -> None:
     params = optimizer.params
     require_keys("weights", weights, tuple(params))
     for name, param in params.items():
-        stored_state.require_like(f"the stored parameter {name!r}", weights[name], param)
+        require_like(f"the stored parameter {name!r}", weights[name], param)
         if not np.asarray(param).flags.writeable:
             raise ValueError(
                 f"parameter {name!r} must be writeable to be loaded, got an array that is read-only"

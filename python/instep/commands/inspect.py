@@ -54,7 +54,7 @@ def _one(found: Mapping[str, Any]) -> dict[str, Any]:
     groups = in_common.pop("param_groups", [])
     groups = groups if isinstance(groups, list) else [groups]
     return {
-        **{key: found[key] for key in ("rule", "step_count", "skipped_steps")},
+        **{k: found[k] for k in ("rule", "step_count", "skipped_steps", "seed") if k in found},
         "hyperparameters": {
             **in_common,
             **{f"param_groups[{k}]": group for k, group in enumerate(groups)},

@@ -14,7 +14,10 @@ from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import Count, Flag, OneOf
 from instep.optimizers.require import require_optimizer
 from instep.optimizers.rule import DECOUPLED_WEIGHT_DECAY, InTorch
-from instep.optimizers.stored_state import take_over
+from instep.optimizers.stored_arrays import is_wide
+from instep.optimizers.stored_formats import UNIT, kinds_of, state_names
+from instep.optimizers.stored_state import SCHEMA, take_over
+from instep.storage.conversion import stored_as, values_of
 
 __all__ = ["from_torch_state_dict", "to_torch_state_dict"]
 
@@ -25,7 +28,8 @@ _ABSENT: dict[str, Any] = {"l1": 0.0, "clip_value": None, "decoupled_l1": False}
 def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state in the form that ``load_state_dict`` of ``torch.optim`` takes.
 
-    The arrays are NumPy arrays and copies; bfloat16 becomes float32. torch is not imported. To load
+    The arrays are NumPy arrays and copies; bfloat16, codes of 8 bits and square roots (second
+    moments in float16) become float32. Remainders are left out. torch is not imported. To load
     the state into torch, turn the arrays into tensors, with
     ``torch.utils._pytree.tree_map(lambda x: torch.from_numpy(x) if hasattr(x, "shape") else x, d)``
     or a loop over ``d["state"]``. A schedule becomes its present value, since torch keeps its own
@@ -81,7 +85,10 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
             groups.append({**own, **torchs.own, "params": list(numbers), **names})
             for param, name in zip(numbers, group.names, strict=True):
                 if steps[param]:
-                    state[param] = {key: _torchs(array) for key, array in states[name].items()}
+                    state[param] = {
+                        key: _torchs(values_of(states[name], key, root=_is_root(rule, key)))
+                        for key in state_names(states[name])
+                    }
                 elif torchs.starts:
                     p = params[name]
                     state[param] = {
@@ -111,7 +118,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     except where the optimizer has a schedule. The step count becomes the largest step count of the
     parameters (torch's SGD and Muon count no steps: there the step count stays as it is, and so a
     schedule begins anew; `instep.schedules.Shifted` moves it). If a state is
-    narrower here, torch's numbers are rounded to nearest.
+    narrower here, torch's numbers are rounded to nearest, also to codes of 8 bits. Remainders
+    (``master_bits``) become 0.
 
     Parameters
     ----------
@@ -162,20 +170,45 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         for group, its_values in zip(optimizer.param_groups, by_group, strict=True):
             for name in group.names:
                 states = all_states[name]
-                entry = Entry(name, state.get(numbers[name]), states, counts_steps=counts_steps)
+                keys = state_names(states)
+                entry = Entry(name, state.get(numbers[name]), keys, counts_steps=counts_steps)
                 entry.require_whole()
-                arrays[name] = {key: entry.array(key, array) for key, array in states.items()}
+                values = {key: entry.values(key, np.shape(states[key])) for key in keys}
                 steps[name] = entry.steps()
                 if not steps[name]:  # here the states start at zero, and the rule knows the rest
                     for key, start in torchs.starts.items():
-                        value = its_values.settings[start]
-                        entry.require_start(key, arrays[name][key], start, value)
-                        arrays[name][key].fill(0)
+                        entry.require_start(key, values[key], start, its_values.settings[start])
+                        values[key] = None
+                arrays[name] = _stored(optimizer, name, values)
 
-        whole = {"steps": steps, "state": arrays, "averages": optimizer.averages, "accumulated": {}}
+        whole = {
+            "schema": SCHEMA,
+            "steps": steps,
+            "state": arrays,
+            "averages": optimizer.averages,
+            "accumulated": {},
+        }
         count = max(steps.values()) if counts_steps else optimizer.step_count
-        values = optimizer._checked_values(by_group, optimizer.clip_norm, optimizer.ema_decay)
-        take_over(optimizer, values, (count, optimizer.skipped_steps), whole)
+        new = optimizer._checked_values(by_group, optimizer.clip_norm, optimizer.ema_decay)
+        take_over(optimizer, new, (count, optimizer.skipped_steps), whole)
+
+
+def _stored(
+    optimizer: Optimizer, name: str, values: Mapping[str, np.ndarray[Any, Any] | None]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return torch's numbers of a parameter as the optimizer stores them; None stands for zeros."""
+    mine, kinds = optimizer.state[name], kinds_of(optimizer._rule)
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    wide = is_wide(optimizer.params[name])
+    for key, numbers in values.items():
+        who = f"torch's {key} of '{name}'"
+        if numbers is not None:
+            found |= stored_as(who, numbers, mine, key, kinds.get(key), wide=wide)
+            continue
+        for own in (key, key + UNIT):
+            if own in mine:
+                found[own] = np.zeros(mine[own].shape, mine[own].dtype)
+    return found
 
 
 def _require_none_accumulated(optimizer: Optimizer) -> None:
@@ -271,6 +304,10 @@ def _require_torchs(rule: type[Optimizer], group: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name} must be {value!r}, as torch's {rule.__name__} has none, got {shown(group[name])}"
             )
+
+
+def _is_root(rule: type[Optimizer], key: str) -> bool:
+    return bool(kinds_of(rule._rule).get(key, {}).get("root"))
 
 
 def _torchs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from instep import _core
 from instep._support.checks import mapping
 from instep._support.wording import difference, kind, listed, shown
 from instep.optimizers.hyperparameters import Number
-from instep.optimizers.stored_state import require_unmasked
+from instep.optimizers.stored_arrays import require_unmasked
 
 __all__ = ["Entry", "flag", "number", "params_by_name", "parts"]
 
@@ -172,15 +171,11 @@ class Entry:
             raise ValueError(f"torch's step of '{self._name}' must be a count of steps, got {step}")
         return int(step)
 
-    def array(self, key: str, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return a state as an array like `like`; zeros if torch has no such state.
-
-        If `like` is narrower, the state is rounded to nearest; numbers beyond its range raise
-        ValueError.
-        """
+    def values(self, key: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+        """Return a state's numbers as torch has them; None if it has no such state."""
         found = self._found.get(key)
         if found is None:
-            return np.zeros_like(like)
+            return None
         who = f"torch's {key} of '{self._name}'"
         require_unmasked(who, found)
         try:
@@ -189,29 +184,20 @@ class Entry:
             raise TypeError(
                 f"{who} must be readable as a NumPy array, got {kind(found)}: {error}"
             ) from None
-        if array.shape != like.shape:
-            raise ValueError(f"{who} must have shape {like.shape}, got {array.shape}")
+        if array.shape != shape:
+            raise ValueError(f"{who} must have shape {shape}, got {array.shape}")
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise TypeError(f"{who} must have a dtype of real numbers, got {array.dtype}")
-        with np.errstate(all="ignore"):
-            rounded: np.ndarray[Any, Any] = _core.in_default_environment(array.astype, like.dtype)
-        overflown = ~np.isfinite(rounded)
-        if np.isfinite(array[overflown]).any():
-            raise ValueError(
-                f"{who} must have numbers in the range of {like.dtype}, in which this optimizer keeps "
-                "its states, got numbers beyond it; make the optimizer with a wider state_dtype"
-            )
-        return rounded
+        return array
 
     def require_start(
-        self, key: str, array: np.ndarray[Any, Any], name: str, value: Number
+        self, key: str, values: np.ndarray[Any, Any] | None, name: str, value: Number
     ) -> None:
         """Raise ValueError if a state before the first step isn't full of the hyperparameter of this name."""
-        if self._found.get(key) is None or callable(value):
+        if values is None or callable(value):
             return
-        rounded = float(array.dtype.type(value))
         # torch may have rounded it, to bfloat16 at worst.
-        if not np.isclose(array.astype(np.float64), rounded, rtol=2.0**-8, atol=0.0).all():
+        if not np.isclose(values.astype(np.float64), value, rtol=2.0**-8, atol=0.0).all():
             raise ValueError(
                 f"torch's {key} of '{self._name}' must be {name}, {value}, before the first step, got "
                 "other numbers"

@@ -36,6 +36,8 @@ REFUSED = {
     "maximize": "pass a function that returns -fun",
     "nonfinite": "a run ends if fun or its gradient is not finite",
     "copy_to": "there is one array of parameters, which the result has",
+    "master_bits": "no parameter is bfloat16",
+    "param_rounding": "no parameter is narrower than its arithmetic",
     "state_storage": "fun and its gradient need the memory of the states, too",
 }
 

@@ -56,14 +56,10 @@ class Job:
     # ---- making --------------------------------------------------------------------------------
 
     def make_plan(
-        self,
-        state_dtype: np.dtype[Any] | None,
-        averaged: bool,
-        current: Current,
-        storage: StateFolder | None,
+        self, averaged: bool, current: Current, storage: StateFolder | None, **formats: Any
     ) -> RankedPlan:
         """Make what an optimizer has in place of the core's plan."""
-        return RankedPlan(self, state_dtype, averaged, current, storage)
+        return RankedPlan(self, averaged, current, storage, formats)
 
     def folder(self, path: Any) -> Any:
         """Return this rank's own folder in one that all ranks have."""

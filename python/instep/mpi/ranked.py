@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
@@ -13,6 +13,7 @@ from instep._support.wording import kind
 from instep.mpi.shards import Parameter, Stretch
 from instep.optimizers.current import Current, Values
 from instep.optimizers.state_storage import StateFolder
+from instep.optimizers.stored_formats import text_of_formats
 
 __all__ = ["RankedCombined", "RankedPlan", "Shown", "described"]
 
@@ -112,15 +113,15 @@ class RankedPlan(_Ranked):
     def __init__(
         self,
         job: Together,
-        state_dtype: np.dtype[Any] | None,
         averaged: bool,
         current: Current,
         storage: StateFolder | None,
+        formats: Mapping[str, Any],
     ) -> None:
         self.job = job
-        self.state_dtype, self.averaged_by_decay, self.current = state_dtype, averaged, current
-        self.front = _core.make_plan(None, False, Current(_NO_VALUES), None)
-        self.inner = _core.make_plan(state_dtype, averaged, current, storage)
+        self.formats, self.averaged_by_decay, self.current = formats, averaged, current
+        self.front = _core.make_plan(False, Current(_NO_VALUES))
+        self.inner = _core.make_plan(averaged, current, storage, **formats)
         self.groups: list[tuple[Any, ...]] = []  # as the core takes them
         self.arrays: list[Array] = []
         self.names: list[str] = []
@@ -143,12 +144,12 @@ class RankedPlan(_Ranked):
             self.job.refuse_group()
         if self.current.now is not before:
             return False
-        for _, _, _, names, arrays, _ in groups:
+        for _, _, _, names, arrays, *_ in groups:
             for name, array in zip(names, arrays, strict=True):
                 _require_in_order(name, array)
         front = [
-            (_FRONT_RULE, (), tree, names, arrays, copies)
-            for _, _, tree, names, arrays, copies in groups
+            (_FRONT_RULE, (), tree, names, arrays, copies, None)
+            for _, _, tree, names, arrays, copies, _ in groups
         ]
         holder = _Holder()
         self.front.add(front, grouped, False, _NO_VALUES, _NO_VALUES, holder, None)
@@ -156,7 +157,7 @@ class RankedPlan(_Ranked):
         for rule, *_ in groups:
             self.scalar_states |= set(_core.rules()[rule]["scalar_states"])
         self.grouped = grouped
-        for _, _, _, names, arrays, copies in groups:
+        for _, _, _, names, arrays, copies, _ in groups:
             self.names += names
             self.arrays += [np.asarray(array) for array in arrays]
             self.has_copies = self.has_copies or any(copy is not None for copy in copies)
@@ -167,12 +168,12 @@ class RankedPlan(_Ranked):
     def parameters(self) -> list[Parameter]:
         """Return what decides who owns what."""
         found = []
-        for rule, options, _, _, arrays, _ in self.groups:
+        for rule, options, _, _, arrays, _, state_dtype in self.groups:
             states = set(_core.states_of(rule, options)) - self.scalar_states
             whole = _core.needs_whole(rule, options)
             for array in map(np.asarray, arrays):
                 wide = 8 if array.dtype == np.float64 else 4
-                stored = wide if self.state_dtype is None else self.state_dtype.itemsize
+                stored = getattr(state_dtype, "itemsize", wide)
                 # The gradients' sum, the parameter and what comes back of it, the states, the average.
                 weight = wide + 2 * array.itemsize + stored * len(states)
                 weight += wide if self.averaged_by_decay else 0
@@ -183,10 +184,11 @@ class RankedPlan(_Ranked):
         """Make the states of this rank's stretches, one for each parameter; None for an empty one."""
         own = iter(zip(self.arrays, stretches, strict=True))
         groups: list[Any] = []
-        for rule, options, tree, names, arrays, _ in self.groups:
+        for rule, options, tree, names, arrays, _, state_dtype in self.groups:
             whole = _core.needs_whole(rule, options)
             views = [_view(*next(own), whole) for _ in arrays]
-            groups.append((rule, options, tree, names, tuple(views), (None,) * len(views)))
+            none = (None,) * len(views)
+            groups.append((rule, options, tree, names, tuple(views), none, state_dtype))
         now = self.current.now
         holder = _Holder()
         self.inner.add(groups, self.grouped, False, now, now, holder, None)
@@ -199,11 +201,12 @@ class RankedPlan(_Ranked):
         parameters: Sequence[tuple[int, Any, Any, Any, Any]],
         now: Values | None = None,
         is_new: bool = False,
+        seed: int | None = None,
     ) -> None:
         """Take over counts and states; arguments as for the core, but weights and sums are whole."""
         own = [(steps, states, average, None, None) for steps, states, average, _, _ in parameters]
         with self.inner:
-            self.inner.restore(step_count, skipped_steps, own, now)
+            self.inner.restore(step_count, skipped_steps, own, now, seed=seed)
         for array, (_, _, _, _, weights) in zip(self.arrays, parameters, strict=True):
             if weights is not None:
                 np.copyto(array, weights)
@@ -233,6 +236,11 @@ class RankedPlan(_Ranked):
     def skipped_steps(self) -> int:
         """Steps that changed nothing."""
         return self.inner.skipped_steps
+
+    @property
+    def seed(self) -> int:
+        """The seed of the random numbers."""
+        return self.inner.seed
 
     @property
     def steps(self) -> list[int]:
@@ -304,8 +312,10 @@ class RankedCombined(_Ranked):
         self, step_count: int, skipped_steps: int, members: Sequence[Any], now: Values
     ) -> None:
         """Take over the counts and states of all optimizers."""
-        for plan, (count, skipped, parameters, values) in zip(self.job.plans, members, strict=True):
-            plan.restore(count, skipped, parameters, values)
+        for plan, (count, skipped, parameters, values, seed) in zip(
+            self.job.plans, members, strict=True
+        ):
+            plan.restore(count, skipped, parameters, values, seed=seed)
         self.step_count, self.skipped_steps = step_count, skipped_steps
         self.current.now = now
 
@@ -324,19 +334,20 @@ def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> list[Any]:
     return [
         {
             "rule": name,
-            "state_dtype": None if plan.state_dtype is None else plan.state_dtype.name,
+            "formats": {name: str(value) for name, value in plan.formats.items()},
             "averages": plan.averaged_by_decay,
             "groups": [
                 {
                     "rule": rule,
                     "options": list(options),
+                    "state_dtype": text_of_formats(state_dtype),
                     "names": list(names),
                     "parameters": {
                         own: f"{np.asarray(array).dtype.name} {np.shape(array)}"
                         for own, array in zip(names, arrays, strict=True)
                     },
                 }
-                for rule, options, _, names, arrays, _ in plan.groups
+                for rule, options, _, names, arrays, _, state_dtype in plan.groups
             ],
         }
         for plan, name in zip(plans, rules, strict=True)

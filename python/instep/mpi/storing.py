@@ -18,6 +18,7 @@ from instep.mpi.moving import Part, from_first, to_first
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind
 from instep.optimizers import Combined, combined_state, stored_state
+from instep.optimizers.stored_arrays import require_like
 from instep.schedules.loading import Loading
 
 __all__ = [
@@ -274,7 +275,7 @@ def require_whole(each: Entry, found: Any) -> None:
     """Raise TypeError or ValueError unless this could be the whole array of which a rank has a part."""
     what = f"state {each.key!r}" if each.key else "the average"
     like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
-    stored_state.require_like(f"{what} of {each.name!r}", found, like)
+    require_like(f"{what} of {each.name!r}", found, like)
 
 
 def _plain(value: Any) -> Any:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
-from instep.optimizers.bound import check_state_dtype
+from instep.optimizers.averaged import Averaged
 from instep.optimizers.containers import (
     GRADIENTS,
     Accumulated,
@@ -21,19 +20,24 @@ from instep.optimizers.hyperparameters import Nonfinite, Number, as_float
 from instep.optimizers.keywords import Shared
 from instep.optimizers.near_misses import hint
 from instep.optimizers.plans import folder_of
-from instep.optimizers.saved import Saved
-from instep.optimizers.settings import EMA_DECAY, GRAD_SCALE
+from instep.optimizers.settings import GRAD_SCALE
 from instep.optimizers.state_storage import in_folder
+from instep.optimizers.stored_formats import (
+    MasterBits,
+    Rounding,
+    StateDtype,
+    StoredFormats,
+    checked_groups,
+)
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from typing_extensions import Unpack
 
 __all__ = ["Optimizer"]
 
 
 @documentation.without_quotes
-class Optimizer(Saved):
+class Optimizer(Averaged):
     """Base of the optimizers; use a class that has a rule, such as `SGD` or `Adam`.
 
     A subclass names its rule in the core, and its hyperparameters as attributes. This page
@@ -45,9 +49,9 @@ class Optimizer(Saved):
         Writeable arrays of float64, float32, float16 or bfloat16 (ml_dtypes), of any shape and
         strides, changed in place. Keys are str or int; a parameter's name is the path to it, such
         as "encoder.0.w". None and empty containers are places without a parameter. A group dict has
-        such a container under "params", and may have any of the hyperparameters below, except the
-        hyperparameters of the whole optimizer: clip_norm, nonfinite, ema_decay, copy_to,
-        state_dtype and state_storage.
+        such a container under "params", and may have any of the hyperparameters below, and a
+        state_dtype of its own. The arguments from clip_norm on are, but for state_dtype, of the
+        whole optimizer.
     lr : float or callable
         Learning rate, at least 0. Like every number here, it may be a callable from the number of
         completed steps (0 at the first step) to a float, such as those of `instep.schedules`.
@@ -81,11 +85,31 @@ class Optimizer(Saved):
         float64 parameters) that hold the parameters, rounded. They are written when the optimizer is
         made, by each step in the same sweep, and by loading. After you change a parameter by hand,
         its copy has the old values until the next step or `refresh_copies`.
-    state_dtype : dtype or None
-        How states are stored. With float16 or bfloat16 (or "bfloat16", which imports ml_dtypes),
-        states take half the memory, and each step rounds them. For float64 parameters, float32 has
-        the same effect. With None, states are float64 for float64 parameters, float32 for the
-        others.
+    state_dtype : dtype, "bfloat16", "8bit", dict or None
+        How states are stored. With None, they are float64 for float64 parameters, float32 for the
+        others. A narrower dtype takes fewer bytes, and each step rounds the states. "bfloat16"
+        imports ml_dtypes. In float16, second moments are stored as their square roots. With "8bit",
+        which is for parameters computed in float32, ``state["w"]["exp_avg"]`` has codes of 8 bits,
+        and ``state["w"]["exp_avg_unit"]`` a float32 for each block of 64 codes; `instep.storage`
+        decodes them. A dict has a format for each state by name, such as ``{"exp_avg": "8bit"}``;
+        a state that is not named stays wide. States that a format can't hold stay wide, or the
+        format is refused: docs/semantics-storage.md has the table. A group may have its own; it is
+        fixed when the group is made.
+    rounding : {"stochastic", "nearest"}
+        How states of 8 and 16 bits are rounded. "stochastic" rounds up or down at random, so that
+        the mean is exact. To nearest, a mean of squares in bfloat16 can rise and never fall.
+    seed : int
+        Of the random numbers, in [0, 2^64). They depend on the seed, the place of the parameter and
+        its step count alone. The seed is saved, and a loaded seed replaces it.
+    param_rounding : {"stochastic", "nearest"}
+        How float16 and bfloat16 parameters are rounded. Copies are rounded to nearest.
+    master_bits : 24, 32 or None
+        An array beside the states of each bfloat16 parameter, ``state["w"]["remainder"]``, holds
+        the next 8 or 16 bits of the parameter. Steps then see a parameter of 24 or 32 bits; 32 bits
+        train as a float32 parameter does, to the bit. Other parameters are stepped as without it.
+        After you change a parameter by hand, call `reset_remainders`.
+    min_8bit_size : int
+        Parameters of fewer elements keep wide states where state_dtype is "8bit".
     state_storage : str, path or None
         A folder, made if it is absent, in whose files the states and averages lie, for models whose
         states are larger than memory. A step reads and writes them in windows and gives the same
@@ -101,7 +125,7 @@ class Optimizer(Saved):
         If a parameter can't be updated in place (read-only, misaligned, byte-swapped, of another
         dtype, overlapping itself or another), or a hyperparameter is out of its range.
     ImportError
-        If state_dtype is "bfloat16" and ml_dtypes is missing.
+        If state_dtype has "bfloat16" and ml_dtypes is missing.
     OSError
         If state_storage can't be made or written, has too little space for the states, or is in use
         by another optimizer; nothing is left behind then. NotImplementedError on Windows.
@@ -134,7 +158,12 @@ class Optimizer(Saved):
         nonfinite: Nonfinite = "propagate",
         ema_decay: Number | None = None,
         copy_to: Copies | None = None,
-        state_dtype: npt.DTypeLike | None = None,
+        state_dtype: StateDtype = None,
+        rounding: Rounding = "stochastic",
+        seed: int = 0,
+        param_rounding: Rounding = "nearest",
+        master_bits: MasterBits | None = None,
+        min_8bit_size: int = 4096,
         state_storage: str | os.PathLike[str] | None = None,
         **unknown: Any,
     ) -> None:
@@ -159,9 +188,12 @@ class Optimizer(Saved):
         grouped, groups = name_parameters(params)
         copies = match_copies(copy_to, groups, grouped)
         super().__init__(settings, clip_norm, nonfinite, ema_decay)
-        dtype = check_state_dtype(state_dtype)
+        formats = StoredFormats.checked(
+            state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size
+        )
+        groups = checked_groups(groups)
         with in_folder(folder_of(state_storage)) as storage:
-            self._bind(groups, copies, dtype, storage, grouped=grouped)
+            self._bind(groups, copies, formats, storage, grouped=grouped)
 
     # ---- stepping ------------------------------------------------------------------------------
 
@@ -285,67 +317,6 @@ class Optimizer(Saved):
         array([1., 2.], dtype=float16)
         """
         self._plan.refresh_copies()
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Put the moving averages in place of the parameters for the length of a ``with`` block.
-
-        This is for evaluation. Inside the block, the arrays of the parameters and of ``copy_to``
-        hold the averages, rounded to their dtypes. After the block they hold their former values
-        again, to the bit. This holds also if the body raises, or if a generator with such a block
-        is abandoned. `step` refuses to run inside the block. `end_averaged` ends the block from
-        outside.
-
-        Rules that average the weights themselves (`ASGD`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`)
-        need no ``ema_decay``: the block shows their own average, which they document. A parameter
-        that has not been stepped is shown as it is.
-
-        Raises
-        ------
-        ValueError
-            If the optimizer was made without ``ema_decay``, and its rule has no average of its own.
-        RuntimeError
-            Inside another such block.
-
-        Examples
-        --------
-        >>> import numpy as np, instep
-        >>> w = np.zeros(1)
-        >>> optimizer = instep.SGD(w, lr=1.0, ema_decay=0.75)
-        >>> optimizer.step(np.array([-4.0]))
-        >>> with optimizer.averaged():
-        ...     print(w)
-        [1.]
-        >>> w
-        array([4.])
-        """
-        self._require_averages()
-        self._warn_of_replaced()
-        return self._plan.averaged()
-
-    def _require_averages(self) -> None:
-        """Raise ValueError if there are no averages."""
-        if self.ema_decay is None and not self._shows_iterate:
-            raise ValueError(
-                f"ema_decay must be {EMA_DECAY} for averages, got None; make the optimizer with it"
-            )
-
-    def end_averaged(self) -> None:
-        """Put the weights back if any block of `averaged` shows the averages.
-
-        This is for a program that can't reach the block any more, such as a debugger or a notebook
-        whose cell was interrupted. After this, the end of the block itself does nothing.
-
-        Examples
-        --------
-        >>> import numpy as np, instep
-        >>> w = np.zeros(1)
-        >>> optimizer = instep.SGD(w, ema_decay=0.5)
-        >>> block = optimizer.averaged()
-        >>> block.__enter__()
-        >>> optimizer.end_averaged()
-        >>> optimizer.step(np.ones(1))      # no longer refused
-        """
-        self._plan.end_averaged()
 
     def _repr_html_(self) -> str | None:
         from instep.optimizers import notebook  # noqa: PLC0415 (for notebooks alone)

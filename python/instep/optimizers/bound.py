@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instep import _core
 from instep._support import documentation
-from instep._support.bfloat16 import bfloat16
-from instep._support.wording import shown
 from instep.optimizers.containers import (
     Array,
     Copies,
@@ -25,13 +23,11 @@ from instep.optimizers.hyperparameters import of_all_groups
 from instep.optimizers.plans import make_plan
 from instep.optimizers.settings import CLIP_NORM, EMA_DECAY, Held, Settings, number_at
 from instep.optimizers.state_storage import StateFolder
+from instep.optimizers.stored_formats import StoredFormats, checked_groups
 from instep.optimizers.tree import encoded
 from instep.optimizers.views import View
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-__all__ = ["Bound", "check_state_dtype"]
+__all__ = ["Bound"]
 
 
 class Views(NamedTuple):
@@ -49,9 +45,9 @@ class Bound(Settings):
 
     __slots__ = (
         "_accumulated",
+        "_formats",
         "_look_at",
         "_plan",
-        "_state_dtype",
         "_state_storage",
         "_views",
         "_warned",
@@ -61,16 +57,17 @@ class Bound(Settings):
         self,
         groups: Sequence[NamedParameters],
         copies: Sequence[tuple[Array | None, ...]],
-        state_dtype: np.dtype[Any] | None,
+        formats: StoredFormats,
         storage: StateFolder | None = None,
         *,
         grouped: bool,
         take_read_only: bool = False,
     ) -> None:
         """Let the core check the arrays and make the states; the settings must be there already."""
-        self._state_dtype = state_dtype
+        self._formats = formats
         self._state_storage = None if storage is None else storage.path
-        self._plan = make_plan(state_dtype, self.ema_decay is not None, self._current, storage)
+        formats.require_for(groups)
+        self._plan = make_plan(self.ema_decay is not None, self._current, storage, formats)
         if storage is not None:
             storage.plan = self._plan
         self._views: Views | None = None
@@ -105,6 +102,10 @@ class Bound(Settings):
             ParamGroup(rule, named, self._current, len(held.groups) + k, own.settings)
             for k, (named, own) in enumerate(zip(groups, values, strict=True))
         ]
+        formats = self._formats.of_groups(
+            [(self._rule, group._options, group._parameters.formats) for group in new],
+            first=not held.groups,
+        )
         return self._plan.add(
             [
                 (
@@ -114,8 +115,9 @@ class Bound(Settings):
                     named.names,
                     named.arrays,
                     copied,
+                    stored,
                 )
-                for group, named, copied in zip(new, groups, copies, strict=True)
+                for group, named, copied, stored in zip(new, groups, copies, formats, strict=True)
             ],
             grouped,
             take_read_only,
@@ -140,8 +142,9 @@ class Bound(Settings):
         ----------
         param_group : dict
             A group as for the optimizer itself: arrays under "params", and any of the groups'
-            hyperparameters. The other hyperparameters have the values with which the optimizer was
-            made, or that were set for all groups since, as by ``optimizer.lr = 0.1``.
+            hyperparameters and a ``state_dtype``. The other hyperparameters have the values with
+            which the optimizer was made, or that were set for all groups since, as by
+            ``optimizer.lr = 0.1``.
         copy_to : container like the group's params, or None
             As for the optimizer.
 
@@ -167,7 +170,9 @@ class Bound(Settings):
         named = name_group(param_group, held.named)
         copies = match_copies(copy_to, [named], grouped=False)
         own = taken(type(self), named.settings)  # once, however often another thread comes between
-        while not self._added(held, [named._replace(settings=own)], copies, grouped=True):
+        (checked,) = checked_groups([named], len(held.groups))
+        own_parts: dict[str, Any] = {"settings": own, "formats": checked.formats}
+        while not self._added(held, [named._replace(**own_parts)], copies, grouped=True):
             held = self._held
             named = name_group(param_group, held.named)
 
@@ -311,21 +316,8 @@ class Bound(Settings):
         return {**super()._counts(), "elements": sum(sizes), "step_count": self.step_count}
 
     def _extras_in_use(self) -> dict[str, Any]:
-        more = {
-            "state_dtype": self._state_dtype and self._state_dtype.name,
-            "state_storage": self._state_storage,
-        }
-        used = {name: value for name, value in more.items() if value is not None}
+        own = [named.formats for named in self._held.named]
+        used = self._formats.in_use(self._plan.seed, own)
+        if self._state_storage is not None:
+            used["state_storage"] = self._state_storage
         return super()._extras_in_use() | used
-
-
-def check_state_dtype(dtype: npt.DTypeLike | None) -> np.dtype[Any] | None:
-    """Return the dtype of stored states, None for the arithmetic's type; the name "bfloat16" is allowed."""
-    if dtype is None:
-        return None
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return bfloat16("state_dtype='bfloat16'")
-    try:
-        return np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"state_dtype must be a dtype, got {shown(dtype)}: {error}") from None

@@ -306,7 +306,7 @@ class Combined(Several):
 
 
 _OF_RULES = ("lr", "weight_decay", "l1", "clip_value", "betas", "eps", "momentum")
-_OF_OPTIMIZERS = ("param_groups", "add_param_group", "current", "ema_decay")
+_OF_OPTIMIZERS = ("param_groups", "add_param_group", "current", "ema_decay", "seed")
 add_near_misses_of_each(Combined, [*_OF_RULES, *_OF_OPTIMIZERS])
 
 

@@ -105,19 +105,19 @@ def checked(
     counts = stored_state.checked_counts(state)
     stored = state["clip_norm"], combined.clip_norm
     others = list(stored_state.other_callables_at("clip_norm", *stored))
-    arguments = []
+    incoming = []
     for k, (optimizer, its_state) in enumerate(pairs):
         its_weights = None if weights is None else weights[k]
         with about(k):
             parts = stored_state.checked_parts(optimizer, its_state, its_weights, loading.choose)
-        require_no_limits(k, parts.arguments[-1].clip_norm)
-        arguments.append(parts.arguments)
+        require_no_limits(k, parts.values.clip_norm)
+        incoming.append(parts)
         others.extend(f"optimizers[{k}]: {message}" for message in parts.others)
 
     def change(stacklevel: int) -> None:
         stored_state.warn(others, stacklevel)
         now = combined._current.now._replace(clip_norm=clip_norm)
-        combined._plan.restore(*counts, arguments, now)
+        combined._plan.restore(*counts, [parts.of_member() for parts in incoming], now)
         loading.finish()
 
     return change
@@ -132,7 +132,7 @@ def require_state(combined: Several, state: Mapping[str, Any]) -> None:
             "load it into an optimizer of this rule"
         )
     require_keys("the state", state, KEYS)
-    stored_state.require_schema("the state", state["schema"], stored_state.SCHEMA)
+    stored_state.require_schema("the state", state["schema"])
     found, count = state["optimizers"], len(combined.optimizers)
     if not isinstance(found, list) or len(found) != count:
         raise ValueError(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "FORMATS",
     "GRADIENTS",
     "Accumulated",
     "Array",
@@ -76,6 +77,10 @@ class Accumulated(Enum):
 GRADIENTS = Accumulated.GRADIENTS  # a look-up of an enum's member would slow down small steps
 
 
+#: Entries of a group's dict that are fixed when the group is made, and so are no hyperparameters.
+FORMATS = ("state_dtype",)
+
+
 class NamedParameters(NamedTuple):
     """The parameters of one group, with the names they go by in errors and states."""
 
@@ -84,7 +89,8 @@ class NamedParameters(NamedTuple):
     tree: Node
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
-    settings: dict[str, Any]  # the group's dict without its parameters
+    settings: dict[str, Any]  # the hyperparameters in the group's dict
+    formats: dict[str, Any]  # what else is there: a state_dtype of the group's own, or nothing
 
 
 def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +106,7 @@ def packed(group: NamedParameters, settings: Mapping[str, Any]) -> dict[str, Any
         "names": group.names,
         "arrays": None if _holds_all(group) else group.arrays,
         "settings": dict(settings),
+        "formats": group.formats,
     }
 
 
@@ -120,7 +127,8 @@ def unpacked(parts: Mapping[str, Any]) -> NamedParameters:
     given, names, arrays = parts["given"], parts["names"], parts["arrays"]
     tree = decoded(parts["tree"])
     held = tuple(leaves(tree, given)) if arrays is None else tuple(arrays)
-    return NamedParameters(given, filled(tree, iter(held)), tree, names, held, parts["settings"])
+    container = filled(tree, iter(held))
+    return NamedParameters(given, container, tree, names, held, parts["settings"], parts["formats"])
 
 
 def name_parameters(params: Params) -> tuple[bool, list[NamedParameters]]:
@@ -147,15 +155,15 @@ def name_group(group: Any, others: Sequence[NamedParameters]) -> NamedParameters
 def _named(group: Mapping[str, Any], who: str, index: int, taken: set[str]) -> NamedParameters:
     settings = dict(group)
     container = settings.pop("params")
+    formats = {name: settings.pop(name) for name in FORMATS if name in settings}
     tree, names, arrays = take_down(container, who, first=len(taken))
     if not arrays:
         raise ValueError(f"{who} must have at least one array, got none")
     # The number of the group goes before all of its names, so that they stay together.
     while not taken.isdisjoint(names):
         names = [f"{index}.{name}" for name in names]
-    return NamedParameters(
-        container, filled(tree, iter(arrays)), tree, tuple(names), tuple(arrays), settings
-    )
+    again = filled(tree, iter(arrays))
+    return NamedParameters(container, again, tree, tuple(names), tuple(arrays), settings, formats)
 
 
 def _are_groups(params: Any) -> bool:

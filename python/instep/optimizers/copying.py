@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.optimizers.containers import packed, unpacked
 from instep.optimizers.settings import Settings
+from instep.optimizers.stored_formats import StoredFormats
 
 if TYPE_CHECKING:
     from instep.optimizers.bound import Bound
@@ -36,7 +37,7 @@ def taken_apart(optimizer: Bound) -> dict[str, Any]:
         "nonfinite": now.nonfinite,
         "ema_decay": now.ema_decay,
         "copies": list(held.copies),
-        "state_dtype": optimizer._state_dtype,
+        "formats": optimizer._formats._replace(seed=optimizer._plan.seed)._asdict(),
         "counts": (optimizer.step_count, optimizer.skipped_steps),
         "steps": optimizer._plan.steps,
         "attributes": attributes(optimizer),
@@ -63,7 +64,7 @@ def put_together(optimizer: Bound, parts: dict[str, Any]) -> None:
     optimizer._bind(
         groups,
         parts["copies"],
-        parts["state_dtype"],
+        StoredFormats(**parts["formats"]),
         grouped=parts["grouped"],
         take_read_only=True,
     )

@@ -12,10 +12,12 @@ from instep import _core
 from instep._support import documentation
 from instep._support.checks import check_flag
 from instep._support.wording import shown
+from instep.optimizers.containers import FORMATS
 from instep.optimizers.current import GroupValues
 from instep.optimizers.hyperparameters import InInterval, Interval, NumericOrNone, value_at
 from instep.optimizers.near_misses import hint
 from instep.optimizers.rule import DECOUPLED_DECAY, DECOUPLED_WEIGHT_DECAY, own_terms
+from instep.optimizers.stored_formats import StoredFormats, text_of_formats
 
 if TYPE_CHECKING:
     from instep.optimizers.containers import Container, NamedParameters
@@ -38,7 +40,8 @@ class ParamGroup(MutableMapping[str, Any]):
 
     A new value is checked before it is set, and used from the next step on. Flags and numbers that turn
     something on (such as ``amsgrad``, ``eps_hat``, ``trust_ratio``, or whether ``momentum`` is zero)
-    are fixed when the optimizer is made. Copies and pickles of a group are plain dicts.
+    are fixed when the optimizer is made. So is ``state_dtype``, which a group has if it was made with
+    one of its own. Copies and pickles of a group are plain dicts.
     """
 
     # This makes group.lr = 0.1, which would have no effect, an error.
@@ -133,9 +136,11 @@ class ParamGroup(MutableMapping[str, Any]):
         return copy.deepcopy(self._as_dict(), memo)
 
     def _as_dict(self) -> dict[str, Any]:
-        return {"params": self.params, **self._settings}
+        return {"params": self.params, **self._settings, **self._parameters.formats}
 
     def __getitem__(self, name: str) -> Any:
+        if name in self._parameters.formats:
+            return self._parameters.formats[name]
         return self.params if name == "params" else self._settings[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -177,12 +182,14 @@ class ParamGroup(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         yield "params"
         yield from self._settings
+        yield from self._parameters.formats
 
     def __len__(self) -> int:
-        return 1 + len(self._settings)
+        return 1 + len(self._settings) + len(self._parameters.formats)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        told = {**self._settings, **text_of_formats(self._parameters.formats)}
+        settings = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"ParamGroup({settings}, params={list(self.names)})"
 
 
@@ -242,6 +249,11 @@ def check_alike(
 def _checked(rule: type[Rule], name: str, value: Any) -> Any:
     if name == "params":
         raise TypeError("params can't be changed; make a new optimizer")
+    if name in FORMATS:
+        raise TypeError(
+            f"{name} can't be changed, got {shown(value)}, since the states are made with their "
+            "group; make a new optimizer"
+        )
     known = rule._hyperparameters
     if name not in known:
         raise TypeError(_no_such(rule, name))
@@ -251,7 +263,7 @@ def _checked(rule: type[Rule], name: str, value: Any) -> Any:
 def _no_such(rule: type[Rule], name: str) -> str:
     known = ", ".join(rule._hyperparameters)
     text = hint(name, rule._hyperparameters)
-    if name in ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_dtype", "state_storage"):
+    if name in _OF_ALL:
         text = f"; give {name} to the optimizer, for all groups together"
     return (
         f"a hyperparameter of a group of {rule.__name__} must be one of {known}, got {name!r}{text}"
@@ -277,6 +289,10 @@ def number_names(rule: type[Rule]) -> list[str]:
     return [*own, *_FLAGS]
 
 
+# Arguments of the optimizer that are no hyperparameters of groups.
+_OF_ALL = frozenset(
+    ("clip_norm", "nonfinite", "ema_decay", "copy_to", "state_storage", *StoredFormats._fields)
+)
 _FLAGS = ("maximize", "decoupled_l1", "decay_after")  # the numbers after those of `_sources`
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from instep.optimizers.containers import Copies
 from instep.optimizers.hyperparameters import Nonfinite, Number
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from instep.optimizers.stored_formats import MasterBits, Rounding, StateDtype
 
 __all__ = ["Shared"]
 
@@ -25,5 +23,10 @@ class Shared(TypedDict, total=False):
     nonfinite: Nonfinite
     ema_decay: Number | None
     copy_to: Copies | None
-    state_dtype: npt.DTypeLike | None
+    state_dtype: StateDtype
+    rounding: Rounding
+    seed: int
+    param_rounding: Rounding
+    master_bits: MasterBits | None
+    min_8bit_size: int
     state_storage: str | os.PathLike[str] | None

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from instep import _core
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from instep.optimizers.current import Current
     from instep.optimizers.state_storage import StateFolder
+    from instep.optimizers.stored_formats import StoredFormats
 
 __all__ = ["Maker", "folder_of", "made_by", "make_combined", "make_plan"]
 
@@ -22,13 +21,9 @@ class Maker(Protocol):
     """Makes objects that do what the core's plans do."""
 
     def make_plan(
-        self,
-        state_dtype: np.dtype[Any] | None,
-        averaged: bool,
-        current: Current,
-        storage: StateFolder | None,
+        self, averaged: bool, current: Current, storage: StateFolder | None, **formats: Any
     ) -> Any:
-        """Make the plan of one optimizer."""
+        """Make the plan of one optimizer; the keywords are those of the core."""
 
     def make_combined(
         self, optimizers: Sequence[Any], plans: Sequence[Any], current: Current
@@ -59,14 +54,11 @@ def folder_of(path: Any) -> Any:
 
 
 def make_plan(
-    state_dtype: np.dtype[Any] | None,
-    averaged: bool,
-    current: Current,
-    storage: StateFolder | None,
+    averaged: bool, current: Current, storage: StateFolder | None, formats: StoredFormats
 ) -> _core.Plan:
     """Make the plan of one optimizer."""
     maker: Any = _MAKER.get() or _core
-    plan: _core.Plan = maker.make_plan(state_dtype, averaged, current, storage)
+    plan: _core.Plan = maker.make_plan(averaged, current, storage, **formats.for_core())
     return plan
 
 

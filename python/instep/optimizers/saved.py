@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep._support import documentation
 from instep.optimizers import copying, stored_state
-from instep.optimizers.bound import Bound
+from instep.optimizers.kept import Kept
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,7 +18,7 @@ __all__ = ["Saved"]
 
 
 @documentation.without_quotes
-class Saved(Bound):
+class Saved(Kept):
     """The part of an optimizer that stores its state, and takes it over again."""
 
     __slots__ = ()
@@ -30,12 +30,12 @@ class Saved(Bound):
         -------
         dict
             ``schema`` (version of this layout), ``rule``, ``step_count``, ``skipped_steps``,
-            ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
+            ``seed``, ``clip_norm``, ``ema_decay``; ``param_groups``, each with its names under ``params`` and
             its hyperparameters (schedules as their ``to_dict()``; your own callables, also inside
             schedules, by name only; options that came with a later version only
             if they are on); ``steps`` (parameter -> its own count) and, as copies,
-            ``state`` (parameter -> state -> array), ``averages`` and ``accumulated`` (parameter ->
-            array).
+            ``state`` (parameter -> state -> array, as they are stored: codes, units, remainders),
+            ``averages`` and ``accumulated`` (parameter -> array).
         """
         self._warn_of_replaced()
         with self._plan.reading():
@@ -45,7 +45,9 @@ class Saved(Bound):
         """Load a state that `state_dict` returned; with the same parameters, the run goes on to the bit.
 
         The optimizer must have the same rule, for parameters of the same names, shapes and dtypes.
-        Hyperparameters are loaded, too. A callable that is not a schedule of instep can't be
+        States must be stored in the same formats; `instep.storage.convert` converts a state. Where the
+        state has no remainders (``master_bits``), they become 0.
+        Hyperparameters and the seed are loaded, too. A callable that is not a schedule of instep can't be
         loaded: the optimizer must have it already, at the same place of the same schedule. If its
         name differs from the stored name, a UserWarning names both. If a `ReduceOnPlateau` was
         stored and the optimizer has one at the same place, this object stays and takes over the

@@ -94,6 +94,16 @@ class Several(Limits):
         """The sums of `accumulate` so far, by parameter's name: the arrays in use."""
         return self._merge([optimizer.accumulated for optimizer in self._optimizers])
 
+    def memory(self) -> dict[str, int]:
+        """Return the bytes of the arrays of all optimizers, by kind, as `Optimizer.memory` does."""
+        each = [optimizer.memory() for optimizer in self._optimizers]
+        return {kind: sum(own[kind] for own in each) for kind in each[0]}
+
+    def reset_remainders(self) -> None:
+        """Set the remainders of ``master_bits`` to zero in all optimizers."""
+        for optimizer in self._optimizers:
+            optimizer.reset_remainders()
+
     @property
     def _arrays(self) -> _Merged:
         """The arrays in use, by name; new views after groups have been added."""

@@ -11,8 +11,7 @@ import numpy as np
 from instep import _core
 from instep._support import documentation
 from instep._support.checks import mapping
-from instep._support.reals import whole
-from instep._support.wording import kind, shown
+from instep._support.wording import kind
 from instep.optimizers.hyperparameters import Nonfinite, as_float
 from instep.optimizers.settings import (
     CLIP_NORM,
@@ -21,7 +20,8 @@ from instep.optimizers.settings import (
     NONFINITE,
     checked_nonfinite,
 )
-from instep.optimizers.steps_numbers import Numbers, chosen
+from instep.optimizers.steps_numbers import Numbers, as_number, as_sequence, chosen
+from instep.optimizers.stored_formats import Rounding, checked_seed, rounded_at_random
 
 __all__ = ["Steps"]
 
@@ -47,6 +47,18 @@ class Steps:
     (``tensor.is_neg()``), the step reads the numbers in memory, without the sign change: call
     ``resolve_neg()`` first.
 
+    Parameters
+    ----------
+    rounding, param_rounding : {"stochastic", "nearest"}
+        As for `Optimizer`: how states, and parameters, of 8 and 16 bits are rounded.
+    seed : int
+        As for `Optimizer`. The number of the place is the number of the parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no such word or number.
+
     See Also
     --------
     Optimizer : for training loops of your own.
@@ -67,16 +79,26 @@ class Steps:
 
     __slots__ = ("__weakref__", "_last", "_steps")
 
-    def __init__(self) -> None:
-        self._steps = _core.make_steps()
+    def __init__(
+        self,
+        *,
+        rounding: Rounding = "stochastic",
+        param_rounding: Rounding = "nearest",
+        seed: int = 0,
+    ) -> None:
+        at_random = rounded_at_random(rounding, param_rounding)
+        self._steps = _core.make_steps(at_random, checked_seed(seed))
         self._last: Numbers | None = None  # the numbers checked last
 
     @staticmethod
-    def rules() -> dict[str, dict[str, tuple[str, ...]]]:
+    def rules() -> dict[str, dict[str, Any]]:
         """Return the rules by name, each with its ``hyperparameters``, ``options`` and ``states``.
 
         ``scalar_states`` are the states that are one number; ``joint_states`` are those among them
-        that all places of the rule share.
+        that all places of the rule share. ``kinds`` has a dict for each other state, which says how
+        it may be stored: ``signed`` (negative numbers occur), ``eight_bits``, ``narrow`` ("any"
+        dtype, "bfloat16" alone, "none", or "iterate", which is as exact as the parameter) and
+        ``root`` (in float16 it is the square root).
 
         Examples
         --------
@@ -138,7 +160,7 @@ class Steps:
         IndexError
             If there is no such group.
         """
-        group = _number("group", group)
+        group = as_number("group", group)
         rule, options = chosen(rule, options)
         self._steps.set_group(group, rule, options)
 
@@ -150,7 +172,7 @@ class Steps:
         TypeError, ValueError
             If `count` is not an int, is negative, or is too large for any memory.
         """
-        self._steps.append(_number("count", count))
+        self._steps.append(as_number("count", count))
 
     def __len__(self) -> int:
         """Return the number of places."""
@@ -183,9 +205,14 @@ class Steps:
         states : dict, optional
             Name of the state -> writeable array of the parameter's shape, for each state that the
             rule has with the group's options. Its dtype is float64 for float64 parameters, float32
-            for the others, or a narrower one. The states under ``scalar_states`` in `rules` are
-            arrays of float64 without axes; those under ``joint_states`` are one array for all
-            places of the rule. A new state is zero.
+            for the others, or a narrower one. A state in 8 bits, such as ``exp_avg``, is an array
+            of codes (C-contiguous int8, or uint8 for a state that is never negative) with its
+            units beside it, ``exp_avg_unit``: float32, one for each 64 elements
+            (`instep.storage.encode` makes both). In float16, a second moment is the square root.
+            ``remainder`` (C-contiguous int8 or int16) of a bfloat16 parameter has the next 8 or 16
+            bits of the parameter, as `Optimizer` has them with ``master_bits``. The states under
+            ``scalar_states`` in `rules` are arrays of float64 without axes; those under
+            ``joint_states`` are one array for all places of the rule. A new state is zero.
         average : array, optional
             The exponential moving average, in float64 for float64 parameters and in float32 for the
             others.
@@ -206,9 +233,9 @@ class Steps:
             If an array can't be used, a state is missing, or there is no such place or group; the
             place is unchanged then. Arrays that share memory are refused by the next step.
         """
-        place, group = _number("place", place), _number("group", group)
+        place, group = as_number("place", place), as_number("group", group)
         if not hasattr(t, "ndim") or isinstance(t, np.generic):
-            t = _number("t", t)
+            t = as_number("t", t)
         states = {} if states is None else dict(mapping("states", states))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {kind(name)}")
@@ -224,11 +251,11 @@ class Steps:
         IndexError
             If there is no such place.
         """
-        self._steps.unbind(_number("place", place))
+        self._steps.unbind(as_number("place", place))
 
     def is_bound(self, place: int) -> bool:
         """Tell whether a place is bound; raise IndexError if there is no such place."""
-        return self._steps.is_bound(_number("place", place))
+        return self._steps.is_bound(as_number("place", place))
 
     def t(self, place: int) -> int:
         """Return the number of steps that the parameter at a place has had; 0 if the place is empty.
@@ -238,7 +265,7 @@ class Steps:
         IndexError
             If there is no such place.
         """
-        return self._steps.t(_number("place", place))
+        return self._steps.t(as_number("place", place))
 
     def changed_places(self) -> list[int]:
         """Return the places of which an array or tensor has been given other memory, shape or dtype.
@@ -309,7 +336,7 @@ class Steps:
             ema_decay = 0.0
         grad_scale = as_float(grad_scale, GRAD_SCALE, "grad_scale")
         extras = (limit, ema_decay, NONFINITE.index(checked_nonfinite(nonfinite)))
-        taken = None if gradients is None else _sequence(gradients)
+        taken = None if gradients is None else as_sequence(gradients)
         self._steps.step(taken, last.in_order, extras, grad_scale)
 
     def accumulate(self, gradients: Sequence[Any]) -> None:
@@ -325,7 +352,7 @@ class Steps:
         TypeError, ValueError
             As `step`; nothing has been added then.
         """
-        self._steps.accumulate(_sequence(gradients))
+        self._steps.accumulate(as_sequence(gradients))
 
     def discard_accumulated(self) -> None:
         """Drop the gradients accumulated since the last step."""
@@ -359,25 +386,3 @@ class Steps:
             "Steps can't be copied or pickled, since the arrays belong to the host program; make "
             "another Steps and bind its places"
         )
-
-
-def _sequence(gradients: Any) -> Any:
-    """Return gradients that can be indexed by number."""
-    if isinstance(gradients, (list, tuple, Sequence)):  # the first two are told apart quicker
-        return gradients
-    by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
-    if by_number and not isinstance(gradients, Mapping):
-        return gradients
-    raise TypeError(
-        f"gradients must be a list with an array or None for each place, got {kind(gradients)}"
-    )
-
-
-def _number(name: str, value: object) -> int:
-    """Return a count, or the number of a place or a group, as an int; the core checks its range."""
-    number = whole(value)
-    if number is None:
-        raise TypeError(f"{name} must be an int of at least 0, got {shown(value)}")
-    if abs(number) > 2**53:
-        raise ValueError(f"{name} must be an int from 0 to 2**53, got {shown(number)}")
-    return number

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, TypeAlias
 
 from instep import _core
 from instep._support.checks import check_flag, flag, mapping
-from instep._support.reals import is_fixed
+from instep._support.reals import is_fixed, whole
 from instep._support.wording import described, difference, kind, shown
 from instep.optimizers.groups import check_alike, interval_of
 from instep.optimizers.hyperparameters import Count, Interval, NumericOrNone, as_float
 from instep.optimizers.rule import Rule, own_terms
 from instep.optimizers.settings import Settings
 
-__all__ = ["Numbers", "chosen"]
+__all__ = ["Numbers", "as_number", "as_sequence", "chosen"]
 
 _OFF = {
     "clip_value": math.inf,
@@ -178,3 +178,25 @@ class Numbers:
 
 def _types(numbers: Mapping[str, Any]) -> list[type]:
     return [type(number) for number in numbers.values()]
+
+
+def as_sequence(gradients: Any) -> Any:
+    """Return gradients that can be indexed by number."""
+    if isinstance(gradients, (list, tuple, Sequence)):  # the first two are told apart quicker
+        return gradients
+    by_number = hasattr(gradients, "__getitem__") and hasattr(gradients, "__len__")
+    if by_number and not isinstance(gradients, Mapping):
+        return gradients
+    raise TypeError(
+        f"gradients must be a list with an array or None for each place, got {kind(gradients)}"
+    )
+
+
+def as_number(name: str, value: object) -> int:
+    """Return a count, or the number of a place or a group, as an int; the core checks its range."""
+    number = whole(value)
+    if number is None:
+        raise TypeError(f"{name} must be an int of at least 0, got {shown(value)}")
+    if abs(number) > 2**53:
+        raise ValueError(f"{name} must be an int from 0 to 2**53, got {shown(number)}")
+    return number

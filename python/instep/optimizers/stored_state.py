@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from instep._support.archives import refuse_archive
 from instep._support.checks import mapping, require_keys
-from instep._support.wording import described, difference, kind, listed, shown
+from instep._support.wording import described, difference, kind, shown
+from instep.optimizers import stored_arrays
+from instep.optimizers.stored_formats import checked_seed
 from instep.schedules.loading import Loading
 from instep.schedules.reading import other_callables, restored
 from instep.schedules.writing import places_by_number, to_dict
@@ -27,14 +27,16 @@ __all__ = [
     "state_dict",
 ]
 
-#: Version of the layout of `state_dict`'s result.
-SCHEMA = 1
+#: Version of the layout of `state_dict`'s result. Version 1 had no seed, and second moments in
+#: float16 were stored themselves, not their roots.
+SCHEMA = 2
 
 KEYS = (
     "schema",
     "rule",
     "step_count",
     "skipped_steps",
+    "seed",
     "clip_norm",
     "ema_decay",
     "param_groups",
@@ -75,6 +77,7 @@ def numbers(
         "rule": optimizer._rule_name,
         "step_count": optimizer.step_count,
         "skipped_steps": optimizer.skipped_steps,
+        "seed": optimizer._plan.seed,
         "clip_norm": encoded(now.clip_norm, several),
         "ema_decay": encoded(now.ema_decay, several),
         "param_groups": [
@@ -129,7 +132,7 @@ def checked(
 
     def change(stacklevel: int) -> None:
         warn(incoming.others, stacklevel)
-        optimizer._plan.restore(*incoming.arguments)
+        incoming.restore(optimizer)
         loading.finish()
 
     return change
@@ -147,8 +150,8 @@ def require_state(optimizer: Bound, state: Mapping[str, Any]) -> None:
         raise ValueError(
             "the state must be of one optimizer, got a state of a Combined; load it into a Combined"
         )
-    require_keys("the state", state, KEYS)
-    require_schema("the state", state["schema"], SCHEMA)
+    require_keys("the state", state, keys_of(state))
+    require_schema("the state", state["schema"])
     if state["rule"] not in optimizer._names():
         raise ValueError(
             f"the rule of the state must be {optimizer._rule_name!r}, got {shown(state['rule'])}"
@@ -158,8 +161,19 @@ def require_state(optimizer: Bound, state: Mapping[str, Any]) -> None:
 class Incoming(NamedTuple):
     """A checked state on its way into an optimizer."""
 
-    arguments: tuple[int, int, list[Any], Values]  # of the core's restore
+    counts: tuple[int, int]
+    parameters: Callable[[], list[Any]]  # as the core takes them, made when everything is checked
+    values: Values
+    seed: int | None  # None: the optimizer's own stays
     others: list[str]  # warnings of callables that have other names
+
+    def restore(self, optimizer: Bound) -> None:
+        """Change the optimizer."""
+        optimizer._plan.restore(*self.counts, self.parameters(), self.values, seed=self.seed)
+
+    def of_member(self) -> tuple[int, int, list[Any], Values, int | None]:
+        """Return what the core's `Combined` takes for each optimizer."""
+        return (*self.counts, self.parameters(), self.values, self.seed)
 
 
 def warn(messages: Iterable[str], stacklevel: int) -> None:
@@ -176,10 +190,18 @@ def checked_parts(
 ) -> Incoming:
     """Check everything; all schedules of all places have been noted before."""
     values = checked_hyperparameters(optimizer, state, choose)
-    check_arrays_and_steps(optimizer, state)
-    counts = checked_counts(state)
-    arguments = (*counts, parameters(optimizer, state, weights), values)
-    return Incoming(arguments, list(_other_callables(optimizer, state)))
+    require_keys("steps", state["steps"], tuple(optimizer.params))
+    for name, count in state["steps"].items():
+        _count(f"steps[{name!r}]", count)
+    stored_arrays.check(optimizer, state)
+    seed = checked_seed(state["seed"]) if "seed" in state else None
+    return Incoming(
+        checked_counts(state),
+        lambda: parameters(optimizer, state, weights),
+        values,
+        seed,
+        list(_other_callables(optimizer, state)),
+    )
 
 
 def take_over(
@@ -200,39 +222,13 @@ def parameters(
     return [
         (
             state["steps"][name],
-            state["state"][name],
+            stored_arrays.completed(optimizer, state, name),
             averages.get(name),
             accumulated.get(name),
             weights.get(name),
         )
         for name in optimizer.params
     ]
-
-
-def check_arrays_and_steps(optimizer: Bound, state: Mapping[str, Any]) -> None:
-    """Raise unless the arrays and step counts fit these parameters."""
-    names = tuple(optimizer.params)
-    states = optimizer.state
-    require_keys("steps", state["steps"], names)
-    require_keys("state", state["state"], names)
-    require_keys("averages", state["averages"], tuple(optimizer.averages))
-    for name in names:
-        _count(f"steps[{name!r}]", state["steps"][name])
-        mine, theirs = states[name], state["state"][name]
-        require_keys(f"state[{name!r}]", theirs, tuple(mine))
-        for key, array in mine.items():
-            require_like(f"state {key!r} of {name!r}", theirs[key], array)
-    for name, array in optimizer.averages.items():
-        require_like(f"the average of {name!r}", state["averages"][name], array)
-    for name, array in mapping("accumulated", state["accumulated"]).items():
-        if name not in optimizer.params:
-            raise ValueError(
-                f"a key of accumulated must be the name of a parameter, got {listed([name])}"
-            )
-        param = np.asarray(optimizer.params[name])
-        wide = np.float64 if param.dtype == np.float64 else np.float32
-        like = np.broadcast_to(np.zeros((), wide), param.shape)
-        require_like(f"the accumulated gradient of {name!r}", array, like)
 
 
 def checked_hyperparameters(optimizer: Bound, state: Mapping[str, Any], choose: Choose) -> Values:
@@ -296,29 +292,17 @@ def _checked_groups(optimizer: Bound, groups: Any, choose: Choose) -> list[Group
     return checked
 
 
-def require_like(who: str, found: Any, like: np.ndarray[Any, Any]) -> None:
-    """Raise unless found is an array of the same shape and dtype, even if a subclass reports others."""
-    if not isinstance(found, np.ndarray):
-        raise TypeError(f"{who} must be a NumPy array, got {kind(found)}")
-    require_unmasked(who, found)
-    found, like = np.asarray(found), np.asarray(like)
-    if (found.shape, found.dtype) != (like.shape, like.dtype):
-        raise ValueError(
-            f"{who} must have shape {like.shape} and dtype {like.dtype}, "
-            f"got {found.shape} and {found.dtype}"
-        )
+def keys_of(state: Any) -> tuple[str, ...]:
+    """Return the keys of a state of this one's version."""
+    schema = state.get("schema") if isinstance(state, Mapping) else None
+    is_first = type(schema) is int and schema == 1
+    return tuple(key for key in KEYS if key != "seed" or not is_first)
 
 
-def require_schema(who: str, found: Any, expected: int) -> None:
-    """Raise ValueError unless found is the version, and an int: True and 1.0 equal 1, too."""
-    if type(found) is not int or found != expected:
-        raise ValueError(f"the schema of {who} must be {expected}, got {shown(found)}")
-
-
-def require_unmasked(who: str, found: Any) -> None:
-    """Raise TypeError for a masked array, since its mask would be lost."""
-    if type(found) is not np.ndarray and isinstance(found, np.ndarray) and hasattr(found, "mask"):
-        raise TypeError(f"{who} must be a plain NumPy array, got {kind(found)}")
+def require_schema(who: str, found: Any) -> None:
+    """Raise ValueError unless found is a version, and an int: True and 1.0 equal 1, too."""
+    if type(found) is not int or not 1 <= found <= SCHEMA:
+        raise ValueError(f"the schema of {who} must be 1 to {SCHEMA}, got {shown(found)}")
 
 
 def checked_counts(state: Mapping[str, Any]) -> tuple[int, int]:

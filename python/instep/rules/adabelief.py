@@ -42,7 +42,7 @@ class AdaBelief(Optimizer):
     decoupled_weight_decay
         As for `SGD`.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

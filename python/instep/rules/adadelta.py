@@ -41,7 +41,7 @@ class Adadelta(Optimizer):
         At least 0. It decides how long the first steps are. With eps = 0 nothing moves, and an
         element whose gradients have all been zero becomes NaN.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

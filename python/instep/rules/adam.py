@@ -91,7 +91,7 @@ class Adam(Optimizer):
         same ratio: StableAdamW. The sum is read before the sweep, so a step reads gradient and v
         twice.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises
@@ -174,7 +174,7 @@ class AdamW(Adam):
     weight_decay : float or callable
         At least 0: in each step, the weight loses the share lr * weight_decay.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Adam`.
 
     Raises

@@ -47,7 +47,7 @@ class Adan(Optimizer):
     weight_decay : float or callable
         At least 0: after the rule, the weight is divided by 1 + lr * weight_decay.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

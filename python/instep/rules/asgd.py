@@ -44,7 +44,7 @@ class ASGD(Optimizer):
     t0 : float or callable
         At least 0: the step after which the mean begins.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

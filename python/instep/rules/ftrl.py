@@ -54,7 +54,7 @@ class FTRL(Optimizer):
     decoupled_l1 : bool
         Must be False, since l1 is part of the rule.
     clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
     state_dtype : dtype or None
         The states are as exact as the parameter: they stay float64 for float64 parameters, float32

@@ -50,7 +50,7 @@ class LAMB(Optimizer):
     weight_decay : float or callable
         At least 0; its term is added to the update, not to the gradient.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

@@ -54,7 +54,7 @@ class LARS(Optimizer):
     weight_decay : float or callable
         At least 0; its term is added to the gradient after the norm of the gradient is taken.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

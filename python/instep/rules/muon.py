@@ -77,7 +77,7 @@ class Muon(Optimizer):
     adjust_lr : {"match_rms_adamw", "original"}
         The factor q; fixed when the optimizer is made.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

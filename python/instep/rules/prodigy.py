@@ -87,7 +87,7 @@ class Prodigy(Optimizer):
     growth_rate : float or callable
         At least 1: the most by which a step multiplies d; 1.02 is a kind of warm-up.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

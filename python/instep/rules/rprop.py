@@ -49,7 +49,7 @@ class Rprop(Optimizer):
     decoupled_l1 : bool
         Must be False, since no step has the length lr.
     weight_decay, l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
     state_dtype : dtype or None
         How states are stored: in bfloat16, in float32 for float64 parameters, or, with None, in the

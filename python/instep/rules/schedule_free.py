@@ -57,7 +57,7 @@ class ScheduleFreeSGD(Optimizer):
     weight_lr_power : float or callable
         At least 0: the power of the largest rate so far in the weight of the average.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises
@@ -130,7 +130,7 @@ class ScheduleFreeAdamW(Optimizer):
     weight_decay, r, weight_lr_power
         As for `ScheduleFreeSGD`.
     l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to, state_dtype,
-    state_storage
+    rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises

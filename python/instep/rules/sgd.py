@@ -74,7 +74,7 @@ class SGD(Optimizer):
         Apply ``weight_decay`` to the parameter before the rule, ``p = p * (1 - lr * weight_decay)``,
         instead of adding it to the gradient.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `Optimizer`.
 
     Raises
@@ -167,7 +167,7 @@ class Momentum(SGD):
     dampening, nesterov, lr_in_velocity, decoupled_weight_decay
         As for `SGD`.
     weight_decay, l1, decoupled_l1, clip_value, maximize, clip_norm, nonfinite, ema_decay, copy_to,
-    state_dtype, state_storage
+    state_dtype, rounding, seed, param_rounding, master_bits, min_8bit_size, state_storage
         As for `SGD`.
 
     Raises

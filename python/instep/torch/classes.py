@@ -11,6 +11,7 @@ from typing import Any
 from instep._support import documentation
 from instep._support.wording import kind as kind_of
 from instep.optimizers.near_misses import bind
+from instep.optimizers.stored_formats import StoredFormats
 from instep.torch.group_numbers import Kind, kinds, read
 from instep.torch.stepping import OWN, Stepping
 from instep.torch.tensors import torch
@@ -19,7 +20,7 @@ __all__ = ["made"]
 
 _PATH = "instep.torch"
 # Arguments of instep's optimizers that torch has elsewhere, or that a parameter group has none of.
-_LEFT_OUT = {"params", "ema_decay", "copy_to", "state_storage", *OWN}
+_LEFT_OUT = {"params", "ema_decay", "copy_to", "state_storage", *OWN, *StoredFormats._fields}
 
 _NEVER = {
     "capturable": "the step runs on the CPU",
