@@ -169,15 +169,17 @@ def test_several_chunks_at_a_time(threads: int) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("grad_dtype", DTYPES, ids=labels)
 @pytest.mark.parametrize("dtype", DTYPES, ids=labels)
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
 @pytest.mark.parametrize("state_dtype", [None, np.dtype("float16"), BFLOAT16], ids=str)
-def test_mixed_formats(dtype: Any, grad_dtype: Any, state_dtype: Any, level: str) -> None:
+def test_mixed_formats(
+    dtype: Any, grad_dtype: Any, state_dtype: Any, rounding: str, level: str
+) -> None:
     use_level(level)
+    more = {"state_dtype": state_dtype, "rounding": rounding}
     for variant in (v for v in VARIANTS if v.label in ("AdamW-amsgrad", "SGD-nesterov-momentum")):
-        start, grads, reference = expected(
-            variant, tuple(SMALL_SIZES), dtype, grad_dtype, state_dtype=state_dtype
-        )
+        start, grads, reference = expected(variant, tuple(SMALL_SIZES), dtype, grad_dtype, **more)
         params = {name: p.copy() for name, p in start.items()}
-        optimizer = variant.make(params, state_dtype=state_dtype)
+        optimizer = variant.make(params, **more)
         for grad in grads:
             optimizer.step(grad)
         assert_follows(optimizer, params, reference)
@@ -235,8 +237,8 @@ def test_rounding_on_store(dtype: Any, state_of: Any, level: str) -> None:
     wide = np.concatenate([ordered, ties, *around, far, powers])
     grad = wide.astype(state_of)
     params = {"w": np.zeros(grad.shape, state_of)}
-    optimizer = instep.Momentum(params, state_dtype=dtype)
-    reference = Reference("Momentum", params, state_dtype=dtype)
+    optimizer = instep.Momentum(params, state_dtype=dtype, rounding="nearest")
+    reference = Reference("Momentum", params, state_dtype=dtype, rounding="nearest")
     optimizer.step({"w": grad})
     reference.step({"w": grad})
     assert_same_bits(
@@ -291,12 +293,13 @@ def test_a_variance_that_rounding_makes_negative_is_zero(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
 @pytest.mark.parametrize(("float_", "int_"), [("f4", "u4"), ("f8", "u8")])
 @pytest.mark.parametrize(
     ("dtype", "stored"), [("float16", {0x7E00, 0xFE00}), ("bfloat16", {0x7FC0})]
 )
 def test_every_nan_is_stored_as_one(
-    dtype: str, stored: set[int], float_: str, int_: str, level: str
+    dtype: str, stored: set[int], float_: str, int_: str, rounding: str, level: str
 ) -> None:
     """Whatever its payload, which cut or rounded might leave infinity or zero; float16 has a sign."""
     use_level(level)
@@ -305,20 +308,22 @@ def test_every_nan_is_stored_as_one(
     all_ones = np.iinfo(int_).max >> 1
     negative = np.iinfo(int_).max - all_ones
     patterns = [p | sign for p in (quiet, all_ones, infinity | 1) for sign in (0, negative)]
-    optimizer = instep.Momentum(np.zeros(48, float_), state_dtype=dtype)
+    optimizer = instep.Momentum(np.zeros(48, float_), state_dtype=dtype, rounding=rounding)
     optimizer.step(np.tile(np.array(patterns, int_), 8).view(float_))
     found = optimizer.state["0"]["momentum_buffer"].view(np.uint16)
     assert set(found.tolist()) <= stored
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_nan_is_stored_as_one_where_all_is_bfloat16(level: str) -> None:
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+def test_every_nan_is_stored_as_one_where_all_is_bfloat16(rounding: str, level: str) -> None:
     """There the arrays are computed in place, each beside its neighbours that are numbers."""
     use_level(level)
     patterns = [0x7FC0, 0x7FFF, 0x7F81, 0xFFC0, 0xFFFF, 0xFF81, 0x3F80]
     g = np.resize(np.array(patterns, np.uint16), 53).view(BFLOAT16)
     w = np.zeros(53, BFLOAT16)
-    optimizer = instep.Momentum(w, lr=0.5, state_dtype="bfloat16")
+    more = {"rounding": rounding, "param_rounding": rounding}
+    optimizer = instep.Momentum(w, lr=0.5, state_dtype="bfloat16", **more)
     optimizer.step(g)
     is_one = g.view(np.uint16) == 0x3F80
     for array, number in ((w, 0xBF00), (optimizer.state["0"]["momentum_buffer"], 0x3F80)):

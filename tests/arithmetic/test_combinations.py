@@ -19,23 +19,38 @@ COMBINATIONS = [
     for chosen in itertools.product([False, True], repeat=len(AROUND))
 ]
 SIZES = (0, 5, 300)  # no whole vector; more than a block
-FORMATS: list[tuple[Any, Any, Any]] = [  # of parameters and gradients, states, copies
-    ("float32", None, None),
-    ("float32", None, "float16"),
-    ("float32", BFLOAT16, None),
-    ("float64", None, None),
-    ("float64", None, "float32"),
-    (BFLOAT16, None, None),
-    (BFLOAT16, BFLOAT16, None),
+NEAREST = {"rounding": "nearest"}
+CODES = {"state_dtype": "8bit", "min_8bit_size": 1}
+FORMATS: list[
+    tuple[Any, dict[str, Any], Any]
+] = [  # of parameters and gradients, what is stored how, copies
+    ("float32", {}, None),
+    ("float32", {}, "float16"),
+    ("float32", {"state_dtype": BFLOAT16, **NEAREST}, None),
+    ("float32", {"state_dtype": BFLOAT16}, None),
+    ("float32", CODES, None),
+    ("float32", {**CODES, **NEAREST}, "float16"),
+    ("float64", {}, None),
+    ("float64", {}, "float32"),
+    (BFLOAT16, {}, None),
+    (BFLOAT16, {"state_dtype": BFLOAT16, **NEAREST}, None),
+    (BFLOAT16, {"state_dtype": BFLOAT16, "param_rounding": "stochastic"}, None),
+    (BFLOAT16, {"master_bits": 24, "param_rounding": "stochastic", **CODES}, None),
+    (BFLOAT16, {"master_bits": 32, **CODES}, None),
 ]
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("accumulated", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.3])
-@pytest.mark.parametrize(("dtype", "state_dtype", "copy_dtype"), FORMATS, ids=str)
+@pytest.mark.parametrize(("dtype", "storing", "copy_dtype"), FORMATS, ids=str)
 def test_each_with_all_others(
-    dtype: Any, state_dtype: Any, copy_dtype: Any, scale: float, accumulated: bool, level: str
+    dtype: Any,
+    storing: dict[str, Any],
+    copy_dtype: Any,
+    scale: float,
+    accumulated: bool,
+    level: str,
 ) -> None:
     use_level(level)
     rng = np.random.default_rng(6)
@@ -45,10 +60,8 @@ def test_each_with_all_others(
         rule = instep.Momentum if "l1" in options else instep.Adam
         params = {name: p.copy() for name, p in start.items()}
         copies = copy_dtype and {name: p.astype(copy_dtype) for name, p in start.items()}
-        optimizer = rule(params, copy_to=copies, state_dtype=state_dtype, **options)
-        reference = Reference(
-            rule.__name__, start, copy_dtype=copy_dtype, state_dtype=state_dtype, **options
-        )
+        optimizer = rule(params, copy_to=copies, **storing, **options)
+        reference = Reference(rule.__name__, start, copy_dtype=copy_dtype, **storing, **options)
         for grad in grads:
             if accumulated:
                 optimizer.accumulate(grad)

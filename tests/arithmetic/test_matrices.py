@@ -82,6 +82,7 @@ MORE: dict[str, dict[str, Any]] = {
     "ema_decay": {"ema_decay": 0.9},
     "bfloat16 states": {"state_dtype": BFLOAT16},
     "float16 states": {"state_dtype": np.dtype("float16")},
+    "float16 states, to nearest": {"state_dtype": np.dtype("float16"), "rounding": "nearest"},
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import BFLOAT16, CHUNK, DTYPES, LEVELS, THREADS, labels, numbers, use_level
-from reference import Reference, assert_follows, assert_same_bits, norm
+from norms import norm
+from reference import Reference, assert_follows, assert_same_bits
 
 import instep
 

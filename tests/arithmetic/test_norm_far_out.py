@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CHUNK, LEVELS, numbers, rng_for, use_level
-from reference import Reference, assert_follows, norm
+from norms import norm
+from reference import Reference, assert_follows
 
 import instep
 

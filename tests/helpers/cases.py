@@ -11,15 +11,16 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from formulas import RULES
+from kept import CODED
+from kinds import KINDS, Kind
+from rounding import BFLOAT16, compute_type
 
 import instep
 from instep.optimizers.hyperparameters import OneOf
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype("float64"), np.dtype("float32"), np.dtype("float16"), BFLOAT16]
 LEVELS = instep.config()["isa"]["compiled"]
 THREADS = [1, 2, 3, 7]
@@ -203,13 +204,32 @@ FEW = [v for v in VARIANTS if v.label.endswith((v.rule.__name__, "all-terms"))]
 def takes_state_dtype(
     rule: type[instep.Optimizer], options: Mapping[str, Any], dtype: Any, state_dtype: Any
 ) -> bool:
-    """Whether a rule with these options keeps states of this dtype for parameters of that dtype."""
-    compute = np.dtype("float64" if dtype == np.float64 else "float32")
-    if state_dtype is None or state_dtype == compute:
+    """Whether a rule with these options keeps states so for parameters of that dtype."""
+    compute, kinds = np.dtype(compute_type(dtype)), KINDS[rule.__name__]
+    if isinstance(state_dtype, Mapping):
+        return all(
+            wanted is None
+            or (
+                (kinds[name].narrow != "iterate" and _holds(kinds[name], options, compute, wanted))
+                and (wanted != CODED or kinds[name].eight_bits)
+            )
+            for name, wanted in state_dtype.items()
+        )
+    return state_dtype is None or all(
+        _holds(kind, options, compute, state_dtype) for kind in kinds.values()
+    )
+
+
+def _holds(kind: Kind, options: Mapping[str, Any], compute: np.dtype, wanted: Any) -> bool:
+    """Whether a state can be kept in this format, or stays in the compute type."""
+    if isinstance(wanted, str) and wanted == CODED:
+        return compute == np.float32 and not options.get("centered")
+    wanted = np.dtype(wanted)
+    if wanted == compute:
         return True
-    if np.dtype(state_dtype).itemsize > compute.itemsize or options.get("centered"):
+    if wanted.itemsize > compute.itemsize or options.get("centered"):
         return False
-    return not (rule._rule in ("prodigy", "rprop") and state_dtype == np.float16)
+    return not (kind.narrow == "bfloat16" and wanted == np.float16)
 
 
 def fitting(variant: Variant, more: Mapping[str, Any], *dtypes: Any) -> dict[str, Any]:

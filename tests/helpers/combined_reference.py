@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from reference import Reference, assert_follows, assert_same_bits, at, limited
+from norms import limited
+from reference import Reference, assert_follows, assert_same_bits, at
 from twins import same_number
 
 import instep

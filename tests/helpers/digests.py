@@ -9,8 +9,9 @@ cases and compares. Everything that defines a case is in the file, so that it is
 - `number`: a hyperparameter; `rates`: the learning rate at each step, in turn
 - `shape SET ...`: an array's shape, () for the one without axes; a set of them is an optimizer's parameters. Rules of
   matrices have the set `matrices` in every case, and no products (ns_steps is 0), whose bits depend on the library
-- `case FORMAT NAME ...`: for parameters of that format, the formats of gradients, states and copies and what
-  surrounds the rule
+- `case FORMAT NAME ...`: for parameters of that format, the formats of gradients, states and copies, how these are
+  rounded, and what surrounds the rule. A parameter's place in its set is its place in the random numbers. States that
+  the format of the case can't hold stay in the compute type; float16 holds the root where a rule says so
 - `digest RULE FORMAT ...`: of all cases of that format, in turn, for the rule with those options. Without the word
   `thorough` at its end, cases with `thorough=1` are left out: only the rules whose loops the core has in more forms run
   them
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from bit_patterns import FORMATS, fold, fold_array, numbers
+from digest_cases import CODED, L2, cases
 from reference import RULES, Reference, compute_type, load
 
 FILE = Path(__file__).parents[1] / "cpp" / "digests.txt"
@@ -44,7 +46,7 @@ NUMBERS = {"momentum": 0.7, "dampening": 0.25, "alpha": 0.9, "rho": 0.85, "lr_de
 NUMBERS |= {"beta1": 0.9, "beta2": 0.93, "beta3": 0.975, "eps": 1e-3, "clip_exponent": 0.6}
 NUMBERS |= {"initial_square_avg": 0.5, "initial_accumulator_value": 0.2, "beta": 0.7}
 NUMBERS |= {"eta1": 0.6, "eta2": 1.3, "step_size1": 0.01, "step_size2": 0.04}
-NUMBERS |= {"weight_decay": 0.05, "l1": 0.3}
+NUMBERS |= {"weight_decay": L2, "l1": 0.3}
 NUMBERS |= {"clip_update": 0.7, "momentum_decay": 0.055, "lambd": 0.65, "t0": 1.0, "r": 0.7}
 NUMBERS |= {"weight_lr_power": 1.2, "trust_clip": 0.9, "trust_coefficient": 0.3}
 NUMBERS |= {"d0": 0.3, "d_coef": 1.3, "growth_rate": 1.5}
@@ -54,7 +56,6 @@ OFF = {"momentum": 0.0, "momentum_decay": None, "clip_update": None, "trust_rati
 OFF |= {"nesterov": False}
 RATES = (0.03, 0.05, 0.02)
 PARAMETERS, GRADIENTS = 0, 1  # seeds; step k's gradients are 1 + k
-LATE = 1000  # steps that parameters have had before, in the cases called late
 
 # Around a vector, a block and a chunk, and shapes for which the layouts of tests/cpp differ.
 SHAPES = {
@@ -166,65 +167,6 @@ def choices() -> Iterator[Choice]:
             yield Choice(name, (renamed or [rule])[0], given, name in thorough)
 
 
-def narrower(form: str) -> list[str]:
-    """Formats whose elements take fewer bytes."""
-    return [f for f in FORMATS if FORMATS[f].dtype.itemsize < FORMATS[form].dtype.itemsize]
-
-
-FOR_EVERY_RULE = ("special", "late", "decoupled-l1", "everything", "everything-decoupled-l1")
-
-
-def cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The parameters' format, the name and the settings of each case."""
-    for form in FORMATS:
-        compute = "float64" if form == "float64" else "float32"
-        states = [compute, *narrower(compute)]
-        for grad, state in itertools.product(FORMATS, states):
-            first, last = (grad, state) == (form, compute), (grad, state) == ("float16", "bfloat16")
-            rest = {} if first or last else {"thorough": 1}
-            yield form, f"{grad}-{state}", {"grad": grad, "state": state, **rest}
-        surroundings: dict[str, dict[str, Any]] = {
-            "special": {"special": 1},
-            "late": {"late": LATE},
-            "scale": {"scale": 0.3},
-            "clip-value": {"clip_value": 0.8},
-            "maximize": {"maximize": 1},
-            "l2": {"l2": NUMBERS["weight_decay"]},
-            "l1": {"l1": 0.01},
-            "norm": {"clip_norm": 1.5},
-            "norm-above": {"clip_norm": 1e9},
-            "norm-special": {"clip_norm": 1.5, "special": 1},
-            "guarded": {"guarded": 1, "special": 1},
-            "average": {"average": 0.9},
-            "accumulate": {"accumulate": 2},
-            "chunks": {"shapes": "chunks"},
-            **{f"copy-{f}": {"copy": f} for f in narrower(form)},
-        }
-        every = {k: v for s in surroundings.values() for k, v in s.items()}
-        for left_out in ("special", "guarded", "late"):
-            del every[left_out]
-        surroundings["everything"] = every | {"clip_norm": 1.5}
-        del every["shapes"]
-        surroundings["decoupled-l1"] = {"l1": 0.01, "decoupled_l1": 1}
-        surroundings["everything-decoupled-l1"] = every | {"clip_norm": 1.5, "decoupled_l1": 1}
-        # In the formats of a loop over the arrays themselves; the last, so that it moves no other's turn.
-        replaced = {"average": 0.0, "special": 1, "grad": form, "state": compute}
-        surroundings["replaced"] = replaced
-        turn = itertools.cycle(itertools.product(FORMATS, states))
-        for name, settings in surroundings.items():
-            grad, state = next(turn)
-            rest = {} if name in FOR_EVERY_RULE else {"thorough": 1}
-            yield form, name, {"grad": grad, "state": state, **settings, **rest}
-        # The loops of hot rules over arrays in place.
-        within = {"l2": NUMBERS["weight_decay"], "average": 0.9}
-        for state, chosen in itertools.product(
-            dict.fromkeys((compute, "bfloat16")), (["l2"], ["average"], ["l2", "average"])
-        ):
-            settings = {name: within[name] for name in chosen}
-            name = "-".join(["in-place", state, *chosen])
-            yield form, name, {"grad": form, "state": state, **settings, "thorough": 1}
-
-
 # ---- the reference over a case ------------------------------------------------------------------------------------
 
 
@@ -284,7 +226,7 @@ def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) ->
     reference = Reference(
         rule,
         {str(i): numbers(form, shape, special, PARAMETERS, i) for i, shape in enumerate(shapes)},
-        state_dtype=FORMATS[case["state"]].dtype,
+        **storage_of(case),
         clip_norm=case.get("clip_norm"),
         ema_decay=case.get("average"),
         copy_dtype=FORMATS[case["copy"]].dtype if "copy" in case else None,
@@ -292,6 +234,20 @@ def make(rule: str, options: dict[str, Any], form: str, case: dict[str, Any]) ->
     )
     reference.steps = dict.fromkeys(reference.steps, case.get("late", 0))
     return reference
+
+
+def storage_of(case: dict[str, Any]) -> dict[str, Any]:
+    """The formats of a case, and how they are rounded."""
+    state = case["state"]
+    rounding = {True: "stochastic", False: "nearest"}
+    return {
+        "state_dtype": state if state == CODED else FORMATS[state].dtype,
+        "rounding": rounding["stochastic_states" in case],
+        "param_rounding": rounding["stochastic_parameters" in case],
+        "seed": case.get("seed", 0),
+        "master_bits": case.get("master"),
+        "min_8bit_size": 0,
+    }
 
 
 def gradients(

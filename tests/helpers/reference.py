@@ -11,49 +11,19 @@ check it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from formulas import RULES
 from formulas.rule import maximum, minimum
-from formulas.sums import CHUNK, pairwise_tree, sum_of_squares
+from kept import Storage, put
+from norms import limited
+from random_numbers import Draws
+from rounding import compute_type, load, store
 
-# --- Around a rule: conversion, the gradient's terms, the norm.
-
-
-def compute_type(dtype: Any) -> type[np.floating]:
-    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
-
-
-def load(x: Any, T: type[np.floating]) -> np.ndarray:
-    """`x` in T: exact for the narrower formats; float64 to float32 rounds once."""
-    return np.asarray(x).astype(T)
-
-
-@np.errstate(all="ignore")
-def store(x: Any, dtype: Any) -> np.ndarray:
-    """Round `x` to `dtype` once, to nearest even.
-
-    bfloat16 needs care: ml_dtypes converts float64 through float32 and so may round twice. The
-    numbers of bfloat16 have 8 significant bits and are multiples of 2**-133. So the spacing around
-    each element is scaled to 1, the element is rounded to an integer and scaled back. The result is
-    exact in bfloat16, or too large for it, and the last conversion no longer rounds.
-    """
-    x = np.asarray(x)
-    if x.dtype != dtype and np.dtype(dtype).name == "bfloat16":
-        x = x.astype(np.float64)
-        _, exponent = np.frexp(x)  # 0.5 * 2**exponent <= |x| < 2**exponent
-        spacing = np.maximum(exponent - 8, -133)
-        x = np.ldexp(np.rint(np.ldexp(x, -spacing)), spacing)
-    return x.astype(dtype)
-
-
-def put(kept: np.ndarray, value: Any, T: type[np.floating]) -> None:
-    assert value.dtype == T, f"computed in {value.dtype}, not in {T.__name__}"
-    kept[...] = store(value, kept.dtype)
+# --- Around a rule: the gradient's terms.
 
 
 def gradient(
@@ -79,61 +49,6 @@ def shrunk(p: Any, amount: float, T: Any) -> Any:
     return np.sign(p) * maximum(np.abs(p) - T(amount), T(0))
 
 
-def root_and_exponent(gradients: Iterable[np.ndarray]) -> tuple[float, int]:
-    """The norm of all gradients (in their T) together, as root * 2**exponent; the exponent is nearly always 0.
-
-    No chunk spans two gradients. If squares of finite gradients overflow or vanish, the gradients
-    are scaled by a power of two that brings the largest below 1.
-    """
-    flat = [g.ravel(order="C") for g in gradients]
-    chunks = [g[i : i + CHUNK] for g in flat for i in range(0, len(g), CHUNK)]
-    if not chunks:
-        return 0.0, 0
-    total = pairwise_tree(np.concatenate([sum_of_squares(chunk) for chunk in chunks]))[0]
-    largest = max(float(np.max(np.abs(chunk), initial=0)) for chunk in chunks)
-    if not math.isfinite(largest) or largest == 0 or 2.0**-960 <= total < math.inf:
-        return math.sqrt(total), 0
-    exponent = math.frexp(largest)[1]
-    scaled = [np.ldexp(chunk.astype(np.float64), -exponent) for chunk in chunks]
-    total = pairwise_tree(np.concatenate([sum_of_squares(chunk) for chunk in scaled]))[0]
-    return math.sqrt(total), exponent
-
-
-@np.errstate(all="ignore")
-def norm(gradients: Iterable[np.ndarray]) -> float:
-    """The norm of all gradients (in their T) together."""
-    root, exponent = root_and_exponent(gradients)
-    return ldexp(root, exponent)
-
-
-def ldexp(x: float, exponent: int) -> float:
-    """x * 2**exponent, rounded once; infinite if it is too large."""
-    return float(np.ldexp(x, exponent))
-
-
-@np.errstate(all="ignore")
-def limited(
-    gradients: Iterable[np.ndarray],
-    limit: float | None,
-    grad_scale: float,
-    nonfinite: str,
-) -> tuple[float | None, float | None, bool]:
-    """The factor of the gradients, the norm, which is that of the gradients times grad_scale, and whether to skip."""
-    gradients = list(gradients)
-    guarded = nonfinite != "propagate"
-    bad = guarded and not all(np.isfinite(g).all() for g in gradients)
-    if bad and nonfinite == "raise":
-        raise FloatingPointError  # and nothing has changed
-    grad_norm = None
-    if limit or guarded:
-        root, exponent = root_and_exponent(gradients)
-        root = grad_scale * root
-        grad_norm = ldexp(root, exponent)
-        if limit and grad_norm > limit:
-            return grad_scale * ldexp(limit / root, -exponent), grad_norm, bad
-    return None if grad_scale == 1 else grad_scale, grad_norm, bad
-
-
 def at(value: Any, step: int) -> Any:
     """An option's value at this step: schedules are called, numbers become Python floats."""
     if callable(value):
@@ -147,10 +62,10 @@ class Reference:
     """An optimizer over named arrays: `rule` and `options` as in the public classes.
 
     Any number among the options may be a callable of the number of completed steps. `groups` has,
-    by a parameter's name, the options in which this parameter differs from the others. The states
-    have `state_dtype`, or else their parameter's T. `copy_dtype` is one dtype for all parameters,
-    or a dtype by name, None for a parameter without a copy. The caller's arrays are never written
-    to.
+    by a parameter's name, the options in which this parameter differs from the others; `state_dtype`
+    may be among them. `state_dtype`, `rounding`, `param_rounding`, `master_bits` and `min_8bit_size`
+    are as in `Storage`. `copy_dtype` is one dtype for all parameters, or a dtype by name, None for a
+    parameter without a copy. The caller's arrays are never written to.
     """
 
     def __init__(
@@ -159,6 +74,11 @@ class Reference:
         params: Mapping[str, np.ndarray],
         *,
         state_dtype: Any = None,
+        rounding: str = "stochastic",
+        param_rounding: str = "nearest",
+        seed: int = 0,
+        master_bits: int | None = None,
+        min_8bit_size: int = 4096,
         clip_norm: Any = None,
         nonfinite: str = "propagate",
         ema_decay: Any = None,
@@ -170,31 +90,29 @@ class Reference:
         if unknown := options.keys() - self.rule.defaults.keys():
             raise TypeError(f"{rule} has no option {', '.join(sorted(unknown))}")
         shared = {**self.rule.defaults, **options}
-        own = groups or {}
-        self.options = {n: {**shared, **own[n]} if n in own else shared for n in params}
+        own = {name: dict(settings) for name, settings in (groups or {}).items()}
+        storage = Storage(state_dtype, rounding, param_rounding, master_bits, min_8bit_size)
+        storages = {
+            n: storage._replace(state_dtype=settings.pop("state_dtype"))
+            for n, settings in own.items()
+            if "state_dtype" in settings
+        }
+        self.options = {n: {**shared, **own[n]} if own.get(n) else shared for n in params}
+        self.seed = seed
         self.clip_norm, self.nonfinite, self.ema_decay = clip_norm, nonfinite, ema_decay
         self.params = {name: np.array(p) for name, p in params.items()}
-        joint = {key: np.zeros(()) for key in self.rule.scalars if self.rule.joint}
-        self.state = {
-            name: {
-                key: np.zeros(
-                    p.shape,
-                    compute_type(p.dtype)
-                    if state_dtype is None or key in self.rule.iterates
-                    else state_dtype,
-                )
+        self.kept_params, self.kept_states = {}, {}
+        for name, p in self.params.items():
+            kept = storages.get(name, storage)
+            states = kept.of_states(rule, p)
+            self.kept_params[name] = kept.of_parameter(p)
+            self.kept_states[name] = {
+                key: states[key]
                 for key, option in self.rule.states.items()
-                # A schedule counts as true: its state is there from the start, even if the schedule
-                # returns 0.
-                if self._has(name, option)
+                if self.rule.has(option, self.options[name])
             }
-            | {
-                key: joint.get(key, np.zeros(()))
-                for key, option in self.rule.scalars.items()
-                if self._has(name, option)
-            }
-            for name, p in self.params.items()
-        }
+        joint = {key: np.zeros(()) for key in self.rule.scalars if self.rule.joint}
+        self.state = {name: self._made(name, p.shape, joint) for name, p in self.params.items()}
         self.averages = {}
         if ema_decay is not None:
             self.averages = {n: load(p, compute_type(p.dtype)) for n, p in self.params.items()}
@@ -211,12 +129,17 @@ class Reference:
         self.step_count = self.skipped_steps = 0
         self.grad_norm: float | None = None
 
-    def _has(self, name: str, option: str | None) -> bool:
-        """Whether a state that needs this option is there: a number for which None stands, or anything but 0."""
-        if option is None:
-            return True
-        value = self.options[name][option]
-        return value is not None if option in self.rule.none_is_off else bool(value)
+    def _made(
+        self, name: str, shape: tuple[int, ...], joint: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """All arrays of a parameter, as the library shows them."""
+        made = {}
+        for state in self.kept_states[name].values():
+            made |= state.made(shape)
+        for key, option in self.rule.scalars.items():
+            if self.rule.has(option, self.options[name]):
+                made[key] = joint.get(key, np.zeros(()))
+        return made | self.kept_params[name].made(shape)
 
     def accumulate(self, grads: Mapping[str, np.ndarray | None]) -> None:
         """Add to the gradients of the next step: the first gradient in T, each later gradient added in T."""
@@ -276,11 +199,27 @@ class Reference:
         if self.rule.average is None:
             return shown
         for name, p in self.params.items():
-            T, state = compute_type(p.dtype), self.state[name]
-            s = {key: load(value, T) for key, value in state.items()}
-            average = self.rule.average(load(p, T), s, SimpleNamespace(**self.options[name]), T)
+            T = compute_type(p.dtype)
+            h = SimpleNamespace(**self.options[name])
+            average = self.rule.average(self.value(name), self._read(name), h, T)
             shown[name] = store(average, p.dtype) if self.steps[name] else p.copy()
         return shown
+
+    def reset_remainders(self) -> None:
+        """The parameters are what the caller's arrays are."""
+        for arrays in self.state.values():
+            if "remainder" in arrays:
+                arrays["remainder"][...] = 0
+
+    def value(self, name: str) -> np.ndarray:
+        """A parameter in T, with its remainder."""
+        return self.kept_params[name].read(self.params[name], self.state[name])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """The states of a parameter in T, and the states that are one double."""
+        arrays, kept = self.state[name], self.kept_states[name]
+        scalars = {key: float(arrays[key]) for key in self.rule.scalars if key in arrays}
+        return {key: state.read(arrays) for key, state in kept.items()} | scalars
 
     def _part(
         self, name: str, grad: Any, h: SimpleNamespace, scale: float | None
@@ -288,12 +227,7 @@ class Reference:
         """What the rule gets of a parameter, with a gradient after all its lines."""
         T = compute_type(self.params[name].dtype)
         self.steps[name] += 1
-        p = load(self.params[name], T)
-        scalars = self.rule.scalars
-        s = {
-            key: float(value) if key in scalars else load(value, T)
-            for key, value in self.state[name].items()
-        }
+        p, s = self.value(name), self._read(name)
         h = SimpleNamespace(**vars(h), rate=h.lr)
         rule, t = self.rule, self.steps[name]
         g = gradient(grad, p, h, scale, rule.has_l2(h), not (rule.own_l1 or h.decoupled_l1), T)
@@ -301,22 +235,23 @@ class Reference:
         return SimpleNamespace(p=p, g=g, s=s, h=h, t=t, T=T)
 
     def _update(self, name: str, part: SimpleNamespace) -> None:
-        rule, T, h, s, scalars = self.rule, part.T, part.h, part.s, self.rule.scalars
+        rule, T, h, s = self.rule, part.T, part.h, part.s
+        draws = Draws(self.seed, list(self.params).index(name), part.t)
         p = rule.update(part.p, part.g, s, h, part.t, T)
         if h.decoupled_l1 and h.l1 and not rule.own_l1 and h.rate is not None:
             p = shrunk(p, h.rate * h.l1, T)
-        put(self.params[name], p, T)
+        self.kept_params[name].write(self.params[name], self.state[name], p, draws)
         if self.averages:
             e = self.averages[name]
             rate = T(1 - at(self.ema_decay, self.step_count))
-            put(e, p if rate == 1 else e + rate * (p - e), T)
+            put(e, p if rate == 1 else e + rate * (p - e))
         if name in self.copies:
-            put(self.copies[name], p, T)
+            put(self.copies[name], p)
         for key, value in s.items():
-            if key in scalars:
+            if key in rule.scalars:
                 self.state[name][key][...] = value
             else:
-                put(self.state[name][key], value, T)
+                self.kept_states[name][key].write(self.state[name], value, draws)
 
 
 # --- Comparison.

@@ -22,10 +22,10 @@ from cases import (
     Variant,
     number_of,
     numbers,
-    takes_state_dtype,
 )
 from hypothesis import strategies as st
 from reference import RULES, Reference, at
+from storage_strategies import state_dtypes, storages
 
 from instep import schedules
 
@@ -303,8 +303,13 @@ def narrower(dtypes: Iterable[np.dtype], than: int) -> list[np.dtype]:
 
 
 @st.composite
-def setups(draw: Any, variants: Sequence[Variant] = VARIANTS, **fixed: Any) -> Setup:
-    """Any rule with any options for any parameters; `fixed` are extras that are not drawn."""
+def setups(
+    draw: Any, variants: Sequence[Variant] = VARIANTS, *, exact: bool = False, **fixed: Any
+) -> Setup:
+    """Any rule with any options for any parameters; `fixed` are extras that are not drawn.
+
+    `exact`: without 8-bit states and remainders, which other libraries do not have.
+    """
     variant = draw(st.sampled_from(variants))
     options = draw(changes(variant, variant.options))
     grouped, groups = draw(containers())
@@ -313,22 +318,26 @@ def setups(draw: Any, variants: Sequence[Variant] = VARIANTS, **fixed: Any) -> S
         for group in groups:
             own = draw(changes(variant, {**variant.options, **options}))
             group.settings = {name: own[name] for name in own if name not in alike}
-    params, copies, state_dtypes = {}, {}, [None, None, *DTYPES]
+    params, copies, kinds = {}, {}, []
     for owner, name in ((group, name) for group in groups for name in group.names):
         params[name] = draw(placed(draw(shapes), draw(dtypes)))
         narrow = narrower(DTYPES, params[name].view.itemsize)
         wanted = draw(st.sampled_from([None, None, *narrow]))
         copies[name] = wanted and draw(placed(params[name].view.shape, wanted))
-        mine = {**variant.options, **options, **owner.settings}, params[name].view.dtype
-        state_dtypes = [d for d in state_dtypes if takes_state_dtype(variant.rule, *mine, d)]
+        settings = {**settings_of(variant), **options, **owner.settings}
+        mine = settings, params[name].view.dtype
+        kinds.append((owner, *mine))
     averages = st.none() | fractions | scheduled_numbers(fractions)
     extras = {
         "clip_norm": st.none() | st.just(math.inf) | limits | scheduled_numbers(limits),
         "nonfinite": st.sampled_from(["propagate", "propagate", "skip", "raise"]),
         "ema_decay": st.none() if RULES[variant.rule.__name__].average else averages,
-        "state_dtype": st.sampled_from(state_dtypes),
     }
     drawn = {name: draw(each) for name, each in extras.items() if name not in fixed}
+    drawn |= draw(storages(variant, [mine for _, *mine in kinds], exact))
+    if grouped and not exact and draw(st.booleans()):
+        own = [mine for owner, *mine in kinds if owner is groups[-1]]
+        groups[-1].settings["state_dtype"] = draw(state_dtypes(variant, own, exact))
     return Setup(variant, options, grouped, groups, params, copies, drawn | fixed)
 
 

@@ -10,7 +10,8 @@ import pytest
 from cases import BFLOAT16, CHUNK, DTYPES, FEW, LEVELS, THREADS, labels, numbers, rng_for, use_level
 from combined_reference import CombinedReference, assert_combined_follows, made
 from formulas import RULES
-from reference import Reference, assert_same_bits, norm
+from norms import norm
+from reference import Reference, assert_same_bits
 
 import instep
 

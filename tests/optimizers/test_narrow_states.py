@@ -21,6 +21,8 @@ from cases import (
     rng_for,
     takes_state_dtype,
 )
+from kept import CODED
+from kinds import KINDS
 from reference import RULES, Reference, assert_follows, compute_type
 from snapshots import bits
 
@@ -29,17 +31,50 @@ import instep
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=labels)
 def test_what_a_rule_takes(variant: Variant) -> None:
-    rule = RULES[variant.rule.__name__]
-    for dtype, state_dtype in itertools.product(DTYPES, DTYPES):
+    rule, kinds = RULES[variant.rule.__name__], KINDS[variant.rule.__name__]
+    for dtype, state_dtype in itertools.product(DTYPES, [*DTYPES, CODED]):
         T = np.dtype(compute_type(dtype))
         w = np.zeros(3, dtype)
+        more = {"state_dtype": state_dtype, "min_8bit_size": 1}
         if not takes_state_dtype(variant.rule, variant.options, dtype, state_dtype):
-            with pytest.raises(ValueError, match=rf"state_dtype must be .*, got {state_dtype}"):
-                variant.make(w, state_dtype=state_dtype)
+            with pytest.raises(ValueError, match=rf"state_dtype must be .*, got '?{state_dtype}'?"):
+                variant.make(w, **more)
             continue
-        for name, state in variant.make(w, state_dtype=state_dtype).state["0"].items():
-            wanted = T if name in rule.iterates else state_dtype
-            assert state.dtype == (np.float64 if name in rule.scalars else wanted), name
+        found = variant.make(w, **more).state["0"]
+        for name, kind in kinds.items():
+            if name not in found:
+                continue
+            wanted = np.dtype(np.int8 if kind.signed else np.uint8)
+            if kind.narrow == "iterate" or (state_dtype == CODED and not kind.eight_bits):
+                wanted = T
+            elif state_dtype != CODED:
+                wanted = state_dtype
+            assert found[name].dtype == wanted, name
+            assert (f"{name}_unit" in found) == (wanted.kind in "iu")
+        assert all(found[name].dtype == np.float64 for name in rule.scalars if name in found)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=labels)
+def test_formats_by_name(variant: Variant) -> None:
+    """Each state alone in each format; the others stay as they are."""
+    for dtype in (DTYPES[0], DTYPES[1]):
+        plain = variant.make(np.zeros(70, dtype)).state["0"]
+        for name, wanted in itertools.product(KINDS[variant.rule.__name__], [*DTYPES, CODED]):
+            if name not in plain:
+                continue
+            more = {"state_dtype": {name: wanted}, "min_8bit_size": 70}
+            if not takes_state_dtype(variant.rule, variant.options, dtype, {name: wanted}):
+                with pytest.raises(ValueError, match=r"^state_dtype must be "):
+                    variant.make(np.zeros(70, dtype), **more)
+                continue
+            found = variant.make(np.zeros(70, dtype), **more).state["0"]
+            assert found.keys() == plain.keys() | ({f"{name}_unit"} if wanted == CODED else set())
+            for key, state in plain.items():
+                if key != name:
+                    assert found[key].dtype == state.dtype
+            assert (
+                found[name].dtype.kind in "iu" if wanted == CODED else found[name].dtype == wanted
+            )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from by_hand import BY_HAND, Single
+from by_hand.single import root as root_of
 from by_hand.single import sign, size
+from by_hand.stored import (
+    bfloat16_by_hand,
+    byte_of,
+    decode_by_hand,
+    encode_by_hand,
+    float16_by_hand,
+    half_of,
+    join_by_hand,
+    split_by_hand,
+    word,
+)
 from cases import BFLOAT16, DTYPES, rng_for
-from reference import RULES, Reference, assert_same_bits, store
+from kept import CODED
+from kinds import KINDS
+from reference import RULES, Reference, assert_same_bits, compute_type, store
 
 name_of = str  # pytest's ids of dtypes
 
@@ -60,41 +74,103 @@ def test_every_rule_is_worked_by_hand():
 
 
 # How a format is rounded does not depend on the rule: each case is worked in float32, where a number that is left in
-# double shows, and in one of the other formats in turn.
-HAND_FORMATS = [(dtype, None) for dtype in DTYPES] + [
-    (DTYPES[0], np.dtype(np.float16)),
-    (DTYPES[1], BFLOAT16),
-    (BFLOAT16, np.dtype(np.float16)),
+# double shows, and in one of the other formats in turn; each rule once in every format.
+HALF = np.dtype(np.float16)
+CODES = {"state_dtype": CODED, "min_8bit_size": 1}
+HAND_FORMATS = [(dtype, {}) for dtype in DTYPES] + [
+    (DTYPES[0], {"state_dtype": HALF}),
+    (DTYPES[0], {"state_dtype": HALF, "rounding": "nearest"}),
+    (DTYPES[0], {"state_dtype": DTYPES[1]}),
+    (DTYPES[1], {"state_dtype": BFLOAT16, "seed": 5}),
+    (DTYPES[1], {"state_dtype": BFLOAT16, "rounding": "nearest"}),
+    (BFLOAT16, {"state_dtype": HALF, "param_rounding": "stochastic"}),
+    (HALF, {"param_rounding": "stochastic", **CODES}),
+    (DTYPES[1], {**CODES, "seed": 2**64 - 1}),
+    (DTYPES[1], {**CODES, "rounding": "nearest"}),
+    (BFLOAT16, {"master_bits": 32, **CODES}),
+    (BFLOAT16, {"master_bits": 24}),
+    (BFLOAT16, {"master_bits": 24, "param_rounding": "stochastic"}),
 ]
 OTHER_FORMATS = [HAND_FORMATS[0], *HAND_FORMATS[2:]]
 
 
+def put_by_hand(T, kept, values, root, draw):
+    """Round all elements of a state or parameter; `draw` has 16 random bits for each, or is None."""
+    rounded = []
+    for i, value in enumerate(values):
+        x = root_of(T, value) if root else value
+        if draw is None:
+            x = T(store(x, kept.dtype))
+        else:
+            by_hand = bfloat16_by_hand if kept.dtype == BFLOAT16 else float16_by_hand
+            x = T(np.uint16(by_hand(Single(x), draw(i))).view(kept.dtype))
+        assert T(kept[i]) == x, f"element {i}"
+        rounded.append(x * x if root else x)
+    return rounded
+
+
+def put_state_by_hand(T, arrays, kept, values, random):
+    """The same for a state in any format; returns what the next step reads."""
+    k, kind, own = kept.number, kept.kind, arrays[kept.name].ravel()
+    if kept.dtype is not None:
+        draw = (lambda i: half_of(*random, k, i)) if kept.at_random else None
+        root = kind.root and kept.dtype == HALF
+        return put_by_hand(T, own, values, root, draw)
+    assert len(values) <= 64
+    at = [(byte_of(*random, k, i) + 0.5) / 256 for i in range(len(values))]
+    places = at if kept.at_random else [0.5] * len(values)
+    codes, unit = encode_by_hand(values, kind.signed, places)
+    assert own.tolist() == codes
+    assert arrays[f"{kept.name}_unit"].tolist() == [unit]
+    return [decode_by_hand(q, unit, kind.signed) for q in codes]
+
+
+def put_parameter_by_hand(T, array, arrays, values, storing, random):
+    """The same for a parameter."""
+    at_random = storing.get("param_rounding") == "stochastic"
+    master = storing.get("master_bits")
+    if master is None:
+        draw = (lambda i: word(*random, 1, i) >> 16) if at_random else None
+        return put_by_hand(T, array, values, False, draw)
+    words = [word(*random, 1, i) if at_random else None for i in range(len(values))]
+    pairs = [split_by_hand(v, master, h) for v, h in zip(values, words, strict=True)]
+    found = zip(array.view(np.uint16).tolist(), arrays["remainder"].ravel().tolist(), strict=True)
+    assert list(found) == pairs
+    return [join_by_hand(*pair, master) for pair in pairs]
+
+
 @pytest.mark.parametrize(
-    ("rule", "options", "dtype", "state_dtype"),
+    ("rule", "options", "dtype", "storing"),
     [
         pytest.param(*case.values, *formats, id="-".join([str(case.id), *map(name_of, formats)]))
         for case, other in zip(HAND_CASES, itertools.cycle(OTHER_FORMATS))
         for formats in (HAND_FORMATS[1], other)
+    ]
+    + [
+        pytest.param(rule, {}, *formats, id="-".join([rule, "plain", *map(name_of, formats)]))
+        for rule in BY_HAND
+        for formats in HAND_FORMATS[4:]
     ],
 )
-def test_bits_by_hand(rule, options, dtype, state_dtype):
-    T, T_dtype = (float, np.float64) if dtype == np.float64 else (Single, np.float32)
+def test_bits_by_hand(rule, options, dtype, storing):
+    T = float if dtype == np.float64 else Single
     rng = rng_for(rule, dtype)
     by_hand = BY_HAND[rule]
     start = rng.standard_normal(by_hand.shape).astype(dtype)
     options = by_hand.numbers | options
-    ours = Reference(rule, {"w": start}, state_dtype=state_dtype, **options)
-    for name, state in ours.state["w"].items():
-        wide = np.dtype(np.float64) if name in RULES[rule].scalars else np.dtype(T_dtype)
-        stays = {*RULES[rule].iterates, *RULES[rule].scalars}
-        assert state.dtype == (wide if name in stays or state_dtype is None else state_dtype)
+    # The first parameter has the place 0 in the random numbers, and this one the place 1.
+    ours = Reference(rule, {"other": start[:0], "w": start}, **storing, **options)
+    arrays, kept = ours.state["w"], ours.kept_states["w"]
+    check_formats(rule, dtype, storing, arrays)
     p = [T(x) for x in start.ravel()]
     scalars = RULES[rule].scalars
-    states = [{key: 0.0 if key in scalars else T(0) for key in ours.state["w"]} for _ in p]
+    of_one = {key: 0.0 for key in scalars if key in arrays} | dict.fromkeys(kept, T(0))
+    states = [dict(of_one) for _ in p]
     for t in range(1, 1 + by_hand.steps):
         grads = rng.standard_normal(by_hand.shape).astype(dtype)
-        ours.step({"w": grads})
-        grads, found = grads.ravel(), ours.params["w"].ravel()
+        ours.step({"other": None, "w": grads})
+        random = (storing.get("seed", 0), 1, t)
+        grads = grads.ravel()
         o = dict(ours.options["w"])
         rows = [
             (p[i], gradient_by_hand(T, p[i], T(grads[i]), o, RULES[rule]), s)
@@ -102,17 +178,31 @@ def test_bits_by_hand(rule, options, dtype, state_dtype):
         ]
         if by_hand.sums is not None:
             o |= by_hand.sums(T, rows, o, t)
-        for i, (before, g, s) in enumerate(rows):
-            after = by_hand.update(T, before, g, s, o, t)
-            p[i] = T(store(shrunk_by_hand(T, after, o, RULES[rule]), dtype))
-            assert T(found[i]) == p[i], f"element {i}, step {t}"
-            for key in s:
-                kept = ours.state["w"][key]
-                if key in scalars:
-                    assert float(kept) == s[key], f"{key}, step {t}"
-                    continue
-                s[key] = T(store(s[key], kept.dtype))
-                assert T(kept.ravel()[i]) == s[key], f"{key}, element {i}, step {t}"
+        after = [by_hand.update(T, before, g, s, o, t) for before, g, s in rows]
+        after = [shrunk_by_hand(T, x, o, RULES[rule]) for x in after]
+        p = put_parameter_by_hand(T, ours.params["w"].ravel(), arrays, after, storing, random)
+        for key in of_one:
+            values = [s[key] for s in states]
+            if key in scalars:
+                assert {float(arrays[key])} == set(values), f"{key}, step {t}"
+                continue
+            read = put_state_by_hand(T, arrays, kept[key], values, random)
+            for s, value in zip(states, read, strict=True):
+                s[key] = value
+
+
+def check_formats(rule, dtype, storing, arrays):
+    """Every array has the dtype that the table of kinds says."""
+    T, wanted = np.dtype(compute_type(dtype)), storing.get("state_dtype")
+    for name, kind in KINDS[rule].items():
+        if name in arrays:
+            codes = np.dtype(np.int8 if kind.signed else np.uint8)
+            narrow = (codes if kind.eight_bits else T) if wanted == CODED else wanted
+            stays = kind.narrow == "iterate" or wanted is None
+            assert arrays[name].dtype == (T if stays else narrow), name
+            coded = wanted == CODED and arrays[name].dtype == codes
+            assert (f"{name}_unit" in arrays) == coded
+    assert all(arrays[name].dtype == np.float64 for name in RULES[rule].scalars if name in arrays)
 
 
 def test_momentum_zero_has_no_state_but_a_schedule_has():

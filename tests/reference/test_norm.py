@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 from cases import DTYPES, rng_for
-from reference import Reference, assert_same_bits, norm, pairwise_tree
+from formulas.sums import pairwise_tree
+from norms import norm
+from reference import Reference, assert_same_bits
 
 
 def tree_by_hand(a):

@@ -30,7 +30,6 @@ RULES = {
         asgd,
         {"ax": None},
         COMMON | ASGD,
-        iterates=("ax",),
         scalars={"eta": None, "mu": None},
         average=average,
     )

@@ -20,6 +20,4 @@ def ftrl(p, g, s, h, t, T):
 
 FTRL = {"lr": 0.1, "beta": 1.0, "l1": 0.0, "weight_decay": 0.0, "initial_accumulator_value": 0.0}
 STATES = {"accumulator": None, "linear": None}
-RULES = {
-    "FTRL": Rule(ftrl, STATES, COMMON | FTRL, decoupled=True, own_l1=True, iterates=tuple(STATES))
-}
+RULES = {"FTRL": Rule(ftrl, STATES, COMMON | FTRL, decoupled=True, own_l1=True)}

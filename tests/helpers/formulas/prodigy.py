@@ -81,7 +81,6 @@ RULES = {
         {"exp_avg": None, "exp_avg_sq": None, "s": None, "p0": None},
         COMMON | PRODIGY,
         decoupled=True,
-        iterates=("p0",),
         scalars=dict.fromkeys(("d", "d_max", "d_numerator", "k")),
         joint=joint,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,12 +51,12 @@ class Rule(NamedTuple):
     """A rule. It may set `h.rate`, the learning rate of decoupled L1, which is h.lr; None: the step has none."""
 
     update: Callable[..., Any]
-    states: dict[str, str | None]  # name -> the option that needs it; None: always there
+    # Name -> the option that needs it; None: always there. In the order of `kinds`, which has how they may be stored.
+    states: dict[str, str | None]
     defaults: dict[str, Any]
     # Whether weight_decay, and l1, are the rule's own, so that the gradient has no term of them.
     decoupled: bool = False  # or the option decoupled_weight_decay, where the rule has it
     own_l1: bool = False
-    iterates: tuple[str, ...] = ()  # states that stay in T, whatever state_dtype is
     # States that are one double, a Python float in s: name -> the option that needs it.
     scalars: dict[str, str | None] = {}  # noqa: RUF012 - never changed
     none_is_off: tuple[str, ...] = ()  # options that are on unless they are None
@@ -67,6 +67,15 @@ class Rule(NamedTuple):
 
     # What averaged() shows, from p, s, h and T, if the rule has an average of its own.
     average: Callable[..., Any] | None = None
+
+    def has(self, option: str | None, options: Mapping[str, Any]) -> bool:
+        """Whether a state that needs this option is there: a number for which None stands, or anything but 0.
+
+        A schedule counts as true: its state is there from the start, even if the schedule returns 0.
+        """
+        if option is None:
+            return True
+        return options[option] is not None if option in self.none_is_off else bool(options[option])
 
     def has_l2(self, h: Any) -> bool:
         """Whether the gradient has the term of weight_decay."""
