@@ -2,10 +2,7 @@
 // narrow them again, in more steps than necessary. The arithmetic is that of codes.hpp, which says why.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
+#include "kernels/intrinsics.hpp"
 #include "kernels/random_numbers.hpp"
 
 namespace instep::INSTEP_LEVEL {

@@ -6,20 +6,10 @@
 #pragma once
 
 #include "kernels/codes.hpp"
-#include "kernels/element.hpp"
-#include "kernels/formats.hpp"
+#include "kernels/loop.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
-
-// Whether all states of a rule can be coded.
-template <class Rule, std::size_t... K>
-constexpr bool can_be_coded(std::index_sequence<K...> /* places */) {
-    return ((!has_state<Rule, K> || States<Rule>::at(K).kind.eight_bits) && ...);
-}
-
-template <class Rule, class Places = StatePlaces>
-struct UpdateCoded;
 
 template <class Rule, std::size_t... K>
 struct UpdateCoded<Rule, std::index_sequence<K...>> {

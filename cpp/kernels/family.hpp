@@ -1,7 +1,6 @@
 // Makes the table of a rule: each choice of its options, with its loops.
 #pragma once
 
-#include "kernels/coded_loop.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/rule_sums.hpp"
 

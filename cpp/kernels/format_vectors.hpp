@@ -2,11 +2,8 @@
 // them, and a rule compiles in half the time without the header of the intrinsics.
 #pragma once
 
-#if defined(__F16C__) || defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "kernels/formats.hpp"
+#include "kernels/intrinsics.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {

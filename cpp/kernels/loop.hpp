@@ -85,6 +85,16 @@ struct Update<Rule, T, W, S, Extras, std::index_sequence<K...>> {
     }
 };
 
+// Whether all states of a rule can be coded.
+template <class Rule, std::size_t... K>
+constexpr bool can_be_coded(std::index_sequence<K...> /* places */) {
+    return ((!has_state<Rule, K> || States<Rule>::at(static_cast<int>(K)).kind.eight_bits) && ...);
+}
+
+// The loop over states in 8 bits. The .cpp of a hot rule includes coded_loop.hpp, which has it.
+template <class Rule, class Places = StatePlaces>
+struct UpdateCoded;
+
 // The loop over arrays in bfloat16 by instructions of AVX2. The .cpp of a hot rule includes sixteens.hpp, which has it.
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #define INSTEP_HAS_SIXTEENS

@@ -1,5 +1,6 @@
 #include "rules/rmsprop.hpp"
 
+#include "kernels/coded_loop.hpp"
 #include "kernels/family.hpp"
 #include "kernels/sixteens.hpp"
 
