@@ -17,6 +17,9 @@ namespace {
 template <class T>
 constexpr std::int64_t block_elements = 1024 / sizeof(T);
 
+// With longer blocks, the loops that read states themselves have fewer ends, at which the CPU has nothing else to do.
+constexpr std::int64_t long_block_elements = 1024;
+
 // Starts to fetch a cache line for writing.
 inline void claim_for_writing(const void* address) {
 #if defined(__x86_64__)
@@ -49,7 +52,7 @@ inline void store_block(const Operand& operand, std::int64_t begin, std::int64_t
 
 // The random numbers of a block, made when an operand asks for them: one for each element, or one for each pair of
 // elements that are coded.
-template <class T>
+template <class T, std::int64_t Size = block_elements<T>>
 class RandomNumbers {
 public:
     RandomNumbers(const Operands& of, const Recipe& recipe) : of_(of), recipe_(recipe) {}
@@ -79,7 +82,7 @@ private:
     const Recipe& recipe_;
     std::int64_t begin_ = 0, count_ = 0;
     bool made_[2 * stream_count] = {};
-    alignas(64) std::uint32_t numbers_[2 * stream_count][block_elements<T>];
+    alignas(64) std::uint32_t numbers_[2 * stream_count][Size];
 };
 
 // Like store_block, but past the caches if the elements lie side by side; finish_streams must follow.
@@ -87,9 +90,12 @@ template <class T>
 void stream_block(const Operand& operand, std::int64_t begin, std::int64_t count, const T* buffer) {
     if (operand.view != nullptr) return store_block(operand, begin, count, buffer);
     alignas(64) char rounded[block_elements<T> * sizeof(T)];
-    store_block(Operand{rounded, operand.format, nullptr}, 0, count, buffer);
     const std::int64_t bytes = codec_of<T>(operand).bytes;
-    stream(operand.data + begin * bytes, rounded, count * bytes);
+    for (std::int64_t done = 0; done < count; done += block_elements<T>) {
+        const std::int64_t length = count - done < block_elements<T> ? count - done : block_elements<T>;
+        store_block(Operand{rounded, operand.format, nullptr}, 0, length, buffer + done);
+        stream(operand.data + (begin + done) * bytes, rounded, length * bytes);
+    }
 }
 
 // The length of a first block, from element `begin` on, after which all other blocks stream whole cache lines of the
@@ -104,7 +110,7 @@ std::int64_t to_next_line(const Operand& operand, std::int64_t begin) {
 
 // One operand's current block: its address, and whether it must be written back. An operand without data has a null
 // block.
-template <class T>
+template <class T, std::int64_t Size = block_elements<T>>
 class Block {
 public:
     explicit Block(const Operand& operand) : operand_(operand), ready_(lies_ready<T>(operand)) {}
@@ -133,7 +139,7 @@ public:
     void store(std::int64_t begin, std::int64_t count) const {
         if (there() && !ready_ && !operand_.constant) store_block(operand_, begin, count, buffer_);
     }
-    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T>& numbers) const {
+    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T, Size>& numbers) const {
         if (there() && !ready_ && !operand_.constant)
             store_block(operand_, begin, count, buffer_, numbers.of(operand_));
     }
@@ -141,12 +147,12 @@ public:
 private:
     const Operand& operand_;
     bool ready_;
-    alignas(64) T buffer_[block_elements<T>];
+    alignas(64) T buffer_[Size];
 };
 
 // The gradient in the form in which the arithmetic begins: rounded to the compute type and added to the accumulated
 // gradient.
-template <class T>
+template <class T, std::int64_t Size = block_elements<T>>
 class GradientBlock {
 public:
     GradientBlock(const Operand& accumulated, const Operand& grad) : accumulated_(accumulated), grad_(grad) {}
@@ -169,16 +175,16 @@ public:
     }
 
 private:
-    Block<T> accumulated_;
-    Block<T> grad_;
+    Block<T, Size> accumulated_;
+    Block<T, Size> grad_;
 };
 
 // Calls action(begin, count) for each block of elements [begin, begin + count), where the first block has another
 // length.
-template <class T, class Action>
+template <class T, std::int64_t Size = block_elements<T>, class Action>
 inline void for_each_block(std::int64_t begin, std::int64_t count, std::int64_t first, Action action) {
     const std::int64_t end = begin + count;
-    for (std::int64_t length = first; begin < end; begin += length, length = block_elements<T>)
+    for (std::int64_t length = first; begin < end; begin += length, length = Size)
         action(begin, end - begin < length ? end - begin : length);
 }
 

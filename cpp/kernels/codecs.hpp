@@ -12,6 +12,7 @@
 #include "kernels/codes.hpp"
 #include "kernels/format_vectors.hpp"
 #include "kernels/runs.hpp"
+#include "kernels/split.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -24,18 +25,6 @@ struct Codec {
     // With random numbers, one for each element or for each pair of a block of codes; null: to nearest.
     void (*store)(const Operand&, std::int64_t begin, std::int64_t count, const T* from, const std::uint32_t* numbers);
 };
-
-// Calls action(address, stride, elements done so far, elements) for the runs of elements [begin, begin + count) of an
-// array with elements of `size` bytes.
-template <class Action>
-INSTEP_INLINE void for_each_part(char* data, const View* view, std::int64_t size, std::int64_t begin,
-                                 std::int64_t count, Action action) {
-    if (view == nullptr) return action(data + begin * size, size, 0, count);
-    const std::int64_t stride = view->strides[view->ndim - 1];
-    for_each_run(*view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
-        action(data + offset, stride, done, run);
-    });
-}
 
 template <class F, class T>
 void load_dense(const char* data, T* out, std::int64_t count) {
@@ -62,20 +51,20 @@ void store_strided(char* data, std::int64_t stride, const T* in, std::int64_t co
         *reinterpret_cast<typename F::Stored*>(data + i * stride) = F::store(in[i]);
 }
 
-// The 16 random bits of an operand.
-INSTEP_INLINE std::uint32_t half_of(std::uint32_t number, int part) { return (number >> (16 * part)) & 0xffff; }
-
+// Rounded as words, which compilers vectorise, and narrowed afterwards.
 template <class F, class T>
 void store_at_random(char* data, std::int64_t stride, const T* in, std::int64_t count, const std::uint32_t* numbers,
                      int part) {
-    auto* const stored = reinterpret_cast<typename F::Stored*>(data);
-    if (stride == static_cast<std::int64_t>(sizeof *stored)) {
-        for (std::int64_t i = 0; i < count; ++i) stored[i] = F::store_at_random(in[i], half_of(numbers[i], part));
-        return;
+    constexpr std::int64_t piece = 64;
+    std::uint32_t words[piece];
+    for (; count > 0; in += piece, numbers += piece, data += piece * stride, count -= piece) {
+        const std::int64_t length = count < piece ? count : piece;
+        for (std::int64_t i = 0; i < length; ++i) words[i] = F::word_at_random(in[i], half_of(numbers[i], part));
+        std::int64_t i = 0;
+        if (stride == sizeof(std::uint16_t)) i = narrow_words(words, length, reinterpret_cast<std::uint16_t*>(data));
+        for (; i < length; ++i)
+            *reinterpret_cast<std::uint16_t*>(data + i * stride) = static_cast<std::uint16_t>(words[i]);
     }
-    for (std::int64_t i = 0; i < count; ++i)
-        *reinterpret_cast<typename F::Stored*>(data + i * stride) =
-            F::store_at_random(in[i], half_of(numbers[i], part));
 }
 
 template <class F, class T>
@@ -130,72 +119,8 @@ template <class Split, class T>
 struct SplitCodec : NoCodec<T> {};
 template <class Split>
 struct SplitCodec<Split, float> {
-    using High = std::uint16_t;
-    using Rest = typename Split::Rest;
-    static constexpr std::int64_t piece = 64;
-
-    // Both arrays by pieces, so that either may have gaps.
-    static void load(const Operand& operand, std::int64_t begin, std::int64_t count, float* to) {
-        if (operand.view == nullptr && operand.companion_view == nullptr) {
-            const High* high = reinterpret_cast<const High*>(operand.data) + begin;
-            const Rest* rest = reinterpret_cast<const Rest*>(operand.companion) + begin;
-            for (std::int64_t i = 0; i < count; ++i) to[i] = Split::join(high[i], rest[i]);
-            return;
-        }
-        High high[piece];
-        Rest rest[piece];
-        for (; count > 0; begin += piece, to += piece, count -= piece) {
-            const std::int64_t length = count < piece ? count : piece;
-            gather(operand.data, operand.view, begin, length, high);
-            gather(operand.companion, operand.companion_view, begin, length, rest);
-            for (std::int64_t i = 0; i < length; ++i) to[i] = Split::join(high[i], rest[i]);
-        }
-    }
-
-    static void store(const Operand& operand, std::int64_t begin, std::int64_t count, const float* from,
-                      const std::uint32_t* numbers) {
-        High high[piece];
-        Rest rest[piece];
-        float rounded[piece];
-        for (; count > 0; begin += piece, from += piece, count -= piece) {
-            const std::int64_t length = count < piece ? count : piece;
-            if (numbers == nullptr) {
-                for (std::int64_t i = 0; i < length; ++i) rounded[i] = Split::rounded(from[i]);
-            } else {
-                for (std::int64_t i = 0; i < length; ++i) rounded[i] = Split::rounded_at_random(from[i], numbers[i]);
-                numbers += length;
-            }
-            for (std::int64_t i = 0; i < length; ++i) high[i] = Split::high(rounded[i]);
-            for (std::int64_t i = 0; i < length; ++i) rest[i] = Split::rest(rounded[i], high[i]);
-            scatter(operand.data, operand.view, begin, length, high);
-            scatter(operand.companion, operand.companion_view, begin, length, rest);
-        }
-    }
-
-    static constexpr Codec<float> codec = {sizeof(High), 1, load, store};
-
-private:
-    template <class Stored>
-    static void gather(char* data, const View* view, std::int64_t begin, std::int64_t count, Stored* to) {
-        for_each_part(data, view, sizeof(Stored), begin, count,
-                      [&](const char* from, std::int64_t stride, std::int64_t done, std::int64_t run) {
-                          for (std::int64_t i = 0; i < run; ++i)
-                              to[done + i] = *reinterpret_cast<const Stored*>(from + i * stride);
-                      });
-    }
-    template <class Stored>
-    static void scatter(char* data, const View* view, std::int64_t begin, std::int64_t count, const Stored* from) {
-        if (view == nullptr) {
-            memcpy(data + begin * static_cast<std::int64_t>(sizeof(Stored)), from,
-                   static_cast<std::size_t>(count) * sizeof(Stored));
-            return;
-        }
-        for_each_part(data, view, sizeof(Stored), begin, count,
-                      [&](char* to, std::int64_t stride, std::int64_t done, std::int64_t run) {
-                          for (std::int64_t i = 0; i < run; ++i)
-                              *reinterpret_cast<Stored*>(to + i * stride) = from[done + i];
-                      });
-    }
+    static constexpr Codec<float> codec = {sizeof(std::uint16_t), 1, SplitArrays<Split>::load,
+                                           SplitArrays<Split>::store};
 };
 
 // In the order of the enumerators of Format.

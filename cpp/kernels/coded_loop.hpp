@@ -18,8 +18,8 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     template <std::size_t Place>
     using Stored = typename CodeOf<is_signed<Place>>::Stored;
     // Elements that the rule and the coding take in turns.
-#if defined(INSTEP_HAS_CODE_VECTORS)
-    static constexpr std::int64_t turn = CodeVector::lanes;
+#if defined(INSTEP_HAS_VECTORS)
+    static constexpr std::int64_t turn = Vector::lanes;
 #else
     static constexpr std::int64_t turn = code_block;
 #endif
@@ -29,18 +29,18 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
         alignas(64) float values[max_states][code_block];  // before the step
         alignas(64) float roots[max_states][code_block];   // after it
         alignas(64) std::uint32_t numbers[max_states / 2][code_pairs];
-#if defined(INSTEP_HAS_CODE_VECTORS)
-        CodeVector::Ints found[max_states][code_block / turn];
+#if defined(INSTEP_HAS_VECTORS)
+        Vector::Ints found[max_states][code_block / turn];
 #endif
-        std::int32_t largest[max_states];
+        std::uint32_t largest[max_states];
         Scale scales[max_states];
         std::int64_t begin, count;
     };
 
     template <std::size_t Place>
-    INSTEP_INLINE static void load([[maybe_unused]] Block& block, [[maybe_unused]] const Coded& states) {
+    INSTEP_INLINE static void load([[maybe_unused]] Block& block, [[maybe_unused]] const OwnStates& states) {
         if constexpr (has_state<Rule, Place>) {
-            const auto* const codes = static_cast<const Stored<Place>*>(states.codes[Place]) + block.begin;
+            const auto* const codes = static_cast<const Stored<Place>*>(states.data[Place]) + block.begin;
             float* const values = block.values[Place];
             load_last<is_signed<Place>>(codes, block.count, states.units[Place][block.begin / code_block], values);
             for (std::int64_t j = block.count; j < code_block; ++j) values[j] = 0;
@@ -64,7 +64,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     }
 
     template <std::size_t Place>
-    INSTEP_INLINE static std::int32_t largest([[maybe_unused]] Block& block) {
+    INSTEP_INLINE static std::uint32_t largest([[maybe_unused]] Block& block) {
         if constexpr (!has_state<Rule, Place>) return 0;
         for (std::int64_t j = block.count; j < code_block; ++j) block.roots[Place][j] = 0;  // beyond the end
         return largest_root<is_signed<Place>>(block.roots[Place]);
@@ -73,17 +73,17 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     // A part of a block's codes, of each state.
     template <bool Random, std::size_t Place>
     INSTEP_INLINE static void encode([[maybe_unused]] Block& block, [[maybe_unused]] std::int64_t first) {
-#if defined(INSTEP_HAS_CODE_VECTORS)
+#if defined(INSTEP_HAS_VECTORS)
         if constexpr (has_state<Rule, Place>)
             block.found[Place][first / turn] = codes_of<is_signed<Place>, Random, Place % 2>(
-                block.roots[Place], first, CodeVector::all(block.scales[Place].factor), block.numbers[Place / 2]);
+                block.roots[Place], first, Vector::all(block.scales[Place].factor), block.numbers[Place / 2]);
 #endif
     }
 
     template <bool Random, std::size_t Place>
-    INSTEP_INLINE static void store([[maybe_unused]] const Block& block, [[maybe_unused]] const Coded& states) {
+    INSTEP_INLINE static void store([[maybe_unused]] const Block& block, [[maybe_unused]] const OwnStates& states) {
         if constexpr (has_state<Rule, Place>) {
-            auto* const codes = static_cast<Stored<Place>*>(states.codes[Place]) + block.begin;
+            auto* const codes = static_cast<Stored<Place>*>(states.data[Place]) + block.begin;
             float* const unit = states.units[Place] + block.begin / code_block;
             alignas(64) Stored<Place> whole[code_block];
             auto* const into = block.count == code_block ? codes : whole;
@@ -91,7 +91,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
                 spoil(into, unit);
             } else {
                 *unit = block.scales[Place].unit;
-#if defined(INSTEP_HAS_CODE_VECTORS)
+#if defined(INSTEP_HAS_VECTORS)
                 narrow_block(into, block.found[Place]);
 #else
                 const std::uint32_t* const numbers = Random ? block.numbers[Place / 2] : nullptr;
@@ -104,7 +104,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     }
 
     template <std::size_t Pair>
-    INSTEP_INLINE static void draw([[maybe_unused]] Block& block, [[maybe_unused]] const Coded& states) {
+    INSTEP_INLINE static void draw([[maybe_unused]] Block& block, [[maybe_unused]] const OwnStates& states) {
         if constexpr (has_state<Rule, 2 * Pair> || has_state<Rule, 2 * Pair + 1>) {
             const Key key{states.keys[2 * Pair][0], states.keys[2 * Pair][1]};
             const auto first = states.counter + static_cast<std::uint32_t>(block.begin / 2);
@@ -114,12 +114,11 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
 
     template <bool Random, std::size_t... Pair>
     static void run_as(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
-                       const float* __restrict grad, const Coded& states,
+                       const float* __restrict grad, const OwnStates& states,
                        std::index_sequence<Pair...> /* of states */) {
         const Rule rule = rule_of<Rule>(recipe);
         const float scale = scale_of<float>(recipe);
         Block blocks[2];
-        blocks[1] = {};
         alignas(64) float last_param[code_block];
         alignas(64) float last_grad[code_block];
         bool odd = false;
@@ -140,7 +139,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
             if (Random) (draw<Pair>(block, states), ...);
             for (std::int64_t j = 0; j < code_block; j += turn) {
                 step(rule, scale, p, g, block, j);
-                (encode<Random, K>(before, j), ...);
+                if (done > 0) (encode<Random, K>(before, j), ...);
             }
             if (done > 0) (store<Random, K>(before, states), ...);
             ((block.largest[K] = largest<K>(block)), ...);
@@ -153,7 +152,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     }
 
     static void run(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
-                    const float* __restrict grad, const Coded& states) {
+                    const float* __restrict grad, const OwnStates& states) {
         constexpr auto pairs = std::make_index_sequence<max_states / 2>{};
         (states.stochastic ? run_as<true, 0, 1> : run_as<false, 0, 1>)(recipe, first, count, param, grad, states,
                                                                        pairs);

@@ -2,8 +2,8 @@
 // units of the block. docs/semantics-storage.md has the arithmetic.
 #pragma once
 
-#include "kernels/code_vectors.hpp"
 #include "kernels/random_numbers.hpp"
+#include "kernels/vectors.hpp"
 
 namespace instep::INSTEP_LEVEL {
 namespace {
@@ -40,22 +40,22 @@ struct Scale {
     float unit, factor;  // factor: of roots
 };
 
-INSTEP_INLINE bool is_finite(std::int32_t largest) { return largest < 0x7f800000; }
+INSTEP_INLINE bool is_finite(std::uint32_t largest) { return largest < 0x7f800000; }
 
 // Of `Count` states at once: a CPU divides vectors as fast as numbers.
-template <int Count>
-INSTEP_INLINE void find_scales(const std::int32_t (&largest)[Count], const float (&most)[Count],
+template <std::size_t Count>
+INSTEP_INLINE void find_scales(const std::uint32_t (&largest)[Count], const float (&most)[Count],
                                Scale (&scales)[Count]) {
     float above[2 * Count];
     float below[2 * Count];
     float found[2 * Count];
-    for (int k = 0; k < Count; ++k) {
-        const float root = from_bits(largest[k]);
+    for (std::size_t k = 0; k < Count; ++k) {
+        const float root = from_bits(static_cast<std::int32_t>(largest[k]));
         above[2 * k] = below[2 * k + 1] = root;
         above[2 * k + 1] = below[2 * k] = most[k];
     }
-    for (int k = 0; k < 2 * Count; ++k) found[k] = above[k] / below[k];
-    for (int k = 0; k < Count; ++k) scales[k] = {found[2 * k], largest[k] == 0 ? 0.0F : found[2 * k + 1]};
+    for (std::size_t k = 0; k < 2 * Count; ++k) found[k] = above[k] / below[k];
+    for (std::size_t k = 0; k < Count; ++k) scales[k] = {found[2 * k], largest[k] == 0 ? 0.0F : found[2 * k + 1]};
 }
 
 // The code of a number with this root. The sum of at most `most` and of less than 1 stays below most + 1.
@@ -77,10 +77,10 @@ INSTEP_INLINE typename CodeOf<Signed>::Stored code_of(float root, float factor, 
 
 // The numbers of a whole block, in float; and the block that they become, from their roots. With random numbers, each
 // for element j of the first half and of the second, of which `part` says the bytes; null: to nearest.
-#if defined(INSTEP_HAS_CODE_VECTORS)
+#if defined(INSTEP_HAS_VECTORS)
 template <bool Signed>
 INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, float unit, float* to) {
-    using V = CodeVector;
+    using V = Vector;
     const auto units = V::all(unit);
     for (std::int64_t j = 0; j < code_block; j += V::lanes) {
         const auto t = V::product(V::widened(codes + j), units);
@@ -90,14 +90,15 @@ INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, fl
 }
 
 template <bool Signed>
-INSTEP_INLINE CodeVector::Floats length_of(CodeVector::Floats root) {
-    using V = CodeVector;
+INSTEP_INLINE Vector::Floats length_of(Vector::Floats root) {
+    using V = Vector;
     return Signed ? V::from_bits(V::both(V::bits(root), V::all(INT32_MAX))) : root;
 }
 
+// As unsigned integers, in which any NaN is larger than infinity, whatever its sign.
 template <bool Signed>
-INSTEP_INLINE std::int32_t largest_root(const float* roots) {
-    using V = CodeVector;
+INSTEP_INLINE std::uint32_t largest_root(const float* roots) {
+    using V = Vector;
     auto found = V::bits(length_of<Signed>(V::load(roots)));
     for (std::int64_t j = V::lanes; j < code_block; j += V::lanes)
         found = V::larger(found, V::bits(length_of<Signed>(V::load(roots + j))));
@@ -105,8 +106,8 @@ INSTEP_INLINE std::int32_t largest_root(const float* roots) {
 }
 
 template <int Part>
-INSTEP_INLINE CodeVector::Floats fractions(CodeVector::Ints numbers, std::int64_t j) {
-    using V = CodeVector;
+INSTEP_INLINE Vector::Floats fractions(Vector::Ints numbers, std::int64_t j) {
+    using V = Vector;
     const auto shifted = j < code_pairs ? V::moved<15 - 8 * Part>(numbers) : V::moved<-1 - 8 * Part>(numbers);
     const auto with_one = V::either(V::both(shifted, V::all(0xff << 15)), V::all(0x3f800000 | (1 << 14)));
     return V::difference(V::from_bits(with_one), V::all(1.0F));
@@ -114,9 +115,9 @@ INSTEP_INLINE CodeVector::Floats fractions(CodeVector::Ints numbers, std::int64_
 
 // The codes of a vector of roots, the first of which is element j of its block.
 template <bool Signed, bool Random, int Part>
-INSTEP_INLINE CodeVector::Ints codes_of(const float* roots, std::int64_t j, CodeVector::Floats factor,
-                                        const std::uint32_t* numbers) {
-    using V = CodeVector;
+INSTEP_INLINE Vector::Ints codes_of(const float* roots, std::int64_t j, Vector::Floats factor,
+                                    const std::uint32_t* numbers) {
+    using V = Vector;
     const auto root = V::load(roots + j);
     const auto length = length_of<Signed>(root);
     const auto y = V::smaller(V::product(length, factor), V::all(CodeOf<Signed>::most));
@@ -128,17 +129,17 @@ INSTEP_INLINE CodeVector::Ints codes_of(const float* roots, std::int64_t j, Code
 }
 
 template <class Stored>
-INSTEP_INLINE void narrow_block(Stored* codes, const CodeVector::Ints (&found)[code_block / CodeVector::lanes]) {
-    for (std::int64_t k = 0; k < code_block / CodeVector::lanes; k += 4)
-        CodeVector::narrow(codes + k * CodeVector::lanes, found + k);
+INSTEP_INLINE void narrow_block(Stored* codes, const Vector::Ints (&found)[code_block / Vector::lanes]) {
+    for (std::int64_t k = 0; k < code_block / Vector::lanes; k += 4)
+        Vector::narrow(codes + k * Vector::lanes, found + k);
 }
 
 template <bool Signed, bool Random, int Part>
 INSTEP_INLINE void encode_block_as(const float* roots, float factor, const std::uint32_t* numbers,
                                    typename CodeOf<Signed>::Stored* codes) {
-    CodeVector::Ints found[code_block / CodeVector::lanes];
-    for (std::int64_t j = 0; j < code_block; j += CodeVector::lanes)
-        found[j / CodeVector::lanes] = codes_of<Signed, Random, Part>(roots, j, CodeVector::all(factor), numbers);
+    Vector::Ints found[code_block / Vector::lanes];
+    for (std::int64_t j = 0; j < code_block; j += Vector::lanes)
+        found[j / Vector::lanes] = codes_of<Signed, Random, Part>(roots, j, Vector::all(factor), numbers);
     narrow_block(codes, found);
 }
 
@@ -156,10 +157,10 @@ INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, fl
 }
 
 template <bool Signed>
-INSTEP_INLINE std::int32_t largest_root(const float* roots) {
-    std::int32_t largest = 0;
+INSTEP_INLINE std::uint32_t largest_root(const float* roots) {
+    std::uint32_t largest = 0;
     for (std::int64_t j = 0; j < code_block; ++j) {
-        const std::int32_t bits = as_bits(roots[j]) & INT32_MAX;
+        const auto bits = static_cast<std::uint32_t>(as_bits(roots[j]) & INT32_MAX);
         largest = bits > largest ? bits : largest;
     }
     return largest;
@@ -168,10 +169,16 @@ INSTEP_INLINE std::int32_t largest_root(const float* roots) {
 template <bool Signed>
 INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uint32_t* numbers, int part,
                                 typename CodeOf<Signed>::Stored* codes) {
-    for (std::int64_t j = 0; j < code_block; ++j) {
-        const int shift = 8 * part + (j < code_pairs ? 0 : 16);
-        const float random = numbers == nullptr ? 0.5F : fraction(numbers[j % code_pairs], shift);
-        codes[j] = code_of<Signed>(roots[j], factor, random);
+    if (numbers == nullptr) {
+        for (std::int64_t j = 0; j < code_block; ++j) codes[j] = code_of<Signed>(roots[j], factor, 0.5F);
+        return;
+    }
+    for (std::int64_t first = 0; first < code_block; first += code_pairs) {
+        float random[code_pairs];
+        const int shift = 8 * part + (first == 0 ? 0 : 16);
+        for (std::int64_t j = 0; j < code_pairs; ++j) random[j] = fraction(numbers[j], shift);
+        for (std::int64_t j = 0; j < code_pairs; ++j)
+            codes[first + j] = code_of<Signed>(roots[first + j], factor, random[j]);
     }
 }
 #endif
@@ -185,7 +192,7 @@ INSTEP_INLINE void spoil(Stored* codes, float* unit) {
 
 // The block's unit and codes.
 template <bool Signed>
-INSTEP_INLINE void store_codes(const float* roots, std::int32_t largest, Scale scale, const std::uint32_t* numbers,
+INSTEP_INLINE void store_codes(const float* roots, std::uint32_t largest, Scale scale, const std::uint32_t* numbers,
                                int part, typename CodeOf<Signed>::Stored* codes, float* unit) {
     if (!is_finite(largest)) return spoil(codes, unit);
     *unit = scale.unit;
@@ -194,7 +201,7 @@ INSTEP_INLINE void store_codes(const float* roots, std::int32_t largest, Scale s
 
 // The same for a block that may be shorter, as the last of a parameter is.
 template <bool Signed>
-INSTEP_INLINE void store_last(const float* roots, std::int64_t count, std::int32_t largest, Scale scale,
+INSTEP_INLINE void store_last(const float* roots, std::int64_t count, std::uint32_t largest, Scale scale,
                               const std::uint32_t* numbers, int part, typename CodeOf<Signed>::Stored* codes,
                               float* unit) {
     if (count == code_block) return store_codes<Signed>(roots, largest, scale, numbers, part, codes, unit);
@@ -230,7 +237,7 @@ struct CodeBlocks {
             const std::int64_t length = count < code_block ? count : code_block;
             for (std::int64_t j = 0; j < length; ++j) roots[j] = signed_root<Signed>(from[j]);
             for (std::int64_t j = length; j < code_block; ++j) roots[j] = 0.0F;
-            const std::int32_t largest[1] = {largest_root<Signed>(roots)};
+            const std::uint32_t largest[1] = {largest_root<Signed>(roots)};
             Scale scale[1];
             find_scales<1>(largest, {CodeOf<Signed>::most}, scale);
             store_last<Signed>(roots, length, largest[0], scale[0], numbers, operand.part, codes, unit);

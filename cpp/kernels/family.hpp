@@ -52,7 +52,8 @@ constexpr Loops make_loops() {
             if constexpr (has_any_state<Rule>(StatePlaces{})) {
                 loops.by[static_cast<int>(Storage::bfloat16_states)][0] = loop_for_bfloat16<Rule, Float32, BFloat16>();
                 loops.by[static_cast<int>(Storage::bfloat16_weights)][0] = loop_for_bfloat16<Rule, BFloat16, Float32>();
-                if constexpr (can_be_coded<Rule>(StatePlaces{})) loops.coded = UpdateCoded<Rule>::run;
+                if constexpr (can_be_coded<Rule>(StatePlaces{})) loops.of_codes = UpdateCoded<Rule>::run;
+                loops.of_random_bfloat16 = UpdateAtRandom<Rule>::run;
             }
         }
     }

@@ -79,9 +79,9 @@ struct Float16 {
 
     INSTEP_INLINE static std::uint16_t store(double x) { return store(static_cast<float>(round_to<11, -14>(x))); }
 
-    // Up with the probability that 16 random bits give. Numbers of the format and infinities stay.
+    // Up with the probability that 16 random bits give, as an integer. Numbers of the format and infinities stay.
     template <class T>
-    INSTEP_INLINE static std::uint16_t store_at_random(T value, std::uint32_t random) {
+    INSTEP_INLINE static std::uint32_t word_at_random(T value, std::uint32_t random) {
         const auto x = static_cast<float>(value);
         constexpr float to_last_places = 0x1p40F;  // of subnormals, with 16 bits after the point
         const std::int32_t sign = (as_bits(x) >> 16) & 0x8000;
@@ -92,7 +92,7 @@ struct Float16 {
         std::int32_t bits = ((is_subnormal ? subnormal : normal) + static_cast<std::int32_t>(random)) >> 16;
         bits = magnitude >= 0x47800000 ? 0x7c00 : bits;
         bits = magnitude > 255 << 23 ? 0x7e00 : bits;
-        return static_cast<std::uint16_t>(sign | bits);
+        return static_cast<std::uint32_t>(sign | bits);
     }
 };
 
@@ -112,8 +112,8 @@ struct Root16 {
     }
 
     template <class T>
-    INSTEP_INLINE static std::uint16_t store_at_random(T x, std::uint32_t random) {
-        return Float16::store_at_random(square_root(x), random);
+    INSTEP_INLINE static std::uint32_t word_at_random(T x, std::uint32_t random) {
+        return Float16::word_at_random(square_root(x), random);
     }
 };
 
@@ -135,59 +135,10 @@ struct BFloat16 {
     INSTEP_INLINE static std::uint16_t store(double x) { return store(static_cast<float>(round_to<8, -126>(x))); }
 
     template <class T>
-    INSTEP_INLINE static std::uint16_t store_at_random(T value, std::uint32_t random) {
+    INSTEP_INLINE static std::uint32_t word_at_random(T value, std::uint32_t random) {
         const auto x = static_cast<float>(value);
         const std::uint32_t sum = static_cast<std::uint32_t>(as_bits(x)) + random;
-        return static_cast<std::uint16_t>((x != x ? 0x7fc00000 : sum) >> 16);
-    }
-};
-
-// A float as bfloat16, rounded to nearest with halves away from zero, and the rest in a second array. With all 16 bits
-// of the rest, this is exact; with 8, the number is rounded to 24 bits before it is split.
-struct Split32 {
-    static constexpr Format format = Format::bfloat16_16;
-    using Rest = std::int16_t;
-
-    INSTEP_INLINE static float join(std::uint16_t high, Rest rest) {
-        const std::uint32_t bits = (std::uint32_t{high} << 16) + static_cast<std::uint32_t>(std::int32_t{rest});
-        return from_bits(static_cast<std::int32_t>(bits));
-    }
-    INSTEP_INLINE static std::uint16_t high(float x) {
-        const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x)) + 0x8000;
-        return static_cast<std::uint16_t>((x != x ? 0x7fc00000 : bits) >> 16);
-    }
-    INSTEP_INLINE static Rest rest(float x, std::uint16_t high) {
-        const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x)) - (std::uint32_t{high} << 16);
-        return static_cast<Rest>(x != x ? 0 : bits);
-    }
-    INSTEP_INLINE static float rounded(float x) { return x; }
-    INSTEP_INLINE static float rounded_at_random(float x, std::uint32_t /* random */) { return x; }
-};
-
-struct Split24 {
-    static constexpr Format format = Format::bfloat16_8;
-    using Rest = std::int8_t;
-
-    INSTEP_INLINE static float join(std::uint16_t high, Rest rest) {
-        const std::uint32_t bits = (std::uint32_t{high} << 8) + static_cast<std::uint32_t>(std::int32_t{rest});
-        return from_bits(static_cast<std::int32_t>(bits << 8));
-    }
-    INSTEP_INLINE static std::uint16_t high(float x) { return Split32::high(x); }
-    INSTEP_INLINE static Rest rest(float x, std::uint16_t high) {
-        const std::uint32_t bits = (static_cast<std::uint32_t>(as_bits(x)) >> 8) - (std::uint32_t{high} << 8);
-        return static_cast<Rest>(x != x ? 0 : bits);
-    }
-    INSTEP_INLINE static float rounded(float x) {
-        const auto bits = static_cast<std::uint32_t>(as_bits(x));
-        return cut(x, bits + 0x7f + ((bits >> 8) & 1));
-    }
-    INSTEP_INLINE static float rounded_at_random(float x, std::uint32_t random) {
-        return cut(x, static_cast<std::uint32_t>(as_bits(x)) + (random & 0xff));
-    }
-
-private:
-    INSTEP_INLINE static float cut(float x, std::uint32_t bits) {
-        return from_bits(static_cast<std::int32_t>(x != x ? 0x7fc00000 : bits & 0xffffff00));
+        return (x != x ? 0x7fc00000 : sum) >> 16;
     }
 };
 

@@ -117,19 +117,19 @@ using Loop = LoopOver<StatePlaces>::Type;
 // The terms of a rule's sums over `count` elements in the compute type, of each sum in an array of its own.
 using TermLoop = LoopOver<StatePlaces>::OfTerms;
 
-// States in 8 bits, and the random numbers of their rounding.
-struct Coded {
-    void* codes[max_states];
-    float* units[max_states];
+// States that a loop reads and writes itself though they are not in float, and the random numbers of their rounding.
+struct OwnStates {
+    void* data[max_states];
+    float* units[max_states];  // of codes
     bool stochastic;
     std::uint32_t keys[stream_count][2];
-    std::uint32_t counter;  // of the first pair of elements
+    std::uint32_t counter;  // of the first element, or of the first pair of elements that are coded
 };
 
-// A rule over `count` elements, of which the parameters and gradients lie side by side in float, and all states are
-// coded, from element `begin` of `states` on.
-using CodedLoop = void (*)(const Recipe&, std::int64_t begin, std::int64_t count, float* param, const float* grad,
-                           const Coded& states);
+// A rule over `count` elements, of which the parameters and gradients lie side by side in float. Its states are those
+// from element `begin` of `states` on.
+using StateLoop = void (*)(const Recipe&, std::int64_t begin, std::int64_t count, float* param, const float* grad,
+                           const OwnStates& states);
 
 // The work of a loop besides its rule, as bits.
 constexpr unsigned with_l2 = 1;       // L2 regularisation, the last of the gradient's terms
@@ -143,7 +143,8 @@ enum class Storage : unsigned char {
     bfloat16,          // all in bfloat16
     bfloat16_states,   // parameter and gradient in float32
     bfloat16_weights,  // states in float32
-    codes,             // all states in 8 bits: they alone are gone over where they lie
+    codes,             // all states in 8 bits: they alone are gone over where they lie,
+    random_bfloat16,   // and so are states in bfloat16 that are rounded at random
     other
 };
 constexpr int storage_count = 4;  // those whose loops go over all arrays
@@ -152,10 +153,10 @@ constexpr int storage_count = 4;  // those whose loops go over all arrays
 // blocks are used. The first loop is always there, and goes over the blocks, too.
 struct Loops {
     Loop by[storage_count][extra_count];
-    CodedLoop coded;  // null if codes are read into blocks, too
-    TermLoop terms;   // of the rule's sums; null if it has none
-    bool squares;     // the terms are squared, in double
-    Loop shown;       // puts what averaged() shows into the parameter; null if these are the averages
+    StateLoop of_codes, of_random_bfloat16;  // null: such states are read into blocks, too
+    TermLoop terms;                          // of the rule's sums; null if it has none
+    bool squares;                            // the terms are squared, in double
+    Loop shown;  // puts what averaged() shows into the parameter; null if these are the averages
 };
 
 // A loop over arrays where they lie, and its assumptions about these arrays.
@@ -174,13 +175,13 @@ struct Recipe {
     double decay_factor;  // weight decay after the rule, if it decays: the parameters are multiplied by this
     double shrink;        // decoupled L1, if it shrinks: then they are shrunk towards 0 by so much
     bool decays, shrinks;
-    bool claims;         // the parameters' cache lines are fetched for writing ahead of use
-    bool past_caches;    // the copies are written past the caches: the step is too large for them
-    bool of_matrices;    // the rule gets what has been kept, from blocks
-    std::uint64_t seed;  // mixed
-    std::int64_t t;      // the parameters' own step
-    CodedLoop coded;     // null: codes are read into blocks
-    bool only_codes;     // that loop does all the work of the step
+    bool claims;       // the parameters' cache lines are fetched for writing ahead of use
+    bool past_caches;  // the copies are written past the caches: the step is too large for them
+    bool of_matrices;  // the rule gets what has been kept, from blocks
+    std::uint64_t seed;
+    std::int64_t t;       // the parameters' own step
+    StateLoop of_states;  // null: states are read into blocks
+    bool only_states;     // that loop does all the work of the step
     TermLoop terms_of_sums;
     bool squares;
     int sum_count;

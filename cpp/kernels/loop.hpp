@@ -95,6 +95,10 @@ constexpr bool can_be_coded(std::index_sequence<K...> /* places */) {
 template <class Rule, class Places = StatePlaces>
 struct UpdateCoded;
 
+// The loop over states in bfloat16 that are rounded at random; likewise, from random_loop.hpp.
+template <class Rule, class Places = StatePlaces>
+struct UpdateAtRandom;
+
 // The loop over arrays in bfloat16 by instructions of AVX2. The .cpp of a hot rule includes sixteens.hpp, which has it.
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #define INSTEP_HAS_SIXTEENS

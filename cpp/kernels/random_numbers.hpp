@@ -25,7 +25,7 @@ inline std::uint64_t mix(std::uint64_t z) {
 class Keys {
 public:
     Keys(const Operands& of, const Recipe& recipe)
-        : base_(mix(mix(recipe.seed ^ of.number) ^ static_cast<std::uint64_t>(recipe.t))) {}
+        : base_(mix(mix(mix(recipe.seed) ^ of.number) ^ static_cast<std::uint64_t>(recipe.t))) {}
 
     Key of(int stream, std::uint64_t counter) const {
         const std::uint64_t key = mix(base_ ^ (4 * (counter >> 32) + static_cast<std::uint64_t>(stream)));
@@ -56,6 +56,9 @@ inline void fill_random(std::uint32_t* to, std::uint64_t counter, std::int64_t c
     const auto first = static_cast<std::uint32_t>(counter);
     for (std::int64_t i = 0; i < count; ++i) to[i] = random_number(first + static_cast<std::uint32_t>(i), key);
 }
+
+// The 16 random bits of an operand.
+INSTEP_INLINE std::uint32_t half_of(std::uint32_t number, int part) { return (number >> (16 * part)) & 0xffff; }
 
 // Two elements of a block of codes share a number: element j of the first half and element j of the second.
 constexpr std::int64_t code_pairs = code_block / 2;

@@ -1,6 +1,7 @@
 // Runs: the pieces of a stretch of elements of a strided view.
 #pragma once
 
+#include "kernels/inlining.hpp"
 #include "kernels/interface.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -36,6 +37,18 @@ inline void for_each_run(const View& view, std::int64_t begin, std::int64_t coun
             index[axis] = 0;
         }
     }
+}
+
+// Calls action(address, stride, elements done so far, elements) for the runs of elements [begin, begin + count) of an
+// array with elements of `size` bytes.
+template <class Action>
+INSTEP_INLINE void for_each_part(char* data, const View* view, std::int64_t size, std::int64_t begin,
+                                 std::int64_t count, Action action) {
+    if (view == nullptr) return action(data + begin * size, size, 0, count);
+    const std::int64_t stride = view->strides[view->ndim - 1];
+    for_each_run(*view, begin, count, [&](std::int64_t offset, std::int64_t done, std::int64_t run) {
+        action(data + offset, stride, done, run);
+    });
 }
 
 }  // namespace

@@ -44,14 +44,17 @@ void sweep_in_place(const Operands& of, const Recipe& recipe, std::int64_t begin
 }
 
 // The blocks of a tensor's arrays, in any layout.
-template <class T, class Places = StatePlaces>
+template <class T, std::int64_t Size = block_elements<T>, class Places = StatePlaces>
 class Blocks;
 
-template <class T, std::size_t... K>
-class Blocks<T, std::index_sequence<K...>> {
+template <class T, std::int64_t Size, std::size_t... K>
+class Blocks<T, Size, std::index_sequence<K...>> {
 public:
     explicit Blocks(const Operands& of)
-        : param_(of.param), grad_(of.accumulated, of.grad), states_{Block<T>(of.states[K])...}, average_(of.average) {}
+        : param_(of.param),
+          grad_(of.accumulated, of.grad),
+          states_{Block<T, Size>(of.states[K])...},
+          average_(of.average) {}
 
     // Reads the blocks; the gradient is copied if it is to be changed.
     void load(std::int64_t begin, std::int64_t count, bool changes_gradient) {
@@ -64,7 +67,7 @@ public:
         e = average_.load(begin, count);
     }
 
-    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T>& numbers) const {
+    void store(std::int64_t begin, std::int64_t count, RandomNumbers<T, Size>& numbers) const {
         param_.store(begin, count, numbers);
         (states_[K].store(begin, count, numbers), ...);
         average_.store(begin, count);
@@ -84,47 +87,52 @@ public:
     T* s[max_states] = {};
 
 private:
-    Block<T> param_;
-    GradientBlock<T> grad_;
-    Block<T> states_[max_states];
-    Block<T> average_;
+    Block<T, Size> param_;
+    GradientBlock<T, Size> grad_;
+    Block<T, Size> states_[max_states];
+    Block<T, Size> average_;
 };
 
-// The states of a tensor for the loop over codes, from the element on that begins a chunk.
-inline Coded coded_states(const Operands& of, const Recipe& recipe, std::int64_t begin) {
-    Coded coded{};
+// The states of a tensor for a loop that reads and writes them itself, from the element on that begins a chunk.
+inline OwnStates own_states(const Operands& of, const Recipe& recipe, std::int64_t begin) {
+    OwnStates own{};
+    bool in_pairs = false;
     for (int k = 0; k < max_states; ++k) {
         const Operand& state = of.states[k];
         if (state.data == nullptr) continue;
-        coded.codes[k] = state.data + begin;
-        coded.units[k] = reinterpret_cast<float*>(state.companion) + begin / code_block;
-        coded.stochastic = coded.stochastic || state.stochastic;
+        const Codec<float>& codec = codec_of<float>(state);
+        own.data[k] = state.data + begin * codec.bytes;
+        own.stochastic = own.stochastic || state.stochastic;
+        if (codec.together == 1) continue;
+        own.units[k] = reinterpret_cast<float*>(state.companion) + begin / code_block;
+        in_pairs = true;
     }
-    if (!coded.stochastic) return coded;
-    const std::uint64_t counter = pair_counter(of.first + begin);
-    coded.counter = static_cast<std::uint32_t>(counter);
+    if (!own.stochastic) return own;
+    const std::int64_t first = of.first + begin;
+    const std::uint64_t counter = in_pairs ? pair_counter(first) : static_cast<std::uint64_t>(first);
+    own.counter = static_cast<std::uint32_t>(counter);
     const Keys keys(of, recipe);
     for (int stream = 0; stream < stream_count; ++stream) {
         const Key key = keys.of(stream, counter);
-        coded.keys[stream][0] = key.low;
-        coded.keys[stream][1] = key.high;
+        own.keys[stream][0] = key.low;
+        own.keys[stream][1] = key.high;
     }
-    return coded;
+    return own;
 }
 
 // What is done with the blocks of a stretch, besides reading and writing them. Each block is read into the compute
 // type, if it isn't in it already. While it is in the L1 cache, it goes through the gradient's terms, the rule and the
 // work after the rule. `arrays` are those that are read into blocks.
-template <class T, class Update>
+template <class T, std::int64_t Size, class Update>
 void sweep_blocks(const Operands& arrays, const Recipe& recipe, std::int64_t chunk_begin, std::int64_t chunk_count,
                   const GradientTerms& terms, bool has_terms, bool may_shift, Update update) {
     const bool follows = arrays.average.data != nullptr && (recipe.extras & with_average) == 0;
     const auto average_rate = static_cast<T>(recipe.average_rate);
-    Blocks<T> blocks(arrays);
-    RandomNumbers<T> numbers(arrays, recipe);
+    Blocks<T, Size> blocks(arrays);
+    RandomNumbers<T, Size> numbers(arrays, recipe);
     const bool shifted = recipe.past_caches && may_shift && !blocks.together();
-    const std::int64_t first = shifted ? to_next_line<T>(arrays.copy, chunk_begin) : block_elements<T>;
-    for_each_block<T>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
+    const std::int64_t first = shifted ? to_next_line<T>(arrays.copy, chunk_begin) : Size;
+    for_each_block<T, Size>(chunk_begin, chunk_count, first, [&](std::int64_t begin, std::int64_t count) {
         numbers.move_to(begin, count);
         blocks.load(begin, count, has_terms);
         if (has_terms) apply_terms(terms, blocks.changed, blocks.p, count);
@@ -147,33 +155,35 @@ void sweep_in_blocks(const Operands& of, Recipe recipe, std::int64_t begin, std:
     terms.l2 = terms.l2 && (recipe.extras & with_l2) == 0;
     const bool has_terms = terms.clipped || terms.negated || terms.l2 || terms.l1;
     if (has_terms) recipe.terms.scale = recipe.single_scale = 1;  // for the loop: this comes before the other terms
-    if (recipe.coded == nullptr)
-        return sweep_blocks<T>(of, recipe, begin, count, terms, has_terms, true,
-                               [&](const Blocks<T>& blocks, std::int64_t /* first */, std::int64_t length) {
-                                   blocks.run(recipe.in_blocks, recipe, length);
-                               });
+    if (recipe.of_states == nullptr)
+        return sweep_blocks<T, block_elements<T>>(
+            of, recipe, begin, count, terms, has_terms, true,
+            [&](const Blocks<T>& blocks, std::int64_t /* first */, std::int64_t length) {
+                blocks.run(recipe.in_blocks, recipe, length);
+            });
     if constexpr (sizeof(T) == sizeof(float)) {
         Operands arrays = of;
         for (Operand& state : arrays.states) state.data = nullptr;
         const std::int64_t end = begin + count;
         for (std::int64_t chunk = begin; chunk < end; chunk += chunk_elements) {
             const std::int64_t length = end - chunk < chunk_elements ? end - chunk : chunk_elements;
-            const Coded states = coded_states(of, recipe, chunk);
-            sweep_blocks<T>(arrays, recipe, chunk, length, terms, has_terms, false,
-                            [&](const Blocks<T>& blocks, std::int64_t first, std::int64_t part) {
-                                recipe.coded(recipe, first - chunk, part, blocks.p, blocks.g, states);
-                            });
+            const OwnStates states = own_states(of, recipe, chunk);
+            sweep_blocks<T, long_block_elements>(
+                arrays, recipe, chunk, length, terms, has_terms, false,
+                [&](const Blocks<T, long_block_elements>& blocks, std::int64_t first, std::int64_t part) {
+                    recipe.of_states(recipe, first - chunk, part, blocks.p, blocks.g, states);
+                });
         }
     }
 }
 
 // The same if there is nothing to do but the rule, over parameters and gradients where they lie.
-inline void sweep_codes(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count) {
+inline void sweep_states(const Operands& of, const Recipe& recipe, std::int64_t begin, std::int64_t count) {
     const std::int64_t end = begin + count;
     for (; begin < end; begin += chunk_elements) {
         const std::int64_t length = end - begin < chunk_elements ? end - begin : chunk_elements;
-        recipe.coded(recipe, 0, length, in_place<float>(of.param, begin), in_place<float>(of.grad, begin),
-                     coded_states(of, recipe, begin));
+        recipe.of_states(recipe, 0, length, in_place<float>(of.param, begin), in_place<float>(of.grad, begin),
+                         own_states(of, recipe, begin));
     }
 }
 
@@ -209,9 +219,9 @@ void sweep(const Operands& of, const Recipe& recipe, std::int64_t begin, std::in
     const bool given = of.accumulated.data == nullptr;
     const bool lies = given && of.grad.view == nullptr && of.grad.format == recipe.in_place.weights;
     if (lies && recipe.in_place.loop != nullptr) return sweep_in_place(of, recipe, begin, count, StatePlaces{});
-    if (recipe.only_codes && given && of.copy.data == nullptr && lies_ready<float>(of.grad) &&
+    if (recipe.only_states && given && of.copy.data == nullptr && lies_ready<float>(of.grad) &&
         lies_ready<float>(of.param))
-        return sweep_codes(of, recipe, begin, count);
+        return sweep_states(of, recipe, begin, count);
     sweep_in_blocks<T>(of, recipe, begin, count);
 }
 

@@ -2,6 +2,7 @@
 
 #include "kernels/coded_loop.hpp"
 #include "kernels/family.hpp"
+#include "kernels/random_loop.hpp"
 #include "kernels/sixteens.hpp"
 
 namespace instep::INSTEP_LEVEL::rules {

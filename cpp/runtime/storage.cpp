@@ -13,12 +13,17 @@ bool lies_in(const Operand& operand, Format format) {
     return operand.view == nullptr && operand.format == format && !operand.stochastic;
 }
 
-// Whether the tensor has states, and all are coded.
-bool has_codes(const Operands& operands) {
+// Whether the tensor has states, and all are such.
+template <class Condition>
+bool has_only(const Operands& operands, Condition is_such) {
     const auto* const states = operands.states;
     return std::any_of(states, states + max_states, [](const Operand& state) { return state.data != nullptr; }) &&
            std::all_of(states, states + max_states,
-                       [](const Operand& state) { return state.data == nullptr || is_coded(state.format); });
+                       [&](const Operand& state) { return state.data == nullptr || is_such(state); });
+}
+
+bool is_random_bfloat16(const Operand& state) {
+    return state.format == Format::bfloat16 && state.stochastic && state.view == nullptr;
 }
 
 // The bytes of an element of states over which a loop goes where they lie.
@@ -36,7 +41,8 @@ bool states_lie_in(const Operands& operands, Format format) {
 }
 
 Storage storage_of(const Operands& operands, Format native) {
-    if (has_codes(operands)) return Storage::codes;
+    if (has_only(operands, [](const Operand& state) { return is_coded(state.format); })) return Storage::codes;
+    if (native == Format::float32 && has_only(operands, is_random_bfloat16)) return Storage::random_bfloat16;
     // Copies are rounded from blocks.
     if (operands.copy.data != nullptr || operands.param.view != nullptr) return Storage::other;
     if (operands.param.stochastic) return Storage::other;
@@ -76,9 +82,11 @@ void choose_loops(Recipe& recipe, const Loops& loops, const Arrangement& arrange
     recipe.extras = (terms.l1 ? 0 : l2) | (follows_up ? 0 : average);
     if (native[recipe.extras] == nullptr) recipe.extras = 0;
     recipe.in_blocks = native[recipe.extras];
-    recipe.coded = arrangement.storage == Storage::codes ? loops.coded : nullptr;
-    recipe.only_codes = recipe.coded != nullptr && only_loop && !terms.l2 && !arrangement.averaged;
-    if (recipe.coded != nullptr) recipe.extras = 0;  // blocks do this work
+    recipe.of_states = arrangement.storage == Storage::codes             ? loops.of_codes
+                       : arrangement.storage == Storage::random_bfloat16 ? loops.of_random_bfloat16
+                                                                         : nullptr;
+    recipe.only_states = recipe.of_states != nullptr && only_loop && !terms.l2 && !arrangement.averaged;
+    if (recipe.of_states != nullptr) recipe.extras = 0;  // blocks do this work
 }
 
 }  // namespace instep
