@@ -209,21 +209,24 @@ def takes_state_dtype(
     if isinstance(state_dtype, Mapping):
         return all(
             wanted is None
-            or (
-                (kinds[name].narrow != "iterate" and _holds(kinds[name], options, compute, wanted))
-                and (wanted != CODED or kinds[name].eight_bits)
-            )
+            or (kinds[name].narrow != "iterate" and _holds(kinds[name], options, compute, wanted))
             for name, wanted in state_dtype.items()
         )
+    of_rule = RULES[rule.__name__]
+    whole = {**of_rule.defaults, **options}
+    is_coded = isinstance(state_dtype, str) and state_dtype == CODED
     return state_dtype is None or all(
-        _holds(kind, options, compute, state_dtype) for kind in kinds.values()
+        _holds(kinds[name], options, compute, state_dtype)
+        for name, option in of_rule.states.items()
+        if of_rule.has(option, whole)
+        or not is_coded  # a dtype is refused also where it has no effect
     )
 
 
 def _holds(kind: Kind, options: Mapping[str, Any], compute: np.dtype, wanted: Any) -> bool:
     """Whether a state can be kept in this format, or stays in the compute type."""
     if isinstance(wanted, str) and wanted == CODED:
-        return compute == np.float32 and not options.get("centered")
+        return not options.get("centered") and (compute == np.float32 or not kind.eight_bits)
     wanted = np.dtype(wanted)
     if wanted == compute:
         return True

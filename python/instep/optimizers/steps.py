@@ -97,8 +97,9 @@ class Steps:
         ``scalar_states`` are the states that are one number; ``joint_states`` are those among them
         that all places of the rule share. ``kinds`` has a dict for each other state, which says how
         it may be stored: ``signed`` (negative numbers occur), ``eight_bits``, ``narrow`` ("any"
-        dtype, "bfloat16" alone, "none", or "iterate", which is as exact as the parameter) and
-        ``root`` (in float16 it is the square root).
+        dtype, "bfloat16" alone, "none", or "iterate", which is as exact as the parameter), ``root``
+        (in float16 it is the square root), and ``in_16_bits``, how it is rounded there: as is
+        "chosen" by ``rounding``, always to "nearest", or always "stochastic".
 
         Examples
         --------
