@@ -33,6 +33,7 @@ SETTLE = 0.3  # seconds until the threads of a contestant that can't be stopped 
 DOZE = 0.1  # until those of NumPy's matrix products have, which look for work for a while
 LIMIT = "memory limit"
 SAME_ARRAYS = "memory limit, same arrays"
+ARITHMETIC = "arithmetic"  # of the step, in the caches
 ALWAYS = (OURS, LIMIT, SAME_ARRAYS)  # in every heat: others are compared with them
 MEMORY = 12 << 30  # bytes that the contestants of one heat may hold together
 # Who takes so many times as long as instep, and so many seconds, rests in so many rounds after each of its own: a round

@@ -11,8 +11,10 @@ import extras
 import loop
 import pictures
 import scaling
+import storage_speed
 import training
-from harness import LIMIT, SAME_ARRAYS
+from harness import ARITHMETIC, LIMIT, SAME_ARRAYS
+from peers import PEERS
 from results import Pieces, Results
 from rows import EVERYONE, ROWS, RULES, TORCH, Row
 from tables import duration, markdown_table
@@ -86,7 +88,12 @@ def write(folder: Path, results: Results, verdicts: Sequence[Verdict]) -> None:
         pictures.growth(folder / GROWTH, pieces, where, machine["cores"])
         sections.append(_scaling(pieces, machine["cores"]))
     pictures.trainings(folder / TRAINING, pieces, where)
-    sections += [_extras(pieces), training.section(pieces, TRAINING), _rest(pieces)]
+    sections += [
+        _extras(pieces),
+        storage_speed.section(pieces),
+        training.section(pieces, TRAINING),
+        _rest(pieces),
+    ]
     (folder / "README.md").write_text("\n".join(filter(None, sections)), encoding="utf-8")
 
 
@@ -185,7 +192,7 @@ def _others(pieces: Pieces) -> str:
     rows = [row for row in _measured(pieces, plain=False) if not row.rule]
     if not rows:
         return ""
-    peers = [p for p in EVERYONE if any(p in pieces[f"step/{r.name}"]["contestants"] for r in rows)]
+    peers = [p for p in PEERS if any(p in pieces[f"step/{r.name}"]["contestants"] for r in rows)]
     named = "\n".join(f"- {row.name}: {row.title}" for row in rows)
     table = _matrix(pieces, [row.name for row in rows], peers)
     return f"## Other formats and layouts\n\n{table}\n\n{named}\n"
@@ -242,7 +249,7 @@ def _losses(pieces: Pieces) -> Iterator[tuple[str, str, float]]:
     for name, of in found_by_name.items():
         contestants = of.get("contestants", {})
         for peer, found in contestants.items():
-            compares = peer not in (OURS, NO_STEP, LIMIT, *loop.LIMITS)
+            compares = peer not in (OURS, NO_STEP, LIMIT, ARITHMETIC, *loop.LIMITS)
             if compares and found["by instep"] < 1 + AS_FAST:
                 yield name, peer, found["by instep"]
 

@@ -28,6 +28,7 @@ import loop
 import page
 import scaling
 import step
+import storage_speed
 import threads
 import training
 from harness import Pool
@@ -46,7 +47,8 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
     """What there is to measure, each in a minute or two."""
     pieces: dict[str, Callable[[Pool], dict[str, Any]]] = {}
     for name, row in ROWS.items():
-        pieces[f"step/{name}"] = partial(_step, row)
+        if row.fits:
+            pieces[f"step/{name}"] = partial(_step, row)
     for batch in loop.BATCHES:
         # Single turns scatter by a fifth and starts by a tenth, more than the bound leaves room for.
         seconds, starts = (60.0, loop.STARTS) if batch == loop.JUDGED else (8.0, 1)
@@ -58,6 +60,7 @@ def _pieces() -> dict[str, Callable[[Pool], dict[str, Any]]]:
             pool, size, 12.0 if size == max(scaling.SIZES) else 3.0
         ).summary()
     pieces["extras"] = lambda _: extras.measure(20_000_000, 20.0)
+    pieces["storage"] = lambda _: storage_speed.measure(10.0)
     pieces["call"] = lambda _: {"steps": call.measure(2.0)}
     pieces["threads"] = lambda _: {
         "sizes": {f"{n:,}": threads.measure(n, 1.0) for n in threads.SIZES}

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 import instep
-from harness import LIMIT, SAME_ARRAYS, Entry
+from harness import ARITHMETIC, LIMIT, SAME_ARRAYS, Entry
 from peers import PEERS
 from peers.rules_of_optax import OPTAX
-from task import OURS, Task
+from storage_formats import FORMATS, OF_LARGE, THREADS
+from task import CODED, OURS, Task, cores
 from traffic import is_split
 
-EVERYONE = tuple(PEERS)
+EIGHT_BITS = ("bitsandbytes", "torchao")  # peers that are for 8-bit states alone
+EVERYONE = tuple(peer for peer in PEERS if peer not in (ARITHMETIC, *EIGHT_BITS))
 TORCH = ("torch loop", "torch foreach", "torch fused")
 FUSED = ("Adagrad", "Adam", "AdamW", "SGD")  # that PyTorch has also fused, by its names
 RULES_ON = ("mlp", "gpt2")  # the workloads on which every rule has a row
@@ -32,6 +34,7 @@ class Row:
     # Where a peer's task is not instep's: float32 states where it has no others, PyTorch's name of a rule.
     peer_tasks: Mapping[str, Task] = field(default_factory=dict)
     rule: str = ""  # of a row in the table of rules: the rule and what was chosen of it
+    slow: bool = False  # its peers take seconds for a step
 
     @property
     def of_pytorch(self) -> bool:
@@ -39,8 +42,13 @@ class Row:
 
     @property
     def brief(self) -> bool:
-        """Whether it is measured briefly: one of many alike, and no workload's own row."""
-        return bool(self.rule) and self.name != self.task.workload
+        """Whether it is measured briefly: one of many alike and no workload's own row, or of slow peers."""
+        return self.slow or (bool(self.rule) and self.name != self.task.workload)
+
+    @property
+    def fits(self) -> bool:
+        """Whether this machine has as many cores as its task has threads."""
+        return (self.task.threads or 1) <= cores()
 
     def entries(self, peers: Sequence[str]) -> list[Entry]:
         return [Entry(peer, peer, self.peer_tasks.get(peer, self.task)) for peer in peers]
@@ -86,7 +94,30 @@ def _rows() -> list[Row]:
         ),
         Row("gpt2-float64", "Adam, float64", replace(adam, dtype="float64"), torch),
     ]
+    rows += _stored()
     return rows + [_row_of(*one, on) for one in _rules() if one[0] != "Adam" for on in RULES_ON]
+
+
+def name_stored(name: str, threads: int) -> str:
+    return f"gpt2-{name}-{threads}-threads"
+
+
+def _stored() -> Iterator[Row]:
+    """Ways to store states and parameters; PyTorch's AdamW has float32 throughout."""
+    for threads in THREADS:
+        plain = Task("gpt2", rule="AdamW", threads=threads)
+        for name in OF_LARGE:
+            peers = (OURS, LIMIT, ARITHMETIC, "torch fused")
+            yield Row(
+                name_stored(name, threads),
+                f"AdamW, {FORMATS[name].title}, {threads} threads; torch: all float32",
+                FORMATS[name].of(plain),
+                peers,
+                {"torch fused": plain},
+            )
+    task = FORMATS[CODED].of(Task("gpt2", rule="AdamW", threads=THREADS[0]))
+    title = f"AdamW, {FORMATS[CODED].title}, {THREADS[0]} threads"
+    yield Row("gpt2-8bit-peers", title, task, (OURS, *EIGHT_BITS), slow=True)
 
 
 def rules() -> dict[str, type[instep.Optimizer]]:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import loop
 import programs
 import training
-from harness import LIMIT, SAME_ARRAYS
+from harness import ARITHMETIC, LIMIT, SAME_ARRAYS
 from results import Pieces
-from rows import RULES, RULES_ON, TORCH, Row
-from task import NO_STEP, OURS
+from rows import EIGHT_BITS, RULES, RULES_ON, TORCH, Row, name_stored
+from storage_formats import FORMATS, OF_LARGE, THREADS
+from task import CODED, NO_STEP, OURS
 from traffic import sums_of
 
 
@@ -239,6 +240,44 @@ def _in_pytorch() -> Iterator[Target | Least]:
         )
 
 
+# In the caches on one thread, by the time of the same step in float32.
+IN_THE_CACHES = {CODED: 2.2, "bfloat16-remainder-8bit": 2.8, "bfloat16-states": 1.7}
+OF_THE_SLOWER = 0.9  # of its bytes and its arithmetic
+BY_FLOAT32 = {CODED: 1.5, "bfloat16-remainder-8bit": 2.0, "bfloat16-stochastic-8bit": 2.2}
+BY_EIGHT_BITS = 25
+
+
+def _of_storage() -> Iterator[Target | Least]:
+    for name, wanted in IN_THE_CACHES.items():
+        what = f"in the caches, one thread, {FORMATS[name].title}: time by float32's"
+        yield Target(what, wanted, False, "x", partial(_in_the_caches, name))
+    few, many = THREADS
+    yield Least(
+        f"gpt2, {few} threads, stored narrow, of the slower of bytes and arithmetic",
+        [
+            Target(FORMATS[name].title, OF_THE_SLOWER, True, "x", partial(_of_the_slower, name))
+            for name in OF_LARGE
+        ],
+    )
+    for peer in EIGHT_BITS:
+        what = f"gpt2, {few} threads, AdamW with 8-bit states, against {peer}"
+        yield Target(what, BY_EIGHT_BITS, True, "x", _against("gpt2-8bit-peers", peer))
+    for name, wanted in BY_FLOAT32.items():
+        row = name_stored(name, many)
+        what = f"gpt2, {many} threads, {FORMATS[name].title}, against torch fused in float32"
+        both = (_against(row, FUSED), _limit_against(row, FUSED))
+        yield Target(what, wanted, True, "x", *both)
+
+
+def _in_the_caches(name: str, pieces: Pieces) -> float:
+    return float(pieces["storage"]["formats"][name]["time"])
+
+
+def _of_the_slower(name: str, pieces: Pieces) -> float:
+    contestants = pieces[f"step/{name_stored(name, THREADS[0])}"]["contestants"]
+    return max(float(contestants[which]["by instep"]) for which in (LIMIT, ARITHMETIC))
+
+
 def _targets() -> list[Target | Least]:
     found: list[Target | Least] = []
     in_the_caches = {"tiny": 25, "mlp": 1.7, "many": 60, "one1M": 1.5}
@@ -266,6 +305,7 @@ def _targets() -> list[Target | Least]:
     ):
         both = (_against(row, FUSED), _limit_against(row, FUSED))
         found.append(Target(f"gpt2, {what}", wanted, True, "x", *both))
+    found += _of_storage()
     found += _of_rules()
     found += _in_pytorch()
     in_loop = partial(loop_ratio, loop.JUDGED)

@@ -13,6 +13,7 @@ from package import workloads
 
 OURS = "instep"
 NO_STEP = "no step"  # a training loop without one
+CODED = "8bit"  # a state_dtype that isn't NumPy's
 LAYERS = (784, 256, 128, 10)  # of the training loop's perceptron
 
 

@@ -22,10 +22,17 @@ def sums_of(task: Task) -> tuple[int, int] | None:
     return CLIP_UPDATE if task.settings.get("clip_update") else SUMS.get(task.rule)
 
 
+SIDE = 64  # of a parameter that is large enough for 8-bit states
+
+
 def state_bytes(task: Task) -> list[int]:
-    """Bytes of an element of each state; a state that is one number a tensor counts for nothing."""
-    optimizer = optimizer_of(task, [np.zeros((1, 1), task.numpy_dtype)])
-    return [state.itemsize for state in optimizer.state["0"].values() if state.ndim]
+    """Bytes of an element of each state.
+
+    A state that is one number a tensor counts for nothing, and so do the units of 8-bit states, a sixteenth of a byte.
+    """
+    optimizer = optimizer_of(task, [np.zeros((SIDE, SIDE), task.numpy_dtype)])
+    each = [state.nbytes // SIDE**2 for state in optimizer.state["0"].values()]
+    return [count for count in each if count]
 
 
 def passes_of(task: Task) -> list[tuple[int, int]]:

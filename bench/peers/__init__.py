@@ -57,4 +57,7 @@ PEERS = {
     "torch fused": Peer("with_torch", "Fused"),
     "DeepSpeed": Peer("with_deepspeed", "DeepSpeed"),
     "optax": Peer("with_optax", "Optax"),
+    "arithmetic": Peer("arithmetic", "Arithmetic", needs_arrays=False),
+    "bitsandbytes": Peer("with_bitsandbytes", "Bitsandbytes"),
+    "torchao": Peer("with_torchao", "Torchao"),
 }

@@ -10,7 +10,7 @@ import numpy as np
 
 import instep
 from peers import Arrays
-from task import Task, numpy_dtype
+from task import CODED, Task, numpy_dtype
 
 
 def versions() -> dict[str, str]:
@@ -20,7 +20,8 @@ def versions() -> dict[str, str]:
 def optimizer_of(task: Task, params: Arrays) -> instep.Optimizer:
     more: dict[str, Any] = task.hyperparameters
     if task.state_dtype or task.dtype == "bfloat16":
-        more["state_dtype"] = numpy_dtype(task.state_dtype or task.dtype)
+        name = task.state_dtype or task.dtype
+        more["state_dtype"] = name if name == CODED else numpy_dtype(name)
     if task.clip_norm is not None:
         more["clip_norm"] = task.clip_norm
     made: instep.Optimizer = getattr(instep, task.rule)(list(params), **more)

@@ -26,16 +26,15 @@ def tensors(arrays: Arrays) -> list[torch.Tensor]:
     ]
 
 
-class _Torch:
-    form: dict[str, bool]
+class OnTensors:
+    """What steps tensors that are the NumPy arrays; a derived class makes `_optimizer`."""
 
-    def __init__(self, task: Task, params: Arrays) -> None:
+    _optimizer: Any
+
+    def __init__(self, task: Task, params: Arrays, on: list[torch.Tensor]) -> None:
         if task.threads:
             torch.set_num_threads(task.threads)
-        self._params = list(params)
-        self._tensors = tensors(params)
-        make: Any = getattr(torch.optim, task.rule)
-        self._optimizer = make(self._tensors, **task.hyperparameters, **self.form)
+        self._params, self._tensors = list(params), on
         self._clip_norm = task.clip_norm
 
     def call(self, grads: Arrays) -> Callable[[], object]:
@@ -50,6 +49,15 @@ class _Torch:
 
     def params(self) -> list[np.ndarray]:
         return self._params
+
+
+class _Torch(OnTensors):
+    form: dict[str, bool]
+
+    def __init__(self, task: Task, params: Arrays) -> None:
+        super().__init__(task, params, tensors(params))
+        make: Any = getattr(torch.optim, task.rule)
+        self._optimizer = make(self._tensors, **task.hyperparameters, **self.form)
 
 
 class Loop(_Torch):
