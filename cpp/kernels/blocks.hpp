@@ -82,7 +82,7 @@ private:
     const Recipe& recipe_;
     std::int64_t begin_ = 0, count_ = 0;
     bool made_[2 * stream_count] = {};
-    alignas(64) std::uint32_t numbers_[2 * stream_count][Size];
+    alignas(64) std::uint32_t numbers_[2 * stream_count][static_cast<std::size_t>(Size)];
 };
 
 // Like store_block, but past the caches if the elements lie side by side; finish_streams must follow.
@@ -147,7 +147,7 @@ public:
 private:
     const Operand& operand_;
     bool ready_;
-    alignas(64) T buffer_[Size];
+    alignas(64) T buffer_[static_cast<std::size_t>(Size)];
 };
 
 // The gradient in the form in which the arithmetic begins: rounded to the compute type and added to the accumulated

@@ -28,6 +28,7 @@ enum class Format : unsigned char {
     rest16  // that second array itself, which no step reads alone
 };
 constexpr int format_count = 10;
+constexpr int parameter_format_count = 4;  // the first ones: of arrays of parameters and gradients
 
 enum class Compute : unsigned char { float32, float64 };
 constexpr int compute_count = 2;

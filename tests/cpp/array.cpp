@@ -55,7 +55,8 @@ std::uint64_t Array::get(std::size_t i) const {
     switch (encoding(format_).size()) {
         case 8: return read(std::uint64_t{});
         case 4: return read(std::uint32_t{});
-        default: return read(std::uint16_t{});
+        case 2: return read(std::uint16_t{});
+        default: return read(std::uint8_t{});
     }
 }
 
@@ -65,7 +66,8 @@ void Array::set(std::size_t i, std::uint64_t bits) {
     switch (encoding(format_).size()) {
         case 8: return write(bits);
         case 4: return write(static_cast<std::uint32_t>(bits));
-        default: return write(static_cast<std::uint16_t>(bits));
+        case 2: return write(static_cast<std::uint16_t>(bits));
+        default: return write(static_cast<std::uint8_t>(bits));
     }
 }
 

@@ -11,13 +11,21 @@ namespace instep::digests {
 
 struct Encoding {
     const char* name;
-    int exponent_bits, fraction_bits;
+    int exponent_bits, fraction_bits;  // integers have no exponent
 
     constexpr std::int64_t size() const { return (1 + exponent_bits + fraction_bits) / 8; }
 };
 
-constexpr std::array<Encoding, format_count> encodings = {
-    {{"float64", 11, 52}, {"float32", 8, 23}, {"float16", 5, 10}, {"bfloat16", 8, 7}}};
+constexpr std::array<Encoding, format_count> encodings = {{{"float64", 11, 52},
+                                                           {"float32", 8, 23},
+                                                           {"float16", 5, 10},
+                                                           {"bfloat16", 8, 7},
+                                                           {"root16", 5, 10},
+                                                           {"int8", 0, 7},
+                                                           {"uint8", 0, 7},
+                                                           {"bfloat16_8", 8, 7},
+                                                           {"bfloat16_16", 8, 7},
+                                                           {"int16", 0, 15}}};
 
 constexpr const Encoding& encoding(Format format) { return encodings[static_cast<std::size_t>(format)]; }
 
@@ -57,6 +65,7 @@ constexpr std::uint64_t number(Format format, bool special, std::uint64_t seed, 
 constexpr bool is_nan(Format format, std::uint64_t bits) {
     const auto exponent_bits = static_cast<unsigned>(encoding(format).exponent_bits);
     const auto fraction_bits = static_cast<unsigned>(encoding(format).fraction_bits);
+    if (exponent_bits == 0) return false;
     const std::uint64_t infinity = ((std::uint64_t{1} << exponent_bits) - 1) << fraction_bits;
     return (bits & ((std::uint64_t{1} << (exponent_bits + fraction_bits)) - 1)) > infinity;
 }

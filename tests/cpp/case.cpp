@@ -12,6 +12,7 @@
 #include "hostile_environment.hpp"
 #include "runtime/float_environment.hpp"
 #include "runtime/step.hpp"
+#include "stored.hpp"
 
 namespace instep::digests {
 
@@ -44,8 +45,8 @@ std::uint64_t bits_of(T number) {
 
 struct Parameter {
     Axes order;
-    std::unique_ptr<Array> param, average, copy, accumulated, grad;
-    std::vector<std::unique_ptr<Array>> states;
+    std::unique_ptr<Array> param, remainder, average, copy, accumulated, grad;
+    std::vector<std::unique_ptr<Array>> states;  // each followed by its units if it has codes
     std::vector<std::shared_ptr<double>> scalar_states;
     std::unique_ptr<Array> kept;  // with the shorter axis first
 };
@@ -68,6 +69,7 @@ public:
         for (const Extents& shape : table.shapes.at(of_matrices ? "matrices" : settings.shapes))
             tensors.push_back(bind(shape));
         stepper_ = std::make_unique<Stepper>();
+        stepper_->set_seed(settings.seed);
         stepper_->append(tensors.size());
         for (std::size_t i = 0; i < tensors.size(); ++i) stepper_->bind(i, std::move(tensors[i]), settings.late);
         for (Operand Operands::* follower : {&Operands::average, &Operands::copy})
@@ -94,6 +96,7 @@ public:
             digest(*parameter.param);
             for (const auto& state : parameter.states) digest(*state);
             for (const auto& state : parameter.scalar_states) digest_number(*state);
+            if (parameter.remainder) digest(*parameter.remainder);
             if (parameter.average) digest(*parameter.average);
             if (parameter.copy) digest(*parameter.copy);
         }
@@ -126,8 +129,11 @@ private:
         auto tensor = std::make_unique<Tensor>();
         made.param = make(parameters, i, shape, settings_.param);
         made.param->fill_with_numbers(settings_.special, seed(parameters, i));
-        made.order = memory_order(shape, made.param->strides());
+        made.order = order_of(settings_, variant, compute_format, memory_order(shape, made.param->strides()));
+        tensor->operands.number = i;
         tensor->operands.param = made.param->operand(made.order, layout_of(*tensor));
+        set_random_parameter(tensor->operands.param, settings_);
+        if (settings_.master_bits != 0) add_remainder(tensor->operands.param, made);
         tensor->size = made.param->size();
         tensor->work = 0;  // decides about threads, and those are given here
         tensor->compute = compute_;
@@ -137,6 +143,12 @@ private:
         if (variant.sum_count > 0) {
             tensor->logical = std::make_unique<Operands>();
             tensor->logical->param = made.param->operand(logical, layout_of(*tensor));
+            if (made.remainder) {
+                const Operand rest = made.remainder->operand(logical, layout_of(*tensor));
+                tensor->logical->param.format = tensor->operands.param.format;
+                tensor->logical->param.companion = rest.data;
+                tensor->logical->param.companion_view = rest.view;
+            }
         }
         for (int k = 0; k < max_scalar_states; ++k) {
             if (!variant.scalar_states[k].used) continue;
@@ -148,10 +160,14 @@ private:
         }
         for (int k = 0; k < variant.state_count; ++k) {
             if (!variant.states[k].used) continue;
-            made.states.push_back(
-                make_own(made, variant.states[k].kind.narrow == Narrow::iterate ? compute_format : settings_.state));
-            tensor->operands.states[k] = made.states.back()->operand(made.order, unused_);
+            const StateKind& kind = variant.states[k].kind;
+            const Format format = state_format(settings_, kind, compute_format);
+            made.states.push_back(make_own(made, format));
+            Operand& operand = tensor->operands.states[k];
+            operand = made.states.back()->operand(made.order, unused_);
+            set_random_state(operand, k, is_state_random(settings_, kind, format));
             if (tensor->logical) tensor->logical->states[k] = made.states.back()->operand(logical, layout_of(*tensor));
+            if (is_coded(format)) add_units(*tensor, made, k);
         }
         if (variant.of_matrices) keep(*tensor, made, variant.state_count);
         if (settings_.average) {
@@ -170,6 +186,23 @@ private:
         }
         parameters_.push_back(std::move(made));
         return tensor;
+    }
+
+    static void add_units(Tensor& tensor, Parameter& made, int k) {
+        made.states.push_back(std::make_unique<Array>(Format::float32, Extents{code_blocks(tensor.size)},
+                                                      Extents{item_size(Format::float32)}, 0));
+        Array& units = *made.states.back();
+        units.fill_with_zeros();
+        StridedLayout none;
+        tensor.operands.states[k].companion = units.operand({0}, none).data;
+        if (tensor.logical) tensor.logical->states[k].companion = tensor.operands.states[k].companion;
+    }
+
+    void add_remainder(Operand& param, Parameter& made) {
+        const bool is_short = settings_.master_bits == 24;
+        made.remainder = make_own(made, is_short ? Format::signed8 : Format::rest16);
+        param.format = is_short ? Format::bfloat16_8 : Format::bfloat16_16;
+        param.companion = made.remainder->operand(made.order, unused_).data;
     }
 
     // Room for what a rule of matrices keeps: like the core's binding, with the shorter axis first.

@@ -52,7 +52,7 @@ void for_each_case(const Table& table, Format format, const Digest& wanted, Acti
 
 void print_each(const Table& table, const Manner& manner) {
     for_each_rule(manner.level, [&](const Rule& rule) {
-        for (int k = 0; k < format_count; ++k) {
+        for (int k = 0; k < parameter_format_count; ++k) {
             const auto format = static_cast<Format>(k);
             for_each_case(table, format, wanted_of(table, rule.name(), format), [&](const Case& settings) {
                 std::cout << rule.name() << ' ' << encoding(settings.param).name << ' ' << settings.name << ' '
@@ -68,7 +68,7 @@ int compare(const Table& table, const Manner& manner) {
     int wrong = 0;
     std::set<std::pair<std::string, Format>> seen;
     for_each_rule(manner.level, [&](const Rule& rule) {
-        for (int k = 0; k < format_count; ++k) {
+        for (int k = 0; k < parameter_format_count; ++k) {
             const auto format = static_cast<Format>(k);
             const Digest& wanted = wanted_of(table, rule.name(), format);
             std::uint64_t digest = 0;

@@ -23,8 +23,18 @@ void apply(Case& settings, const std::string& key, const std::string& value) {
     const double number = as_number(value);
     if (key == "grad")
         settings.grad = format_named(value);
+    else if (key == "state" && value == "8bit")
+        settings.coded = true;
     else if (key == "state")
         settings.state = format_named(value);
+    else if (key == "stochastic_states")
+        settings.stochastic_states = number != 0;
+    else if (key == "stochastic_parameters")
+        settings.stochastic_parameters = number != 0;
+    else if (key == "seed")
+        settings.seed = std::strtoull(value.c_str(), nullptr, 10);
+    else if (key == "master")
+        settings.master_bits = static_cast<int>(number);
     else if (key == "copy")
         settings.copy = format_named(value);
     else if (key == "shapes")

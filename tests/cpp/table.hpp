@@ -19,6 +19,10 @@ struct Case {
     Format param;
     Format grad = Format::float64;
     Format state = Format::float64;
+    bool coded = false;  // states in 8 bits instead
+    bool stochastic_states = false, stochastic_parameters = false;
+    std::uint64_t seed = 0;
+    int master_bits = 0;  // of parameters in bfloat16: 24 or 32
     std::optional<Format> copy;
     std::optional<double> average;
     std::string shapes = "few";
