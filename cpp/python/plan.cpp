@@ -65,6 +65,10 @@ bool Plan::add(const py::list& groups, bool grouped, bool take_read_only, const 
                 binding.parameter = arrays[i];
                 binding.copy = copies[i];
                 binding.read_only = take_read_only ? ReadOnly::taken : ReadOnly::refused;
+                if (fields.size() > 7) {
+                    const auto stretch = fields[7].cast<py::sequence>()[i].cast<py::tuple>();
+                    binding.stretch = Stretch{stretch[0].cast<Extents>(), stretch[1].cast<std::int64_t>()};
+                }
                 bindings.push_back(std::move(binding));
             }
         }

@@ -29,12 +29,14 @@ public:
     };
     Plan(bool averaged, py::object current, py::object storage, const Stored& stored);
 
-    // Adds groups: one (rule, options, structure, names, arrays, copies, state_dtypes) for each; see _core.pyi. Their
-    // states are zero, their averages are the parameters. Read-only parameters are refused here or, if they are taken,
-    // by each step until they are writeable; averages and copies are then left as they are. `grouped` says whether
-    // gradients come by groups from now on. If everything is accepted, `now` replaces the present hyperparameters, and
-    // the optimizer's attribute `_held` becomes `held`, all in this one call; otherwise nothing changes. Returns false
-    // if the hyperparameters are others than `before`: another thread has changed them meanwhile.
+    // Adds groups: one (rule, options, structure, names, arrays, copies, state_dtypes) for each; see _core.pyi. If the
+    // arrays are stretches of parameters, an eighth item has for each (shape of the whole, place of the first element).
+    // Their states are zero, their averages are the parameters. Read-only parameters are refused here or, if they are
+    // taken, by each step until they are writeable; averages and copies are then left as they are. `grouped` says
+    // whether gradients come by groups from now on. If everything is accepted, `now` replaces the present
+    // hyperparameters, and the optimizer's attribute `_held` becomes `held`, all in this one call; otherwise nothing
+    // changes. Returns false if the hyperparameters are others than `before`: another thread has changed them
+    // meanwhile.
     bool add(const py::list& groups, bool grouped, bool take_read_only, const py::object& before, const py::object& now,
              const py::object& optimizer, const py::object& held);
 

@@ -96,13 +96,14 @@ Plan::Like Plan::like(const Binding& binding, const Variant& variant, const py::
               {},
               view.size()};
     if (!py::isinstance<py::dict>(state_dtypes)) require_no_wider(state_dtypes, like.compute, who);
+    const bool is_small = (binding.stretch ? binding.stretch->size() : like.size) < stored_.min_8bit_size;
     bool by_element = stored_.rounding.parameters && item_size(view.format) == 2;
     for (int k = 0; k < variant.state_count; ++k) {
         const StateName& state = variant.states[k];
         if (!state.used) continue;
         const Wanted wanted = Wanted::of(state_dtypes, state.name);
         if (wanted.is_named) require_no_wider(wanted.value, like.compute, who);
-        like.states[k] = format_of(wanted, state, like.compute, like.size < stored_.min_8bit_size, who);
+        like.states[k] = format_of(wanted, state, like.compute, is_small, who);
         by_element = by_element || Steps::goes_by_element(state.kind, like.states[k], stored_.rounding);
     }
     if (by_element) like.order = logical_order(view.ndim);

@@ -54,18 +54,6 @@ private:
 
 }  // namespace
 
-void Ranks::set_whole(std::size_t k, const std::vector<std::vector<std::int64_t>>& shapes) {
-    Steps& steps = this->steps(k);
-    for (std::size_t i = 0; i < shapes.size(); ++i) {
-        Tensor& tensor = steps.stepper().tensor(i);
-        tensor.whole = 1;
-        for (const std::int64_t extent : shapes[i]) tensor.whole *= extent;
-        if (!variant_of(steps.group_of(i)).of_matrices) continue;
-        tensor.rows = shapes[i].at(0);
-        tensor.columns = shapes[i].at(1);
-    }
-}
-
 py::bytes Ranks::prepare(const py::sequence& numbers, const py::sequence& limits,
                          const std::vector<std::string>& present, double grad_scale) {
     limits_.take(py::tuple(), limits);
@@ -154,7 +142,6 @@ int Ranks::traverse(visitproc visit, void* arg) const {
 void bind_ranks(py::module_& m) {
     py::class_<Ranks>(m, "Ranks", py::is_final(), py::custom_type_setup(traversed<Ranks>),
                       "Plans over stretches, and steps over them together with other processes; made by make_ranks.")
-        .def("set_whole", &Ranks::set_whole, "k"_a, "shapes"_a, "The shapes of a plan's whole parameters.")
         .def("set_most_threads", &Ranks::set_most_threads, "count"_a, "Of this process; 0: as any step.")
         .def("prepare", &Ranks::prepare, "numbers"_a, "limits"_a, "present"_a, "grad_scale"_a,
              "Prepares a step, and returns the numbers computed for it.")

@@ -21,8 +21,6 @@ class Ranks {
 public:
     explicit Ranks(Plans plans) : plans_(std::move(plans)) {}
 
-    // For each place of a Plan the shape of the whole parameter.
-    void set_whole(std::size_t k, const std::vector<std::vector<std::int64_t>>& shapes);
     // The most threads of this process's part of a step, since other processes may step on the same cores; 0: as many
     // as any step.
     void set_most_threads(int count) { most_threads_ = count; }

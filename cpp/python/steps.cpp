@@ -119,6 +119,11 @@ void Steps::bind(std::size_t place, const Binding& binding) {
         tensor->rows = view.shape[0];
         tensor->columns = view.shape[1];
     }
+    if (binding.stretch) {
+        tensor->whole = binding.stretch->size();
+        tensor->operands.first = binding.stretch->first;
+        if (variant.of_matrices) tensor->rows = binding.stretch->shape.at(0);
+    }
     bind_states(*tensor, bound, binding);
     bind_parameter(*tensor, bound, binding, view);
     bind_scalar_states(*tensor, bound, binding, place);

@@ -3,7 +3,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +21,16 @@
 
 namespace instep {
 
+// Where a run of a parameter's elements lies in it: what a step does goes by the whole parameter.
+struct Stretch {
+    Extents shape;       // of the whole parameter
+    std::int64_t first;  // the place of the first element
+
+    std::int64_t size() const {
+        return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+    }
+};
+
 // The arrays to which a place is bound. States, average and copy have the parameter's shape; arrays that the rule
 // doesn't use are left out.
 struct Binding {
@@ -29,6 +43,7 @@ struct Binding {
     std::int64_t steps = 0;
     py::object counter = py::none();         // an array of one number that has the steps instead
     ReadOnly read_only = ReadOnly::refused;  // the caller's arrays may become writeable later
+    std::optional<Stretch> stretch;          // the arrays are of this part of the parameter alone
 };
 
 // What is rounded at random: states in 8 or 16 bits, and parameters in 16.

@@ -6,12 +6,13 @@ namespace instep {
 
 namespace {
 
-// Sums go over states in logical order: where this is not the order of the file, they read the file's map.
+// Sums go over states and remainders in logical order: where this is not the order of the file, they read the file's
+// map.
 bool lies_in_logical_order(const Operands& logical) {
     // NOLINTNEXTLINE(readability-use-anyofallof): the analyzer takes std::all_of for a read beyond the array
     for (const Operand& state : logical.states)
         if (state.view != nullptr) return false;
-    return true;
+    return logical.param.companion_view == nullptr;
 }
 
 }  // namespace

@@ -64,6 +64,14 @@ void Windows::clear() {
     units_ = 0;
 }
 
+// An array of the tensor that may lie in a file; without data if there is none.
+Operand Windows::operand_of(const Operands& operands, int kind) {
+    if (kind < average) return operands.states[kind];
+    if (kind == average) return operands.average;
+    const Operand& owner = kind == remainder ? operands.param : operands.states[kind - first_unit];
+    return owner.companion == nullptr ? Operand{} : companion_of(owner);
+}
+
 void Windows::append(std::size_t tensor, std::int64_t begin, std::int64_t count, const Operands& operands) {
     if (!of_unit_.empty() && of_unit_.back().tensor == tensor) {
         of_unit_.back().count += count;
@@ -71,19 +79,20 @@ void Windows::append(std::size_t tensor, std::int64_t begin, std::int64_t count,
     }
     Run& run = of_unit_.emplace_back(Run{tensor, begin, count, {}});
     for (int kind = 0; kind < kinds; ++kind) {
-        const Operand& operand = operand_of(operands, kind);
+        const Operand operand = operand_of(operands, kind);
         Piece& piece = run.pieces[kind];
         if (operand.data == nullptr) continue;
         piece.item = item_size(operand.format);
+        if (kind >= first_unit && kind < remainder) piece.together = code_block;
         piece.where = files_->find(operand.data);
-        piece.where.offset += begin * piece.item;
+        piece.where.offset += piece.bytes_of(begin);
     }
 }
 
 std::int64_t Windows::bytes_of(const std::vector<Run>& runs) {
     std::int64_t bytes = 0;
     for (const Run& run : runs)
-        for (const Piece& piece : run.pieces) bytes += piece.where.file >= 0 ? run.count * piece.item : 0;
+        for (const Piece& piece : run.pieces) bytes += piece.where.file >= 0 ? piece.bytes_of(run.count) : 0;
     return bytes;
 }
 
@@ -126,7 +135,7 @@ void Windows::close_window() {
         for (std::size_t k = window.first_run; k < window.end_run; ++k) {
             Piece& piece = runs_[k].pieces[kind];
             if (piece.where.file < 0) continue;
-            piece.bytes = runs_[k].count * piece.item;
+            piece.bytes = piece.bytes_of(runs_[k].count);
             const bool follows = before != nullptr && before->where.file == piece.where.file &&
                                  rounded(before->where.offset + before->bytes, cache_line) == piece.where.offset;
             piece.at = follows ? before->at + piece.where.offset - before->where.offset : rounded(end, cache_line);
@@ -185,8 +194,6 @@ void Windows::for_each_extent(const Window& window, Included included, Action ac
         finish();
     }
 }
-
-unsigned char Windows::bit(int kind) { return static_cast<unsigned char>(1U << static_cast<unsigned>(kind)); }
 
 void Windows::read(std::size_t window, Slot& slot, const Pass& pass) const {
     const Window& its = windows_[window];
@@ -348,13 +355,19 @@ void Windows::place(std::size_t tensor, Operands& operands) const {
     const auto run = std::lower_bound(runs_.begin() + static_cast<std::ptrdiff_t>(window.first_run), end, tensor,
                                       [](const Run& its, std::size_t wanted) { return its.tensor < wanted; });
     if (run == end || run->tensor != tensor) return;
-    const unsigned char loaded = present_->loaded[static_cast<std::size_t>(run - runs_.begin()) - window.first_run];
+    const Bits loaded = present_->loaded[static_cast<std::size_t>(run - runs_.begin()) - window.first_run];
     for (int kind = 0; kind < kinds; ++kind) {
         const Piece& piece = run->pieces[kind];
-        Operand& operand = kind == average ? operands.average : operands.states[kind];
         if (piece.where.file < 0 || (loaded & bit(kind)) == 0) continue;
+        const Operand operand = operand_of(operands, kind);
         if (operand.data == nullptr || operand.view != nullptr) continue;
-        operand.data = address(present_->data + piece.at, run->begin, piece.item);
+        char* const there = address(present_->data + piece.at, run->begin / piece.together, piece.item);
+        if (kind < average)
+            operands.states[kind].data = there;
+        else if (kind == average)
+            operands.average.data = there;
+        else
+            (kind == remainder ? operands.param : operands.states[kind - first_unit]).companion = there;
     }
 }
 

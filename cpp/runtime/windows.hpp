@@ -52,8 +52,13 @@ public:
     static char* address(char* memory, std::int64_t begin, std::int64_t item);
 
 private:
-    static constexpr int kinds = max_states + 1;  // the states and the average
+    // The states, the average, the units of the states, and the parameter's remainder.
     static constexpr int average = max_states;
+    static constexpr int first_unit = average + 1;
+    static constexpr int remainder = first_unit + max_states;
+    static constexpr int kinds = remainder + 1;
+    using Bits = std::uint16_t;  // one for each kind
+    static_assert(kinds <= 16);
     static constexpr std::size_t most_slots = 3;  // one is swept, one read ahead, one written
 
     // What a window has of one array.
@@ -61,7 +66,11 @@ private:
         StateFiles::Where where;
         std::int64_t bytes = 0;
         std::int64_t item = 0;
-        std::int64_t at = 0;  // in the buffer
+        std::int64_t together = 1;  // elements of the tensor that have one item
+        std::int64_t at = 0;        // in the buffer
+
+        // Of so many elements of the tensor, from a place on that begins an item.
+        std::int64_t bytes_of(std::int64_t elements) const { return (elements + together - 1) / together * item; }
     };
     // What a window has of one tensor.
     struct Run {
@@ -77,15 +86,13 @@ private:
         std::unique_ptr<char[]> room;
         char* data = nullptr;
         std::size_t window = none;
-        std::vector<unsigned char> loaded;  // by run of the window: the kinds that are there, as bits
+        std::vector<Bits> loaded;  // by run of the window: the kinds that are there, as bits
     };
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
     struct Ferry;
 
-    static const Operand& operand_of(const Operands& operands, int kind) {
-        return kind == average ? operands.average : operands.states[kind];
-    }
-    static unsigned char bit(int kind);
+    static Operand operand_of(const Operands& operands, int kind);
+    static Bits bit(int kind) { return static_cast<Bits>(1U << static_cast<unsigned>(kind)); }
     void forget();
     void open_window(std::size_t first_unit);
     void close_window();

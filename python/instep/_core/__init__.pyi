@@ -17,7 +17,8 @@ _Result = TypeVar("_Result")
 # of all states, or by name: None, a dtype or "8bit"
 _StateDtype = np.dtype[Any] | str | None
 _StateDtypes = _StateDtype | Mapping[str, _StateDtype]
-# rule, options, structure of the container as optimizers/tree.py encodes it, names, arrays, their copies, states
+# rule, options, structure of the container as optimizers/tree.py encodes it, names, arrays, their copies, states; if
+# the arrays are stretches of parameters, also for each (shape of the whole, place of the first element)
 _Group = tuple[
     str,
     Sequence[str],
@@ -199,7 +200,6 @@ class Combined:
 @final
 class Ranks:
     def set_most_threads(self, count: int) -> None: ...
-    def set_whole(self, k: int, shapes: Sequence[Sequence[int]]) -> None: ...
     def prepare(
         self,
         numbers: Sequence[tuple[Sequence[Sequence[float]], tuple[float, float, int]]],

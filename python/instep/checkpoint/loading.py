@@ -24,7 +24,7 @@ from instep.optimizers.require import require_optimizers
 from instep.optimizers.state_storage import on_disk
 from instep.optimizers.stored_arrays import require_like
 
-__all__ = ["check_scaler", "check_weights", "load"]
+__all__ = ["check_scaler", "check_weights", "load", "take_arrays"]
 
 
 def load(
@@ -114,7 +114,7 @@ def _kept(name: str, array: Array, optimizer: Optimizer | Combined) -> Array:
     return array
 
 
-def _take_arrays(
+def take_arrays(
     stored: dict[str, Any], arrays: Mapping[str, Array], optimizer: Optimizer
 ) -> dict[str, Array]:
     """Put the arrays into the stored state, in the layout of state_dict; return the weights, checked."""
@@ -150,11 +150,11 @@ def _checked(
     stored = stored_for(optimizer, document)
     if not isinstance(optimizer, Combined):
         (own,) = arrays_by_optimizer(arrays, optimizer)
-        return stored_state.checked(optimizer, stored, _take_arrays(stored, own, optimizer))
+        return stored_state.checked(optimizer, stored, take_arrays(stored, own, optimizer))
     weights = []
     for k, own in enumerate(arrays_by_optimizer(arrays, optimizer)):
         with combined_state.about(k):
-            weights.append(_take_arrays(stored["optimizers"][k], own, optimizer.optimizers[k]))
+            weights.append(take_arrays(stored["optimizers"][k], own, optimizer.optimizers[k]))
     return combined_state.checked(optimizer, stored, weights)
 
 

@@ -47,13 +47,14 @@ class Distributed:
 
     The object is also an instance of the optimizer's own class: it has the hyperparameters, groups,
     schedules and counts of that class. `state` and `averages` have this rank's stretches of the
-    parameters, as arrays with one axis.
+    parameters, as arrays with one axis, and `memory` tells this rank's bytes.
 
     All ranks make it together and make the same calls of `step`, `averaged`, `state_dict`,
-    `load_state_dict`, `save`, `load` and `close` in the same order. Before anything is changed, all
-    ranks compare what they are about to do. If one of them has an error, or another number, all of
-    them raise: that rank its own error, the others the same built-in class with the number of the
-    rank. The same holds if a rank leaves, also by ``sys.exit``, while the others go on.
+    `load_state_dict`, `reset_remainders`, `save`, `load` and `close` in the same order. Before
+    anything is changed, all ranks compare what they are about to do. If one of them has an error,
+    or another number, all of them raise: that rank its own error, the others the same built-in
+    class with the number of the rank. The same holds if a rank leaves, also by ``sys.exit``, while
+    the others go on.
 
     Parameters
     ----------

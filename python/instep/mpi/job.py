@@ -89,8 +89,6 @@ class Job:
         for plan, own in zip(self.plans, self._by_plan(routes.own), strict=True):
             plan.bind(own)
         self.ranks = _core.make_ranks([plan.inner for plan in self.plans])
-        for k, plan in enumerate(self.plans):
-            self.ranks.set_whole(k, [list(array.shape) for array in plan.arrays])
 
     def _by_plan(self, of_parameters: Any) -> list[Any]:
         """Cut a sequence with an entry for each parameter into one for each optimizer."""
@@ -320,6 +318,20 @@ class Job:
         """Round the parameters into their copies, if there are any."""
         if any(plan.has_copies for plan in self.plans):
             self.front.refresh_copies()
+
+    def reset_remainders(self, plan: RankedPlan) -> None:
+        """Set the remainders of a plan's parameters to zero; all ranks call it."""
+        with self.turn("reset_remainders"):
+            self.require_usable()
+            error = None
+            try:
+                plan.refuse_averages("reset_remainders")
+                plan.require_whole()
+            except BaseException as caught:
+                error = caught
+            self.meet(Kind.RESET_REMAINDERS, error)
+            with self.moving("reset_remainders"):
+                plan.inner.reset_remainders()
 
     # ---- the end -------------------------------------------------------------------------------
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from instep._support.wording import difference, shown
+from instep._support.wording import shown
 from instep.checkpoint.document import (
+    arrays_by_optimizer,
     path_text,
     require_scaler,
     stored_extra,
@@ -18,7 +20,7 @@ from instep.checkpoint.document import (
 )
 from instep.checkpoint.extra import is_of_extra
 from instep.checkpoint.format import PIECE, CheckpointError, File, one_line, opened
-from instep.checkpoint.loading import check_scaler, check_weights
+from instep.checkpoint.loading import check_scaler, take_arrays
 from instep.mpi import status, storing
 from instep.mpi.job import Job
 from instep.mpi.moving import Part, from_first
@@ -26,6 +28,7 @@ from instep.mpi.saving import name_in_file, prefix, weights_in_file
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind, digest
 from instep.mpi.storing import NO_DEFAULT, Entry, entries
+from instep.optimizers import combined_state
 
 __all__ = ["load"]
 
@@ -170,18 +173,12 @@ def _check(job: Job, optimizer: Any, file: File, scaler: Any) -> None:
     check_scaler(document["scaler"], scaler)
     stored_extra(document, file.stand_ins)
     stored_for(optimizer, document)
-    weights = weights_in_file(job)
-    states = {name_in_file(job, entry): entry for entry in entries(job)}
-    own = [name for name in file.stand_ins if not is_of_extra(name) and not _is_sum(name)]
-    if set(own) != {*weights, *states}:
-        raise ValueError(
-            f"the tensors must be those of the optimizer; {difference(own, [*weights, *states])}"
-        )
-    by_member = _by_member(job, {name: file.stand_ins[name] for name in weights}, "weights")
-    for member, of_member in zip(job.members, by_member, strict=True):
-        check_weights(of_member, member)
-    for name, entry in states.items():
-        storing.require_whole(entry, file.stand_ins[name])
+    there = entries(job)
+    for k, own in enumerate(arrays_by_optimizer(file.stand_ins, optimizer)):
+        with nullcontext() if job.combined is None else combined_state.about(k):
+            state: dict[str, Any] = {}
+            take_arrays(state, own, job.members[k])
+            storing.require_whole(job, k, state, there)
 
 
 def _read(job: Job, file: File, *, part: bool) -> Content:
@@ -199,10 +196,11 @@ def _read(job: Job, file: File, *, part: bool) -> Content:
 
 def _state(job: Job, file: File, entry: Entry, part: bool) -> Array:
     name = name_in_file(job, entry)
+    if name not in file.stand_ins:  # a remainder, which a state may lack
+        return np.zeros(entry.own.shape if part else entry.shape, entry.own.dtype)
     if entry.is_whole or not part:
         return file.array(name).reshape(entry.own.shape if part else entry.shape)
-    begin = job.routes.starts[entry.parameter]
-    found: Array = file.part(name, begin, entry.own.size).reshape(entry.own.shape)
+    found: Array = file.part(name, entry.start(job), entry.own.size).reshape(entry.own.shape)
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from instep import _core
 from instep._support.wording import kind
 from instep.mpi.shards import Parameter, Stretch
+from instep.mpi.weighing import weighed
 from instep.optimizers.current import Current, Values
 from instep.optimizers.state_storage import StateFolder
 from instep.optimizers.stored_formats import text_of_formats
@@ -46,6 +47,9 @@ class Together(Protocol):
 
     def turn(self, what: str) -> AbstractContextManager[None]:
         """Let one thread at a time make a call."""
+
+    def reset_remainders(self, plan: RankedPlan) -> None:
+        """Set the remainders of a plan's parameters to zero, on all ranks."""
 
     def refuse_group(self) -> NoReturn:
         """Raise TypeError: who owns what is decided when all parameters are there."""
@@ -167,28 +171,24 @@ class RankedPlan(_Ranked):
 
     def parameters(self) -> list[Parameter]:
         """Return what decides who owns what."""
-        found = []
-        for rule, options, _, _, arrays, _, state_dtype in self.groups:
-            states = set(_core.states_of(rule, options)) - self.scalar_states
-            whole = _core.needs_whole(rule, options)
-            for array in map(np.asarray, arrays):
-                wide = 8 if array.dtype == np.float64 else 4
-                stored = getattr(state_dtype, "itemsize", wide)
-                # The gradients' sum, the parameter and what comes back of it, the states, the average.
-                weight = wide + 2 * array.itemsize + stored * len(states)
-                weight += wide if self.averaged_by_decay else 0
-                found.append(Parameter(array.size, weight, whole))
-        return found
+        averaged, formats = self.averaged_by_decay, self.formats
+        return [
+            weighed(rule, options, np.asarray(array), state_dtypes, formats, averaged=averaged)
+            for rule, options, _, _, arrays, _, state_dtypes in self.groups
+            for array in arrays
+        ]
 
     def bind(self, stretches: Sequence[Stretch | None]) -> None:
         """Make the states of this rank's stretches, one for each parameter; None for an empty one."""
         own = iter(zip(self.arrays, stretches, strict=True))
         groups: list[Any] = []
-        for rule, options, tree, names, arrays, _, state_dtype in self.groups:
+        for rule, options, tree, names, arrays, _, state_dtypes in self.groups:
             whole = _core.needs_whole(rule, options)
-            views = [_view(*next(own), whole) for _ in arrays]
+            pairs = [next(own) for _ in arrays]
+            views = tuple(_view(array, stretch, whole) for array, stretch in pairs)
+            parts = [(a.shape, 0 if s is None else s.begin) for a, s in pairs]
             none = (None,) * len(views)
-            groups.append((rule, options, tree, names, tuple(views), none, state_dtype))
+            groups.append((rule, options, tree, names, views, none, state_dtypes, parts))
         now = self.current.now
         holder = _Holder()
         self.inner.add(groups, self.grouped, False, now, now, holder, None)
@@ -224,6 +224,10 @@ class RankedPlan(_Ranked):
     def remove_files(self) -> None:
         """Remove the files of the states, if the optimizer could not be made."""
         self.inner.remove_files()
+
+    def reset_remainders(self) -> None:
+        """Set the remainders of all parameters to zero, on all ranks."""
+        self.job.reset_remainders(self)
 
     # ---- what optimizers ask of a plan ---------------------------------------------------------
 
@@ -334,7 +338,7 @@ def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> list[Any]:
     return [
         {
             "rule": name,
-            "formats": {name: str(value) for name, value in plan.formats.items()},
+            "formats": _as_arguments(plan.formats),
             "averages": plan.averaged_by_decay,
             "groups": [
                 {
@@ -352,6 +356,14 @@ def described(plans: Sequence[RankedPlan], rules: Sequence[str]) -> list[Any]:
         }
         for plan, name in zip(plans, rules, strict=True)
     ]
+
+
+def _as_arguments(formats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the core's formats as a program says them."""
+    told = {**formats, "master_bits": formats["master_bits"] or None}
+    for name, at_random in zip(("rounding", "param_rounding"), formats["rounding"], strict=True):
+        told[name] = "stochastic" if at_random else "nearest"
+    return told
 
 
 def _refuse_as_plain() -> NoReturn:

@@ -161,7 +161,7 @@ class _Walk:
         length = max(1, self._job.routes.bucket // (CHUNK * item)) * CHUNK
         return [
             Segment(entry, stretch.rank, begin, min(begin + length, stretch.end))
-            for stretch in self._job.routes.stretches[entry.parameter]
+            for stretch in entry.stretches(self._job)
             for begin in range(stretch.begin, stretch.end, length)
         ]
 
@@ -196,7 +196,7 @@ class _Walk:
             self._job.comm.alltoallv(send, [_NOTHING for _ in self._ranks()])
 
     def _own(self, segment: Segment) -> Array:
-        start = self._job.routes.starts[segment.entry.parameter]
+        start = segment.entry.start(self._job)
         return segment.entry.own.reshape(-1)[segment.begin - start : segment.end - start]
 
     def _ranks(self) -> range:

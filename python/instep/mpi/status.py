@@ -47,6 +47,7 @@ class Kind(IntEnum):
     LOAD_STATE_DICT = 6
     AVERAGED = 7
     LEAVE = 8
+    RESET_REMAINDERS = 9
 
 
 _CALLS = {
@@ -58,6 +59,7 @@ _CALLS = {
     Kind.LOAD_STATE_DICT: "call load_state_dict",
     Kind.AVERAGED: "enter averaged()",
     Kind.LEAVE: "leave",
+    Kind.RESET_REMAINDERS: "call reset_remainders",
 }
 
 

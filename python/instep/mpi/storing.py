@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instep._support.checks import mapping, require_keys
 from instep._support.wording import kind
 from instep.mpi import status
 from instep.mpi.job import Job
 from instep.mpi.moving import Part, from_first, to_first
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind
-from instep.optimizers import Combined, combined_state, stored_state
-from instep.optimizers.stored_arrays import require_like
+from instep.optimizers import Combined, combined_state, stored_arrays, stored_state
+from instep.optimizers.stored_formats import UNIT
 from instep.schedules.loading import Loading
+from instep.storage.codes import BLOCK, block_count
 
 __all__ = [
     "NO_DEFAULT",
@@ -30,6 +30,7 @@ __all__ = [
     "numbers",
     "parts_of",
     "refuse_pending",
+    "require_whole",
     "share",
 ]
 
@@ -60,22 +61,42 @@ class Entry(NamedTuple):
     own: Array  # in use
     shape: tuple[int, ...]  # of the whole
     is_whole: bool  # every rank has all of it
+    together: int  # elements of the parameter that have one element of it
+
+    def stretches(self, job: Job) -> list[Stretch]:
+        """Return who has which elements of it."""
+        return [
+            s._replace(begin=self._place(s.begin), end=self._place(s.end))
+            for s in job.routes.stretches[self.parameter]
+        ]
+
+    def start(self, job: Job) -> int:
+        """Return the element with which this rank's part begins."""
+        return self._place(job.routes.starts[self.parameter])
+
+    def _place(self, element: int) -> int:
+        return -(
+            -element // self.together
+        )  # the last element of a parameter may have a part of one
 
 
 def entries(job: Job) -> list[Entry]:
     """Return the states and averages of all parameters, in the same order on all ranks."""
-    found, first = [], 0
+    found: list[Entry] = []
+    first = 0
     for k, plan in enumerate(job.plans):
         states, averages, scalar = plan.states, plan.averages, plan.scalar_states
-        for i, (name, array) in enumerate(zip(plan.names, plan.arrays, strict=True)):
+        for i, (name, array) in enumerate(zip(plan.names, plan.arrays, strict=True), start=first):
             for key, own in states[name].items():
-                shape = () if key in scalar else array.shape
-                found.append(
-                    Entry(k, first + i, name, key, own, shape, key in scalar or not job.shared)
-                )
+                shape, together, whole = array.shape, 1, not job.shared
+                if key in scalar:
+                    shape, whole = (), True
+                elif key.removesuffix(UNIT) != key:
+                    shape, together = (block_count(array.size),), BLOCK
+                found.append(Entry(k, i, name, key, own, shape, whole, together))
             if name in averages:
                 own = averages[name]
-                found.append(Entry(k, first + i, name, "", own, array.shape, not job.shared))
+                found.append(Entry(k, i, name, "", own, array.shape, not job.shared, 1))
         first += len(plan.names)
     return found
 
@@ -225,10 +246,8 @@ def parts_of(
             stretches = [Stretch(len(found), rank, 0, size) for rank in range(job.comm.size)]
             start = 0
         else:
-            stretches = [
-                s._replace(parameter=len(found)) for s in job.routes.stretches[each.parameter]
-            ]
-            start = job.routes.starts[each.parameter]
+            stretches = [s._replace(parameter=len(found)) for s in each.stretches(job)]
+            start = each.start(job)
         flat = None if whole is None else whole.reshape(-1)
         found.append(Part(stretches, array.reshape(-1), start, flat))
     return found
@@ -241,17 +260,14 @@ def _taken_apart(
     several = isinstance(optimizer, Combined)
     (combined_state if several else stored_state).require_state(optimizer, state)
     members = _members_of(state)
-    wholes: list[Array | None] = []
     sums: list[Mapping[str, Array]] = []
-    for k, (own, member, plan) in enumerate(zip(job.members, members, job.plans, strict=True)):
+    for k, (own, member) in enumerate(zip(job.members, members, strict=True)):
         with combined_state.about(k) if several else nullcontext():
             stored_state.require_state(own, member)
             stored_state.checked_hyperparameters(own, member, Loading().note)
-            require_keys("state", mapping("state", member["state"]), plan.names)
-            require_keys("averages", mapping("averages", member["averages"]), tuple(plan.averages))
-            sums.append(mapping("accumulated", member["accumulated"]))
-            states = plan.states  # made anew with every look
-            wholes += [_whole_in(member, each, states) for each in there if each.plan == k]
+            require_whole(job, k, member, there)
+            sums.append(member["accumulated"])
+    wholes: list[Array | None] = [_whole_in(members[each.plan], each) for each in there]
     told = {key: value for key, value in state.items() if key not in _ARRAYS}
     if "optimizers" in state:
         told["optimizers"] = [_without_arrays(member) for member in members]
@@ -259,23 +275,26 @@ def _taken_apart(
     return text, wholes, sums
 
 
-def _whole_in(member: Mapping[str, Any], each: Entry, states: Mapping[str, Any]) -> Array:
-    """Return an array of a state, which must be as the optimizer's."""
-    if each.key:
-        found = mapping(f"state[{each.name!r}]", member["state"][each.name])
-        require_keys(f"state[{each.name!r}]", found, tuple(states[each.name]))
-        array = found[each.key]
-    else:
-        array = member["averages"][each.name]
-    require_whole(each, array)
-    return np.ascontiguousarray(array)
+def _whole_in(member: Mapping[str, Any], each: Entry) -> Array:
+    """Return an array of a state that has been checked."""
+    found = member["state"][each.name].get(each.key) if each.key else member["averages"][each.name]
+    if found is None:  # a remainder, which a state may lack
+        return np.zeros(each.shape, each.own.dtype)
+    return np.ascontiguousarray(found)
 
 
-def require_whole(each: Entry, found: Any) -> None:
-    """Raise TypeError or ValueError unless this could be the whole array of which a rank has a part."""
-    what = f"state {each.key!r}" if each.key else "the average"
-    like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
-    require_like(f"{what} of {each.name!r}", found, like)
+def require_whole(job: Job, k: int, state: Mapping[str, Any], there: Sequence[Entry]) -> None:
+    """Raise TypeError or ValueError unless a state of an optimizer has the arrays of which ranks have parts."""
+    states: dict[str, dict[str, Array]] = {name: {} for name in job.plans[k].names}
+    averages: dict[str, Array] = {}
+    for each in there:
+        if each.plan == k:
+            like = np.broadcast_to(np.zeros((), each.own.dtype), each.shape)
+            if each.key:
+                states[each.name][each.key] = like
+            else:
+                averages[each.name] = like
+    stored_arrays.check_like(job.members[k], state, states, averages)
 
 
 def _plain(value: Any) -> Any:

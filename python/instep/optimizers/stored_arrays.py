@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "check_like",
     "completed",
     "format_of",
     "is_wide",
@@ -31,12 +32,22 @@ _MASTER_BITS = {np.dtype(np.int8): 24, np.dtype(np.int16): 32}  # by the dtype o
 
 def check(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError unless the arrays of a state fit these parameters."""
-    names, states = tuple(optimizer.params), optimizer.state
+    check_like(optimizer, state, optimizer.state, optimizer.averages)
+
+
+def check_like(
+    optimizer: Bound,
+    state: Mapping[str, Any],
+    states: Mapping[str, Mapping[str, Array]],
+    averages: Mapping[str, Array],
+) -> None:
+    """Raise TypeError or ValueError unless the arrays of a state are like these, and its sums fit the parameters."""
+    names = tuple(optimizer.params)
     require_keys("state", state["state"], names)
-    require_keys("averages", state["averages"], tuple(optimizer.averages))
+    require_keys("averages", state["averages"], tuple(averages))
     for name in names:
         _check_states(optimizer, name, states[name], state["state"][name])
-    for name, array in optimizer.averages.items():
+    for name, array in averages.items():
         require_like(f"the average of {name!r}", state["averages"][name], array)
     for name, array in mapping("accumulated", state["accumulated"]).items():
         if name not in optimizer.params:
