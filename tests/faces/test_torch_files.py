@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 from torch_twins import (  # noqa: E402
     FULL,
     IN_TORCH,
+    RULES,
     default_dtype,
     furthest,
     give,
@@ -58,7 +59,7 @@ def test_training_goes_on_in_either(name: str) -> None:
             assert furthest(a, b) < tolerance
 
 
-@pytest.mark.parametrize("name", instep.torch.__all__)
+@pytest.mark.parametrize("name", RULES)
 def test_a_resumed_run_has_the_same_bits(name: str) -> None:
     # LARS and LAMB have trust ratios by tensor; Prodigy shares numbers among all parameters.
     a = parameters(shapes_for(name))
@@ -76,7 +77,7 @@ def test_a_resumed_run_has_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
-@pytest.mark.parametrize("name", instep.torch.__all__)
+@pytest.mark.parametrize("name", RULES)
 def test_copies_are_independent(name: str, how: Any) -> None:
     a = parameters(shapes_for(name))
     optimizer = getattr(instep.torch, name)(a, clip_norm=0.5, nonfinite="skip")
@@ -293,7 +294,7 @@ def test_what_else_a_dict_has_is_kept() -> None:
 
 def test_checkpoints_of_torch_distributed() -> None:
     dcp = pytest.importorskip("torch.distributed.checkpoint.state_dict")
-    for name in instep.torch.__all__:
+    for name in RULES:
         make, bias = getattr(instep.torch, name), name != "Muon"
         model = torch.nn.Linear(3, 2, bias=bias)
         start = twins(list(model.parameters()))

@@ -25,8 +25,9 @@ from torch_twins import (  # noqa: E402
 )
 
 import instep.torch  # noqa: E402
+from instep.optimizers.stored_formats import StoredFormats  # noqa: E402
 
-OWN = ["clip_norm", "nonfinite", "state_dtype"]
+OWN = ["clip_norm", "nonfinite", *StoredFormats._fields]
 
 
 @pytest.mark.parametrize("name", IN_TORCH)

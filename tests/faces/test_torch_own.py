@@ -11,12 +11,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from cases import number_of  # noqa: E402
 from torch_twins import (  # noqa: E402
-    IN_TORCH,
+    RULES,
     bits,
     furthest,
     give,
     held,
     one,
+    options_in_instep,
     parameters,
     same,
     shapes_for,
@@ -28,14 +29,13 @@ import instep  # noqa: E402
 import instep.torch  # noqa: E402
 from instep import _core  # noqa: E402
 
-RULES = instep.torch.__all__
 AVERAGING = [name for name in RULES if hasattr(getattr(instep.torch, name), "averaged")]
 
 
 def test_every_rule_has_a_class() -> None:
     # Momentum is torch's SGD with a momentum.
     assert set(RULES) == set(instep.rules.__all__) - {"Momentum"}
-    assert set(dir(instep.torch)) == set(RULES)
+    assert set(dir(instep.torch)) == {*RULES, "decoded"}
     assert AVERAGING == ["ASGD", "ScheduleFreeAdamW", "ScheduleFreeSGD"]
 
 
@@ -58,14 +58,7 @@ def test_the_bits_are_those_of_numpy(name: str, dtype: Any) -> None:
     params = parameters(shapes_for(name), dtype)
     optimizer = getattr(instep.torch, name)(params, **options)
     arrays = [p.detach().numpy().copy() for p in params]
-    more = {}
-    if name in IN_TORCH:  # whose other defaults win
-        of = getattr(instep, name)
-        for key, value in optimizer.param_groups[0].items():
-            inner = next((k for k in of._hyperparameters if of._torch.name_of(k) == key), None)
-            if inner is not None:
-                more[inner] = of._torch.none_is.get(inner) if value is None else value
-        more |= of._torch.absent
+    more = options_in_instep(name, optimizer)
     plain = getattr(instep, name)(arrays, **{**options, **more})
     for step in range(5):
         give(params, seed=step)
@@ -175,8 +168,20 @@ def test_state_dtype() -> None:
         ({"clip_norm": -1.0}, "^clip_norm must be a number greater than 0, got -1.0"),
         ({"clip_norm": "x"}, "^clip_norm must be"),
         ({"nonfinite": "ignore"}, "^nonfinite must be one of propagate, skip, raise, got 'ignore'"),
-        ({"state_dtype": torch.int8}, "^state_dtype must be a floating-point dtype of torch, got"),
-        ({"state_dtype": "float32"}, "^state_dtype must be a floating-point dtype of torch, got"),
+        ({"state_dtype": torch.int8}, "^state_dtype must be a floating-point .* got torch.int8"),
+        ({"state_dtype": "float32"}, "^state_dtype must be a floating-point .* got 'float32'"),
+        ({"state_dtype": torch.float8_e5m2}, "^state_dtype must be .* got torch.float8_e5m2"),
+        ({"state_dtype": {"exp_avg": 3}}, r"^state_dtype\['exp_avg'\] must be .* got 3"),
+        (
+            {"state_dtype": {"momentum_buffer": "8bit"}},
+            "^a state in state_dtype must be one of exp_avg, exp_avg_sq, max_exp_avg_sq, got 'mom",
+        ),
+        ({"rounding": "up"}, "^rounding must be one of stochastic, nearest, got 'up'"),
+        ({"param_rounding": None}, "^param_rounding must be one of stochastic, nearest, got None"),
+        ({"seed": -1}, "^seed must be an int from 0 to 2"),
+        ({"seed": 1.5}, "^seed must be an int from 0 to 2"),
+        ({"master_bits": 16}, "^master_bits must be None, 24 or 32, got 16"),
+        ({"min_8bit_size": -1}, "^min_8bit_size must be an int of at least 0, got -1"),
     ],
 )
 def test_own_arguments_are_checked(options: dict[str, Any], error: str) -> None:

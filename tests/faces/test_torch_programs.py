@@ -173,9 +173,11 @@ import instep.torch
 assert instep.torch.memory.LOOKS is {looks}
 torch.manual_seed(0)
 for name in ("Adam", "Prodigy", "NAdam", "SGD"):
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
         p, q = (torch.nn.Parameter(torch.randn(n, 3).t().to(dtype)) for n in (4, 5))
-        optimizer = getattr(instep.torch, name)([p, q], lr=0.1)
+        narrow = {{"state_dtype": "8bit", "min_8bit_size": 13, "master_bits": 24}}
+        options = narrow if dtype == torch.bfloat16 else {{}}
+        optimizer = getattr(instep.torch, name)([p, q], lr=0.1, **options)
         for k in range(6):
             p.grad, q.grad = torch.randn_like(p), torch.randn_like(q)
             if k == 3:

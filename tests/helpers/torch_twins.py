@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import ml_dtypes
 import torch
 
+import instep
 import instep.torch
 
 REASON = "PyTorch is not installed: pip install torch==2.13.0"
 SHAPES = ((5, 4), (7,), (2, 3, 2))
-#: The classes that torch.optim has, too.
-IN_TORCH = [name for name in instep.torch.__all__ if hasattr(torch.optim, name)]
+#: The names of all classes, and of those that torch.optim has, too.
+RULES = [name for name in instep.torch.__all__ if name != "decoded"]
+IN_TORCH = [name for name in RULES if hasattr(torch.optim, name)]
 #: Arguments with which a class has all its states.
 FULL = {
     "SGD": {"momentum": 0.9},
@@ -25,7 +28,7 @@ FULL = {
     "AdamW": {"amsgrad": True},
     "RMSprop": {"momentum": 0.9, "centered": True},
 }
-CLASSES = [getattr(instep.torch, name) for name in instep.torch.__all__]
+CLASSES = [getattr(instep.torch, name) for name in RULES]
 
 
 def shapes_for(name: str) -> tuple[tuple[int, ...], ...]:
@@ -82,6 +85,26 @@ def furthest(mine: Sequence[Any], theirs: Sequence[Any]) -> float:
         for a, b in zip(mine, theirs, strict=True)
         if a.numel()
     )
+
+
+def array_of(tensor: Any) -> Any:
+    """A NumPy array of a tensor's numbers, in memory of its own."""
+    flat = tensor.detach().contiguous()
+    if flat.dtype == torch.bfloat16:
+        return flat.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+    return flat.numpy().copy()
+
+
+def options_in_instep(name: str, optimizer: Any) -> dict[str, Any]:
+    """The options of the class in instep that a class of torch's name stands for, whose other defaults win."""
+    if name not in IN_TORCH:
+        return {}
+    of, found = getattr(instep, name), {}
+    for key, value in optimizer.param_groups[0].items():
+        inner = next((k for k in of._hyperparameters if of._torch.name_of(k) == key), None)
+        if inner is not None:
+            found[inner] = of._torch.none_is.get(inner) if value is None else value
+    return found | of._torch.absent
 
 
 def bits(tensor: Any) -> tuple[Any, ...]:

@@ -141,7 +141,7 @@ def checked(
 def require_state(optimizer: Bound, state: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError unless this is a state of the optimizer's rule."""
     refuse_archive(state, "schema")
-    if isinstance(state, dict) and set(state) == {"state", "param_groups"}:
+    if isinstance(state, dict) and set(state) - {"seed"} == {"state", "param_groups"}:
         raise ValueError(
             "the state must be one of instep's, got a state in the form of torch.optim; pass it to "
             "instep.interop.from_torch_state_dict"

@@ -15,13 +15,15 @@ True
 
 The classes are subclasses of ``torch.optim.Optimizer``, and of torch's own class where torch has the
 rule: names, arguments, groups, states and files are torch's. Learning-rate schedulers, closures,
-hooks, ``GradScaler`` and ``torch.save`` work as they do there. docs/torch.md says what differs.
+hooks, ``GradScaler`` and ``torch.save`` work as they do there. `decoded` turns states in narrow
+formats into torch's. docs/torch.md says what differs.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from instep.optimizers.near_misses import hint as _hint
 from instep.torch.classes import made as _made
+from instep.torch.decoding import decoded
 from instep.torch.tensors import torch as _torch
 
 _classes = _made()
@@ -46,4 +48,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-__all__ = sorted(_classes)  # noqa: PLE0605 - made from the rules
+__all__ = [*sorted(_classes), "decoded"]  # noqa: PLE0604 - made from the rules

@@ -11,7 +11,6 @@ from typing import Any
 from instep._support import documentation
 from instep._support.wording import kind as kind_of
 from instep.optimizers.near_misses import bind
-from instep.optimizers.stored_formats import StoredFormats
 from instep.torch.group_numbers import Kind, kinds, read
 from instep.torch.stepping import OWN, Stepping
 from instep.torch.tensors import torch
@@ -20,7 +19,7 @@ __all__ = ["made"]
 
 _PATH = "instep.torch"
 # Arguments of instep's optimizers that torch has elsewhere, or that a parameter group has none of.
-_LEFT_OUT = {"params", "ema_decay", "copy_to", "state_storage", *OWN, *StoredFormats._fields}
+_LEFT_OUT = {"params", "ema_decay", "copy_to", "state_storage", *OWN}
 
 _NEVER = {
     "capturable": "the step runs on the CPU",
@@ -141,8 +140,27 @@ clip_norm : float or None
 nonfinite : {{"propagate", "skip", "raise"}}
     What to do if a gradient is infinite or NaN: go on computing; change nothing and count the step
     in ``skipped_steps``; or change nothing and raise FloatingPointError.
-state_dtype : torch.dtype or None
-    The dtype of the states that are made from now on; None for the parameter's.
+state_dtype : torch.dtype, "8bit", dict or None
+    The format of the states that are made from now on; None for the parameter's dtype. With "8bit",
+    for parameters that are not float64, ``state[p]["exp_avg_code"]`` has codes of 8 bits and
+    ``["exp_avg_unit"]`` a float32 for each 64 of them. Second moments in float16 are stored as
+    square roots, ``["exp_avg_sq_root"]``. A dict has a format for each state by torch's name; a
+    state that is not named has the parameter's dtype. States that a format can't hold stay wide, or
+    the format is refused.
+rounding : {{"stochastic", "nearest"}}
+    How states of 8 and 16 bits are rounded.
+seed : int
+    Of the random numbers, from 0 to 2**64 - 1. They depend on the seed, the place of the parameter
+    over all groups and its step count alone. ``state_dict()`` has the seed, and a loaded seed
+    replaces it.
+param_rounding : {{"stochastic", "nearest"}}
+    How float16 and bfloat16 parameters are rounded.
+master_bits : 24, 32 or None
+    Give each bfloat16 parameter an array of its next 8 or 16 bits, ``state[p]["remainder"]``, so
+    that steps see a parameter of 24 or 32 bits. Call `reset_remainders` after you have changed a
+    parameter by hand.
+min_8bit_size : int
+    Parameters of fewer elements get wide states where state_dtype is "8bit".
 
 Raises
 ------

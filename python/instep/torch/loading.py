@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from instep._support.wording import difference, kind
+from instep.optimizers.stored_formats import checked_seed
 from instep.torch.tensors import torch
 
-__all__ = ["load"]
+__all__ = ["SEED", "load"]
+
+#: Beside torch's two keys of a state dict, which are all that torch reads.
+SEED = "seed"
 
 
-def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: Any) -> None:
-    """Call torch's method for the groups, and load the states.
+def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: Any) -> int | None:
+    """Call torch's method for the groups, and load the states; return the seed of the dict, if it has one.
 
     torch casts every state but "step" to the dtype of its parameter, takes a time that grows with the
     square of the number of parameters, and keeps the other tensors of the dict, which the next step
@@ -20,10 +24,13 @@ def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: A
     """
     before = optimizer.state, optimizer.param_groups
     given: list[dict[str, Any]] = []
+    seeds: list[int] = []
 
     def last(_: Any, incoming: dict[str, Any]) -> dict[str, Any]:
         incoming = {**incoming, "param_groups": _by_name(optimizer, incoming["param_groups"])}
         given.append(incoming)
+        if SEED in incoming:
+            seeds.append(checked_seed(incoming[SEED]))
         # What belongs to no parameter stays with torch.
         mine = {number for group in incoming["param_groups"] for number in group["params"]}
         others = {key: value for key, value in incoming["state"].items() if key not in mine}
@@ -48,6 +55,7 @@ def load(optimizer: Any, torchs: Callable[[dict[str, Any]], None], state_dict: A
     finally:
         for handle in handles:
             handle.remove()
+    return seeds[-1] if seeds else None
 
 
 def _by_name(optimizer: Any, groups: Any) -> list[Any]:

@@ -13,6 +13,9 @@ from instep._support.wording import kind as kind_of
 from instep.optimizers.groups import check_alike
 from instep.optimizers.hyperparameters import Nonfinite
 from instep.optimizers.settings import NONFINITE
+from instep.optimizers.stored_formats import StoredFormats, kinds_of, rounded_at_random
+from instep.torch.entry import Entry, Made, names_of, number
+from instep.torch.formats import require_for
 from instep.torch.group_numbers import Group, Kind, read, with_lr
 from instep.torch.memory import LOOKS, layout, memory
 from instep.torch.tensors import check, torch
@@ -21,8 +24,6 @@ from instep.torch.threads import TEAM
 __all__ = ["Places"]
 
 _RULES = _core.rules()
-_COUNT = "step"
-Made = list[tuple[Any, str]]
 
 
 class Places:
@@ -36,10 +37,13 @@ class Places:
         kind: Kind,
         optimizer: Any,
         limits: tuple[float, Nonfinite],
+        formats: StoredFormats,
     ) -> None:
-        self.steps = _core.make_steps()
+        at_random = rounded_at_random(formats.rounding, formats.param_rounding)
+        self.steps = _core.make_steps(at_random, formats.seed)
         self.steps.share_team(TEAM)
         self._kind = kind
+        self._formats = formats
         self._groups: list[Group] = []
         self._lists = [list(group["params"]) for group in optimizer.param_groups]
         self.params = [p for params in self._lists for p in params]
@@ -147,13 +151,15 @@ class Places:
     def refresh(self, optimizer: Any, gradients: Sequence[Any], made: Made) -> None:
         """Bind what has a gradient and is not bound to the objects in ``optimizer.state``, or to their memory.
 
-        States that are missing are made; `made` gets each, as parameter and name.
+        States that are missing are made; `made` gets what the dicts get.
         """
         self._seen = None
+        require_for(self._formats, self.params)
         self.refresh_numbers(optimizer)
         # Before anything is bound: what these places had may be the memory of a new state by now.
         self._unbind(self._moved())
-        state, wanted = optimizer.state, []
+        state = optimizer.state
+        wanted: list[int] = []
         for i, parameter in enumerate(self.params):
             there = state.get(parameter, {})
             if not isinstance(there, dict):
@@ -163,17 +169,15 @@ class Places:
             if gradients[i] is None and not there:
                 self._unbind([i])
                 continue
-            names = _core.states_of(*self._groups[self._group_of[i]][:2])
             held = self._bound[i]
-            if held is None or not all(map(operator.is_, held, _objects(there, names))):
-                wanted.append((i, names))
+            if held is None or not all(map(operator.is_, held, self._objects(i, there))):
+                wanted.append(i)
         # All of them first: places whose rule has states in common are bound to new ones together.
-        self._unbind(i for i, _ in wanted)
-        for i, names in wanted:
-            if gradients[i] is not None or all(
-                state[self.params[i]].get(n) is not None for n in names
-            ):
-                self._bind(optimizer, i, names, made)
+        self._unbind(wanted)
+        for i in wanted:
+            entry = self._entry(optimizer, i, made)
+            if gradients[i] is not None or not entry.missing():
+                self._bind(optimizer, i, entry)
         self.empty = [i for i, held in enumerate(self._bound) if held is None]
         if not any(group.is_dry for group in self._groups):
             self._seen = _snapshot(optimizer)
@@ -206,29 +210,43 @@ class Places:
                 self._bound[i] = None
                 self.steps.unbind(i)
 
-    def _bind(self, optimizer: Any, i: int, names: Sequence[str], made: Made) -> None:
-        parameter, k = self.params[i], self._group_of[i]
+    def _objects(self, i: int, states: Any) -> tuple[Any, ...]:
+        """Return the objects of a parameter's dict that a step uses."""
+        rule, options = self._groups[self._group_of[i]][:2]
+        return tuple(map(states.get, names_of(rule, options)))
+
+    def _entry(self, optimizer: Any, i: int, made: Made) -> Entry:
+        rule = self._groups[self._group_of[i]][:2]
         name = self.name(optimizer, i)
+        return Entry(optimizer.state, self.params[i], name, rule, self._formats, made)
+
+    def _bind(self, optimizer: Any, i: int, entry: Entry) -> None:
+        parameter, k, name = self.params[i], self._group_of[i], entry.name
         check(f"parameter '{name}'", parameter, is_parameter=True)
-        # A parameter whose rule has no states has no entry, as in torch.
-        states = optimizer.state[parameter] if names or self._kind.counts_steps else {}
-        missing = [key for key in names if states.get(key) is None]
-        # SGD and Muon count no steps: what matters is whether the states are those of a step before.
-        count: Any = int(not missing)
+        missing, states = entry.missing(), entry.states
+        count: Any = None
         if self._kind.counts_steps:
-            was_counted = states.get(_COUNT) is not None
-            count = self._count(states, parameter, name, made)
-            if missing and was_counted and float(count) > 0:
-                self._check_begun(states, k, name, missing)
-        for key in names:
-            if states.get(key) is None:
-                states[key] = self._new(optimizer, parameter, k, key)
-                made.append((parameter, key))
-            self._settle(optimizer, parameter, name, key)
-        own = {key: self._memory(k, key, states[key]) for key in names}
-        counter = memory(count) if self._kind.counts_steps else count
-        self.steps.bind(i, name, k, memory(parameter), own, None, None, counter)
-        self._bound[i] = _objects(states, names)
+            was_counted = states.get("step") is not None
+            count = entry.count()
+            if float(count) == 0:
+                entry.renew()
+            elif missing and was_counted:
+                entry.check_begun(missing)
+        for key in missing:
+            entry.make(key)
+        own: dict[str, Any] = {}
+        for key in entry.keys:
+            if key in kinds_of(self._groups[k].rule):
+                own |= entry.for_core(key)
+            else:
+                own[key] = self._number(optimizer, states, name, key)
+        if count is None:
+            count = entry.own_count(missing, list(own.values()))
+        own |= entry.remainder()
+        arrays = {key: self._memory(k, key, tensor) for key, tensor in own.items()}
+        counter = count if isinstance(count, int) else memory(count)
+        self.steps.bind(i, name, k, memory(parameter), arrays, None, None, counter)
+        self._bound[i] = self._objects(i, states)
         self._layouts[i] = self._layout(i)
 
     def _memory(self, k: int, key: str, state: Any) -> Any:
@@ -241,40 +259,14 @@ class Places:
             self._joint[key] = state, array
         return array
 
-    def _check_begun(self, states: Any, k: int, name: str, missing: Sequence[str]) -> None:
-        """Raise KeyError if a parameter in the middle of its training lacks a state.
-
-        A state of another variant, to which the group has changed, begins with zeros.
-        """
-        always = _core.states_of(self._groups[k].rule, ())
-        for key in missing:
-            if key in always:
-                raise KeyError(
-                    f"the state of '{name}' must have '{key}', got {', '.join(map(str, states))}; "
-                    "without any entry in `state`, the parameter starts anew"
-                )
-
-    def _new(self, optimizer: Any, parameter: Any, k: int, key: str) -> Any:
-        """Make a state of zeros, which the rule's first step replaces by what it starts from."""
-        if key in _RULES[self._groups[k].rule]["scalar_states"]:
-            return torch.zeros((), dtype=torch.float64, device="cpu")
-        return torch.zeros_like(
-            parameter, dtype=optimizer.state_dtype, memory_format=torch.preserve_format
-        )
-
-    def _settle(self, optimizer: Any, parameter: Any, name: str, key: str) -> None:
-        """Check a state; a number becomes float64, and one tensor for all parameters if the rule has one for all."""
-        states = optimizer.state[parameter]
-        value = states[key]
-        rule = _RULES[self._groups[0].rule]
-        if key not in rule["scalar_states"]:
-            check(f"state '{key}' of '{name}'", value)
-            return
+    def _number(self, optimizer: Any, states: Any, name: str, key: str) -> Any:
+        """Return a state that is a number, as float64; one tensor for all parameters if the rule has one for all."""
+        rule, value = _RULES[self._groups[0].rule], states[key]
         if not isinstance(value, torch.Tensor):
-            value = _number(f"state '{key}' of '{name}'", value, torch.float64)
+            value = number(f"state '{key}' of '{name}'", value, torch.float64)
         states[key] = value.to(dtype=torch.float64, device="cpu")
         if key not in rule["joint_states"]:
-            return
+            return states[key]
         others = (optimizer.state.get(other, {}).get(key) for other in self.params)
         first = next(other for other in others if other is not None)
         if first is not states[key] and states[key].item() not in (0.0, float(first)):
@@ -283,27 +275,7 @@ class Places:
                 f"parameters, got {states[key].item()}"
             )
         states[key] = first
-
-    def _count(self, states: Any, parameter: Any, name: str, made: Made) -> Any:
-        """Return the tensor that has the parameter's number of steps, in the dtype that torch gives it."""
-        found = states.get(_COUNT)
-        if found is None:
-            made.append((parameter, _COUNT))
-            found = 0.0
-        elif (
-            isinstance(found, torch.Tensor)
-            and found.dtype in (torch.float32, torch.float64)
-            and found.device.type == "cpu"
-            and found.dim() == 0
-        ):
-            return found
-        states[_COUNT] = _number(f"the step count of '{name}'", found, _count_dtype())
-        return states[_COUNT]
-
-
-def _count_dtype() -> Any:
-    """Return the dtype of torch's numbers of steps."""
-    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+        return first
 
 
 def _snapshot(optimizer: Any) -> Any:
@@ -315,18 +287,6 @@ def _snapshot(optimizer: Any) -> Any:
     if are_plain and isinstance(optimizer.state, dict):
         return _core.make_snapshot(groups, optimizer.state)
     return None
-
-
-def _number(who: str, value: Any, dtype: Any) -> Any:
-    """Return a tensor of one number."""
-    try:
-        return torch.tensor(float(value), dtype=dtype, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{who} must be a number, got {kind_of(value)}") from None
-
-
-def _objects(states: Any, names: Sequence[str]) -> tuple[Any, ...]:
-    return (*map(states.get, names), states.get(_COUNT))
 
 
 def limit(clip_norm: float | None) -> float:

@@ -10,17 +10,24 @@ from instep._support import documentation
 from instep._support.hosts import host, part
 from instep.optimizers.hyperparameters import Nonfinite, as_float
 from instep.optimizers.settings import CLIP_NORM, checked_nonfinite
+from instep.optimizers.stored_formats import REMAINDER, StoredFormats
+from instep.torch import formats
+from instep.torch.entry import Made, forget
 from instep.torch.group_numbers import Kind
-from instep.torch.loading import load
+from instep.torch.loading import SEED, load
 from instep.torch.memory import LOOKS, memory
-from instep.torch.places import Made, Places, limit
+from instep.torch.places import Places, limit
 from instep.torch.tensors import FACE, TESTED, check, is_usual, torch
 from instep.torch.threads import settle
 
 __all__ = ["OWN", "Stepping"]
 
 #: instep's own keywords of every class: attributes of an optimizer, not entries of its groups.
-OWN: dict[str, Any] = {"clip_norm": None, "nonfinite": "propagate", "state_dtype": None}
+OWN: dict[str, Any] = {
+    "clip_norm": None,
+    "nonfinite": "propagate",
+    **StoredFormats._field_defaults,
+}
 
 Optimizer: Any = torch.optim.Optimizer
 _base = host(FACE, "torch.optim.optimizer", "PyTorch", "torch")
@@ -35,6 +42,22 @@ _count_change = getattr(torch._C, "_increment_version", torch.autograd.graph.inc
 _GRADIENTS = torch.Tensor.grad, torch.Tensor, torch.Tensor.is_neg
 
 
+class _Stored(property):
+    """One of the options that say how states and parameters are stored; it may be set at any time."""
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(doc=doc)
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Any, owner: type[Any] | None = None) -> Any:
+        return self if optimizer is None else getattr(optimizer._formats, self._name)
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        optimizer._set_formats({**optimizer._formats._asdict(), self._name: value})
+
+
 @documentation.without_quotes
 class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for every type checker
     """An optimizer of PyTorch's whose steps are instep's; `state` and `param_groups` are the truth at every step."""
@@ -46,11 +69,17 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
     _stepping: list[None] | None = None  # of the step under way
     _is_averaged = False  # the parameters hold averages
 
-    def _begin(self, clip_norm: float | None, nonfinite: Nonfinite, state_dtype: Any) -> None:
+    _formats = StoredFormats()
+
+    def _begin(self, clip_norm: float | None, nonfinite: Nonfinite, **stored: Any) -> None:
         """Take instep's own arguments: before anything else is made."""
         self.clip_norm = clip_norm
         self.nonfinite = nonfinite
-        self.state_dtype = state_dtype
+        self._set_formats(stored)
+
+    def _set_formats(self, given: dict[str, Any]) -> None:
+        self._formats = formats.checked(self._kind.rule._rule, given)
+        self._leave_places()
 
     # ---- instep's own --------------------------------------------------------------------------
 
@@ -74,14 +103,25 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         self._nonfinite = checked_nonfinite(value)
         self._leave_places()
 
-    @property
-    def state_dtype(self) -> Any:
-        """The dtype of states that are made from now on; None for the parameter's."""
-        return self._state_dtype
+    state_dtype = _Stored(
+        "The format of states that are made from now on, or formats by name; None for the parameter's dtype."
+    )
+    rounding = _Stored('How states of 8 and 16 bits are rounded: "stochastic" or "nearest".')
+    seed = _Stored("The seed of the random numbers that round; `load_state_dict` sets it.")
+    param_rounding = _Stored('How parameters of 16 bits are rounded: "stochastic" or "nearest".')
+    master_bits = _Stored("The bits of bfloat16 parameters with new remainders: 24, 32 or None.")
+    min_8bit_size = _Stored("The number of elements from which new states are in 8 bits.")
 
-    @state_dtype.setter
-    def state_dtype(self, value: Any) -> None:
-        self._state_dtype = _checked_dtype(value)
+    def reset_remainders(self) -> None:
+        """Set the remainders of ``master_bits`` to zero.
+
+        Call it after you have changed bfloat16 parameters by hand. A remainder that is left is off
+        by half a last place of the new number at most; beside an infinity it makes NaN.
+        """
+        for states in self.state.values():
+            rest = states.get(REMAINDER) if isinstance(states, dict) else None
+            if isinstance(rest, torch.Tensor):
+                rest.zero_()
 
     @property
     def grad_norm(self) -> float | None:
@@ -210,7 +250,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         if self._places is None or not self._places.fit(self):
             self._leave_places()
             limits = limit(self._clip_norm), self._nonfinite
-            self._places = Places(self._kind, self, limits)
+            self._places = Places(self._kind, self, limits, self._formats)
         return self._places
 
     def _leave_places(self) -> None:
@@ -218,13 +258,9 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
         self._skipped, self._norm, self._places = self.skipped_steps, self.grad_norm, None
 
     def _forget(self, made: Made) -> None:
-        """Remove states that a step made which then changed nothing."""
+        """Take back the states that a step made which then changed nothing."""
         self._leave_places()
-        for parameter, key in made:
-            states = self.state.get(parameter, {})
-            states.pop(key, None)
-            if not states:
-                self.state.pop(parameter, None)
+        forget(self.state, made)
 
     def add_param_group(self, param_group: Any) -> None:
         """Add parameters, with numbers of their own, as in torch.
@@ -244,18 +280,37 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
 
     # ---- files and copies ----------------------------------------------------------------------
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in torch's form, and beside its two parts the ``seed``, which torch passes over.
+
+        States that torch would read wrongly have names that torch doesn't know; `decoded` turns them
+        into torch's.
+        """
+
+        def with_seed(_: Any, found: dict[str, Any]) -> None:
+            found[SEED] = self.seed
+
+        handle = self.register_state_dict_post_hook(with_seed, prepend=True)
+        try:
+            found: dict[str, Any] = super().state_dict()
+            return found
+        finally:
+            handle.remove()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state of `state_dict` or of ``torch.optim``, with the states' own dtypes, and as copies.
+        """Load a state of `state_dict` or of ``torch.optim``, with the states' own formats, and as copies.
 
         Parameters of a group are matched by ``param_names`` if both sides have them, and by their
-        order otherwise.
+        order otherwise. A seed in the dict becomes the optimizer's.
 
         Raises
         ------
         ValueError, KeyError
             If the groups, the parameters' number or names don't fit; nothing has changed then.
         """
-        load(self, super().load_state_dict, state_dict)
+        seed = load(self, super().load_state_dict, state_dict)
+        if seed is not None:
+            self._formats = self._formats._replace(seed=seed)
         self._leave_places()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -275,6 +330,7 @@ class Stepping(Optimizer):  # type: ignore[misc]  # PyTorch is not there for eve
 _hooked_step = Optimizer.profile_hook_step(Stepping._take)
 Stepping.step.hooked = True  # type: ignore[attr-defined]  # torch's own wrapper costs microseconds a step
 Stepping.step._torchdynamo_disable = True  # type: ignore[attr-defined]
+Stepping.state_dict._torchdynamo_disable = True  # type: ignore[attr-defined]
 Stepping.load_state_dict._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
@@ -290,9 +346,3 @@ def _taken(name: str, parameter: Any) -> Any:
         check(f"parameter '{name}'", parameter)
         check(f"the gradient of '{name}'", gradient)
     return gradient.resolve_neg() if gradient.is_neg() else gradient
-
-
-def _checked_dtype(dtype: Any) -> Any:
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        return dtype
-    raise TypeError(f"state_dtype must be a floating-point dtype of torch, got {dtype!r}")

@@ -8,13 +8,14 @@ from typing import Any
 from instep._support.hosts import host
 from instep._support.wording import kind
 
-__all__ = ["FACE", "TESTED", "check", "is_usual", "number", "torch"]
+__all__ = ["DTYPES", "FACE", "TESTED", "check", "is_usual", "number", "torch"]
 
 FACE, TESTED = "instep.torch", "2.13"
 torch: Any = host(FACE, "torch", "PyTorch", "torch")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+#: Of numbers; codes and remainders have others.
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 # What is wrong with a tensor, how it is called then, and how to mend it. Each is asked of what has passed those before.
 _WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
@@ -45,7 +46,6 @@ _WRONG: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str], ...] = (
         lambda t: f"a tensor of {t.dtype}",
         "; make it a view of real numbers with torch.view_as_real",
     ),
-    (lambda t: t.dtype not in _DTYPES, lambda t: f"a tensor of {t.dtype}", ""),
     (lambda t: t.numel() and not t.data_ptr(), lambda _: "a tensor without memory", ""),
 )
 
@@ -60,26 +60,32 @@ _WRONG_WITH_PARAMETERS = (
 )
 
 
-def is_usual(tensor: Any) -> bool:
+def is_usual(tensor: Any, dtypes: tuple[Any, ...] = DTYPES) -> bool:
     """Tell quickly that nothing is wrong with a tensor. False says little: it may be empty."""
     return (
         type(tensor) in _PLAIN
-        and tensor.dtype in _DTYPES
+        and tensor.dtype in dtypes
         and tensor.layout is torch.strided
         and tensor.is_cpu
         and tensor.data_ptr() != 0
     )
 
 
-def check(who: str, tensor: Any, *, is_parameter: bool = False) -> None:
+def check(
+    who: str, tensor: Any, *, is_parameter: bool = False, dtypes: tuple[Any, ...] = DTYPES
+) -> None:
     """Raise TypeError for a tensor that no step can use."""
-    if is_usual(tensor) and not (is_parameter and tensor.is_inference()):
+    if is_usual(tensor, dtypes) and not (is_parameter and tensor.is_inference()):
         return
-    for is_wrong, called, mend in _WRONG_WITH_PARAMETERS if is_parameter else _WRONG:
+    numbers = "real floating-point numbers"
+    if dtypes is not DTYPES:
+        numbers = " or ".join(map(str, dtypes))
+    another = (lambda t: t.dtype not in dtypes), (lambda t: f"a tensor of {t.dtype}"), ""
+    for is_wrong, called, mend in (*(_WRONG_WITH_PARAMETERS if is_parameter else _WRONG), another):
         if is_wrong(tensor):
             raise TypeError(
-                f"{who} must be a dense tensor of real floating-point numbers in the CPU's memory, "
-                f"got {called(tensor)}{mend}"
+                f"{who} must be a dense tensor of {numbers} in the CPU's memory, got "
+                f"{called(tensor)}{mend}"
             )
 
 
