@@ -9,7 +9,6 @@ import argparse
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import instep
 from instep.commands.demo.digits import load_digits
 from instep.commands.demo.mlp import MLP
 from pictures import COLOURS, DPI, GRID, OURS, PEER, SETTINGS
-from tables import markdown_table
+from tables import put
 
 PAGE = Path(__file__).parents[1] / "docs" / "choosing.md"
 PICTURE = "choosing.png"  # beside the page
@@ -304,17 +303,6 @@ def asides_table(problems: Problems) -> list[tuple[str, ...]]:
         losses = (number(found.loss, start), number(found.worst, start))
         rows.append((f"`{rule}({arguments})`", where, *losses))
     return rows
-
-
-def put(text: str, name: str, rows: Sequence[Sequence[str]]) -> str:
-    """Replace the table of a page that stands between the comments with this name."""
-    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)"
-    new, count = re.subn(
-        pattern, lambda m: f"{m[1]}{markdown_table(rows)}\n{m[2]}", text, flags=re.S
-    )
-    if count != 1:
-        raise ValueError(f"the page must have one table {name!r}, got {count}")
-    return new
 
 
 def _panel(

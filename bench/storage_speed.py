@@ -3,7 +3,7 @@
 In the caches a step waits for its arithmetic, and fewer bytes only add to it. Beyond them it waits for its bytes; the
 rows "gpt2-..." of step.py measure that.
 
-    python bench/storage_speed.py [--elements 60000] [--seconds 10] [--json FILE]
+    python bench/storage_speed.py [--elements 60000] [--seconds 10] [--page docs/storage.md] [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from machine import describe
 from package import options as allowed
 from package import turns, workloads
 from storage_formats import FORMATS
-from tables import markdown_table, plain_table
+from tables import markdown_table, plain_table, put
 from task import Task
 from traffic import passes_of, state_bytes
 
@@ -82,10 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--elements", type=allowed.count, default=ELEMENTS)
     parser.add_argument("--seconds", type=allowed.seconds, default=10.0, help="of turns")
+    parser.add_argument("--page", type=Path, help="put the table into this page, too")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     found = measure(arguments.seconds, arguments.elements)
     print(f"{found['elements']:,} elements, one thread\n{plain_table(rows(found))}")
+    if arguments.page:
+        text = put(arguments.page.read_text(encoding="utf-8"), "speed", rows(found))
+        arguments.page.write_text(text, encoding="utf-8")
     if arguments.json:
         report = {"machine": describe(), **found}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

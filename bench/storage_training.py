@@ -24,12 +24,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import instep
-from choosing import put
 from instep import schedules
 from machine import describe
 from storage_choices import FLOAT32, OTHERS, SETTINGS, Choice, Setting, Stepper
 from storage_nets import PROBLEMS, Problem
 from storage_picture import picture
+from tables import put
 
 FOLDER = Path(__file__).parents[1] / "docs"
 PAGE, FIGURES, PICTURE = "storage.md", "storage.json", "storage.png"
@@ -120,12 +120,13 @@ def compared(found: Mapping[str, Any], label: str) -> Compared:
 
 
 def _columns(figures: Figures, names: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The problems of some settings, of which all choices have been measured."""
     return [
-        (f"{PROBLEMS[problem].title}{setting.removeprefix('AdamW')}", found)
+        (", ".join([PROBLEMS[problem].title, *setting.split(", ")[1:]]), found)
         for problem in PROBLEMS
         for setting in names
-        if problem in SETTINGS[setting].problems
-        for found in [figures[setting][problem]]
+        for found in [figures.get(setting, {}).get(problem, {})]
+        if found.keys() >= {choice.label for choice in SETTINGS[setting].choices}
     ]
 
 
@@ -153,8 +154,9 @@ def rules_table(figures: Figures, names: Sequence[str]) -> list[tuple[str, ...]]
     labels = [choice.label for choice in SETTINGS[names[0]].choices[1:]]
     rows = [("rule", "lr", "the mean loss of float32", *labels)]
     for name in names:
-        (problem,) = SETTINGS[name].problems
-        found = figures[name][problem]
+        found = next((found for _, found in _columns(figures, [name])), None)
+        if found is None:
+            continue
         mean = statistics.fmean(found[FLOAT32.label]["losses"])
         cells = (_loss(compared(found, label)) for label in labels)
         rows.append((f"`{name}`", f"{SETTINGS[name].lr:g}", f"{mean:.2g}", *cells))

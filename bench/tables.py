@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,3 +49,14 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *body))
+
+
+def put(text: str, name: str, rows: Sequence[Sequence[str]]) -> str:
+    """Replace the table of a page that stands between the comments with this name."""
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)"
+    new, count = re.subn(
+        pattern, lambda m: f"{m[1]}{markdown_table(rows)}\n{m[2]}", text, flags=re.S
+    )
+    if count != 1:
+        raise ValueError(f"the page must have one table {name!r}, got {count}")
+    return new

@@ -125,4 +125,4 @@ def test_losses_are_shown_as_digits_that_count() -> None:
 
 def test_a_page_without_the_table_is_refused() -> None:
     with pytest.raises(ValueError, match="the page must have one table 'losses', got 0"):
-        choosing.put("# A page\n", "losses", [("rule",), ("`SGD`",)])
+        importlib.import_module("tables").put("# A page\n", "losses", [("rule",), ("`SGD`",)])

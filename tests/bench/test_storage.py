@@ -132,7 +132,7 @@ def test_every_choice_is_what_its_label_says(name: str) -> None:
         assert np.array_equal(stepper.stored["w"].astype("f4"), params["w"]), "the net sees it"
         if name in FOLLOWED:
             tried = bool(choice.tried and choice.tried[0] == setting.tracked.state)
-            narrow = tried or ("states" in choice.label and "float32 states" not in choice.label)
+            narrow = tried or kinds != {"float32"}
             assert bool(stepper.narrow(setting.tracked.state)) == narrow, choice.label
 
 
@@ -282,7 +282,9 @@ def test_the_speed_in_the_caches(
 ) -> None:
     monkeypatch.setattr(speed, "TURN", 1e-6)
     path = tmp_path / "found.json"
-    options = ["--elements", "5000", "--seconds", "0.001", "--json", str(path)]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- speed: here -->\n<!-- end of speed -->\n", encoding="utf-8")
+    options = ["--elements", "5000", "--seconds", "0.001", "--json", str(path), "--page", str(page)]
     monkeypatch.setattr(sys, "argv", ["storage_speed.py", *options])
     speed.main()
     told, found = capsys.readouterr().out, json.loads(path.read_text("utf-8"))
@@ -298,5 +300,6 @@ def test_the_speed_in_the_caches(
     assert counts["bfloat16-remainder-8bit"] == (3, 12)
     assert all(one["time"] > 0 for one in found["formats"].values())
     assert "5,000 elements" in told
+    assert "| float32, 8-bit states | 2 | 16 |" in page.read_text(encoding="utf-8")
     assert all(stored.title in told for stored in formats.FORMATS.values())
     assert speed.section({}) == ""
