@@ -44,6 +44,9 @@ NAME_OF_LOOP = re.compile(
     r".*::Update(BySixteens)?<.*::(\w+<(?:float|double), \d+u>)(?:, (?:float|double))?, "
     r".*::(\w+), .*::(\w+), (?:(\d+)u, )?std::integer_sequence<.*::run\("
 )
+NAME_OF_STATE_LOOP = re.compile(
+    r".*::Update(Coded|AtRandom)<.*::(\w+<float, \d+u>), .*::run(_as)?.*\("
+)
 
 
 def check_symbols(level: str, path: Path) -> list[str]:
@@ -128,6 +131,24 @@ def check_vectors(level: str, path: Path) -> list[str]:
     return findings
 
 
+def check_state_loops(level: str, path: Path) -> list[str]:
+    """Find what isn't in vectors in the loops that read and write the states themselves."""
+    register = LEVELS[level]
+    findings = []
+    for name, body in functions(path, "--demangle").items():
+        match = NAME_OF_STATE_LOOP.match(name)
+        if match is None or "mul" not in body:  # one that only chooses between two others
+            continue
+        loop = f"{match[2]} {match[1]}"
+        packed = len(re.findall(rf"\bv?mulps\b.*{register}", body))
+        print(f"{level}: {loop}: packed {register}: mul {packed}")
+        if not packed:
+            findings.append(f"{level}: {loop}: mul is not vectorised")
+        if re.search(r"\bv?sqrtss\b", body):
+            findings.append(f"{level}: {loop}: takes a root of a single number")
+    return findings
+
+
 def check_baseline(objects: list[Path]) -> list[str]:
     findings = []
     for path in objects:
@@ -154,6 +175,7 @@ def main(build: Path, symbols_alone: bool) -> int:
         findings += check_symbols(level, path)
         if path.parent.name == "rules" and LEVELS[level] is not None and not symbols_alone:
             findings += check_vectors(level, path)
+            findings += check_state_loops(level, path)
     if not kernels:
         findings.append(f"no object file of a level under {build}")
     if not symbols_alone:

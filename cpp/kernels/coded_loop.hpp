@@ -26,8 +26,8 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
 
     // A block between the rule and its codes.
     struct Block {
-        alignas(64) float values[max_states][code_block];  // before the step
-        alignas(64) float roots[max_states][code_block];   // after it
+        alignas(64) float values[max_states][code_block];
+        alignas(64) float roots[max_states][code_block];  // of the values after the step
         alignas(64) std::uint32_t numbers[max_states / 2][code_pairs];
 #if defined(INSTEP_HAS_VECTORS)
         Vector::Ints found[max_states][code_block / turn];
@@ -47,19 +47,27 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
         }
     }
 
+    // A state after the step; only the signs of values are needed later.
     template <std::size_t Place>
-    INSTEP_INLINE static void take_root([[maybe_unused]] float* roots, [[maybe_unused]] float value) {
-        if constexpr (has_state<Rule, Place>) *roots = signed_root<is_signed<Place>>(value);
+    INSTEP_INLINE static void keep([[maybe_unused]] Block& block, [[maybe_unused]] std::int64_t j,
+                                   [[maybe_unused]] float value) {
+        if constexpr (has_state<Rule, Place>) {
+            if (is_signed<Place>) block.values[Place][j] = value;
+            block.roots[Place][j] = root_of<is_signed<Place>>(value);
+        }
     }
 
     INSTEP_INLINE static void step(const Rule& rule, float scale, float* __restrict p, const float* __restrict g,
                                    Block& __restrict block, std::int64_t first) {
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__)
+#pragma GCC unroll 1  // otherwise some short rules become eight single elements instead of a vector
+#endif
         for (std::int64_t j = first; j < first + turn; ++j) {
             float param = p[j];
             float values[max_states] = {(has_state<Rule, K> ? block.values[K][j] : 0.0F)...};
             apply(rule, param, g[j] * scale, values, Slots<Rule>{});
             p[j] = param;
-            (take_root<K>(block.roots[K] + j, values[K]), ...);
+            (keep<K>(block, j, values[K]), ...);
         }
     }
 
@@ -67,7 +75,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
     INSTEP_INLINE static std::uint32_t largest([[maybe_unused]] Block& block) {
         if constexpr (!has_state<Rule, Place>) return 0;
         for (std::int64_t j = block.count; j < code_block; ++j) block.roots[Place][j] = 0;  // beyond the end
-        return largest_root<is_signed<Place>>(block.roots[Place]);
+        return largest_root(block.roots[Place]);
     }
 
     // A part of a block's codes, of each state.
@@ -76,7 +84,8 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
 #if defined(INSTEP_HAS_VECTORS)
         if constexpr (has_state<Rule, Place>)
             block.found[Place][first / turn] = codes_of<is_signed<Place>, Random, Place % 2>(
-                block.roots[Place], first, Vector::all(block.scales[Place].factor), block.numbers[Place / 2]);
+                block.values[Place], block.roots[Place], first, Vector::all(block.scales[Place].factor),
+                block.numbers[Place / 2]);
 #endif
     }
 
@@ -95,8 +104,8 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
                 narrow_block(into, block.found[Place]);
 #else
                 const std::uint32_t* const numbers = Random ? block.numbers[Place / 2] : nullptr;
-                encode_block<is_signed<Place>>(block.roots[Place], block.scales[Place].factor, numbers, Place % 2,
-                                               into);
+                encode_block<is_signed<Place>>(block.values[Place], block.roots[Place], block.scales[Place].factor,
+                                               numbers, Place % 2, into);
 #endif
             }
             if (into == whole) memcpy(codes, whole, static_cast<std::size_t>(block.count));

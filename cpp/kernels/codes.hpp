@@ -27,11 +27,10 @@ INSTEP_INLINE float decoded(typename CodeOf<Signed>::Stored code, float unit) {
     return t * (Signed ? magnitude(t) : t);
 }
 
-// The square root of a number, which the rule may have taken already; with the number's sign if it may have one.
+// The square root of a number's magnitude, which the rule may have taken already.
 template <bool Signed>
-INSTEP_INLINE float signed_root(float x) {
-    if constexpr (!Signed) return square_root(x);
-    return from_bits(as_bits(square_root(magnitude(x))) | (as_bits(x) & INT32_MIN));
+INSTEP_INLINE float root_of(float x) {
+    return square_root(Signed ? magnitude(x) : x);
 }
 
 // What the codes of a block follow from: the largest root, which is the root of the largest number, since roots are
@@ -60,12 +59,12 @@ INSTEP_INLINE void find_scales(const std::uint32_t (&largest)[Count], const floa
 
 // The code of a number with this root. The sum of at most `most` and of less than 1 stays below most + 1.
 template <bool Signed>
-INSTEP_INLINE typename CodeOf<Signed>::Stored code_of(float root, float factor, float random) {
+INSTEP_INLINE typename CodeOf<Signed>::Stored code_of(float value, float root, float factor, float random) {
     using Code = CodeOf<Signed>;
-    const float y = magnitude(root) * factor;
+    const float y = root * factor;
     const float sum = (y < Code::most ? y : Code::most) + random;
     if constexpr (Signed) {
-        const float with_sign = from_bits(as_bits(sum) | (as_bits(root) & INT32_MIN));
+        const float with_sign = from_bits(as_bits(sum) | (as_bits(value) & INT32_MIN));
         return static_cast<std::int8_t>(static_cast<std::int32_t>(with_sign));
     } else {
         const auto code = static_cast<std::int32_t>(sum);
@@ -89,19 +88,12 @@ INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, fl
     }
 }
 
-template <bool Signed>
-INSTEP_INLINE Vector::Floats length_of(Vector::Floats root) {
-    using V = Vector;
-    return Signed ? V::from_bits(V::both(V::bits(root), V::all(INT32_MAX))) : root;
-}
-
 // As unsigned integers, in which any NaN is larger than infinity, whatever its sign.
-template <bool Signed>
 INSTEP_INLINE std::uint32_t largest_root(const float* roots) {
     using V = Vector;
-    auto found = V::bits(length_of<Signed>(V::load(roots)));
+    auto found = V::bits(V::load(roots));
     for (std::int64_t j = V::lanes; j < code_block; j += V::lanes)
-        found = V::larger(found, V::bits(length_of<Signed>(V::load(roots + j))));
+        found = V::larger(found, V::bits(V::load(roots + j)));
     return V::largest(found);
 }
 
@@ -113,19 +105,20 @@ INSTEP_INLINE Vector::Floats fractions(Vector::Ints numbers, std::int64_t j) {
     return V::difference(V::from_bits(with_one), V::all(1.0F));
 }
 
-// The codes of a vector of roots, the first of which is element j of its block.
+// The codes of a vector of numbers, the first of which is element j of its block.
 template <bool Signed, bool Random, int Part>
-INSTEP_INLINE Vector::Ints codes_of(const float* roots, std::int64_t j, Vector::Floats factor,
+INSTEP_INLINE Vector::Ints codes_of(const float* values, const float* roots, std::int64_t j, Vector::Floats factor,
                                     const std::uint32_t* numbers) {
     using V = Vector;
     const auto root = V::load(roots + j);
-    const auto length = length_of<Signed>(root);
-    const auto y = V::smaller(V::product(length, factor), V::all(CodeOf<Signed>::most));
+    const auto y = V::smaller(V::product(root, factor), V::all(CodeOf<Signed>::most));
     const auto sum = V::sum(y, Random ? fractions<Part>(V::load(numbers + j % code_pairs), j) : V::all(0.5F));
-    if constexpr (Signed)
-        return V::cut(V::from_bits(V::either(V::bits(sum), V::both(V::bits(root), V::all(INT32_MIN)))));
-    else
-        return V::larger(V::cut(sum), V::smaller(V::bits(length), V::all(std::int32_t{1})));
+    if constexpr (Signed) {
+        const auto sign = V::both(V::bits(V::load(values + j)), V::all(INT32_MIN));
+        return V::cut(V::from_bits(V::either(V::bits(sum), sign)));
+    } else {
+        return V::larger(V::cut(sum), V::smaller(V::bits(root), V::all(std::int32_t{1})));
+    }
 }
 
 template <class Stored>
@@ -135,20 +128,20 @@ INSTEP_INLINE void narrow_block(Stored* codes, const Vector::Ints (&found)[code_
 }
 
 template <bool Signed, bool Random, int Part>
-INSTEP_INLINE void encode_block_as(const float* roots, float factor, const std::uint32_t* numbers,
+INSTEP_INLINE void encode_block_as(const float* values, const float* roots, float factor, const std::uint32_t* numbers,
                                    typename CodeOf<Signed>::Stored* codes) {
     Vector::Ints found[code_block / Vector::lanes];
     for (std::int64_t j = 0; j < code_block; j += Vector::lanes)
-        found[j / Vector::lanes] = codes_of<Signed, Random, Part>(roots, j, Vector::all(factor), numbers);
+        found[j / Vector::lanes] = codes_of<Signed, Random, Part>(values, roots, j, Vector::all(factor), numbers);
     narrow_block(codes, found);
 }
 
 template <bool Signed>
-INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uint32_t* numbers, int part,
-                                typename CodeOf<Signed>::Stored* codes) {
-    if (numbers == nullptr) return encode_block_as<Signed, false, 0>(roots, factor, numbers, codes);
-    if (part == 0) return encode_block_as<Signed, true, 0>(roots, factor, numbers, codes);
-    encode_block_as<Signed, true, 1>(roots, factor, numbers, codes);
+INSTEP_INLINE void encode_block(const float* values, const float* roots, float factor, const std::uint32_t* numbers,
+                                int part, typename CodeOf<Signed>::Stored* codes) {
+    if (numbers == nullptr) return encode_block_as<Signed, false, 0>(values, roots, factor, numbers, codes);
+    if (part == 0) return encode_block_as<Signed, true, 0>(values, roots, factor, numbers, codes);
+    encode_block_as<Signed, true, 1>(values, roots, factor, numbers, codes);
 }
 #else
 template <bool Signed>
@@ -156,21 +149,20 @@ INSTEP_INLINE void decode_block(const typename CodeOf<Signed>::Stored* codes, fl
     for (std::int64_t j = 0; j < code_block; ++j) to[j] = decoded<Signed>(codes[j], unit);
 }
 
-template <bool Signed>
 INSTEP_INLINE std::uint32_t largest_root(const float* roots) {
     std::uint32_t largest = 0;
     for (std::int64_t j = 0; j < code_block; ++j) {
-        const auto bits = static_cast<std::uint32_t>(as_bits(roots[j]) & INT32_MAX);
+        const auto bits = static_cast<std::uint32_t>(as_bits(roots[j]));
         largest = bits > largest ? bits : largest;
     }
     return largest;
 }
 
 template <bool Signed>
-INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uint32_t* numbers, int part,
-                                typename CodeOf<Signed>::Stored* codes) {
+INSTEP_INLINE void encode_block(const float* values, const float* roots, float factor, const std::uint32_t* numbers,
+                                int part, typename CodeOf<Signed>::Stored* codes) {
     if (numbers == nullptr) {
-        for (std::int64_t j = 0; j < code_block; ++j) codes[j] = code_of<Signed>(roots[j], factor, 0.5F);
+        for (std::int64_t j = 0; j < code_block; ++j) codes[j] = code_of<Signed>(values[j], roots[j], factor, 0.5F);
         return;
     }
     for (std::int64_t first = 0; first < code_block; first += code_pairs) {
@@ -178,7 +170,7 @@ INSTEP_INLINE void encode_block(const float* roots, float factor, const std::uin
         const int shift = 8 * part + (first == 0 ? 0 : 16);
         for (std::int64_t j = 0; j < code_pairs; ++j) random[j] = fraction(numbers[j], shift);
         for (std::int64_t j = 0; j < code_pairs; ++j)
-            codes[first + j] = code_of<Signed>(roots[first + j], factor, random[j]);
+            codes[first + j] = code_of<Signed>(values[first + j], roots[first + j], factor, random[j]);
     }
 }
 #endif
@@ -192,21 +184,22 @@ INSTEP_INLINE void spoil(Stored* codes, float* unit) {
 
 // The block's unit and codes.
 template <bool Signed>
-INSTEP_INLINE void store_codes(const float* roots, std::uint32_t largest, Scale scale, const std::uint32_t* numbers,
-                               int part, typename CodeOf<Signed>::Stored* codes, float* unit) {
+INSTEP_INLINE void store_codes(const float* values, const float* roots, std::uint32_t largest, Scale scale,
+                               const std::uint32_t* numbers, int part, typename CodeOf<Signed>::Stored* codes,
+                               float* unit) {
     if (!is_finite(largest)) return spoil(codes, unit);
     *unit = scale.unit;
-    encode_block<Signed>(roots, scale.factor, numbers, part, codes);
+    encode_block<Signed>(values, roots, scale.factor, numbers, part, codes);
 }
 
 // The same for a block that may be shorter, as the last of a parameter is.
 template <bool Signed>
-INSTEP_INLINE void store_last(const float* roots, std::int64_t count, std::uint32_t largest, Scale scale,
-                              const std::uint32_t* numbers, int part, typename CodeOf<Signed>::Stored* codes,
-                              float* unit) {
-    if (count == code_block) return store_codes<Signed>(roots, largest, scale, numbers, part, codes, unit);
+INSTEP_INLINE void store_last(const float* values, const float* roots, std::int64_t count, std::uint32_t largest,
+                              Scale scale, const std::uint32_t* numbers, int part,
+                              typename CodeOf<Signed>::Stored* codes, float* unit) {
+    if (count == code_block) return store_codes<Signed>(values, roots, largest, scale, numbers, part, codes, unit);
     alignas(64) typename CodeOf<Signed>::Stored last[code_block];
-    store_codes<Signed>(roots, largest, scale, numbers, part, last, unit);
+    store_codes<Signed>(values, roots, largest, scale, numbers, part, last, unit);
     memcpy(codes, last, static_cast<std::size_t>(count));
 }
 
@@ -233,14 +226,19 @@ struct CodeBlocks {
         auto* codes = reinterpret_cast<Stored*>(operand.data) + begin;
         float* unit = reinterpret_cast<float*>(operand.companion) + begin / code_block;
         alignas(64) float roots[code_block];
+        alignas(64) float last[code_block];
         for (; count > 0; codes += code_block, from += code_block, count -= code_block, ++unit) {
             const std::int64_t length = count < code_block ? count : code_block;
-            for (std::int64_t j = 0; j < length; ++j) roots[j] = signed_root<Signed>(from[j]);
-            for (std::int64_t j = length; j < code_block; ++j) roots[j] = 0.0F;
-            const std::uint32_t largest[1] = {largest_root<Signed>(roots)};
+            const float* values = from;
+            if (length < code_block) {
+                for (std::int64_t j = 0; j < code_block; ++j) last[j] = j < length ? from[j] : 0.0F;
+                values = last;
+            }
+            for (std::int64_t j = 0; j < code_block; ++j) roots[j] = root_of<Signed>(values[j]);
+            const std::uint32_t largest[1] = {largest_root(roots)};
             Scale scale[1];
             find_scales<1>(largest, {CodeOf<Signed>::most}, scale);
-            store_last<Signed>(roots, length, largest[0], scale[0], numbers, operand.part, codes, unit);
+            store_last<Signed>(values, roots, length, largest[0], scale[0], numbers, operand.part, codes, unit);
             if (numbers != nullptr) numbers += code_pairs;
         }
     }

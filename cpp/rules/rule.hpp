@@ -7,7 +7,7 @@
 //   options                    their names; option i is bit i
 //   scalar_options             the bits of the options that change only the scalars: they need no loop
 //   states                     their names, in the order of operator()'s arguments, which of them these options
-//                              use, and which narrower formats may hold them
+//                              use, and how each may be stored (StateKind)
 //   scalar_states              the names of states that are one double, and which of them these options use
 //   valid                      whether this choice of options makes sense
 //   hot                        whether this choice is used so often that its loop is also made with L2, with the
