@@ -68,7 +68,7 @@ void Windows::clear() {
 Operand Windows::operand_of(const Operands& operands, int kind) {
     if (kind < average) return operands.states[kind];
     if (kind == average) return operands.average;
-    const Operand& owner = kind == remainder ? operands.param : operands.states[kind - first_unit];
+    const Operand& owner = kind == remainder ? operands.param : operands.states[kind - first_units];
     return owner.companion == nullptr ? Operand{} : companion_of(owner);
 }
 
@@ -83,7 +83,7 @@ void Windows::append(std::size_t tensor, std::int64_t begin, std::int64_t count,
         Piece& piece = run.pieces[kind];
         if (operand.data == nullptr) continue;
         piece.item = item_size(operand.format);
-        if (kind >= first_unit && kind < remainder) piece.together = code_block;
+        if (kind >= first_units && kind < remainder) piece.together = code_block;
         piece.where = files_->find(operand.data);
         piece.where.offset += piece.bytes_of(begin);
     }
@@ -367,7 +367,7 @@ void Windows::place(std::size_t tensor, Operands& operands) const {
         else if (kind == average)
             operands.average.data = there;
         else
-            (kind == remainder ? operands.param : operands.states[kind - first_unit]).companion = there;
+            (kind == remainder ? operands.param : operands.states[kind - first_units]).companion = there;
     }
 }
 

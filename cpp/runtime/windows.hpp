@@ -54,8 +54,8 @@ public:
 private:
     // The states, the average, the units of the states, and the parameter's remainder.
     static constexpr int average = max_states;
-    static constexpr int first_unit = average + 1;
-    static constexpr int remainder = first_unit + max_states;
+    static constexpr int first_units = average + 1;
+    static constexpr int remainder = first_units + max_states;
     static constexpr int kinds = remainder + 1;
     using Bits = std::uint16_t;  // one for each kind
     static_assert(kinds <= 16);
