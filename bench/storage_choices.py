@@ -201,7 +201,7 @@ BY_DEFAULT = [
     Choice("8-bit states", {"state_dtype": "8bit"}),
     Choice("bfloat16 states", {"state_dtype": "bfloat16"}),
 ]
-OTHERS = {rule: Setting(rule, {}, BY_DEFAULT, lr, ("digits",), 1500) for rule, lr in RATES.items()}
+OTHERS = {rule: Setting(rule, {}, BY_DEFAULT, lr, ("digits",), 1000) for rule, lr in RATES.items()}
 SETTINGS |= OTHERS
 
 # --- An optimizer with a choice

@@ -34,7 +34,7 @@ class Training(NamedTuple):
     net: Net
     inputs: np.ndarray
     labels: np.ndarray
-    batches: Iterator[np.ndarray]  # of places in the data
+    batches: Iterator[tuple[np.ndarray, np.ndarray]]  # inputs and labels
 
     def loss(self) -> float:
         """The mean loss over all data."""
@@ -180,19 +180,35 @@ class CharNet:
         return loss, {name: grads[name] for name in p}
 
 
-def batches(rng: np.random.Generator, size: int, count: int) -> Iterator[np.ndarray]:
-    """Numbers below size, each once an epoch, without end."""
+def batches(
+    rng: np.random.Generator, inputs: np.ndarray, labels: np.ndarray, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """So many at a time, each once an epoch, without end."""
     while True:
-        order = rng.permutation(size)
-        for first in range(0, size - count + 1, count):
-            yield order[first : first + count]
+        order = rng.permutation(len(labels))
+        for first in range(0, len(labels) - count + 1, count):
+            those = order[first : first + count]
+            yield inputs[those], labels[those]
+
+
+# Noise that is new in every batch keeps networks from learning the images by heart: their losses would be nothing.
+NOISE = 0.2
+
+
+def _noisy(
+    rng: np.random.Generator, clean: Iterator[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for images, labels in clean:
+        noise = rng.standard_normal(images.shape, dtype=np.float32)
+        yield images + np.float32(NOISE) * noise, labels
 
 
 def _on_digits(make: Callable[[np.random.Generator], Net], batch: int) -> Callable[[int], Training]:
     def start(seed: int) -> Training:
         rng = np.random.default_rng(seed)
         images, labels = load_digits(rng).train
-        return Training(make(rng), images, labels, batches(rng, len(labels), batch))
+        net, noise = make(rng), np.random.default_rng([seed, 1])
+        return Training(net, images, labels, _noisy(noise, batches(rng, images, labels, batch)))
 
     return start
 
@@ -211,8 +227,8 @@ def _on_text(seed: int) -> Training:
     rng = np.random.default_rng(seed)
     letters, numbers = np.unique(list(text()), return_inverse=True)
     rows = np.lib.stride_tricks.sliding_window_view(numbers, LENGTH + 1)[::2]
-    net = CharNet(rng, len(letters))
-    return Training(net, rows[:, :-1], rows[:, 1:], batches(rng, len(rows), 16))
+    net, inputs, labels = CharNet(rng, len(letters)), rows[:, :-1], rows[:, 1:]
+    return Training(net, inputs, labels, batches(rng, inputs, labels, 16))
 
 
 class Clicks:
@@ -245,7 +261,7 @@ def _on_clicks(seed: int) -> Training:
     rng = np.random.default_rng(seed)
     net = Clicks()
     inputs, labels = net.data(rng)
-    return Training(net, inputs, labels, batches(rng, len(labels), 64))
+    return Training(net, inputs, labels, batches(rng, inputs, labels, 64))
 
 
 def perceptron(rng: np.random.Generator) -> Net:
@@ -253,8 +269,8 @@ def perceptron(rng: np.random.Generator) -> Net:
 
 
 PROBLEMS = {
-    "digits": Problem("perceptron, digits", 4000, 1e-3, _on_digits(perceptron, 32)),
-    "convolutions": Problem("convolutions, digits", 1500, 2e-3, _on_digits(ConvNet, 32)),
-    "characters": Problem("recurrent, characters", 1500, 3e-3, _on_text),
-    "clicks": Problem("linear, sparse features", 10_000, 1e-2, _on_clicks),
+    "digits": Problem("perceptron, digits", 3000, 1e-3, _on_digits(perceptron, 32)),
+    "convolutions": Problem("convolutions, digits", 1200, 2e-3, _on_digits(ConvNet, 32)),
+    "characters": Problem("recurrent, characters", 1000, 2e-3, _on_text),
+    "clicks": Problem("linear, sparse features", 8000, 1e-2, _on_clicks),
 }

@@ -49,8 +49,7 @@ def run(problem: Problem, setting: Setting, choice: Choice, seed: int, steps: in
     lr = schedules.CosineDecay(setting.lr or problem.lr, steps=steps)
     stepper = Stepper(setting, choice, training.net.params, {"lr": lr}, seed)
     for _ in range(steps):
-        batch = next(training.batches)
-        _, grads = training.net.loss_and_gradients(training.inputs[batch], training.labels[batch])
+        _, grads = training.net.loss_and_gradients(*next(training.batches))
         if tracked:
             tracked.see(grads)
         stepper.step(grads)

@@ -37,8 +37,7 @@ training = importlib.import_module("storage_training")
 def test_gradients_are_those_of_the_loss(name: str) -> None:
     """By differences along the gradient of each parameter."""
     start = nets.PROBLEMS[name].start(0)
-    batch = next(start.batches)
-    data = start.inputs[batch], start.labels[batch]
+    data = next(start.batches)
     for parameter, w in start.net.params.items():
         if "bias" in parameter:
             w[...] = 0.01  # where pixels are 0, relu would be at its kink
@@ -60,9 +59,9 @@ def test_all_choices_of_a_seed_see_the_same(name: str) -> None:
     first, second, other = (nets.PROBLEMS[name].start(seed) for seed in (1, 1, 2))
     assert all(map(np.array_equal, first.net.params.values(), second.net.params.values()))
     for _ in range(3):
-        batch = next(first.batches)
-        assert np.array_equal(next(second.batches), batch)
-        assert not np.array_equal(next(other.batches), batch)
+        batch, same, another = (next(one.batches) for one in (first, second, other))
+        assert all(map(np.array_equal, same, batch))
+        assert not np.array_equal(another[0], batch[0])
     assert first.loss() == second.loss()
     assert max(w.size for w in first.net.params.values()) >= choices.LEAST_CODED
 

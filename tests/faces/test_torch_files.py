@@ -292,13 +292,21 @@ def test_what_else_a_dict_has_is_kept() -> None:
     assert again["param_groups"][0]["tag"] == "first"
 
 
-def test_checkpoints_of_torch_distributed() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (torch.float32, {}),
+        (torch.bfloat16, {"param_rounding": "stochastic"}),
+        (torch.bfloat16, {"state_dtype": "8bit", "min_8bit_size": 0, "master_bits": 24}),
+    ],
+)
+def test_checkpoints_of_torch_distributed(dtype: Any, options: Any) -> None:
     dcp = pytest.importorskip("torch.distributed.checkpoint.state_dict")
     for name in RULES:
         make, bias = getattr(instep.torch, name), name != "Muon"
-        model = torch.nn.Linear(3, 2, bias=bias)
+        model = torch.nn.Linear(3, 2, bias=bias, dtype=dtype)
         start = twins(list(model.parameters()))
-        optimizer = make(model.parameters())
+        optimizer = make(model.parameters(), **options)
         dcp.get_optimizer_state_dict(model, optimizer)  # takes a step with lr = 0
         assert same(list(model.parameters()), start), name
         assert list(optimizer.state) in ([], list(model.parameters())), name
@@ -306,7 +314,7 @@ def test_checkpoints_of_torch_distributed() -> None:
         train((optimizer, params))
         saved = copy.deepcopy(dcp.get_optimizer_state_dict(model, optimizer))
         other = copy.deepcopy(model)
-        resumed = make(other.parameters(), lr=0.7)
+        resumed = make(other.parameters(), lr=0.7, **options)
         dcp.set_optimizer_state_dict(other, resumed, saved)
         train((optimizer, params), (resumed, list(other.parameters())))
         assert held(resumed)[:2] == held(optimizer)[:2], name

@@ -159,7 +159,7 @@ def test_names_and_dtypes(dtype: Any, stored: Any) -> None:
         ),
         ("Adagrad", torch.float32, {"state_dtype": torch.float16}, {"sum_root": torch.float16}),
         ("Adagrad", torch.float16, {}, {"sum_root": torch.float16}),
-        ("Adagrad", torch.bfloat16, {"state_dtype": "8bit"}, {"sum": torch.float32}),
+        ("Rprop", torch.bfloat16, {"state_dtype": "8bit"}, {"prev": torch.float32}),
         ("RMSprop", torch.bfloat16, {}, {"square_avg": torch.bfloat16}),
         (
             "RMSprop",

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
+from kinds import KINDS  # noqa: E402
 from torch_stored import FORMATS, MOMENTUM, SHAPES, make  # noqa: E402
 from torch_twins import (  # noqa: E402
     IN_TORCH,
@@ -119,16 +120,14 @@ def test_torch_raises_instead_of_training_on_codes(name: str, stored: str) -> No
     is_plain = not any(
         key.endswith(("_code", "_root")) for own in ours.state.values() for key in own
     )
-    assert is_plain == (name in ("ASGD", "Rprop") or (name, stored) in PLAIN)
+    kinds = KINDS[name].values()
+    assert is_plain != any(k.eight_bits if stored == "8bit" else k.root for k in kinds)
     if not is_plain:
         with pytest.raises(KeyError):
             theirs.step()
         assert [bits(p) for p in b] == before
     theirs.load_state_dict(instep.torch.decoded(ours.state_dict()))
     theirs.step()
-
-
-PLAIN = {("Adagrad", "8bit"), ("Adamax", "random float16 model")}
 
 
 @pytest.mark.parametrize("name", IN_TORCH)

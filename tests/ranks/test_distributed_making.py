@@ -81,7 +81,10 @@ def test_other_parameters(given: Any, told: str) -> None:
             {"ema_decay": 0.5},
             "the same optimizer (0.averages), got False on rank 0, True on rank 1",
         ),
-        ({"state_dtype": "float16"}, "(0.state_dtype), got None on rank 0, 'float16' on rank 1"),
+        (
+            {"state_dtype": "float16"},
+            "(0.groups.0.state_dtype), got None on rank 0, 'float16' on rank 1",
+        ),
         ({"sync": True}, "all ranks must have the same sync, got False on rank 0, True on rank 1"),
         (
             {"make": lambda given, **k: instep.Combined(instep.Adam(given, **k))},

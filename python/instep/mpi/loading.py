@@ -28,7 +28,7 @@ from instep.mpi.saving import name_in_file, prefix, weights_in_file
 from instep.mpi.shards import Stretch
 from instep.mpi.status import Kind, digest
 from instep.mpi.storing import NO_DEFAULT, Entry, entries
-from instep.optimizers import combined_state
+from instep.optimizers import combined_state, stored_state
 
 __all__ = ["load"]
 
@@ -172,13 +172,12 @@ def _check(job: Job, optimizer: Any, file: File, scaler: Any) -> None:
     document = file.document
     check_scaler(document["scaler"], scaler)
     stored_extra(document, file.stand_ins)
-    stored_for(optimizer, document)
-    there = entries(job)
+    states, there = storing.members_of(stored_for(optimizer, document)), entries(job)
     for k, own in enumerate(arrays_by_optimizer(file.stand_ins, optimizer)):
         with nullcontext() if job.combined is None else combined_state.about(k):
-            state: dict[str, Any] = {}
-            take_arrays(state, own, job.members[k])
-            storing.require_whole(job, k, state, there)
+            take_arrays(states[k], own, job.members[k])
+            stored_state.require_state(job.members[k], states[k])
+            storing.require_whole(job, k, states[k], there)
 
 
 def _read(job: Job, file: File, *, part: bool) -> Content:

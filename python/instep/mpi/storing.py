@@ -27,6 +27,7 @@ __all__ = [
     "entries",
     "gathered",
     "load",
+    "members_of",
     "numbers",
     "parts_of",
     "refuse_pending",
@@ -108,7 +109,7 @@ def numbers(optimizer: Any) -> dict[str, Any]:
     return stored_state.numbers(optimizer)
 
 
-def _members_of(state: Mapping[str, Any]) -> list[Any]:
+def members_of(state: Mapping[str, Any]) -> list[Any]:
     """Return the states of the optimizers in a state: its own, if it is of one."""
     found: list[Any] = state.get("optimizers", [state])
     return found
@@ -146,7 +147,7 @@ def gathered(job: Job, optimizer: Any) -> dict[str, Any] | None:
             to_first(job.comm, parts, job.routes.bucket, job.routes.staging)
         if job.comm.rank > 0:
             return None
-        members = _members_of(state)
+        members = members_of(state)
         for member, plan in zip(members, job.plans, strict=True):
             member.update(state={name: {} for name in plan.names}, averages={}, accumulated={})
         for each, whole in zip(there, wholes, strict=True):
@@ -200,7 +201,7 @@ def share(
     change = None
     error: BaseException | None = None
     try:
-        members = _members_of(stored)
+        members = members_of(stored)
         for member, plan in zip(members, job.plans, strict=True):
             member.update(state={name: {} for name in plan.names}, averages={}, accumulated={})
         for each, array in zip(entries(job), arrays, strict=True):
@@ -259,7 +260,7 @@ def _taken_apart(
     """Check that the arrays of a state are there and whole; return its numbers as text, and the arrays."""
     several = isinstance(optimizer, Combined)
     (combined_state if several else stored_state).require_state(optimizer, state)
-    members = _members_of(state)
+    members = members_of(state)
     sums: list[Mapping[str, Array]] = []
     for k, (own, member) in enumerate(zip(job.members, members, strict=True)):
         with combined_state.about(k) if several else nullcontext():
