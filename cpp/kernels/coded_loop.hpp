@@ -121,10 +121,39 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
         }
     }
 
-    template <bool Random, std::size_t... Pair>
+    template <bool Random>
+    INSTEP_INLINE static void load_all(Block& block, const OwnStates& states) {
+        (load<K>(block, states), ...);
+        if (!Random) return;
+        static_assert(max_states == 4, "two pairs of states");
+        draw<0>(block, states);
+        draw<1>(block, states);
+    }
+
+    template <bool Random>
+    INSTEP_INLINE static void encode_all(Block& block, std::int64_t first) {
+        (encode<Random, K>(block, first), ...);
+    }
+
+    template <bool Random>
+    INSTEP_INLINE static void store_all(const Block& block, const OwnStates& states) {
+        (store<Random, K>(block, states), ...);
+    }
+
+    INSTEP_INLINE static void scale_all(Block& block) {
+        ((block.largest[K] = largest<K>(block)), ...);
+        find_scales<max_states>(block.largest, {CodeOf<is_signed<K>>::most...}, block.scales);
+    }
+
+    // The first numbers, and zeros after them.
+    INSTEP_INLINE static float* padded(float* to, const float* from, std::int64_t count) {
+        for (std::int64_t j = 0; j < code_block; ++j) to[j] = j < count ? from[j] : 0;
+        return to;
+    }
+
+    template <bool Random>
     static void run_as(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
-                       const float* __restrict grad, const OwnStates& states,
-                       std::index_sequence<Pair...> /* of states */) {
+                       const float* __restrict grad, const OwnStates& states) {
         const Rule rule = rule_of<Rule>(recipe);
         const float scale = scale_of<float>(recipe);
         Block blocks[2];
@@ -136,35 +165,26 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
             Block& before = blocks[!odd];
             block.begin = first + done;
             block.count = count - done < code_block ? count - done : code_block;
-            float* p = param + done;
-            const float* g = grad + done;
-            if (block.count < code_block) {
-                for (std::int64_t j = 0; j < code_block; ++j) last_param[j] = j < block.count ? p[j] : 0;
-                for (std::int64_t j = 0; j < code_block; ++j) last_grad[j] = j < block.count ? g[j] : 0;
-                p = last_param;
-                g = last_grad;
-            }
-            (load<K>(block, states), ...);
-            if (Random) (draw<Pair>(block, states), ...);
+            const bool whole = block.count == code_block;
+            float* const p = whole ? param + done : padded(last_param, param + done, block.count);
+            const float* const g = whole ? grad + done : padded(last_grad, grad + done, block.count);
+            load_all<Random>(block, states);
             for (std::int64_t j = 0; j < code_block; j += turn) {
                 step(rule, scale, p, g, block, j);
-                if (done > 0) (encode<Random, K>(before, j), ...);
+                if (done > 0) encode_all<Random>(before, j);
             }
-            if (done > 0) (store<Random, K>(before, states), ...);
-            ((block.largest[K] = largest<K>(block)), ...);
-            find_scales<max_states>(block.largest, {CodeOf<is_signed<K>>::most...}, block.scales);
-            if (p == last_param) memcpy(param + done, p, static_cast<std::size_t>(block.count) * sizeof(float));
+            if (done > 0) store_all<Random>(before, states);
+            scale_all(block);
+            if (!whole) memcpy(param + done, p, static_cast<std::size_t>(block.count) * sizeof(float));
         }
         Block& last = blocks[!odd];
-        for (std::int64_t j = 0; j < code_block; j += turn) (encode<Random, K>(last, j), ...);
-        (store<Random, K>(last, states), ...);
+        for (std::int64_t j = 0; j < code_block; j += turn) encode_all<Random>(last, j);
+        store_all<Random>(last, states);
     }
 
     static void run(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
                     const float* __restrict grad, const OwnStates& states) {
-        constexpr auto pairs = std::make_index_sequence<max_states / 2>{};
-        (states.stochastic ? run_as<true, 0, 1> : run_as<false, 0, 1>)(recipe, first, count, param, grad, states,
-                                                                       pairs);
+        (states.stochastic ? run_as<true> : run_as<false>)(recipe, first, count, param, grad, states);
     }
 };
 

@@ -38,7 +38,8 @@ struct Vector {
     INSTEP_INLINE static Ints either(Ints x, Ints y) { return _mm512_or_si512(x, y); }
     template <int Shift>
     INSTEP_INLINE static Ints moved(Ints x) {
-        return Shift < 0 ? _mm512_srli_epi32(x, -Shift) : _mm512_slli_epi32(x, Shift);
+        if constexpr (Shift < 0) return _mm512_srli_epi32(x, static_cast<unsigned>(-Shift));
+        return _mm512_slli_epi32(x, static_cast<unsigned>(Shift < 0 ? 0 : Shift));
     }
     INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
     INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm512_add_ps(x, y); }
@@ -119,7 +120,8 @@ struct Vector {
     INSTEP_INLINE static Ints either(Ints x, Ints y) { return _mm256_or_si256(x, y); }
     template <int Shift>
     INSTEP_INLINE static Ints moved(Ints x) {
-        return Shift < 0 ? _mm256_srli_epi32(x, -Shift) : _mm256_slli_epi32(x, Shift);
+        if constexpr (Shift < 0) return _mm256_srli_epi32(x, -Shift);
+        return _mm256_slli_epi32(x, Shift < 0 ? 0 : Shift);
     }
     INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm256_mul_ps(x, y); }
     INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm256_add_ps(x, y); }

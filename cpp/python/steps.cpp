@@ -137,7 +137,7 @@ void Steps::bind(std::size_t place, const Binding& binding) {
         const std::string whose = "the copy of '" + binding.name + "'";
         require_unmasked(binding.copy.ptr(), whose);
         const Look copied(binding.copy.ptr(), whose, takes_tensors_);
-        require_copy(copied.view(), whose, bound.view_of(bound.arrays.front()), binding.read_only);
+        require_copy(copied.view(), whose, Place::view_of(bound.arrays.front()), binding.read_only);
         tensor->operands.copy = operand_of(copied.view(), bound.order, bound.dense, *tensor);
         bound.copy = binding.copy;
         bound.see(copy, binding.copy, copied);
@@ -200,10 +200,9 @@ std::string Steps::name_of(std::size_t id) const {
 }
 
 void Steps::hold(std::size_t place, const Place::Seen& seen) {
-    const Place& bound = bound_[place];
     const std::size_t id = id_of(place, seen.kind);
     if (id / kinds != place) return;
-    occupied_.add(bound.view_of(seen), id);
+    occupied_.add(Place::view_of(seen), id);
     if (!is_checked(seen.kind)) return;
     const std::size_t ndim = seen.strides.size();
     held_.push_back({seen.array, seen.descr.ptr(), seen.data, static_cast<int>(ndim), extents_.size(), id, seen.format,
@@ -215,7 +214,7 @@ void Steps::hold(std::size_t place, const Place::Seen& seen) {
 
 void Steps::compare_with_others(std::size_t place, const Place::Seen& seen) const {
     const std::size_t id = id_of(place, seen.kind);
-    const std::size_t other = occupied_.find(bound_[place].view_of(seen), id);
+    const std::size_t other = occupied_.find(Place::view_of(seen), id);
     if (other != OccupiedMemory::none) refuse_shared(name_of(id), id, name_of(other), other);
 }
 
@@ -228,7 +227,7 @@ void Steps::refuse_shared(const std::string& who, std::size_t id, const std::str
 void Steps::keep_arrays_off(const Steps& other, const std::string& prefix, const std::string& whose) const {
     for (std::size_t place = 0; place < bound_.size(); ++place)
         for (const Place::Seen& seen : bound_[place].arrays) {
-            const std::size_t id = other.occupied_.find(bound_[place].view_of(seen));
+            const std::size_t id = other.occupied_.find(Place::view_of(seen));
             if (id == OccupiedMemory::none) continue;
             const std::size_t own = place * kinds + seen.kind;
             refuse_shared(prefix + name_of(own), own, other.name_of(id) + whose, id);

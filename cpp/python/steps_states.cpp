@@ -46,7 +46,8 @@ std::string unit_name(const std::string& state) { return state + "_unit"; }
 
 Format Steps::format_of_state(const StateKind& kind, const TensorView& view, Format compute, const std::string& who) {
     if (is_coded(view.format)) {
-        if (compute == Format::float64) refuse_codes(who, "have dtype float64 or narrower for its parameter", view);
+        if (compute == Format::float64)
+            refuse_codes(who, "have a floating-point dtype, as its parameter is computed in float64", view);
         if (!kind.eight_bits)
             refuse_codes(who, "have a floating-point dtype, as the rule can't have it in 8 bits", view);
         if ((view.format == Format::signed8) != kind.is_signed)
@@ -97,7 +98,7 @@ void Steps::bind_states(Tensor& tensor, Place& bound, const Binding& binding) co
         const std::string who = state_of(bound.name, name);
         const py::object array = state_in(binding, name, who);
         operand = bind_array(tensor, bound, first_state + static_cast<std::size_t>(k), array, who);
-        operand.format = format_of_state(variant.states[k].kind, bound.view_of(bound.arrays.back()), compute, who);
+        operand.format = format_of_state(variant.states[k].kind, Place::view_of(bound.arrays.back()), compute, who);
         operand.stochastic = is_rounded_at_random(variant.states[k].kind, operand.format, rounding_.states);
         operand.stream = k < 2 ? 0 : 2;
         operand.part = static_cast<unsigned char>(k % 2);
@@ -168,8 +169,8 @@ void Steps::reset_remainders() {
         if (!bound_[i].is_bound || !bound_[i].states.contains(remainder_name)) continue;
         const Tensor& tensor = stepper_.tensor(i);
         const Operand rest = companion_of(tensor.operands.param);
-        const std::vector<char> zeros(static_cast<std::size_t>(tensor.size * item_size(rest.format)));
-        const Operand from{const_cast<char*>(zeros.data()), rest.format, nullptr};
+        std::vector<char> zeros(static_cast<std::size_t>(tensor.size * item_size(rest.format)));
+        const Operand from{zeros.data(), rest.format, nullptr};
         if (windows != nullptr && windows->have(rest))
             load_into_file(*windows, from, rest, tensor.size);
         else
@@ -194,7 +195,7 @@ void Steps::make_logical(Tensor& tensor, const Place& bound) {
         const auto seen = std::find_if(bound.arrays.begin(), bound.arrays.end(),
                                        [kind](const Place::Seen& one) { return one.kind == kind; });
         if (seen == bound.arrays.end()) return;
-        const TensorView view = bound.view_of(*seen);
+        const TensorView view = Place::view_of(*seen);
         const Operand turned = operand_of(view, logical_order(view.ndim), bound.logical_dense, tensor);
         (kind == remainder ? operand.companion_view : operand.view) = turned.view;
     };
