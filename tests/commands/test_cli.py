@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -193,6 +194,16 @@ def test_info(capsys):
     assert values["  used"] == str(config["threads"]["used"])
     assert values["  supported"] == ", ".join(config["isa"]["supported"])
     assert values["  forked"] == "no"
+
+
+def test_info_says_which_formats_there_are(monkeypatch, capsys):
+    """bfloat16 is a dtype of ml_dtypes, which may be missing."""
+    pytest.importorskip("ml_dtypes")
+    assert cli.main(["info"]) == 0
+    line = r"^formats +float64, float32, float16, bfloat16, 8bit$"
+    assert re.search(line, capsys.readouterr().out, re.M)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    assert instep.config()["formats"] == ("float64", "float32", "float16", "8bit")
 
 
 def test_info_indents_each_level():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,20 @@ def test_remainders_are_reset() -> None:
     instep.SGD(np.zeros(2)).reset_remainders()  # there are none
 
 
+def test_remainders_are_not_reset_where_averages_are_shown() -> None:
+    optimizer = made({"master_bits": 32, "ema_decay": 0.5})
+    optimizer.step(grads(0))
+    before = bits(optimizer)
+    with (
+        optimizer.averaged(),
+        pytest.raises(
+            RuntimeError, match=r"^reset_remainders must come after the block of averaged"
+        ),
+    ):
+        optimizer.reset_remainders()
+    assert bits(optimizer) == before
+
+
 # --- bytes
 
 
@@ -197,6 +213,16 @@ def test_other_seeds_round_otherwise() -> None:
         optimizer.step(grads(0))
         nearest.append(optimizer.state["large"]["exp_avg"].tobytes())
     assert nearest[0] == nearest[1]
+
+
+def test_a_copy_has_the_seed_that_was_loaded() -> None:
+    optimizer = made({"state_dtype": "8bit", "seed": 4})
+    optimizer.load_state_dict(made({"state_dtype": "8bit", "seed": 9}).state_dict())
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert (again.seed, "seed=9" in repr(again)) == (9, True)
+        again.step(grads(0))
+    optimizer.step(grads(0))
+    assert bits(again) == bits(optimizer)
 
 
 def test_each_of_a_combined_has_its_own(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ class Kept(Bound):
         by half a last place of the new number at most; beside an infinity it makes NaN. Without
         ``master_bits`` there are none, and nothing happens.
 
+        Raises
+        ------
+        RuntimeError
+            Inside ``averaged()``; in the middle of a call of this optimizer.
+
         Examples
         --------
         >>> import ml_dtypes, numpy as np, instep
