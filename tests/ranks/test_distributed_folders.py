@@ -19,6 +19,7 @@ MAKERS: dict[str, Any] = {
     "adam": lambda p, **how: instep.Adam(p, lr=0.1, ema_decay=0.5, clip_norm=1.0, **how),
     "lamb": lambda p, **how: instep.LAMB(p, lr=0.1, **how),
     "prodigy": instep.Prodigy,
+    "codes": lambda p, **how: instep.AdamW(p, lr=0.1, ema_decay=0.5, state_dtype="8bit", **how),
     "muon": lambda p, **how: instep.Muon(p, lr=0.1, **how),
 }
 

@@ -7,14 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BFLOAT16, CHUNK, DTYPES, FEW, MATRIX_VARIANTS, Variant, numbers, rng_for
+from cases import (
+    BFLOAT16,
+    CHUNK,
+    DTYPES,
+    FEW,
+    LEVELS,
+    MATRIX_VARIANTS,
+    Variant,
+    numbers,
+    rng_for,
+    use_level,
+)
 from formulas import RULES
 from one_process import Model, Step, Turn, assert_alike, check, together
 from storage_cases import BY_LABEL, STORED, Stored
 
 import instep
 from instep import checkpoint, schedules
-from instep.mpi import Distributed
+from instep.mpi import CommunicationError, Distributed
 from instep.storage import bytes_per_parameter, convert
 
 #: Of a stretch at the end of some, fewer elements are left than min_8bit_size, or than a block of codes.
@@ -84,6 +95,26 @@ def test_the_bits_on_any_number_of_ranks(size: int, shard: bool, label: str) -> 
     model, given = kept(adam, BY_LABEL[label], size)
     steps = [step._replace(turns=[*step.turns, *[Turn()] * size][:size]) for step in given["steps"]]
     check(size, model, steps, shard=shard)
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "label", ["codes", "bfloat16", "float16", "bfloat16-bfloat16", "master-24-random"]
+)
+def test_the_bits_on_any_level(label: str, level: str) -> None:
+    """A level's loops for these formats count from a stretch's own place, too."""
+    use_level(level)
+    for rule in (instep.Adam, instep.SGD, instep.LAMB):
+        variant = Variant(rule, {"momentum": 0.9} if rule is instep.SGD else {}, rule.__name__)
+        options: dict[str, Any] = BY_LABEL[label].of(variant) or {}
+
+        def model() -> Model:
+            params = large(BY_LABEL[label].dtype)
+            return Model(lambda given: variant.make(given, **options), params)  # noqa: B023
+
+        steps = [Step([Turn((), own_gradients("", k, rank)) for rank in range(3)]) for k in (1, 2)]
+        check(3, model, steps, shard=True)
 
 
 def large(dtype: Any = np.float32) -> dict[str, np.ndarray]:
@@ -198,12 +229,19 @@ def test_remainders_that_are_not_stored_become_zero(how: Any, tmp_path: Path) ->
 def test_remainders_are_reset_on_all_ranks_together() -> None:
     def each(comm: Any) -> Any:
         own = large(BFLOAT16)
-        optimizer = Distributed(instep.SGD, own, comm=comm, lr=0.01, master_bits=32, shard=True)
-        optimizer.step(own_gradients("", 0, comm.rank))
+
+        def both(p: Any) -> Any:
+            more: dict[str, Any] = {"lr": 0.01, "master_bits": 32}
+            return instep.Combined(
+                instep.SGD({"w": p["w"]}, **more), instep.Lion({"b": p["b"]}, **more)
+            )
+
+        optimizer: Any = Distributed(both, own, comm=comm, shard=True)
+        optimizer.step(own_gradients("combined", 0, comm.rank))
         assert any(state["remainder"].any() for state in optimizer.state.values())
         optimizer.reset_remainders()
         assert not any(state["remainder"].any() for state in optimizer.state.values())
-        with pytest.raises(instep.mpi.CommunicationError, match="call reset_remainders on rank 1"):
+        with pytest.raises(CommunicationError, match="call reset_remainders on rank 1"):
             optimizer.reset_remainders() if comm.rank == 1 else optimizer.step(None)
         return optimizer.step_count
 
