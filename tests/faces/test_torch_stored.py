@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,8 @@ def test_options_are_attributes_and_hold_from_the_next_step() -> None:
         "master_bits": 24,
         "min_8bit_size": 10,
     }
+    docs = {inspect.getdoc(getattr(instep.torch.AdamW, name)) for name in options}
+    assert len(docs) == len(options)
     given = instep.torch.AdamW([one()], **options)
     later = instep.torch.AdamW([one()])
     for name, value in options.items():

@@ -121,6 +121,22 @@ def test_a_state_may_be_replaced_by_one_in_another_format() -> None:
     assert furthest(a, b) < 0.05
 
 
+@pytest.mark.parametrize("how", ["other memory", "another tensor"])
+def test_tensors_may_be_given_other_memory(how: str) -> None:
+    ours, a = make("Adam", "24 bits")
+    usual, b = make("Adam", "24 bits")
+    train((ours, a), (usual, b))
+    for key in list(ours.state[a[0]]):
+        old = ours.state[a[0]][key]
+        if how == "other memory":
+            old.data = old.detach().clone()
+        else:
+            ours.state[a[0]][key] = old.clone()
+            old.fill_(3)  # nobody sees it
+        train((ours, a), (usual, b), steps=1)
+        assert held(ours) == held(usual), key
+
+
 def test_new_states_are_taken_back_if_the_step_is_skipped() -> None:
     for prior in (0, 1):
         optimizer, a = make("SGD", "24 bits", nonfinite="skip")

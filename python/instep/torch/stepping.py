@@ -42,11 +42,11 @@ _count_change = getattr(torch._C, "_increment_version", torch.autograd.graph.inc
 _GRADIENTS = torch.Tensor.grad, torch.Tensor, torch.Tensor.is_neg
 
 
-class _Stored(property):
+class _Stored:
     """One of the options that say how states and parameters are stored; it may be set at any time."""
 
     def __init__(self, doc: str) -> None:
-        super().__init__(doc=doc)
+        self.__doc__ = doc
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._name = name
