@@ -69,8 +69,13 @@ std::optional<Format> format_of_integers(const py::dtype& dtype) {
     return std::nullopt;
 }
 
-// verb: "have dtype ", or "be " if `who` is a dtype itself.
-Format find_format(PyObject* descr, const std::string& who, const std::string& verb = "have dtype ") {
+std::string dtype_among(Elements elements) {
+    if (elements == Elements::remainders) return "have dtype int8 or int16";
+    const std::string numbers = std::string("have dtype ") + dtypes;
+    return elements == Elements::also_codes ? numbers + ", or int8 or uint8 for codes" : numbers;
+}
+
+Format find_format(PyObject* descr, const std::string& who, const std::string& expected) {
     if (const KnownDtype* known = find_known(descr)) return known->format;
     const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
     const char byteorder = dtype.byteorder();
@@ -86,7 +91,7 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& v
     else if (is_bfloat16(dtype))
         format = Format::bfloat16;
     else
-        throw py::type_error(refusal(who, verb + dtypes, text_of(dtype)));
+        throw py::type_error(refusal(who, expected, text_of(dtype)));
     if (swapped)
         throw py::type_error(refusal(who, "be in the machine's byte order", text_of(dtype)) +
                              "; pass array.astype(array.dtype.newbyteorder('='))");
@@ -99,19 +104,19 @@ Format find_format(PyObject* descr, const std::string& who, const std::string& v
 }
 
 Format format_of_array(PyObject* descr, const std::string& who, Elements elements) {
-    if (elements == Elements::also_codes && find_known(descr) == nullptr) {
+    if (elements != Elements::numbers && find_known(descr) == nullptr) {
         const std::optional<Format> found = format_of_integers(py::reinterpret_borrow<py::dtype>(descr));
         if (found) return *found;
     }
-    return find_format(descr, who);
+    return find_format(descr, who, dtype_among(elements));
 }
 
 Format format_of_tensor(const TensorFields& tensor, const std::string& who, Elements elements) {
     for (const OfIntegers& known : integers)
-        if (elements == Elements::also_codes && tensor.is_of(known.format)) return known.format;
+        if (elements != Elements::numbers && tensor.is_of(known.format)) return known.format;
     for (const Format format : {Format::float64, Format::float32, Format::float16, Format::bfloat16})
         if (tensor.is_of(format)) return format;
-    throw py::type_error(refusal(who, std::string("have dtype ") + dtypes, "a tensor of another dtype"));
+    throw py::type_error(refusal(who, dtype_among(elements), "a tensor of another dtype"));
 }
 
 }  // namespace
@@ -130,7 +135,9 @@ py::dtype dtype_of(Format format) {
     return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
 }
 
-Format format_of_dtype(const py::dtype& dtype, const std::string& who) { return find_format(dtype.ptr(), who, "be "); }
+Format format_of_dtype(const py::dtype& dtype, const std::string& who) {
+    return find_format(dtype.ptr(), who, std::string("be ") + dtypes);
+}
 
 std::string refusal(const std::string& who, const std::string& expected, const std::string& found) {
     return who + " must " + expected + ", got " + found;

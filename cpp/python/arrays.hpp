@@ -41,7 +41,7 @@ struct ArrayFields {
 };
 
 // Arrays of floating-point numbers alone, or also of integers that are codes, or remainders of parameters.
-enum class Elements : bool { numbers, also_codes };
+enum class Elements : char { numbers, also_codes, remainders };
 
 // An array or a tensor, looked at once: the fields that a step needs, whichever library made it.
 class Look {

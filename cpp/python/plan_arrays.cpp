@@ -38,12 +38,15 @@ Format format_of(const Wanted& wanted, const StateName& state, Format compute, b
     const std::string why = std::string(" for the state '") + state.name + "' of " + who;
     const std::string found = wanted.is_eight_bits() ? std::string("'") + eight_bits + "'"
                                                      : format_name(format_of_dtype(wanted.value, "state_dtype"));
+    // Of centered RMSprop.
+    const std::string wide = std::string("be None or ") + format_name(compute) + why +
+                             ", as the rule takes a difference of states, which vanishes in the rounding";
     if (state.kind.narrow == Narrow::iterate) {
         if (wanted.is_named) refuse("be None" + why + ", which is as exact as the parameter", found);
         return compute;
     }
     if (wanted.is_eight_bits()) {
-        if (state.kind.narrow == Narrow::none) refuse(std::string("be None or ") + format_name(compute) + why, found);
+        if (state.kind.narrow == Narrow::none) refuse(wide, found);
         if (!state.kind.eight_bits) return compute;
         if (compute == Format::float64)
             refuse("be None or a dtype" + why + ", as 8 bits are for arithmetic in float32, and " + who +
@@ -54,7 +57,7 @@ Format format_of(const Wanted& wanted, const StateName& state, Format compute, b
     }
     const Format format = format_of_dtype(wanted.value, "state_dtype");
     if (format == compute) return format;
-    if (state.kind.narrow == Narrow::none) refuse(std::string("be None or ") + format_name(compute) + why, found);
+    if (state.kind.narrow == Narrow::none) refuse(wide, found);
     if (state.kind.narrow == Narrow::bfloat16 && format == Format::float16)
         refuse(std::string("be None, ") + format_name(compute) + " or bfloat16" + why, found);
     return state.kind.root && format == Format::float16 ? Format::root16 : format;

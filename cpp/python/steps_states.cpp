@@ -78,7 +78,7 @@ bool Steps::goes_by_element(const Binding& binding, const TensorView& view) cons
 Operand Steps::bind_array(Tensor& tensor, Place& bound, std::size_t kind, const py::object& array,
                           const std::string& who) const {
     require_unmasked(array.ptr(), who);
-    const Look look(array.ptr(), who, takes_tensors_, Elements::also_codes);
+    const Look look(array.ptr(), who, takes_tensors_, kind == remainder ? Elements::remainders : Elements::also_codes);
     const TensorView& view = look.view();
     require_shape(view, who, bound.shape.data(), static_cast<int>(bound.shape.size()));
     require_parameter(view, who, lies_in_file(view.data) ? ReadOnly::taken : ReadOnly::refused);
@@ -130,10 +130,11 @@ void Steps::bind_units(Operand& operand, Place& bound, const Binding& binding, s
     const std::int64_t count = code_blocks(size);
     require_shape(view, who, &count, 1);
     require_parameter(view, who, lies_in_file(view.data) ? ReadOnly::taken : ReadOnly::refused);
+    if (view.format != Format::float32)
+        throw py::value_error(refusal(who, "have dtype float32", format_name(view.format)));
     const Extents dense{1};
-    if (view.format != Format::float32 ||
-        !same_strides(view.shape, view.strides, dense.data(), 1, item_size(Format::float32)))
-        throw py::value_error(refusal(who, "have dtype float32 and no gaps", format_name(view.format)));
+    if (!same_strides(view.shape, view.strides, dense.data(), 1, item_size(Format::float32)))
+        throw py::value_error(refusal(who, "be C-contiguous", "an array with other strides"));
     bound.see(first_unit + k, array, look);
     operand.companion = view.data;
     bound.states[py::str(name)] = array;
@@ -165,12 +166,14 @@ void Steps::reset_remainders() {
     arrange();
     Windows* const windows = stepper_.windows();
     if (windows != nullptr) windows->files().require_whole();
+    std::int16_t zero = 0;  // one for all elements, since a parameter may be large
+    const std::int64_t no_stride = 0;
     for (std::size_t i = 0; i < bound_.size(); ++i) {
         if (!bound_[i].is_bound || !bound_[i].states.contains(remainder_name)) continue;
         const Tensor& tensor = stepper_.tensor(i);
         const Operand rest = companion_of(tensor.operands.param);
-        std::vector<char> zeros(static_cast<std::size_t>(tensor.size * item_size(rest.format)));
-        const Operand from{zeros.data(), rest.format, nullptr};
+        const View zeros{1, &tensor.size, &no_stride};
+        const Operand from{reinterpret_cast<char*>(&zero), rest.format, &zeros};
         if (windows != nullptr && windows->have(rest))
             load_into_file(*windows, from, rest, tensor.size);
         else

@@ -37,9 +37,12 @@ Extents dense_strides(const Extents& shape, const Axes& order, std::int64_t item
 
 bool same_strides(const std::int64_t* shape, const std::int64_t* strides, const std::int64_t* dense, int ndim,
                   std::int64_t item_size) {
-    for (int axis = 0; axis < ndim; ++axis)
-        if (shape[axis] != 1 && strides[axis] != dense[axis] * item_size) return false;
-    return true;
+    bool same = true;
+    for (int axis = 0; axis < ndim; ++axis) {
+        if (shape[axis] == 0) return true;  // strides between no elements mean nothing
+        same = same && (shape[axis] == 1 || strides[axis] == dense[axis] * item_size);
+    }
+    return same;
 }
 
 void StridedLayout::assign(const std::int64_t* shape, const std::int64_t* strides, const Axes& order) {
