@@ -41,14 +41,17 @@ def picture(
                 _losses(
                     axes, cells, title.rpartition(", ")[0], (k - (len(those) - 1) / 2) * 0.24, k
                 )
-            _axis(axes, f"Loss at the end by float32's, {beta2}", LEFT, RIGHT, (0.5, 1, 2, 4))
+            axes.set_xlabel("at the end, by float32's")
+            _axis(axes, f"Loss, {beta2}", LEFT, RIGHT, (0.5, 1, 2, 4))
         roots = [columns[0][1][choice.label].get("roots") for choice in choices]
         _roots(last, roots)
         low, high = min(r[0] for r in roots if r), max(r[-1] for r in roots if r)
         edges = min(low / 1.1, 0.5), max(high * 1.1, 2.0)
         shown = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16) if edges[0] <= tick <= edges[1]]
-        _axis(last, f"Root of v by float32's ({columns[0][0]})", *edges, shown)
-        last.set_xlabel("5th, 50th and 95th percentile")
+        _axis(last, f"Root of v, {betas[0]}", *edges, shown)
+        last.set_xlabel(
+            f"by float32's: 5th, 50th, 95th percentile\n({columns[0][0].rpartition(', ')[0]})"
+        )
         panels[0].set_yticks(range(len(choices)), [choice.label for choice in choices])
         panels[0].set_ylim(len(choices) - 0.4, -0.6)
         handles, labels = panels[0].get_legend_handles_labels()

@@ -51,12 +51,15 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *body))
 
 
-def put(text: str, name: str, rows: Sequence[Sequence[str]]) -> str:
-    """Replace the table of a page that stands between the comments with this name."""
+def fill(text: str, name: str, content: str) -> str:
+    """Replace what stands between the comments with this name on a page."""
     pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)"
-    new, count = re.subn(
-        pattern, lambda m: f"{m[1]}{markdown_table(rows)}\n{m[2]}", text, flags=re.S
-    )
+    new, count = re.subn(pattern, lambda m: f"{m[1]}{content}{m[2]}", text, flags=re.S)
     if count != 1:
         raise ValueError(f"the page must have one table {name!r}, got {count}")
     return new
+
+
+def put(text: str, name: str, rows: Sequence[Sequence[str]]) -> str:
+    """Replace the table of a page that stands between the comments with this name."""
+    return fill(text, name, f"{markdown_table(rows)}\n")
