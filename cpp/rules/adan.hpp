@@ -14,10 +14,8 @@ struct Adan {
     static constexpr const char* name = "adan";
     enum Hyperparameter { lr, beta1, beta2, beta3, eps, weight_decay };
     static constexpr const char* hyperparameters[] = {"lr", "beta1", "beta2", "beta3", "eps", "weight_decay"};
-    static constexpr StateName states[] = {{"exp_avg", true},
-                                           {"exp_avg_diff", true},
-                                           {"exp_avg_sq", true, of_squares},
-                                           {"previous_grad", true, of_both_signs.wide()}};
+    static constexpr StateName states[] = {
+        {"exp_avg", true}, {"exp_avg_diff", true}, {"exp_avg_sq", true, of_squares}, {"previous_grad", true}};
 
     T beta1_, one_minus_beta1_, beta2_, one_minus_beta2_, beta3_, one_minus_beta3_;
     T of_mean_, of_difference_, root_correction_, eps_, decay_;

@@ -41,7 +41,7 @@ KINDS: dict[str, dict[str, Kind]] = {
         "exp_avg": SIGNED,
         "exp_avg_diff": SIGNED,
         "exp_avg_sq": SQUARE,
-        "previous_grad": WIDE,
+        "previous_grad": SIGNED,
     },
     "Lion": {"exp_avg": SIGNED},
     "Adagrad": {"sum": Kind(signed=False, eight_bits=False, root=True, in_16_bits="stochastic")},
