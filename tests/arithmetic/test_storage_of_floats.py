@@ -9,7 +9,7 @@ import pytest
 from cases import BFLOAT16, LEVELS, rng_for, use_level
 from codes import encode, uniform
 from random_numbers import Draws
-from reference import assert_same_bits
+from reference import Reference, assert_follows, assert_same_bits
 from rounding import split, stochastic, store
 
 import instep
@@ -135,6 +135,29 @@ def test_codes(rounding: str, level: str) -> None:
         codes, units = encode(values, number == 0, *given)
         assert_same_bits(optimizer.state["w"][name], codes, name)
         assert_same_bits(optimizer.state["w"][f"{name}_unit"], units, f"unit of {name}")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+def test_codes_that_a_caller_has_written(rounding: str, level: str) -> None:
+    """Any bits: units that are negative, infinite or NaN, codes of -128; remainders that no step leaves."""
+    use_level(level)
+    rng = rng_for("written", rounding)
+    w = {str(n): np.ones(n, BFLOAT16) for n in (70, 64 * 64)}
+    more: dict[str, Any] = {"state_dtype": "8bit", "min_8bit_size": 1, "rounding": rounding}
+    optimizer = instep.Adam({n: p.copy() for n, p in w.items()}, master_bits=24, **more)
+    reference = Reference("Adam", w, master_bits=24, **more)
+    for _ in range(3):
+        for name, arrays in reference.state.items():
+            for key, array in arrays.items():
+                array.view(np.uint8)[...] = rng.integers(0, 256, array.nbytes, np.uint8)
+                if key.endswith("_unit"):
+                    array[::3] = rng.choice([-0.25, np.inf, np.nan, 0.0, -0.0], array[::3].size)
+                optimizer.state[name][key][...] = array
+        grads = {n: rng.standard_normal(p.size).astype("f4") for n, p in w.items()}
+        optimizer.step(grads)
+        reference.step(grads)
+        assert_follows(optimizer, optimizer.params, reference)
 
 
 def test_the_memory_that_a_host_brings() -> None:

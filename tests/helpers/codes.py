@@ -57,4 +57,4 @@ def decode(codes: np.ndarray, units: np.ndarray) -> np.ndarray:
     """The values, in float32. int8 codes are of both signs, uint8 codes are never negative."""
     flat = codes.ravel(order="C").astype(np.float32)
     t = flat * np.repeat(units, BLOCK)[: flat.size]
-    return (t * np.abs(t)).reshape(codes.shape)
+    return (t * (np.abs(t) if codes.dtype == np.int8 else t)).reshape(codes.shape)

@@ -160,6 +160,9 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"values must be at least 0 without signed=True, got -2\.0",
     ),
+    (lambda: encode(np.ma.ones(2), signed=True), TypeError, "values must be a plain NumPy array"),
+    (lambda: decode(np.ma.ones(2, "i1"), np.ones(1, F)), TypeError, "codes must be a plain NumPy"),
+    (lambda: decode(np.ones(2, "i1"), np.ma.ones(1, F)), TypeError, "units must be a plain NumPy"),
     (lambda: decode(np.ones(2), np.ones(1, F)), TypeError, "codes must have dtype int8 or uint8"),
     (lambda: decode([1], np.ones(1, F)), TypeError, "codes must be a NumPy array, got a list"),  # type: ignore[arg-type]
     (lambda: decode(np.ones(2, "i1"), np.ones(1)), TypeError, "units must have dtype float32, got"),

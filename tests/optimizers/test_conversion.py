@@ -171,6 +171,43 @@ def test_what_does_not_fit() -> None:
         convert(target, state)  # type: ignore[arg-type]
 
 
+NO_NUMBERS: list[tuple[dict[Any, Any], str]] = [
+    (
+        {"exp_avg_unit": None},
+        "'exp_avg' of 'w' must have .* codes with their units in 'exp_avg_unit'",
+    ),
+    (
+        {"exp_avg": np.zeros(5000, np.uint8)},
+        r"'exp_avg' of 'w' must have .* dtype int8, got .*uint8",
+    ),
+    (
+        {"exp_avg_sq": np.zeros(5000, np.int8)},
+        "'exp_avg_sq' of 'w' must have .* uint8, got .* int8",
+    ),
+    (
+        {"exp_avg": np.zeros(5000, np.int16)},
+        "'exp_avg' of 'w' must have .* dtype int8, got .*int16",
+    ),
+    ({"exp_avg_unit": np.zeros(3, F)}, r"'exp_avg_unit' of 'w' must have shape \(79,\) and dtype"),
+    (
+        {"exp_avg_unit": np.zeros(79)},
+        "'exp_avg_unit' of 'w' must have shape .*float32, got .*float64",
+    ),
+    ({1: np.zeros(3)}, r"must be the name of a state, got 1"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), NO_NUMBERS)
+def test_codes_that_are_no_numbers(changed: dict[Any, Any], message: str) -> None:
+    """Codes without units, of the other sign or beside other units would be other numbers."""
+    state = stepped(made("8bit")).state_dict()
+    wrong = {**state["state"]["w"], **changed}
+    state["state"]["w"] = {key: array for key, array in wrong.items() if array is not None}
+    for target in (made(), made(BFLOAT16)):
+        with pytest.raises((TypeError, ValueError), match=f"^(state|a key of .*) {message}"):
+            convert(state, target)
+
+
 @pytest.mark.parametrize("state_dtype", [np.float16, "8bit"])
 def test_numbers_beyond_the_range(state_dtype: Any) -> None:
     if state_dtype == "8bit":

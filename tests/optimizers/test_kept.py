@@ -304,6 +304,24 @@ def test_a_state_in_another_format_is_refused_by_name(mine: str, theirs: str) ->
     assert bits(optimizer) == before
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_state_of_the_other_arithmetic_is_refused_by_name(wide: bool) -> None:
+    """The error doesn't advise a format that the parameter can't have."""
+    dtypes = ("f8", "f4") if wide else ("f4", "f8")
+    mine, theirs = (
+        instep.Adam(np.ones(5000, dtype), state_dtype="8bit" if dtype == "f4" else None)
+        for dtype in dtypes
+    )
+    formats = "float64, got 8bit" if wide else "8bit, got float64"
+    with pytest.raises(ValueError, match="must be stored as") as caught:
+        mine.load_state_dict(theirs.state_dict())
+    assert str(caught.value) == (
+        f"state 'exp_avg' of '0' must be stored as {formats}; convert the state by "
+        "instep.storage.convert(state, optimizer)"
+    )
+    mine.load_state_dict(instep.storage.convert(theirs.state_dict(), mine))
+
+
 def test_remainders_that_do_not_fit() -> None:
     of_8, of_16, none = made({"master_bits": 24}), made({"master_bits": 32}), made({"seed": 1})
     bare = instep.Adam(params(BFLOAT16))

@@ -19,6 +19,9 @@ A_SIZE = "^min_8bit_size must be an int of at least 0, got"
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"state_dtype": "8 bit"}, TypeError, f"^state_dtype {A_DTYPE} '8 bit': "),
     ({"state_dtype": 8}, TypeError, f"^state_dtype {A_DTYPE} 8: "),
+    ({"state_dtype": "\ud800"}, TypeError, f"^state_dtype {A_DTYPE} "),  # no text
+    ({"state_dtype": "f4,,"}, TypeError, f"^state_dtype {A_DTYPE} 'f4,,'"),
+    ({"state_dtype": "a" * 9999}, TypeError, f"^state_dtype {A_DTYPE} a str$"),
     ({"state_dtype": [("a", "f4")]}, TypeError, f"^state_dtype {A_DTYPE} .*: no records"),
     ({"state_dtype": {"exp_avg": "no"}}, TypeError, rf"^state_dtype\['exp_avg'\] {A_DTYPE} 'no': "),
     (

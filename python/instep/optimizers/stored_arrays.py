@@ -90,14 +90,17 @@ def _require_format(
     """Raise ValueError for a state in a format that the parameter's could have, but hasn't."""
     expected, found = format_of(mine, key), format_of(theirs, key)
     wide = "float64" if is_wide(param) else "float32"
-    possible = (EIGHT_BITS, "bfloat16", "float16", "float32", wide)
+    possible = (EIGHT_BITS, "bfloat16", "float16", "float32", "float64")
     if found == expected or found not in possible:  # others are not like the optimizer's array
         return
     size = " and the same min_8bit_size" if EIGHT_BITS in (expected, found) else ""
     how = None if found == wide else found
+    # Some formats are for parameters in the other arithmetic alone.
+    refused = EIGHT_BITS if is_wide(param) else "float64"
+    make = f"make the optimizer with state_dtype={how!r} for it{size}, or "
     raise ValueError(
-        f"state {key!r} of {name!r} must be stored as {expected}, got {found}; make the optimizer with "
-        f"state_dtype={how!r} for it{size}, or {_CONVERT}"
+        f"state {key!r} of {name!r} must be stored as {expected}, got {found}; "
+        f"{'' if found == refused else make}{_CONVERT}"
     )
 
 

@@ -51,6 +51,7 @@ REMAINDER = "remainder"  # of a bfloat16 parameter with master_bits
 _ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 _MASTER_BITS = get_args(MasterBits)
 _LARGEST = 2**62  # elements; no parameter has as many
+_LONGEST_REASON = 200  # of NumPy's own words
 
 
 class StoredFormats(NamedTuple):
@@ -210,9 +211,11 @@ def _checked_format(who: str, value: Any) -> Format:
         if isinstance(value, (Mapping, list, tuple)):  # NumPy makes dtypes of records of these
             raise TypeError("no records")
         found: np.dtype[Any] = np.dtype(value)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # NumPy parses text as Python
+        why = str(error)
+        more = f": {why}" if len(why) <= _LONGEST_REASON and why.isprintable() else ""
         raise TypeError(
-            f"{who} must be a dtype, 'bfloat16' or '8bit', got {shown(value)}: {error}"
+            f"{who} must be a dtype, 'bfloat16' or '8bit', got {shown(value)}{more}"
         ) from None
     return found
 

@@ -10,6 +10,7 @@ from instep import _core
 from instep._support import documentation
 from instep._support.checks import flag
 from instep._support.wording import kind, shown
+from instep.optimizers.stored_arrays import require_unmasked
 
 __all__ = ["BLOCK", "decode", "encode"]
 
@@ -127,6 +128,7 @@ def encode(values: Array, *, signed: bool) -> tuple[Array, Array]:
     signed = flag("signed", signed)
     if not isinstance(values, np.ndarray):
         raise TypeError(f"values must be a NumPy array, got {kind(values)}")
+    require_unmasked("values", values)
     if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
         raise TypeError(f"values must have a floating-point dtype, got {values.dtype}")
     if not signed and (values < 0).any():
@@ -163,6 +165,7 @@ def block_count(size: int) -> int:
 def _require_array(who: str, found: object, dtypes: tuple[type[np.generic], ...]) -> None:
     if not isinstance(found, np.ndarray):
         raise TypeError(f"{who} must be a NumPy array, got {kind(found)}")
+    require_unmasked(who, found)
     if found.dtype.type not in dtypes:
         expected = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise TypeError(f"{who} must have dtype {expected}, got {found.dtype}")

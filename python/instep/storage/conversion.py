@@ -10,12 +10,18 @@ import numpy as np
 from instep import _core
 from instep._support import documentation
 from instep._support.checks import mapping, require_keys
-from instep._support.wording import kind
+from instep._support.wording import kind, shown
 from instep.optimizers import Combined, Optimizer, combined_state, stored_state
 from instep.optimizers.require import require_optimizers
-from instep.optimizers.stored_arrays import format_of, is_wide, require_unmasked, with_roots
+from instep.optimizers.stored_arrays import (
+    format_of,
+    is_wide,
+    require_like,
+    require_unmasked,
+    with_roots,
+)
 from instep.optimizers.stored_formats import REMAINDER, UNIT, kinds_of
-from instep.storage.codes import decode, encode
+from instep.storage.codes import block_count, decode, encode
 
 __all__ = ["convert", "stored_as", "values_of"]
 
@@ -89,12 +95,16 @@ def _of_parameter(optimizer: Optimizer, state: Mapping[str, Any], name: str) -> 
     mine, kinds = optimizer.state[name], kinds_of(optimizer._rule)
     given = mapping(f"state[{name!r}]", state["state"][name])
     for key, array in given.items():
+        if not isinstance(key, str):
+            raise TypeError(
+                f"a key of state[{name!r}] must be the name of a state, got {shown(key)}"
+            )
         who = f"state {key!r} of {name!r}"
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{who} must be a NumPy array, got {kind(array)}")
         require_unmasked(who, array)
-        if key in kinds and array.shape != param.shape:
-            raise ValueError(f"{who} must have shape {param.shape}, got {array.shape}")
+        if key in kinds:
+            _require_numbers(name, key, given, kinds[key], param.shape)
     theirs = with_roots(optimizer, state, name)
     found: dict[str, Any] = {}
     for key, array in theirs.items():
@@ -111,6 +121,25 @@ def _of_parameter(optimizer: Optimizer, state: Mapping[str, Any], name: str) -> 
             if key + UNIT in theirs:
                 found[key + UNIT] = theirs[key + UNIT]
     return found
+
+
+def _require_numbers(
+    name: str, key: str, given: Mapping[str, Any], of: Mapping[str, Any], shape: tuple[int, ...]
+) -> None:
+    """Raise unless a state has floating-point numbers, or codes of its sign and their units."""
+    who, array, unit = f"state {key!r} of {name!r}", given[key], key + UNIT
+    if array.shape != shape:
+        raise ValueError(f"{who} must have shape {shape}, got {array.shape}")
+    if unit in given:
+        of_codes = np.zeros((), np.int8 if of["signed"] else np.uint8)
+        require_like(who, array, np.broadcast_to(of_codes, shape))
+        of_units = np.broadcast_to(np.zeros((), np.float32), (block_count(array.size),))
+        require_like(f"state {unit!r} of {name!r}", given[unit], of_units)
+    elif array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise TypeError(
+            f"{who} must have a floating-point dtype, or codes with their units in {unit!r}, got "
+            f"{array.dtype} without them"
+        )
 
 
 def _remainder(found: Array, dtype: np.dtype[Any]) -> Array:
