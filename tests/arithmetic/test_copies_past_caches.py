@@ -47,3 +47,24 @@ def test_copies_of_a_long_step(isa: str, dtype: str, copied: str) -> None:
             continue
         assert (room[:begin] == 7).all()
         assert (room[begin + copy.size :] == 7).all()
+
+
+@pytest.mark.parametrize("isa", _core.usable_levels())
+def test_blocks_of_codes_stay_whole_in_a_long_step(isa: str) -> None:
+    """Copies are written in whole cache lines, from a first block of another length on; not so where there are codes."""
+    instep.set_isa(isa)
+    # Some 24 bytes an element move. The copy begins 3 elements after a cache line does.
+    size = (1 << 28) // 16
+    numbers = np.resize(np.random.default_rng(0).standard_normal(1 << 16).astype("f4"), size)
+    room = np.zeros(size + GUARD, "f2")
+    begin = (-room.ctypes.data % 64) // 2 + 3
+    formats = {"exp_avg": "8bit", "exp_avg_sq": None}
+    with_copy, without = (
+        instep.Adam({"w": numbers.copy()}, state_dtype=formats, copy_to=copy)
+        for copy in ({"w": room[begin : begin + size]}, None)
+    )
+    for optimizer in (with_copy, without):
+        optimizer.step({"w": numbers})
+    assert with_copy.params["w"].tobytes() == without.params["w"].tobytes()
+    for name, array in without.state["w"].items():
+        assert with_copy.state["w"][name].tobytes() == array.tobytes(), name
