@@ -152,6 +152,23 @@ def test_remainders_are_reset(tmp_path: Path) -> None:
     take_steps(pair, rng, 2)
 
 
+def test_an_error_of_the_disk_while_remainders_are_reset(tmp_path: Path) -> None:
+    w = np.ones(40 * CHUNK, BFLOAT16)
+    optimizer = instep.SGD(w, lr=2**-12, master_bits=32, state_storage=tmp_path)
+    optimizer.step(np.ones(w.size, np.float32))
+    _core.testing.fail_file_calls_after(1)
+    try:
+        with pytest.raises(OSError, match="Errno 5"):
+            optimizer.reset_remainders()
+    finally:
+        _core.testing.fail_file_calls_after(-1)
+    remainders = optimizer.state["0"]["remainder"]
+    assert remainders.any()
+    optimizer.reset_remainders()
+    assert not remainders.any()
+    optimizer.step(np.ones(w.size, np.float32))
+
+
 @pytest.mark.parametrize("more", [CODES, {"state_dtype": BFLOAT16}, {}], ids=str)
 def test_a_rule_that_shows_its_own_average(more: dict[str, Any], tmp_path: Path) -> None:
     shown = []
