@@ -71,7 +71,7 @@ public:
         if (!made_[place]) {
             const std::uint64_t counter = in_pairs ? pair_counter(begin_) : static_cast<std::uint64_t>(begin_);
             const std::int64_t count = in_pairs ? (count_ + code_block - 1) / code_block * code_pairs : count_;
-            fill_random(numbers_[place], counter, count, Keys(of_, recipe_).of(operand.stream, counter));
+            fill_random(numbers_[place], counter, count, Keys(of_, recipe_), operand.stream);
             made_[place] = true;
         }
         return numbers_[place];

@@ -51,10 +51,18 @@ INSTEP_INLINE std::uint32_t random_number(std::uint32_t counter, Key key) {
     return x;
 }
 
-// The numbers of `count` counters, which have one key.
-inline void fill_random(std::uint32_t* to, std::uint64_t counter, std::int64_t count, Key key) {
-    const auto first = static_cast<std::uint32_t>(counter);
-    for (std::int64_t i = 0; i < count; ++i) to[i] = random_number(first + static_cast<std::uint32_t>(i), key);
+// The numbers of `count` counters. Each 2^32 of them have a key.
+inline void fill_random(std::uint32_t* to, std::uint64_t counter, std::int64_t count, const Keys& keys, int stream) {
+    while (count > 0) {
+        const Key key = keys.of(stream, counter);
+        const auto first = static_cast<std::uint32_t>(counter);
+        const auto left = static_cast<std::int64_t>((std::uint64_t{1} << 32) - first);
+        const std::int64_t length = count < left ? count : left;
+        for (std::int64_t i = 0; i < length; ++i) to[i] = random_number(first + static_cast<std::uint32_t>(i), key);
+        to += length;
+        counter += static_cast<std::uint64_t>(length);
+        count -= length;
+    }
 }
 
 // The 16 random bits of an operand.
