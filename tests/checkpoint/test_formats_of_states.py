@@ -60,7 +60,7 @@ def test_what_is_in_the_file(tmp_path: Path) -> None:
         (
             {"state_dtype": None},
             r"state 'exp_avg' of 'w' must be stored as float32, got 8bit; make the optimizer with "
-            "state_dtype='8bit' for it and the same min_8bit_size, or convert the state by instep",
+            "state_dtype='8bit' for it and the same min_8bit_size, or convert the state_dict",
         ),
         (
             {"min_8bit_size": 1},

@@ -295,8 +295,8 @@ def test_a_state_in_another_format_is_refused_by_name(mine: str, theirs: str) ->
     size = " and the same min_8bit_size" if "8bit" in (mine, theirs) else ""
     message = (
         f"state 'exp_avg' of {names[0]!r} must be stored as {mine}, got {theirs}; make the optimizer "
-        f"with state_dtype={how!r} for it{size}, or convert the state by instep.storage.convert(state, "
-        "optimizer)"
+        f"with state_dtype={how!r} for it{size}, or convert the state_dict() of such an optimizer by "
+        "instep.storage.convert(state_dict, optimizer)"
     )
     with pytest.raises(ValueError, match="must be stored as") as caught:
         optimizer.load_state_dict(other.state_dict())
@@ -331,7 +331,7 @@ def test_remainders_that_do_not_fit() -> None:
             of_16,
             "'remainder' of 'large' must be int8, of 24 bits with the parameter, got int16; ",
         ),
-        (of_16, of_8, "got int8; make the optimizer with master_bits=24, or convert the state by"),
+        (of_16, of_8, "got int8; make the optimizer with master_bits=24, or convert the "),
         (
             bare,
             of_8,

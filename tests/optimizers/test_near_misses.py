@@ -29,6 +29,15 @@ NOT_THERE = [
         "; a step takes its gradients as an argument, so there is nothing to set to zero",
     ),
     (instep.SGD, "iterations", "; did you mean 'step_count'?"),
+    *[
+        (
+            instep.AdamW,
+            name,
+            ", which is fixed when the optimizer is made; to change it, make a new optimizer and load the "
+            "state",
+        )
+        for name in near_misses._FIXED
+    ],
 ]
 
 
@@ -56,6 +65,9 @@ def test_what_is_told_of_is_there() -> None:
     assert all(any(hasattr(rule, right) for rule in ALL_OPTIMIZERS) for right in meant.values())
     assert "momentum" in dir(instep.SGD(np.ones(1)))
     assert instep.RMSprop(np.ones(1), momentum=0.5).momentum == 0.5
+    arguments = inspect.signature(instep.AdamW).parameters
+    there = set(dir(instep.AdamW(np.ones(1))))
+    assert set(near_misses._FIXED) == arguments.keys() - there
 
 
 class Own(instep.Adam):

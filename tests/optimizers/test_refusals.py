@@ -106,13 +106,8 @@ BAD_HYPERPARAMETERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("Adam", {"betas": 0.9}, TypeError, "betas must be a pair.*, got 0.9"),
     ("Adam", {"betas": (0.9,)}, TypeError, "betas must be a pair.*, got .*"),
     ("Adam", {"eps": math.nan}, ValueError, "eps must be .*, got nan"),
-    ("Adam", {"state_dtype": int}, TypeError, "state_dtype must be float64, .*, got int64"),
-    (
-        "Adam",
-        {"state_dtype": "bf16"},
-        TypeError,
-        "state_dtype must be a dtype, .*, got 'bf16': data",
-    ),
+    ("Adam", {"state_dtype": int}, TypeError, "state_dtype must be .*, got <class 'int'>"),
+    ("Adam", {"state_dtype": bool}, TypeError, "state_dtype must be float64, .*, got bool"),
     (
         "Adam",
         {"state_dtype": ">f4"},

@@ -99,8 +99,9 @@ class Optimizer(Averaged):
         How states of 8 and 16 bits are rounded. "stochastic" rounds up or down at random, so that
         the mean is exact. To nearest, a mean of squares in bfloat16 can rise and never fall.
     seed : int
-        Of the random numbers, in [0, 2^64). They depend on the seed, the place of the parameter and
-        its step count alone. The seed is saved, and a loaded seed replaces it.
+        An int from 0 to 2^64 - 1, of the random numbers that round. They depend on the seed, the
+        place of the parameter and its step count alone. The seed is saved, and a loaded seed
+        replaces it.
     param_rounding : {"stochastic", "nearest"}
         How float16 and bfloat16 parameters are rounded. Copies are rounded to nearest.
     master_bits : 24, 32 or None

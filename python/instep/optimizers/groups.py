@@ -261,8 +261,8 @@ def _checked(rule: type[Rule], name: str, value: Any) -> Any:
 
 
 def _no_such(rule: type[Rule], name: str) -> str:
-    known = ", ".join(rule._hyperparameters)
-    text = hint(name, rule._hyperparameters)
+    known = ", ".join((*rule._hyperparameters, *FORMATS))
+    text = hint(name, [*rule._hyperparameters, *FORMATS])
     if name in _OF_ALL:
         text = f"; give {name} to the optimizer, for all groups together"
     return (

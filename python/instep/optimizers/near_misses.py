@@ -28,6 +28,16 @@ _MEANT = {
     "zero_grad": "discard_accumulated",
 }
 
+# Arguments that are no attributes, since arrays were made by them.
+_FIXED = (
+    "copy_to",
+    "master_bits",
+    "min_8bit_size",
+    "param_rounding",
+    "rounding",
+    "state_dtype",
+    "state_storage",
+)
 
 # Of the faces, whose libraries have other names; an empty text: nothing there is meant.
 _MEANT_ELSEWHERE = {
@@ -72,6 +82,20 @@ class _NearMiss:
         return AttributeError(f"{owner.__name__} has no attribute {self._name!r}{text}")
 
 
+class _Fixed(_NearMiss):
+    """An argument of the optimizer that can't be changed later."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, name)
+        self.__doc__ = "Not there; fixed when the optimizer is made."
+
+    def _refusal(self, owner: type) -> AttributeError:
+        return AttributeError(
+            f"{owner.__name__} has no attribute {self._name!r}, which is fixed when the optimizer is "
+            "made; to change it, make a new optimizer and load the state"
+        )
+
+
 class _OfEach(_NearMiss):
     """An attribute that each of several optimizers has, and all together don't."""
 
@@ -114,6 +138,8 @@ def add_near_misses(cls: type) -> None:
     """Add them to a class after its body, so that type checkers see no such attribute."""
     for name, meant in _MEANT.items():
         setattr(cls, name, _NearMiss(name, meant))
+    for name in _FIXED:
+        setattr(cls, name, _Fixed(name))
 
 
 def add_near_misses_of_each(cls: type, names: Iterable[str]) -> None:

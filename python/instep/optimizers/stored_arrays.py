@@ -81,7 +81,10 @@ def _check_states(optimizer: Bound, name: str, mine: Mapping[str, Array], theirs
         require_like(f"state {key!r} of {name!r}", theirs[key], array)
 
 
-_CONVERT = "convert the state by instep.storage.convert(state, optimizer)"
+# For files, too: such an optimizer can load the file, and convert() needs no file.
+_CONVERT = (
+    "convert the state_dict() of such an optimizer by instep.storage.convert(state_dict, optimizer)"
+)
 
 
 def _require_format(

@@ -5,6 +5,7 @@ The core checks whether a format can hold a state of a parameter; here are the c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
@@ -33,6 +34,7 @@ __all__ = [
     "checked_groups",
     "checked_seed",
     "kinds_of",
+    "meant_format",
     "rounded_at_random",
     "state_names",
     "states_in_use",
@@ -51,7 +53,15 @@ REMAINDER = "remainder"  # of a bfloat16 parameter with master_bits
 _ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 _MASTER_BITS = get_args(MasterBits)
 _LARGEST = 2**62  # elements; no parameter has as many
-_LONGEST_REASON = 200  # of NumPy's own words
+# Other names of the formats, in small letters and digits alone.
+_MEANT = {
+    **dict.fromkeys(
+        ("8", "8bit", "8bits", "bit8", "eightbit", "int8", "uint8", "fp8", "float8"), "8bit"
+    ),
+    **dict.fromkeys(("bfloat", "bfloat16", "bf16", "brainfloat16"), "bfloat16"),
+    **dict.fromkeys(("16", "16bit", "float16", "fp16", "half"), "float16"),
+    **dict.fromkeys(("32", "32bit", "float32", "fp32", "float", "single"), "float32"),
+}
 
 
 class StoredFormats(NamedTuple):
@@ -207,17 +217,25 @@ def _checked_format(who: str, value: Any) -> Format:
         return None if value is None else EIGHT_BITS
     if isinstance(value, str) and value == "bfloat16":
         return bfloat16(f"{who}='bfloat16'")
-    try:
-        if isinstance(value, (Mapping, list, tuple)):  # NumPy makes dtypes of records of these
-            raise TypeError("no records")
-        found: np.dtype[Any] = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError) as error:  # NumPy parses text as Python
-        why = str(error)
-        more = f": {why}" if len(why) <= _LONGEST_REASON and why.isprintable() else ""
+    found: np.dtype[Any] | None = None
+    if not isinstance(value, (Mapping, list, tuple)):  # NumPy makes dtypes of records of these
+        with contextlib.suppress(TypeError, ValueError, SyntaxError):  # NumPy parses text as Python
+            found = np.dtype(value)
+    if (
+        found is None or found.kind in "iu"
+    ):  # codes are integers, but a format is more than their dtype
+        meant = meant_format(value)
+        hint = f"; did you mean {meant!r}?" if meant else ""
         raise TypeError(
-            f"{who} must be a dtype, 'bfloat16' or '8bit', got {shown(value)}{more}"
-        ) from None
+            f"{who} must be a floating-point dtype, 'bfloat16' or '8bit', got {shown(value)}{hint}"
+        )
     return found
+
+
+def meant_format(value: object) -> str | None:
+    """Return the format that is meant by another name of it, such as "bf16"; None if there is no such name."""
+    named = value.__name__ if isinstance(value, type) else str(value)
+    return _MEANT.get("".join(c for c in named.lower().removeprefix("torch.") if c.isalnum()))
 
 
 def _require_states(who: str, value: Any, there: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from instep.optimizers.stored_formats import (
     UNIT,
     StoredFormats,
     kinds_of,
+    meant_format,
     states_in_use,
 )
 from instep.storage.codes import block_count
@@ -48,8 +49,11 @@ def _checked_format(who: str, value: Any) -> Any:
         return value
     if isinstance(value, str) and value == EIGHT_BITS:
         return EIGHT_BITS
+    meant = meant_format(value)
+    name = repr(meant) if meant == EIGHT_BITS else f"torch.{meant}"
+    hint = f"; did you mean {name}?" if meant else ""
     raise TypeError(
-        f"{who} must be a floating-point dtype of torch, 'bfloat16' or '8bit', got {shown(value)}"
+        f"{who} must be a floating-point dtype of torch, 'bfloat16' or '8bit', got {shown(value)}{hint}"
     )
 
 
