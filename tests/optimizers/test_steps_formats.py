@@ -113,6 +113,38 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
+def test_codes_without_elements(shape: tuple[int, ...]) -> None:
+    """Strides between no elements mean nothing."""
+    bound(
+        parameter=np.ones(shape, F),
+        exp_avg=np.zeros(shape, np.int8),
+        exp_avg_unit=np.zeros(0, F),
+        exp_avg_sq=np.zeros(shape, np.uint8),
+        exp_avg_sq_unit=np.zeros(2, F)[2:],
+    ).step([np.ones(shape)], [ADAM])
+
+
+WORDS: list[tuple[dict[str, Any], str]] = [
+    ({"exp_avg_unit": np.zeros(2)}, "'exp_avg_unit' of '0' must have dtype float32, got float64"),
+    ({"exp_avg_unit": np.zeros(4, F)[::2]}, "'exp_avg_unit' of '0' must be C-contiguous, got an"),
+    (
+        {"exp_avg": np.zeros(100, bool)},
+        "'exp_avg' of '0' must have .* or int8 or uint8 for codes, got",
+    ),
+    (
+        {"parameter": np.ones(100, BFLOAT16), "remainder": np.zeros(100, np.int32)},
+        "'remainder' of '0' must have dtype int8 or int16, got int32",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), WORDS)
+def test_which_dtype_and_layout_is_expected(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^state {message}"):
+        bound(**changed)
+
+
 @pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG)
 def test_what_is_refused(changed: dict[str, Any]) -> None:
     assert bound().is_bound(0)
