@@ -51,9 +51,8 @@ def test_copies_of_a_long_step(isa: str, dtype: str, copied: str) -> None:
 
 @pytest.mark.parametrize("isa", _core.usable_levels())
 def test_blocks_of_codes_stay_whole_in_a_long_step(isa: str) -> None:
-    """Copies are written in whole cache lines, from a first block of another length on; not so where there are codes."""
+    """Where there are codes, no first block of another length brings the copies to whole cache lines."""
     instep.set_isa(isa)
-    # Some 24 bytes an element move. The copy begins 3 elements after a cache line does.
     size = (1 << 28) // 16
     numbers = np.resize(np.random.default_rng(0).standard_normal(1 << 16).astype("f4"), size)
     room = np.zeros(size + GUARD, "f2")

@@ -72,8 +72,9 @@ def test_from_each_format_to_each(one: str, other: str) -> None:
 def test_float64_is_rounded_once(state_dtype: Any) -> None:
     source, target = made(None, np.float64), made(state_dtype, np.float64)
     rng = np.random.default_rng(5)
-    # Just off the middle between two bfloat16 numbers, which a float32 in between would hide.
-    middles = 1.0 + 2.0**-8 + rng.integers(-3, 4, 5000) * 2.0**-50
+    # Just off the middle between two numbers of the format, which a float32 in between would hide.
+    digits = {F: 24, np.float16: 11, BFLOAT16: 8}[state_dtype]
+    middles = 1.0 + 2.0**-digits + rng.integers(-3, 4, 5000) * 2.0**-50
     source.state["w"]["exp_avg"][...] = middles * 2.0 ** rng.integers(-9, 9, 5000)
     source.state["w"]["exp_avg_sq"][...] = source.state["w"]["exp_avg"] ** 2
     target.load_state_dict(convert(source.state_dict(), target))

@@ -101,6 +101,12 @@ def test_every_rule_takes_them(rule: Any) -> None:
     assert takes(rule, seed=7)
 
 
+def test_a_least_size_beyond_all_parameters() -> None:
+    w = np.zeros(5000, "f4")
+    optimizer = instep.Adam(w, state_dtype="8bit", min_8bit_size=2**70)
+    assert optimizer.state["0"]["exp_avg"].dtype == np.float32
+
+
 @pytest.mark.parametrize("seed", [0, 2**64 - 1, np.uint64(2**64 - 1), np.int8(3)])
 def test_seeds(seed: Any) -> None:
     optimizer = instep.SGD(np.zeros(1), seed=seed)

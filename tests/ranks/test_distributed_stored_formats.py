@@ -370,6 +370,17 @@ def test_bytes_decide_who_owns_what() -> None:
     assert together(2, each) == [[16, 2], [0, 14]]
 
 
+def test_bytes_of_remainders_decide_too() -> None:
+    def each(comm: Any) -> list[int]:
+        params = [np.zeros(16 * CHUNK, dtype) for dtype in (BFLOAT16, np.float32)]
+        more = {"momentum": 0.9, "master_bits": 32}
+        optimizer = Distributed(instep.SGD, params, comm=comm, shard=True, **more)
+        return [optimizer.state[name]["momentum_buffer"].size // CHUNK for name in ("0", "1")]
+
+    # 12 + 2 bytes an element, and 16: half of all bytes are 16 * 15 chunks of a byte.
+    assert together(2, each) == [[16, 1], [0, 15]]
+
+
 def test_a_converted_state_and_its_seed_are_those_of_all_ranks() -> None:
     plain = instep.Adam(large(), seed=11)
     plain.step(own_gradients("", 0, 0))
