@@ -170,8 +170,8 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
             const float* const g = whole ? grad + done : padded(last_grad, grad + done, block.count);
             load_all<Random>(block, states);
             for (std::int64_t j = 0; j < code_block; j += turn) {
-                step(rule, scale, p, g, block, j);
                 if (done > 0) encode_all<Random>(before, j);
+                step(rule, scale, p, g, block, j);
             }
             if (done > 0) store_all<Random>(before, states);
             scale_all(block);

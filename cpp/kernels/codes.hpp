@@ -57,12 +57,11 @@ INSTEP_INLINE void find_scales(const std::uint32_t (&largest)[Count], const floa
     for (std::size_t k = 0; k < Count; ++k) scales[k] = {found[2 * k], largest[k] == 0 ? 0.0F : found[2 * k + 1]};
 }
 
-// The code of a number with this root. The sum of at most `most` and of less than 1 stays below most + 1.
+// The code of a number with this root. The product may exceed `most` by a few last places, and the sum stays below
+// most + 1 all the same, so that neither needs a limit.
 template <bool Signed>
 INSTEP_INLINE typename CodeOf<Signed>::Stored code_of(float value, float root, float factor, float random) {
-    using Code = CodeOf<Signed>;
-    const float y = root * factor;
-    const float sum = (y < Code::most ? y : Code::most) + random;
+    const float sum = root * factor + random;
     if constexpr (Signed) {
         const float with_sign = from_bits(as_bits(sum) | (as_bits(value) & INT32_MIN));
         return static_cast<std::int8_t>(static_cast<std::int32_t>(with_sign));
@@ -111,7 +110,7 @@ INSTEP_INLINE Vector::Ints codes_of(const float* values, const float* roots, std
                                     const std::uint32_t* numbers) {
     using V = Vector;
     const auto root = V::load(roots + j);
-    const auto y = V::smaller(V::product(root, factor), V::all(CodeOf<Signed>::most));
+    const auto y = V::product(root, factor);
     const auto sum = V::sum(y, Random ? fractions<Part>(V::load(numbers + j % code_pairs), j) : V::all(0.5F));
     if constexpr (Signed) {
         const auto sign = V::both(V::bits(V::load(values + j)), V::all(INT32_MIN));

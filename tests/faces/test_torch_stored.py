@@ -253,6 +253,15 @@ def test_what_a_format_cannot_hold_is_refused(
     assert bits(p) == before
 
 
+@pytest.mark.parametrize(("size", "is_coded"), [(4095, False), (4096, True)])
+def test_the_least_size_of_states_in_8_bits(size: int, is_coded: bool) -> None:
+    p = torch.nn.Parameter(torch.ones(size))
+    p.grad = torch.ones(size)
+    optimizer = instep.torch.Adam([p], state_dtype="8bit")
+    optimizer.step()
+    assert ("exp_avg_code" in optimizer.state[p]) == is_coded
+
+
 def test_32_bits_need_no_random_numbers() -> None:
     error = "^param_rounding must be 'nearest' with master_bits=32"
     with pytest.raises(ValueError, match=error):
