@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/codecs.hpp"
+#include "kernels/fetching.hpp"
 #include "kernels/stream.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -19,19 +20,6 @@ constexpr std::int64_t block_elements = 1024 / sizeof(T);
 
 // With longer blocks, the loops that read states themselves have fewer ends, at which the CPU has nothing else to do.
 constexpr std::int64_t long_block_elements = 1024;
-
-// Starts to fetch a cache line for writing.
-inline void claim_for_writing(const void* address) {
-#if defined(__x86_64__)
-    // GCC turns __builtin_prefetch(address, 1) into a prefetch for reading, unless the level includes prefetchw, which
-    // no level does. On a CPU that lacks the instruction, it does nothing.
-    __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
-#elif defined(__GNUC__)
-    __builtin_prefetch(address, 1);
-#else
-    static_cast<void>(address);
-#endif
-}
 
 // Whether the elements lie side by side in the compute type.
 template <class T>

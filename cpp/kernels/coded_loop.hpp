@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/codes.hpp"
+#include "kernels/fetching.hpp"
 #include "kernels/loop.hpp"
 
 namespace instep::INSTEP_LEVEL {
@@ -121,6 +122,17 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
         }
     }
 
+    // Fetches what a later block needs. The CPU's own prefetching stops at the end of each page, and a block takes so
+    // long that what lies behind it isn't asked for in time.
+    INSTEP_INLINE static void fetch_ahead(const float* param, const float* grad, const OwnStates& states,
+                                          std::int64_t begin) {
+        constexpr std::int64_t ahead = 16 * code_block;
+        constexpr std::int64_t bytes = code_block * static_cast<std::int64_t>(sizeof(float));
+        fetch(param, ahead * 4, bytes);
+        fetch(grad, ahead * 4, bytes);
+        ((has_state<Rule, K> ? fetch(states.data[K], begin + ahead, code_block) : void()), ...);
+    }
+
     template <bool Random>
     INSTEP_INLINE static void load_all(Block& block, const OwnStates& states) {
         (load<K>(block, states), ...);
@@ -168,6 +180,7 @@ struct UpdateCoded<Rule, std::index_sequence<K...>> {
             const bool whole = block.count == code_block;
             float* const p = whole ? param + done : padded(last_param, param + done, block.count);
             const float* const g = whole ? grad + done : padded(last_grad, grad + done, block.count);
+            fetch_ahead(param + done, grad + done, states, block.begin);
             load_all<Random>(block, states);
             for (std::int64_t j = 0; j < code_block; j += turn) {
                 if (done > 0) encode_all<Random>(before, j);

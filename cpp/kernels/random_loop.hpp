@@ -2,6 +2,7 @@
 // while the rule waits for the CPU's divider.
 #pragma once
 
+#include "kernels/fetching.hpp"
 #include "kernels/format_vectors.hpp"
 #include "kernels/loop.hpp"
 #include "kernels/random_numbers.hpp"
@@ -62,6 +63,16 @@ struct UpdateAtRandom<Rule, std::index_sequence<K...>> {
         (store<K>(arrays[K], values[K], numbers[K / 2]), ...);
     }
 
+    // Fetches what a later turn needs.
+    INSTEP_INLINE static void fetch_ahead(const float* param, const float* grad, Stored* const (&arrays)[max_states]) {
+        constexpr std::int64_t ahead = 32;  // turns
+        constexpr std::int64_t bytes = turn * static_cast<std::int64_t>(sizeof(float));
+        constexpr std::int64_t state_bytes = turn * static_cast<std::int64_t>(sizeof(Stored));
+        fetch(param, ahead * bytes, bytes);
+        fetch(grad, ahead * bytes, bytes);
+        ((has_state<Rule, K> ? fetch(arrays[K], ahead * state_bytes, state_bytes) : void()), ...);
+    }
+
     static void run(const Recipe& recipe, std::int64_t first, std::int64_t count, float* __restrict param,
                     const float* __restrict grad, const OwnStates& states) {
         const Rule rule = rule_of<Rule>(recipe);
@@ -70,6 +81,7 @@ struct UpdateAtRandom<Rule, std::index_sequence<K...>> {
         std::int64_t done = 0;
         for (; done + turn <= count; done += turn) {
             Stored* const arrays[max_states] = {static_cast<Stored*>(states.data[K]) + first + done...};
+            fetch_ahead(param + done, grad + done, arrays);
             step(rule, scale, param + done, grad + done, arrays, states, first + done, each_pair);
         }
         if (done == count) return;
