@@ -260,6 +260,8 @@ def machines(session: nox.Session) -> None:
         run = [*emulator, f"{folder}/tests/cpp/digests", "tests/cpp/digests.txt"]
         run += ["--threads", "3"] if emulator else []  # an emulator is slow
         session.run(*run, external=True, env={"OMP_WAIT_POLICY": "passive"})
+        if not emulator:
+            session.run(f"{folder}/tests/cpp/every_float", external=True)
 
 
 @nox.session
