@@ -134,6 +134,20 @@ def test_combined_with_muon(size: int, shard: bool) -> None:
     check(size, model, steps, shard=shard)
 
 
+def test_seeds_of_a_combined_are_loaded_on_all_ranks() -> None:
+    def made(*seeds: int) -> instep.Combined:
+        return instep.Combined(*[instep.SGD([np.zeros(3)], seed=seed) for seed in seeds])
+
+    state = made(11, 12).state_dict()
+
+    def each(comm: Any) -> list[int]:
+        distributed = Distributed(lambda _: made(1, 2), [], comm=comm)
+        distributed.load_state_dict(state)
+        return [optimizer.seed for optimizer in distributed.optimizers]
+
+    assert together(2, each) == [[11, 12]] * 2
+
+
 def adam(**more: Any) -> Callable[[], Model]:
     def model() -> Model:
         rng = rng_for("adam")
