@@ -175,7 +175,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "count": (lambda s: {**s, "step_count": -1}, "step_count must be a count of steps"),
     "limit": (lambda s: {**s, "clip_norm": -1.0}, r"clip_norm must be .*, got -1\.0"),
     "array": (
-        lambda s: s["optimizers"][1]["state"]["c"].update(exp_avg=np.ones(3)) or s,
+        lambda s: s["optimizers"][1]["state"]["c"].update(exp_avg=np.ones(3, "f4")) or s,
         r"^optimizers\[1\]: state 'exp_avg' of 'c' must have shape \(7,\)",
     ),
     "hyperparameter": (

@@ -316,8 +316,8 @@ def test_a_state_of_the_other_arithmetic_is_refused_by_name(wide: bool) -> None:
     with pytest.raises(ValueError, match="must be stored as") as caught:
         mine.load_state_dict(theirs.state_dict())
     assert str(caught.value) == (
-        f"state 'exp_avg' of '0' must be stored as {formats}; convert the state by "
-        "instep.storage.convert(state, optimizer)"
+        f"state 'exp_avg' of '0' must be stored as {formats}; convert the state_dict() of "
+        "such an optimizer by instep.storage.convert(state_dict, optimizer)"
     )
     mine.load_state_dict(instep.storage.convert(theirs.state_dict(), mine))
 

@@ -117,7 +117,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ("state", "b", "exp_avg"),
         {"to": np.zeros(3)},
         ValueError,
-        "dtype float32, got .* and float64",
+        "stored as float32, got float64; convert the state_dict",
     ),
     (("state", "b", "exp_avg"), {"to": [0.0] * 3}, TypeError, "must be a NumPy array, got a list"),
     (("averages", "w"), {"drop": True}, ValueError, "missing: 'w'"),
