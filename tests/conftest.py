@@ -40,7 +40,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _as_imported() -> Iterator[None]:
     level, threads, least_work = _core.level(), _core.wanted_threads(), _core.testing.least_work()
+    window = _core.testing.window_bytes()
     yield
+    _core.testing.set_window_bytes(window)
     instep.set_isa(level)
     _core.set_threads(threads)
     _core.testing.set_least_work(least_work)

@@ -11,13 +11,11 @@ namespace {
 template <bool Signed>
 struct CodeOf {
     using Stored = std::int8_t;
-    static constexpr Format format = Format::signed8;
     static constexpr float most = 127;
 };
 template <>
 struct CodeOf<false> {
     using Stored = std::uint8_t;
-    static constexpr Format format = Format::unsigned8;
     static constexpr float most = 255;
 };
 

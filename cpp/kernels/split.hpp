@@ -10,40 +10,24 @@ namespace {
 
 // A float as bfloat16, rounded to nearest with halves away from zero, and the rest in a second array. With all 16 bits
 // of the rest, this is exact; with 8, the number is rounded to 24 bits before it is split.
-struct Split32 {
-    static constexpr Format format = Format::bfloat16_16;
-    using Rest = std::int16_t;
-    static constexpr int rest_bits = 16;
+template <class RestType, int RestBits>
+struct Split {
+    using Rest = RestType;
+    static constexpr int rest_bits = RestBits;
+    static constexpr int cut_bits = 16 - rest_bits;  // those that neither array has
+    static constexpr std::uint32_t standard_nan = 0x7fc00000;
 
     INSTEP_INLINE static float join(std::uint16_t high, Rest rest) {
-        const std::uint32_t bits = (std::uint32_t{high} << 16) + static_cast<std::uint32_t>(std::int32_t{rest});
-        return from_bits(static_cast<std::int32_t>(bits));
+        const std::uint32_t kept = (std::uint32_t{high} << rest_bits) + static_cast<std::uint32_t>(std::int32_t{rest});
+        return from_bits(static_cast<std::int32_t>(kept << cut_bits));
     }
     INSTEP_INLINE static std::uint16_t high(float x) {
         const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x)) + 0x8000;
-        return static_cast<std::uint16_t>((x != x ? 0x7fc00000 : bits) >> 16);
+        return static_cast<std::uint16_t>((x != x ? standard_nan : bits) >> 16);
     }
     INSTEP_INLINE static Rest rest(float x, std::uint16_t high) {
-        const std::uint32_t bits = static_cast<std::uint32_t>(as_bits(x)) - (std::uint32_t{high} << 16);
-        return static_cast<Rest>(x != x ? 0 : bits);
-    }
-    INSTEP_INLINE static float rounded(float x) { return x; }
-    INSTEP_INLINE static float rounded_at_random(float x, std::uint32_t /* random */) { return x; }
-};
-
-struct Split24 {
-    static constexpr Format format = Format::bfloat16_8;
-    using Rest = std::int8_t;
-    static constexpr int rest_bits = 8;
-
-    INSTEP_INLINE static float join(std::uint16_t high, Rest rest) {
-        const std::uint32_t bits = (std::uint32_t{high} << 8) + static_cast<std::uint32_t>(std::int32_t{rest});
-        return from_bits(static_cast<std::int32_t>(bits << 8));
-    }
-    INSTEP_INLINE static std::uint16_t high(float x) { return Split32::high(x); }
-    INSTEP_INLINE static Rest rest(float x, std::uint16_t high) {
-        const std::uint32_t bits = (static_cast<std::uint32_t>(as_bits(x)) >> 8) - (std::uint32_t{high} << 8);
-        return static_cast<Rest>(x != x ? 0 : bits);
+        const std::uint32_t kept = static_cast<std::uint32_t>(as_bits(x)) >> cut_bits;
+        return static_cast<Rest>(x != x ? 0 : kept - (std::uint32_t{high} << rest_bits));
     }
     INSTEP_INLINE static float rounded(float x) {
         const auto bits = static_cast<std::uint32_t>(as_bits(x));
@@ -55,9 +39,14 @@ struct Split24 {
 
 private:
     INSTEP_INLINE static float cut(float x, std::uint32_t bits) {
-        return from_bits(static_cast<std::int32_t>(x != x ? 0x7fc00000 : bits & 0xffffff00));
+        if constexpr (cut_bits == 0)
+            return x;
+        else
+            return from_bits(static_cast<std::int32_t>(x != x ? standard_nan : bits & 0xffffff00));
     }
 };
+using Split24 = Split<std::int8_t, 8>;
+using Split32 = Split<std::int16_t, 16>;
 
 // Pieces of both arrays, so that either may have gaps.
 template <class Split>
@@ -108,7 +97,7 @@ private:
         using V = Vector;
         for (; i + V::lanes <= count; i += V::lanes) {
             const auto sum = V::sum(V::moved<Split::rest_bits>(V::widened_bits(high + i)), V::widened_bits(rest + i));
-            V::store(to + i, V::from_bits(V::moved<16 - Split::rest_bits>(sum)));
+            V::store(to + i, V::from_bits(V::moved<Split::cut_bits>(sum)));
         }
 #endif
         for (; i < count; ++i) to[i] = Split::join(high[i], rest[i]);
@@ -157,7 +146,7 @@ private:
             bits = V::sum(bits, more);
         }
         high = V::moved<-16>(V::sum(bits, V::all(0x8000)));
-        rest = V::difference(V::moved<-(16 - Split::rest_bits)>(bits), V::moved<Split::rest_bits>(high));
+        rest = V::difference(V::moved<-Split::cut_bits>(bits), V::moved<Split::rest_bits>(high));
     }
 #endif
 

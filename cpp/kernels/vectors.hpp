@@ -44,7 +44,6 @@ struct Vector {
     INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
     INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm512_add_ps(x, y); }
     INSTEP_INLINE static Floats difference(Floats x, Floats y) { return _mm512_sub_ps(x, y); }
-    INSTEP_INLINE static Floats smaller(Floats x, Floats y) { return _mm512_min_ps(x, y); }
     INSTEP_INLINE static Ints larger(Ints x, Ints y) { return _mm512_max_epu32(x, y); }
     INSTEP_INLINE static Ints smaller(Ints x, Ints y) { return _mm512_min_epi32(x, y); }
     INSTEP_INLINE static Ints cut(Floats x) { return _mm512_cvttps_epi32(x); }
@@ -126,7 +125,6 @@ struct Vector {
     INSTEP_INLINE static Floats product(Floats x, Floats y) { return _mm256_mul_ps(x, y); }
     INSTEP_INLINE static Floats sum(Floats x, Floats y) { return _mm256_add_ps(x, y); }
     INSTEP_INLINE static Floats difference(Floats x, Floats y) { return _mm256_sub_ps(x, y); }
-    INSTEP_INLINE static Floats smaller(Floats x, Floats y) { return _mm256_min_ps(x, y); }
     INSTEP_INLINE static Ints larger(Ints x, Ints y) { return _mm256_max_epu32(x, y); }
     INSTEP_INLINE static Ints smaller(Ints x, Ints y) { return _mm256_min_epi32(x, y); }
     INSTEP_INLINE static Ints cut(Floats x) { return _mm256_cvttps_epi32(x); }

@@ -342,8 +342,7 @@ void Stepper::show(const Level& level, std::size_t i, const Group& group) {
     for (Operand& state : operands.states) state.constant = true;  // it may lie in a file that is mapped to be read
     if (has_remainder(operands.param.format)) {                    // which stays, as the weights come back
         operands.param.constant = true;
-        if (operands.copy.data != nullptr) level.sweep[compute](operands, recipe, 0, tensor.size);
-        operands.copy = without_remainder(operands.param);
+        operands.copy = without_remainder(operands.param);  // there is no other: nothing is narrower than bfloat16
     }
     operands.param.stochastic = false;
     level.sweep[compute](operands, recipe, 0, tensor.size);

@@ -33,10 +33,8 @@ HALF = "half a step is in .*; resume from a checkpoint"
 
 @pytest.fixture(autouse=True)
 def _small_windows() -> Iterator[None]:
-    before = _core.testing.window_bytes()
     _core.testing.set_window_bytes(1 << 18)
     yield
-    _core.testing.set_window_bytes(before)
     _core.testing.fail_file_calls_after(-1)
 
 

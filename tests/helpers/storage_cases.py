@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from cases import BFLOAT16, CHUNK, Variant, takes_state_dtype
+from cases import BFLOAT16, CHUNK, FEW, MATRIX_VARIANTS, Variant, takes_state_dtype
 from formulas import RULES
 from kept import CODED
+
+import instep
 
 SINGLE, HALF, DOUBLE = np.dtype("f4"), np.dtype("f2"), np.dtype("f8")
 #: Around a block, a block of the core's, the least size of 8-bit states, and a chunk.
@@ -85,3 +87,15 @@ def _stored() -> Iterable[Stored]:
 
 STORED = list(_stored())
 BY_LABEL = {stored.label: stored for stored in STORED}
+
+
+def pairs(every: int, *in_all: type[instep.Optimizer]) -> list[tuple[Variant, Stored]]:
+    """Plain rules with one in `every` format each, in turn; these rules in every format that they take."""
+    rules = [v for v in FEW if not v.label.endswith("all-terms")] + MATRIX_VARIANTS
+    return [
+        (variant, stored)
+        for k, variant in enumerate(rules)
+        for j, stored in enumerate(STORED)
+        if (k + j) % every == 0 or variant.rule in in_all
+        if stored.of(variant) is not None
+    ]

@@ -6,7 +6,6 @@ import copy
 import pickle
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,9 @@ SHAPES = [(100,), (3, CHUNK), (CHUNK - 1, 2), (0,), (), (2 * CHUNK + 5,), (7,), 
 
 
 @pytest.fixture(autouse=True)
-def _small_windows() -> Iterator[None]:
+def _small_windows() -> None:
     """Each window has one unit of the sweep."""
-    before = _core.testing.window_bytes()
     _core.testing.set_window_bytes(1)
-    yield
-    _core.testing.set_window_bytes(before)
 
 
 def take_steps(pair: Pair, rng: np.random.Generator, dtype: Any, steps: int = 5) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import BFLOAT16, CHUNK, FEW, MATRIX_VARIANTS, THREADS, Variant, rng_for
+from cases import BFLOAT16, CHUNK, THREADS, Variant, rng_for
 from formulas import RULES
-from storage_cases import BY_LABEL, STORED
+from storage_cases import BY_LABEL, pairs
 from storage_cases import Stored as Kept
 from stored import Pair, assert_same_optimizers, mixed
 
@@ -25,12 +24,9 @@ CODES = {"state_dtype": "8bit"}
 
 
 @pytest.fixture(autouse=True)
-def _windows() -> Iterator[None]:
+def _windows() -> None:
     """Each window has one unit of the sweep, if a test says no other size."""
-    before = _core.testing.window_bytes()
     _core.testing.set_window_bytes(1)
-    yield
-    _core.testing.set_window_bytes(before)
 
 
 def take_steps(pair: Pair, rng: np.random.Generator, steps: int) -> None:
@@ -48,15 +44,7 @@ def take_steps(pair: Pair, rng: np.random.Generator, steps: int) -> None:
         pair.check()
 
 
-#: Every rule in some formats, and some rules in every format.
-ALL = [v for v in FEW if not v.label.endswith("all-terms")] + MATRIX_VARIANTS
-PAIRS = [
-    (variant, kept)
-    for k, variant in enumerate(ALL)
-    for j, kept in enumerate(STORED)
-    if (k + j) % 6 == 0 or variant.rule in (instep.AdamW, instep.Prodigy, instep.ScheduleFreeAdamW)
-    if kept.of(variant) is not None
-]
+PAIRS = pairs(6, instep.AdamW, instep.Prodigy, instep.ScheduleFreeAdamW)
 
 
 @pytest.mark.parametrize(("variant", "kept"), PAIRS, ids=str)

@@ -13,7 +13,6 @@ from cases import (
     DTYPES,
     FEW,
     LEVELS,
-    MATRIX_VARIANTS,
     Variant,
     numbers,
     rng_for,
@@ -21,7 +20,7 @@ from cases import (
 )
 from formulas import RULES
 from one_process import Model, Step, Turn, assert_alike, check, together
-from storage_cases import BY_LABEL, STORED, Stored
+from storage_cases import BY_LABEL, Stored, pairs
 
 import instep
 from instep import checkpoint, schedules
@@ -70,15 +69,7 @@ def kept(variant: Variant, stored: Stored, start: int) -> tuple[Any, dict[str, A
     return model, {"size": 3, "steps": steps}
 
 
-#: Every rule in some formats, and some rules in every format.
-ALL = [v for v in FEW if not v.label.endswith("all-terms")] + MATRIX_VARIANTS
-PAIRS = [
-    (variant, stored)
-    for k, variant in enumerate(ALL)
-    for j, stored in enumerate(STORED)
-    if (k + j) % 8 == 0 or variant.rule in (instep.AdamW, instep.Prodigy, instep.LAMB)
-    if stored.of(variant) is not None
-]
+PAIRS = pairs(8, instep.AdamW, instep.Prodigy, instep.LAMB)
 
 
 @pytest.mark.parametrize(("variant", "stored"), PAIRS, ids=str)

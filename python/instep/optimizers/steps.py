@@ -210,7 +210,7 @@ class Steps:
             of codes (C-contiguous int8, or uint8 for a state that is never negative) with its
             units beside it, ``exp_avg_unit``: float32, one for each 64 elements
             (`instep.storage.encode` makes both). In float16, a second moment is the square root.
-            ``remainder`` (C-contiguous int8 or int16) of a bfloat16 parameter has the next 8 or 16
+            ``remainder`` (int8 or int16) of a bfloat16 parameter has the next 8 or 16
             bits of the parameter, as `Optimizer` has them with ``master_bits``. The states under
             ``scalar_states`` in `rules` are arrays of float64 without axes; those under
             ``joint_states`` are one array for all places of the rule. A new state is zero.

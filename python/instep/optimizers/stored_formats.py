@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias, get_args
 
 import numpy as np
 
@@ -35,6 +35,7 @@ __all__ = [
     "checked_seed",
     "kinds_of",
     "meant_format",
+    "require_states",
     "rounded_at_random",
     "state_names",
     "states_in_use",
@@ -119,12 +120,12 @@ class StoredFormats(NamedTuple):
         """
         names = [states_in_use(rule, options) for rule, options, _ in groups]
         if first:
-            _require_states("state_dtype", self.state_dtype, (n for own in names for n in own))
+            require_states("state_dtype", self.state_dtype, (n for own in names for n in own))
         found = []
         for (_, _, own), there in zip(groups, names, strict=True):
             value = own.get("state_dtype", self.state_dtype)
             if "state_dtype" in own:
-                _require_states("state_dtype of a group", value, there)
+                require_states("state_dtype of a group", value, there)
             if isinstance(value, dict):
                 value = {name: stored for name, stored in value.items() if name in there}
             found.append(value)
@@ -139,10 +140,14 @@ class StoredFormats(NamedTuple):
         plain = [np.asarray(array) for array in arrays if isinstance(array, np.ndarray)]
         dtypes = dict.fromkeys(array.dtype.name for array in plain)
         if "bfloat16" not in dtypes and len(plain) == len(arrays):
-            raise ValueError(
-                "master_bits must be None for an optimizer without a bfloat16 parameter, got "
-                f"{self.master_bits} for parameters of {', '.join(dtypes)}"
-            )
+            self.refuse_master_bits(dtypes)
+
+    def refuse_master_bits(self, dtypes: Iterable[str]) -> NoReturn:
+        """Raise ValueError, as there are parameters of these dtypes alone."""
+        raise ValueError(
+            "master_bits must be None for an optimizer without a bfloat16 parameter, got "
+            f"{self.master_bits} for parameters of {', '.join(dtypes)}"
+        )
 
     def in_use(self, seed: int, own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return what differs from the default; for `repr`. `own` has the formats of the groups themselves."""
@@ -238,9 +243,9 @@ def meant_format(value: object) -> str | None:
     return _MEANT.get("".join(c for c in named.lower().removeprefix("torch.") if c.isalnum()))
 
 
-def _require_states(who: str, value: Any, there: Iterable[str]) -> None:
+def require_states(who: str, value: Any, there: Iterable[str]) -> None:
     """Raise ValueError if formats are given for states that aren't there."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return
     known = dict.fromkeys(there)
     for name in value:

@@ -179,39 +179,28 @@ def stored_as(
     `kind` is the state's; None for a scalar state. Numbers beyond the format's range raise ValueError.
     """
     root = kind is not None and kind["root"] and mine[key].dtype == np.float16
-    is_coded = key + UNIT in mine
-    if kind is not None and (root or is_coded) and not kind["signed"] and (values < 0).any():
+    coded = kind if key + UNIT in mine else None
+    if kind is not None and (root or coded) and not kind["signed"] and (values < 0).any():
         raise ValueError(f"{who} must have numbers of at least 0, got negative ones")
-    return _core.in_default_environment(
-        lambda: _stored(who, values, mine, key, kind if is_coded else None, root=root, wide=wide)
-    )
-
-
-@np.errstate(all="ignore")
-def _stored(
-    who: str,
-    values: Array,
-    mine: Mapping[str, Array],
-    key: str,
-    coded: Mapping[str, Any] | None,
-    *,
-    root: bool,
-    wide: bool,
-) -> dict[str, Array]:
-    exact = np.asarray(values)
-    if root:
-        exact = np.asarray(np.sqrt(exact, dtype=np.float64 if wide else np.float32))
     dtype = np.dtype(np.float32) if coded else mine[key].dtype
-    rounded = _nearest(exact, dtype)
-    if (np.isfinite(exact) & ~np.isfinite(rounded)).any():
-        raise ValueError(
-            f"{who} must have numbers in the range of {dtype}, in which this optimizer keeps "
-            "its states, got numbers beyond it; make the optimizer with a wider state_dtype"
-        )
-    if coded is None:
-        return {key: rounded}
-    codes, units = encode(rounded, signed=coded["signed"])
-    return {key: codes, key + UNIT: units}
+
+    @np.errstate(all="ignore")
+    def rounded() -> dict[str, Array]:
+        exact = np.asarray(values)
+        if root:
+            exact = np.asarray(np.sqrt(exact, dtype=np.float64 if wide else np.float32))
+        found = _nearest(exact, dtype)
+        if (np.isfinite(exact) & ~np.isfinite(found)).any():
+            raise ValueError(
+                f"{who} must have numbers in the range of {dtype}, in which this optimizer keeps "
+                "its states, got numbers beyond it; make the optimizer with a wider state_dtype"
+            )
+        if coded is None:
+            return {key: found}
+        codes, units = encode(found, signed=coded["signed"])
+        return {key: codes, key + UNIT: units}
+
+    return _core.in_default_environment(rounded)
 
 
 def _nearest(values: Array, dtype: np.dtype[Any]) -> Array:

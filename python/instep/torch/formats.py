@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instep._support.wording import listed, shown
+from instep._support.wording import shown
 from instep.optimizers.stored_formats import (
     EIGHT_BITS,
     UNIT,
     StoredFormats,
     kinds_of,
     meant_format,
+    require_states,
     states_in_use,
 )
 from instep.storage.codes import block_count
@@ -33,11 +34,7 @@ def checked(rule: str, given: Mapping[str, Any]) -> StoredFormats:
 def _checked_state_dtype(rule: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return _checked_format("state_dtype", value)
-    known = kinds_of(rule)
-    for name in value:
-        if name not in known:
-            expected = f"one of {', '.join(known)}" if known else "none, as the rule has no states"
-            raise ValueError(f"a state in state_dtype must be {expected}, got {listed([name])}")
+    require_states("state_dtype", value, kinds_of(rule))
     # A copy, as the caller's own may change.
     return {name: _checked_format(f"state_dtype[{name!r}]", one) for name, one in value.items()}
 
@@ -63,10 +60,7 @@ def require_for(formats: StoredFormats, parameters: Sequence[Any]) -> None:
         return
     dtypes = dict.fromkeys(getattr(p, "dtype", None) for p in parameters)
     if torch.bfloat16 not in dtypes:
-        raise ValueError(
-            "master_bits must be None for an optimizer without a bfloat16 parameter, got "
-            f"{formats.master_bits} for parameters of {', '.join(map(str, dtypes))}"
-        )
+        formats.refuse_master_bits(map(str, dtypes))
 
 
 def new_state(
